@@ -1,0 +1,1 @@
+"""Intent and facts to desired kernel state. Pure."""

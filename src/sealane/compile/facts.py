@@ -1,0 +1,37 @@
+"""Facts: what is true of this host, as an argument of the compiler."""
+
+import msgspec
+
+from sealane.model.net import Prefix
+
+
+class ForeignRoute(msgspec.Struct, frozen=True):
+    """A prefix in use around us, and whose it is, for automatic pools to avoid and errors to name."""
+
+    prefix: Prefix
+    owner: str
+    """`route via eth0`, `nameserver 192.0.2.53`."""
+
+
+class Features(msgspec.Struct, frozen=True, kw_only=True):
+    """What this kernel can do; each False is named by `sealane status` with what is lost."""
+
+    nft_inet: bool = True
+    nft_bridge: bool = True
+    ipv6: bool = True
+    conntrack: bool = True
+    loopback_program: bool = True
+    loopback_reason: str = ""
+    bridge_netfilter: bool = False
+    """net.bridge.bridge-nf-call-iptables is 1: frames between ports of one bridge pass the IP hooks as well."""
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    instance: str
+    """Six hex digits that tell this installation's objects from another's."""
+    uplink: str = ""
+    uplink_mtu: int = 0
+    """Bytes; 0: no uplink, 1500 is used."""
+    foreign_routes: tuple[ForeignRoute, ...] = ()
+    features: Features = Features()
+    kernel_release: str = ""

@@ -1,0 +1,1 @@
+"""The verbs: from a request to intent, store, kernel and an answer."""

@@ -1,0 +1,145 @@
+"""rtnetlink's objects and sysctls as records.
+
+A record holds what sealane sets and checks, no more: a field that the kernel fills in by itself (an ifindex, a
+carrier, a counter) has no place here, or nothing would ever compare equal. `key` is the identity under which the
+kernel allows one object; two records with one key are the same object in two states.
+
+Names and addresses are canonical text (`sealane.model.net`); links are known by name, never by ifindex, since an
+index says nothing after a reboot.
+"""
+
+from typing import Literal
+
+import msgspec
+
+Key = tuple[object, ...]
+
+LinkKind = Literal["bridge", "veth", "loopback"]
+
+RTPROT_SEALANE = 94
+"""Our mark on routes. Free in iproute2's rt_protos and the kernel's rtnetlink.h."""
+
+GROUP_LIVE = 0x5EA1
+"""Link group of every link of ours (`ip link show group 24225`)."""
+
+GROUP_DOOMED = 0x5EA0
+"""Links on their way out: deleted together, by one request, since each deletion alone waits for an RCU grace period."""
+
+
+class BridgePort(msgspec.Struct, frozen=True, kw_only=True):
+    """What a bridge does at one of its ports (IFLA_BRPORT_*)."""
+
+    isolated: bool = False
+    """Not forwarded to other isolated ports."""
+    learning: bool = False
+    """Off: the FDB holds what we put there, so no frame can steal a MAC."""
+    flood: bool = False
+    """Unknown unicast goes out here. Off: nobody sees frames for others."""
+    guard: bool = True
+    """BPDUs that arrive here are dropped."""
+
+
+class Link(msgspec.Struct, frozen=True, kw_only=True):
+    """A kernel interface of ours (and `loopback`, of which only `up` is ours)."""
+
+    name: str
+    kind: LinkKind
+    up: bool = True
+    mtu: int = 0
+    """Bytes; 0 on loopback, which is left alone."""
+    mac: str = ""
+    alias: str = ""
+    """IFLA_IFALIAS: whose it is, see `reconcile.ownership`."""
+    master: str = ""
+    """Name of the bridge that it is a port of."""
+    port: BridgePort | None = None
+    peer: tuple[str, str] | None = None
+    """(namespace, name) of a veth's other end. Set on the host side only: one request makes both ends."""
+    addr_gen_none: bool = False
+    """IFLA_INET6_ADDR_GEN_MODE none: no link-local address comes up by itself."""
+    ageing_off: bool = False
+
+    @property
+    def key(self) -> Key:
+        return ("link", self.name)
+
+
+class Address(msgspec.Struct, frozen=True, kw_only=True):
+    """An address on a link, `10.1.0.1/24`. IPv6 ones are added without duplicate address detection (IFA_F_NODAD)."""
+
+    link: str
+    address: str
+
+    @property
+    def key(self) -> Key:
+        return ("address", self.link, self.address)
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """A route of ours (protocol 94)."""
+
+    dst: str
+    """A prefix; a default route is `0.0.0.0/0` or `::/0`."""
+    link: str = ""
+    """Empty for `unreachable`."""
+    gateway: str = ""
+    type: Literal["unicast", "unreachable"] = "unicast"
+    src: str = ""
+    """Preferred source address (RTA_PREFSRC)."""
+    metric: int = 0
+    onlink: bool = False
+    table: int = 254
+
+    @property
+    def key(self) -> Key:
+        return ("route", self.table, self.dst, self.metric, self.link)
+
+
+class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
+    """A permanent IP → MAC entry; with `mac` empty, a proxy entry: the host answers ARP or ND for it on `link`."""
+
+    link: str
+    address: str
+    mac: str = ""
+
+    @property
+    def key(self) -> Key:
+        return ("neighbour", self.link, self.address, not self.mac)
+
+
+class FdbEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A static MAC → port entry of the bridge whose port `link` is (`bridge fdb add MAC dev LINK master static`)."""
+
+    link: str
+    mac: str
+
+    @property
+    def key(self) -> Key:
+        return ("fdb", self.link, self.mac)
+
+
+class Sysctl(msgspec.Struct, frozen=True, kw_only=True):
+    """A value under /proc/sys, as its namespace sees it: path `net/ipv4/conf/sle0/forwarding`."""
+
+    path: str
+    value: str
+
+    @property
+    def key(self) -> Key:
+        return ("sysctl", self.path)
+
+
+class LoopbackPort(msgspec.Struct, frozen=True, kw_only=True):
+    """A publish on the host's own 127.0.0.0/8 (family 4) or ::1 (family 6), held by the socket program."""
+
+    family: Literal[4, 6]
+    proto: Literal["tcp", "udp", "sctp"]
+    first: int
+    last: int
+    address: str
+    port: int
+    """Backend port for `first`; the others follow in step."""
+
+    @property
+    def key(self) -> Key:
+        return ("loopback", self.family, self.proto, self.first, self.last)

@@ -1,0 +1,36 @@
+"""The state of a host: for each namespace, every object under its key."""
+
+from collections.abc import Iterable, Mapping
+
+from sealane.kernel.nft import Chain, Element, ObservedChain, Set, Table
+from sealane.kernel.objects import Address, FdbEntry, Key, Link, LoopbackPort, Neighbour, Route, Sysctl
+
+Object = (
+    Link
+    | Address
+    | Route
+    | Neighbour
+    | FdbEntry
+    | Sysctl
+    | LoopbackPort
+    | Table
+    | Chain
+    | ObservedChain
+    | Set
+    | Element
+)
+
+HOST = "host"
+"""Key of the host's own namespace; every other key is a sandbox's id."""
+
+NamespaceState = Mapping[Key, Object]
+HostState = Mapping[str, NamespaceState]
+
+
+def namespace(objects: Iterable[Object]) -> dict[Key, Object]:
+    """Objects under their keys. Two objects with one key are a compiler's bug, found here."""
+    state: dict[Key, Object] = {}
+    for item in objects:
+        if state.setdefault(item.key, item) != item:
+            raise ValueError(f"two objects with the key {item.key}: {state[item.key]} and {item}")
+    return state

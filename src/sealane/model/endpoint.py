@@ -1,0 +1,87 @@
+"""Sandboxes, the endpoints that join them to networks, and the ports those publish."""
+
+from typing import Literal
+
+import msgspec
+
+from sealane.model.ids import EndpointId, NetworkId, SandboxId
+from sealane.model.net import Address, Family, Interface, Mac, Proto, address_part, family_of
+
+
+class NetnsRef(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a sandbox's namespace is found, and how to know that it is still the same one."""
+
+    path: str
+    """An nsfs file: `/proc/PID/ns/net`, a bind mount, or one that sealane pinned itself."""
+    inode: int
+    """Of the nsfs file: a namespace has one for as long as it lives."""
+    owner: Literal["sealane", "foreign"] = "foreign"
+    """`sealane`: made and pinned by us, and deleted with the sandbox."""
+
+
+class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
+    """One network namespace that endpoints live in. `netns` is None on the host's own network."""
+
+    id: SandboxId
+    name: str
+    netns: NetnsRef | None
+    labels: dict[str, str] = {}
+
+
+class PublishedPort(msgspec.Struct, frozen=True, kw_only=True):
+    """Host ports that lead to an endpoint: `host_first`…`host_last` to as many ports from `port` on."""
+
+    proto: Proto = "tcp"
+    host_address: Address | None = None
+    """None: every address of the host, in each family in which the endpoint has an address."""
+    host_first: int
+    host_last: int
+    port: int
+
+    def __str__(self) -> str:
+        host = self.host_address or "*"
+        shown = f"[{host}]" if ":" in host else host
+        ports = (
+            f"{self.host_first}"
+            if self.host_first == self.host_last
+            else f"{self.host_first}-{self.host_last}"
+        )
+        last = self.port + self.host_last - self.host_first
+        inner = f"{self.port}" if last == self.port else f"{self.port}-{last}"
+        return f"{shown}:{ports}->{inner}/{self.proto}"
+
+    def conflicts(self, other: "PublishedPort") -> bool:
+        """Whether both claim one (protocol, address, port) of the host."""
+        same_address = (
+            self.host_address is None or other.host_address is None or self.host_address == other.host_address
+        )
+        return (
+            self.proto == other.proto
+            and same_address
+            and self.host_first <= other.host_last
+            and other.host_first <= self.host_last
+        )
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """The attachment of one sandbox to one network. Without a sandbox it holds its addresses and nothing else."""
+
+    id: EndpointId
+    name: str
+    network: NetworkId
+    sandbox: SandboxId | None
+    ifname: str
+    """Name of the link inside the sandbox."""
+    mac: Mac
+    addresses: tuple[Interface, ...]
+    """At most one a family, with the subnet's length."""
+    aliases: tuple[str, ...] = ()
+    ports: tuple[PublishedPort, ...] = ()
+    gateway_priority: int = 0
+    """The endpoint with the highest gives the sandbox its default route (ties: non-internal first, then by name)."""
+    sysctls: tuple[tuple[str, str], ...] = ()
+    """(`net/ipv4/conf/IFNAME/x`, value), IFNAME standing for the link."""
+    labels: dict[str, str] = {}
+
+    def address(self, family: Family) -> Address | None:
+        return next((address_part(a) for a in self.addresses if family_of(a) == family), None)

@@ -1,0 +1,44 @@
+"""Names and ids: their grammar, in one place."""
+
+import re
+from typing import NewType
+
+from sealane.model.net import ParseError
+
+NetworkId = NewType("NetworkId", str)
+SandboxId = NewType("SandboxId", str)
+EndpointId = NewType("EndpointId", str)
+
+NAME_MAX = 63
+"""Names answer DNS questions, so a label's length bounds them (RFC 1035 §2.3.4)."""
+
+LINK_NAME_MAX = 15
+"""IFNAMSIZ less its NUL (linux/if.h)."""
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
+
+
+def parse_name(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise ParseError(
+            f"{text!r}: a name begins with a letter or digit and goes on with those, `_`, `.` or `-`"
+        )
+    if len(text) > NAME_MAX:
+        raise ParseError(f"{text!r} has {len(text)} characters: a name has at most {NAME_MAX}")
+    return text
+
+
+def parse_id(text: str) -> str:
+    if not _ID.fullmatch(text):
+        raise ParseError(f"{text!r} is not an id: 1 to 128 letters, digits, `_`, `.` or `-`")
+    return text
+
+
+def parse_link_name(text: str) -> str:
+    """A kernel interface name, by `dev_valid_name` (net/core/dev.c), and ASCII only."""
+    if not text.isascii() or not 1 <= len(text) <= LINK_NAME_MAX or text in {".", ".."}:
+        raise ParseError(f"{text!r}: a link name has 1 to {LINK_NAME_MAX} ASCII characters")
+    if re.search(r"[\s/:\x00-\x20\x7f%]", text):
+        raise ParseError(f"{text!r}: a link name has no `/`, `:`, `%`, space or control character")
+    return text

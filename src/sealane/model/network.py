@@ -1,0 +1,58 @@
+"""Networks: groups of endpoints that can reach each other."""
+
+from typing import Literal
+
+import msgspec
+
+from sealane.model.ids import NetworkId
+from sealane.model.net import Address, Family, Prefix
+
+Driver = Literal["bridge", "routed", "host", "none"]
+
+BRIDGE_PORTS_MAX = 1023
+"""A Linux bridge takes 1023 ports (BR_PORT_BITS is 10, net/bridge/br_private.h); the next one fails `Exchange full`."""
+
+
+class Subnet(msgspec.Struct, frozen=True, kw_only=True):
+    """A prefix of a network, its gateway, and what the allocator may hand out of it."""
+
+    prefix: Prefix
+    gateway: Address
+    ip_range: Prefix | None = None
+    """Automatic addresses come from here; None: the whole prefix."""
+    reserved: tuple[Address, ...] = ()
+    """Never handed out unless asked for by address (Docker: `--aux-address`)."""
+
+
+class Network(msgspec.Struct, frozen=True, kw_only=True):
+    """One network as asked for, with every default filled in at creation (the pools, the MTU excepted)."""
+
+    id: NetworkId
+    name: str
+    driver: Driver = "bridge"
+    subnets: tuple[Subnet, ...] = ()
+    mtu: int = 0
+    """Bytes; 0: that of the uplink, followed when it changes."""
+    internal: bool = False
+    """No way out and no way in: no default route, no publishing, no DNS forwarding."""
+    icc: bool = True
+    """Inter-container communication: False keeps the network's endpoints from each other, publishing excepted."""
+    masquerade: bool = True
+    """Endpoints leave under the host's address. False: their own addresses are routed, and routable from outside."""
+    source_addresses: tuple[Address, ...] = ()
+    """Leave under these host addresses (one a family) instead of the outgoing link's."""
+    gateway_on_link: bool = True
+    """False: the gateway address is somebody else's and not put on the bridge (Docker: inhibit_ipv4)."""
+    link: str = ""
+    """Name of the bridge; empty: derived from the id."""
+    link_adopted: bool = False
+    """The bridge existed before: it is used, never changed, never deleted."""
+    link_prefix: str = "eth"
+    """Links inside sandboxes are named by this and the lowest free number."""
+    publish_addresses: tuple[Address, ...] = ()
+    """Host addresses of publishes that name none; empty: every address."""
+    labels: dict[str, str] = {}
+
+    def subnet(self, family: Family) -> Subnet | None:
+        version = ":" if family == 6 else "."
+        return next((s for s in self.subnets if version in s.prefix), None)

@@ -1,0 +1,1 @@
+"""What to do: the difference between desired and observed, as an ordered plan. Pure."""
