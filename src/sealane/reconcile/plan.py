@@ -42,7 +42,7 @@ class Operation(msgspec.Struct, frozen=True):
 class Plan(msgspec.Struct, frozen=True):
     stages: tuple[tuple[StageName, tuple[Operation, ...]], ...] = ()
 
-    def __iter__(self) -> Iterator[Operation]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Operation]:
         for _, operations in self.stages:
             yield from operations
 

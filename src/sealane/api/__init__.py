@@ -1,0 +1,1 @@
+"""Front door: HTTP over a unix socket."""

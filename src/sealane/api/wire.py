@@ -1,0 +1,379 @@
+"""The HTTP API's requests and answers. Other doors (CLI, compose, CNM, CNI) speak in these records as well.
+
+Everything is JSON under `/v1`; an error is `{"error": ErrorBody}` with a status that follows its code. Fields that
+are not known are refused, so that a misspelt one is named and not ignored.
+
+| method and path | body | answer |
+|---|---|---|
+| GET /v1/version | | VersionView |
+| GET /v1/status | | StatusView |
+| GET /v1/networks | | list of NetworkView |
+| POST /v1/networks | NetworkRequest | NetworkView |
+| POST /v1/networks/prune | | PruneView |
+| GET, DELETE /v1/networks/REF | | NetworkView; DELETE ?force=1 detaches what is left |
+| GET /v1/sandboxes | | list of SandboxView |
+| POST /v1/sandboxes | SandboxRequest | SandboxView |
+| GET, DELETE /v1/sandboxes/REF | | SandboxView |
+| GET /v1/endpoints | ?network=REF&sandbox=REF | list of EndpointView |
+| GET /v1/endpoints/REF | | EndpointView |
+| POST /v1/attach | AttachRequest | EndpointView |
+| POST /v1/detach | list of DetachRequest | DetachView |
+| POST /v1/plan, /v1/apply, /v1/delete | Manifest | PlanView, ApplyView, ApplyView |
+| POST /v1/gc | | GcView |
+| GET /v1/audit | | AuditView |
+| GET /v1/events | ?follow=1&since=N | EventView, one JSON document a line |
+| GET /v1/containers | ?all=1 | list of ContainerView |
+| POST /v1/containers | ContainerRequest | ContainerView |
+| GET, DELETE /v1/containers/REF | ?force=1 | ContainerView |
+| POST /v1/containers/REF/stop, /start, /kill | ?timeout=S, ?signal=N | ContainerView |
+| POST /v1/containers/REF/wait | | ContainerView once it has exited |
+| POST /v1/containers/REF/exec | ExecRequest | ExecView, one JSON document a line |
+| GET /v1/containers/REF/logs | ?follow=1&tail=N&timestamps=1 | LogView, one JSON document a line |
+
+REF is a name, an id, or the beginning of an id (at least 4 characters) that only one object has. An endpoint's REF
+may also be `SANDBOX/NETWORK`.
+"""
+
+from typing import Literal
+
+import msgspec
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    pass
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    pass
+
+
+# --- requests -------------------------------------------------------------------------------------------------------
+
+
+class SubnetRequest(Request):
+    """`prefix` may be empty (`ip_range`, `gateway` then too): one is taken from the pools."""
+
+    prefix: str = ""
+    gateway: str = ""
+    ip_range: str = ""
+    reserved: dict[str, str] = {}
+    """name → address, never handed out unless asked for (Docker: aux-address)."""
+
+
+class NetworkRequest(Request):
+    name: str
+    driver: str = "bridge"
+    subnets: list[SubnetRequest] = []
+    """None given: an IPv4 one from the pools (and an IPv6 one if `ipv6`)."""
+    ipv4: bool = True
+    ipv6: bool = False
+    internal: bool = False
+    options: dict[str, str] = {}
+    """Driver options, in Docker's spelling (`com.docker.network.bridge.name`) or ours (`mtu`, `icc`, `masquerade`,
+    `bridge`, `link-prefix`, `source-address`, `source-address6`, `publish-address`, `inhibit-gateway`, `gateway-mode`)."""
+    labels: dict[str, str] = {}
+
+
+class SandboxRequest(Request):
+    name: str
+    netns: str = ""
+    """A namespace's path, or a pid; empty: one is made and pinned."""
+    labels: dict[str, str] = {}
+
+
+class PublishRequest(Request):
+    """`host_first` 0: an ephemeral port is chosen. `one_of` True: one free port of host_first…host_last is chosen for
+    the single `port`; else the range maps one to one onto `port`, `port`+1, …"""
+
+    proto: Literal["tcp", "udp", "sctp"] = "tcp"
+    host_address: str = ""
+    host_first: int = 0
+    host_last: int = 0
+    """0: as many ports from host_first on as `count` says."""
+    port: int
+    count: int = 1
+    one_of: bool = False
+
+
+class AttachRequest(Request):
+    """`sandbox`: a sealane sandbox's name or id, a namespace path, or a pid. Asking again for the same gives the same
+    answer."""
+
+    sandbox: str
+    network: str
+    name: str = ""
+    """The endpoint's name in DNS; empty: the sandbox's name."""
+    addresses: list[str] = []
+    mac: str = ""
+    ifname: str = ""
+    aliases: list[str] = []
+    publish: list[PublishRequest] = []
+    gateway_priority: int = 0
+    sysctls: dict[str, str] = {}
+    labels: dict[str, str] = {}
+
+
+class DetachRequest(Request):
+    """By endpoint (id, name or SANDBOX/NETWORK), or by sandbox and network; what is not there is no error."""
+
+    endpoint: str = ""
+    sandbox: str = ""
+    network: str = ""
+    """Empty with `sandbox` given: all of the sandbox's endpoints."""
+
+
+class Attachment(Request):
+    """A container's place on a network: an AttachRequest without the sandbox."""
+
+    network: str
+    name: str = ""
+    addresses: list[str] = []
+    mac: str = ""
+    ifname: str = ""
+    aliases: list[str] = []
+    gateway_priority: int = 0
+    sysctls: dict[str, str] = {}
+
+
+class ContainerRequest(Request):
+    """`spec` is the runtime's record (`containers.spec.ContainerSpec`) without the fields that the daemon fills in:
+    id, name, netns, dns, hosts."""
+
+    name: str
+    spec: msgspec.Raw
+    attachments: list[Attachment] = []
+    network_mode: str = ""
+    """`host`, `none`, or `container:NAME`; empty: `attachments`."""
+    publish: list[PublishRequest] = []
+    dns: list[str] = []
+    dns_search: list[str] = []
+    dns_options: list[str] = []
+    hosts: dict[str, str] = {}
+    """name → address; `host-gateway` stands for the host as the container sees it."""
+    sysctls: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    depends_on: dict[str, Literal["started", "healthy", "completed"]] = {}
+    """Container → what it must be before this one starts (used by `apply`)."""
+
+
+class Manifest(Request):
+    """Objects that belong together: what `plan` previews, `apply` makes true and `delete` takes away. Containers are
+    started in the order of their `depends_on`."""
+
+    project: str = ""
+    """Objects of an earlier apply of the same project that are not in this one are removed (label
+    `sealane.project`)."""
+    networks: list[NetworkRequest] = []
+    containers: list[ContainerRequest] = []
+    attachments: list[AttachRequest] = []
+
+
+class ExecRequest(Request):
+    command: list[str]
+    env: dict[str, str] = {}
+    user: str = ""
+    working_dir: str = ""
+    stdin: bytes = b""
+
+
+# --- answers --------------------------------------------------------------------------------------------------------
+
+
+class ErrorBody(View):
+    code: Literal[
+        "invalid",
+        "not_found",
+        "exists",
+        "conflict",
+        "in_use",
+        "full",
+        "unavailable",
+        "store",
+        "kernel",
+        "internal",
+    ]
+    message: str
+    field: str = ""
+    """Path of the offending field in the request, e.g. `subnets[0].gateway`."""
+    cure: str = ""
+    """What to do about it."""
+    problems: list["ErrorBody"] = []
+    """All problems, when there are several."""
+
+
+class VersionView(View):
+    version: str
+    api: str
+    instance: str
+    kernel: str
+    python: str
+
+
+class Condition(View):
+    """One thing that `status` has to say: a missing feature, a fault, drift under repair."""
+
+    level: Literal["ok", "note", "warning", "error"]
+    subject: str
+    message: str
+    cure: str = ""
+
+
+class StatusView(View):
+    version: str
+    instance: str
+    state: Literal["ready", "degraded", "hold"]
+    revision: int
+    networks: int
+    sandboxes: int
+    endpoints: int
+    containers: int
+    uplink: str
+    mtu: int
+    store: str
+    loopback: str
+    """How 127.0.0.1 publishes work here: `program` or `forwarder`."""
+    repairs: int
+    """Objects put right since the start."""
+    last_repair_ms: float
+    writes: int
+    """Kernel objects written since the start."""
+    started_at: float
+    conditions: list[Condition] = []
+
+
+class SubnetView(View):
+    prefix: str
+    gateway: str
+    ip_range: str
+    in_use: int
+    available: int
+
+
+class NetworkView(View):
+    id: str
+    name: str
+    driver: str
+    link: str
+    mtu: int
+    internal: bool
+    icc: bool
+    masquerade: bool
+    subnets: list[SubnetView]
+    endpoints: list[str]
+    """`NAME ADDRESS`, sorted by name."""
+    options: dict[str, str]
+    labels: dict[str, str]
+
+
+class SandboxView(View):
+    id: str
+    name: str
+    netns: str
+    owner: str
+    endpoints: list[str]
+    labels: dict[str, str]
+
+
+class EndpointView(View):
+    id: str
+    name: str
+    network: str
+    network_id: str
+    sandbox: str
+    sandbox_id: str
+    netns: str
+    ifname: str
+    host_link: str
+    mac: str
+    addresses: list[str]
+    gateways: list[str]
+    aliases: list[str]
+    ports: list[str]
+    """`*:8080->80/tcp`."""
+    dns: list[str]
+    state: Literal["up", "pending", "error"]
+    error: str = ""
+    labels: dict[str, str]
+
+
+class DetachView(View):
+    detached: list[str]
+
+
+class PruneView(View):
+    removed: list[str]
+
+
+class PlanLine(View):
+    sign: Literal["+", "-", "~"]
+    where: str
+    """`host`, or the sandbox."""
+    text: str
+    origin: str
+    """The intent object that asks for it, e.g. `network front`."""
+
+
+class PlanView(View):
+    lines: list[PlanLine]
+    create: list[str] = []
+    """Intent objects that would come, e.g. `network front`, `container web`."""
+    remove: list[str] = []
+
+
+class ApplyView(View):
+    created: list[str] = []
+    changed: list[str] = []
+    removed: list[str] = []
+    unchanged: list[str] = []
+
+
+class GcView(View):
+    removed: list[str]
+    kept: list[str] = []
+
+
+class AuditView(View):
+    """What the engine itself finds on comparing store, desired and kernel state; `findings` empty is clean."""
+
+    clean: bool
+    findings: list[str]
+    objects: int
+
+
+class EventView(View):
+    number: int
+    time: float
+    kind: str
+    """`network.created`, `endpoint.attached`, `drift.repaired`, …"""
+    subject: str
+    detail: dict[str, str] = {}
+
+
+class ContainerView(View):
+    id: str
+    name: str
+    sandbox: str
+    status: Literal["created", "running", "restarting", "exited", "dead"]
+    pid: int
+    exit_code: int | None
+    started_at: float
+    finished_at: float
+    restarts: int
+    health: str
+    command: list[str]
+    addresses: dict[str, list[str]]
+    """network → addresses."""
+    ports: list[str]
+    labels: dict[str, str]
+
+
+class ExecView(View):
+    stream: Literal["stdout", "stderr", "exit"]
+    data: bytes = b""
+    exit_code: int = 0
+
+
+class LogView(View):
+    stream: Literal["stdout", "stderr"]
+    time: float
+    text: str

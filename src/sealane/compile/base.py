@@ -1,0 +1,242 @@
+"""The static half of the ruleset: base chains, and the sets and maps that networks and endpoints fill.
+
+Nothing here depends on how many networks, endpoints or ports there are; a packet meets a fixed number of rules, each
+a hash lookup at most. Every base chain has policy accept, since a host's other traffic passes through it: what is
+ours is picked out by a map of our links, and dropped explicitly where it must not pass.
+
+The IPv4 and IPv6 tables come from one generator. What a packet meets (for `ip`; `ip6` is the same):
+
+    prerouting raw -300     workload? → its network's `pre` chain: source guard, then untracked within the network
+                            a link of ours that no map knows → drop
+                            from elsewhere, to or from a private subnet → drop   (before DNAT: published ports are
+                            addressed to the host here, so nothing but unpublished access is caught)
+    prerouting nat -100     to an address of the host's → publish maps → DNAT
+    output nat -100         the same for the host's own connections, 127.0.0.0/8 excepted (socket program)
+    forward 0               from a workload → its network's `from` chain: own network, or internal, or on
+                            to a workload   → its network's `to` chain: replies, published, or drop
+    postrouting nat 100     from a private subnet → its network's `post` chain: hairpin, masquerade
+"""
+
+from collections.abc import Iterator
+
+from sealane.compile.names import ENDPOINT_PREFIX, NFT_FAMILY
+from sealane.kernel import nft
+from sealane.kernel.nft import (
+    ACCEPT,
+    DPORT,
+    DROP,
+    ETHER_TYPE,
+    ICMPV6_TYPE,
+    IIFNAME,
+    L4PROTO,
+    OIFNAME,
+    SPORT,
+    Chain,
+    Cmp,
+    CmpPrefix,
+    Concat,
+    Counter,
+    DnatMap,
+    Fib,
+    Hook,
+    Load,
+    Lookup,
+    Payload,
+    Rule,
+    Set,
+    Statement,
+    Table,
+    TypeName,
+    Verdict,
+    VerdictMap,
+)
+from sealane.kernel.state import Object
+from sealane.model.net import Family
+
+RAW = -300
+"""Before connection tracking (-200) and DNAT (-100): NF_IP_PRI_RAW."""
+
+BRIDGE_GUARD = -300
+"""NF_BR_PRI_NAT_DST_BRIDGED: first of the bridge's own hooks, before br_netfilter (0) makes IP packets of frames."""
+
+ADDRESS_TYPE: dict[Family, TypeName] = {4: "ipv4_addr", 6: "ipv6_addr"}
+SADDR: dict[Family, Payload] = {4: nft.IP_SADDR, 6: nft.IP6_SADDR}
+DADDR: dict[Family, Payload] = {4: nft.IP_DADDR, 6: nft.IP6_DADDR}
+LOOPBACK: dict[Family, str] = {4: "127.0.0.0/8", 6: "::1/128"}
+
+OURS = Cmp(IIFNAME, "==", ENDPOINT_PREFIX.encode(), f'"{ENDPOINT_PREFIX}*"')
+TO_OURS = Cmp(OIFNAME, "==", ENDPOINT_PREFIX.encode(), f'"{ENDPOINT_PREFIX}*"')
+
+
+def goto(chain: str) -> Verdict:
+    return Verdict("goto", chain)
+
+
+def deny(*statements: Statement, why: str) -> Rule:
+    """A named drop. `explain` and `trace` read the reason off the comment."""
+    return Rule((*statements, Counter(), DROP), why)
+
+
+def compile_base(family: Family) -> Iterator[Object]:
+    """Table, base chains, sets and maps of one IP family."""
+    name = NFT_FAMILY[family]
+    yield Table(family=name)
+    yield from _sets(family)
+    saddr, daddr = SADDR[family], DADDR[family]
+
+    def base(chain: str, hook: Hook, *rules: Rule) -> Chain:
+        return Chain(family=name, name=chain, hook=hook, rules=rules)
+
+    yield base(
+        "prerouting_raw",
+        Hook("filter", "prerouting", RAW),
+        Rule((VerdictMap(IIFNAME, "workload"),), "base:workload"),
+        deny(OURS, why="base:unplugged"),
+        Rule((Cmp(IIFNAME, "==", b"lo".ljust(16, b"\0"), '"lo"'), ACCEPT), "base:host"),
+        deny(Lookup(daddr, "private"), why="base:direct"),
+        deny(Lookup(saddr, "private"), why="base:spoofed"),
+    )
+    to_host = Cmp(Fib(), "==", nft.FIB_LOCAL.to_bytes(4, "little"), "local")
+    yield base(
+        "prerouting_nat",
+        Hook("nat", "prerouting", -100),
+        Rule((to_host, Verdict("jump", "publish")), "base:publish"),
+    )
+    yield base(
+        "output_nat",
+        Hook("nat", "output", -100),
+        Rule((CmpPrefix(daddr, "==", LOOPBACK[family]), ACCEPT), "base:loopback"),
+        Rule((to_host, Verdict("jump", "publish")), "base:publish"),
+    )
+    yield Chain(family=name, name="publish", rules=tuple(_publish(daddr)))
+    yield base(
+        "forward",
+        Hook("filter", "forward", 0),
+        Rule((VerdictMap(IIFNAME, "from"),), "base:from"),
+        Rule((goto("into"),), "base:into"),
+    )
+    yield Chain(
+        family=name,
+        name="into",
+        rules=(Rule((VerdictMap(OIFNAME, "to"),), "base:to"), deny(TO_OURS, why="base:unplugged")),
+    )
+    yield base(
+        "postrouting_nat",
+        Hook("nat", "postrouting", 100),
+        Rule((VerdictMap(saddr, "leaving"),), "base:leaving"),
+    )
+
+
+def _publish(daddr: Payload) -> Iterator[Rule]:
+    anywhere = Concat((L4PROTO, DPORT))
+    at_address = Concat((daddr, L4PROTO, DPORT))
+    yield Rule((DnatMap(at_address, "publish_at", with_port=True),), "base:publish-at")
+    yield Rule((DnatMap(anywhere, "publish", with_port=True),), "base:publish")
+    yield Rule((DnatMap(at_address, "publish_ranges", with_port=False),), "base:publish-ranges")
+
+
+def _sets(family: Family) -> Iterator[Set]:
+    name, address = NFT_FAMILY[family], ADDRESS_TYPE[family]
+    where: tuple[TypeName, ...] = (address, "inet_proto", "inet_service")
+    for verdict_map in ("workload", "from", "to"):
+        yield Set(family=name, name=verdict_map, type=("ifname",), data=("verdict",))
+    yield Set(family=name, name="leaving", type=(address,), data=("verdict",), interval=True)
+    yield Set(family=name, name="private", type=(address,), interval=True)
+    yield Set(family=name, name="sources", type=("ifname", address))
+    yield Set(family=name, name="open", type=where, interval=True)
+    yield Set(
+        family=name, name="publish", type=("inet_proto", "inet_service"), data=(address, "inet_service")
+    )
+    yield Set(family=name, name="publish_at", type=where, data=(address, "inet_service"))
+    yield Set(family=name, name="publish_ranges", type=where, data=(address,), interval=True)
+
+
+# --- the guards at bridge ports -------------------------------------------------------------------------------------
+
+ETHERTYPE = {"ip": b"\x08\x00", "arp": b"\x08\x06", "ip6": b"\x86\xdd"}
+UDP = Cmp(L4PROTO, "==", b"\x11", "udp")
+ICMPV6 = Cmp(L4PROTO, "==", b"\x3a", "ipv6-icmp")
+
+
+def _sender(claimed: Load, mac: Payload = nft.ETHER_SADDR) -> Concat:
+    assert isinstance(claimed, Payload)
+    return Concat((IIFNAME, mac, claimed))
+
+
+def _type(load: Payload, value: int, shown: str) -> Cmp:
+    return Cmp(load, "==", value.to_bytes(load.length, "big"), shown)
+
+
+def compile_guards() -> Iterator[Object]:
+    """The bridge table: what a port of ours may send, before anything else looks at it.
+
+    A port may send ARP, IPv4 and IPv6 under its own MAC and its own addresses. Everything else (BPDUs, LLDP, tagged
+    frames, frames under other MACs) has no accept and falls to the drop at the end. The guard stands before every
+    accept: CVE-2025-52890 (Incus) was an accept for ARP and established traffic above it.
+    """
+    yield Table(family="bridge")
+    yield Set(family="bridge", name="sources4", type=("ifname", "ether_addr", "ipv4_addr"))
+    yield Set(family="bridge", name="sources6", type=("ifname", "ether_addr", "ipv6_addr"))
+    yield Chain(
+        family="bridge",
+        name="prerouting",
+        hook=Hook("filter", "prerouting", BRIDGE_GUARD),
+        rules=(Rule((OURS, goto("guard")), "base:guard"),),
+    )
+    yield Chain(
+        family="bridge",
+        name="guard",
+        rules=(
+            Rule((Cmp(ETHER_TYPE, "==", ETHERTYPE["ip"], "ip"), goto("guard_ip")), "guard:ip"),
+            Rule((Cmp(ETHER_TYPE, "==", ETHERTYPE["arp"], "arp"), goto("guard_arp")), "guard:arp"),
+            Rule((Cmp(ETHER_TYPE, "==", ETHERTYPE["ip6"], "ip6"), goto("guard_ip6")), "guard:ip6"),
+            deny(why="guard:ethertype"),
+        ),
+    )
+    yield Chain(
+        family="bridge",
+        name="guard_ip",
+        rules=(
+            deny(UDP, _type(SPORT, 67, "67"), why="guard:dhcp-server"),
+            Rule((Lookup(_sender(nft.IP_SADDR), "sources4"), ACCEPT), "guard:source"),
+            deny(why="guard:spoofed-ip"),
+        ),
+    )
+    yield Chain(family="bridge", name="guard_arp", rules=tuple(_guard_arp()))
+    yield Chain(family="bridge", name="guard_ip6", rules=tuple(_guard_ip6()))
+    # Apart, so that an advertisement with a true target still needs a true source.
+    yield Chain(
+        family="bridge",
+        name="guard_ip6_source",
+        rules=(
+            Rule((Lookup(_sender(nft.IP6_SADDR), "sources6"), ACCEPT), "guard:source"),
+            deny(why="guard:spoofed-ip"),
+        ),
+    )
+
+
+def _guard_arp() -> Iterator[Rule]:
+    # Ethernet, IPv4, lengths 6 and 4: with other lengths the sender fields stand elsewhere.
+    plain = Cmp(nft.ARP_HEAD, "==", bytes.fromhex("000108000604"), "0x000108000604")
+    frame = Lookup(_sender(nft.ARP_SENDER_IP), "sources4")
+    body = Lookup(_sender(nft.ARP_SENDER_IP, nft.ARP_SENDER_MAC), "sources4")
+    yield Rule((plain, frame, body, ACCEPT), "guard:arp-sender")
+    yield deny(why="guard:spoofed-arp")
+
+
+def _guard_ip6() -> Iterator[Rule]:
+    target = Lookup(_sender(nft.ND_TARGET), "sources6")
+    unspecified = Cmp(nft.IP6_SADDR, "==", bytes(16), "::")
+    yield deny(UDP, _type(SPORT, 547, "547"), why="guard:dhcp-server")
+    yield deny(ICMPV6, _type(ICMPV6_TYPE, 134, "nd-router-advert"), why="guard:router-advert")
+    yield deny(ICMPV6, _type(ICMPV6_TYPE, 137, "nd-redirect"), why="guard:redirect")
+    yield Rule(
+        (ICMPV6, _type(ICMPV6_TYPE, 135, "nd-neighbor-solicit"), unspecified, target, ACCEPT),
+        "guard:duplicate-address-detection",
+    )
+    yield Rule(
+        (ICMPV6, _type(ICMPV6_TYPE, 136, "nd-neighbor-advert"), target, goto("guard_ip6_source")),
+        "guard:nd-target",
+    )
+    yield deny(ICMPV6, _type(ICMPV6_TYPE, 136, "nd-neighbor-advert"), why="guard:spoofed-nd")
+    yield Rule((goto("guard_ip6_source"),), "guard:ip6")

@@ -1,0 +1,135 @@
+"""What an endpoint puts on the host and in its sandbox."""
+
+import ipaddress
+from collections.abc import Iterator
+
+from sealane.compile import names
+from sealane.compile.facts import Facts
+from sealane.compile.names import NFT_FAMILY
+from sealane.compile.network import has_data_plane, link_elements, mtu
+from sealane.kernel import nft
+from sealane.kernel.nft import Element, TypeName
+from sealane.kernel.objects import Address, BridgePort, FdbEntry, Link, Neighbour, Route, Sysctl
+from sealane.kernel.state import HOST, Object
+from sealane.model.endpoint import Endpoint
+from sealane.model.net import FAMILIES, Family, host_prefix
+from sealane.model.network import Network
+
+Placed = tuple[str, Object]
+"""(namespace, object)."""
+
+
+def compile_endpoint(endpoint: Endpoint, network: Network, facts: Facts) -> Iterator[Placed]:
+    """Nothing for an endpoint without a sandbox: it holds its addresses until one comes."""
+    if endpoint.sandbox is None or not has_data_plane(network):
+        return
+    yield from _links(endpoint, network, facts)
+    for family in FAMILIES:
+        if endpoint.address(family) is not None:
+            yield from _family(endpoint, network, family)
+    for path, value in endpoint.sysctls:
+        yield endpoint.sandbox, Sysctl(path=path.replace("IFNAME", endpoint.ifname), value=value)
+
+
+def _links(endpoint: Endpoint, network: Network, facts: Facts) -> Iterator[Placed]:
+    assert endpoint.sandbox is not None
+    bridged = network.driver == "bridge"
+    host_link = names.endpoint_link(endpoint.id)
+    alias = names.alias(facts.instance, "e", endpoint.id)
+    size = mtu(network, facts)
+    yield (
+        HOST,
+        Link(
+            name=host_link,
+            kind="veth",
+            mtu=size,
+            mac=names.mac(f"host side {endpoint.id}"),
+            alias=alias,
+            master=names.network_link(network) if bridged else "",
+            port=BridgePort(isolated=not network.icc) if bridged else None,
+            peer=(endpoint.sandbox, endpoint.ifname),
+            # A bridge port, or a routed IPv4 link, has no business with IPv6 of its own.
+            addr_gen_none=True,
+        ),
+    )
+    yield (
+        endpoint.sandbox,
+        Link(
+            name=endpoint.ifname,
+            kind="veth",
+            mtu=size,
+            mac=endpoint.mac,
+            alias=alias,
+            peer=(HOST, host_link),
+            # On a network without IPv6 the link has none, not even link-local (CVE-2024-32473).
+            addr_gen_none=endpoint.address(6) is None,
+        ),
+    )
+    if bridged:
+        yield HOST, FdbEntry(link=host_link, mac=endpoint.mac)
+
+
+def _family(endpoint: Endpoint, network: Network, family: Family) -> Iterator[Placed]:
+    assert endpoint.sandbox is not None
+    if family == 6:
+        yield endpoint.sandbox, Sysctl(path=f"net/ipv6/conf/{endpoint.ifname}/accept_ra", value="0")
+    if network.driver == "bridge":
+        yield from _bridged(endpoint, network, family)
+    else:
+        yield from _routed(endpoint, network, family)
+
+
+def _bridged(endpoint: Endpoint, network: Network, family: Family) -> Iterator[Placed]:
+    sandbox, address = endpoint.sandbox, endpoint.address(family)
+    assert sandbox is not None
+    assert address is not None
+    interface = next(a for a in endpoint.addresses if a.startswith(f"{address}/"))
+    yield sandbox, Address(link=endpoint.ifname, address=interface)
+    if not network.link_adopted:
+        # The host never asks, so nobody can answer falsely; and permanent entries do not count towards gc_thresh3.
+        yield HOST, Neighbour(link=names.network_link(network), address=address, mac=endpoint.mac)
+    sources = [address] if family == 4 else [address, link_local(endpoint.mac)]
+    for source in sources:
+        yield HOST, _guard(endpoint, family, source)
+
+
+def _guard(endpoint: Endpoint, family: Family, address: str) -> Element:
+    kinds: tuple[TypeName, ...] = ("ifname", "ether_addr", "ipv4_addr" if family == 4 else "ipv6_addr")
+    value = nft.concat(kinds, (names.endpoint_link(endpoint.id), endpoint.mac, address))
+    return Element(family="bridge", set=f"sources{family}", value=value)
+
+
+def _routed(endpoint: Endpoint, network: Network, family: Family) -> Iterator[Placed]:
+    """Both ends know each other by permanent neighbour entries: nothing is asked, nothing can be spoofed."""
+    sandbox, address, subnet = endpoint.sandbox, endpoint.address(family), network.subnet(family)
+    assert sandbox is not None
+    assert address is not None
+    assert subnet is not None
+    host_link, table = names.endpoint_link(endpoint.id), NFT_FAMILY[family]
+    host_mac = names.mac(f"host side {endpoint.id}")
+    yield sandbox, Address(link=endpoint.ifname, address=host_prefix(address))
+    yield sandbox, Neighbour(link=endpoint.ifname, address=subnet.gateway, mac=host_mac)
+    yield sandbox, Route(dst=subnet.prefix, link=endpoint.ifname, gateway=subnet.gateway, onlink=True)
+    yield HOST, Neighbour(link=host_link, address=address, mac=endpoint.mac)
+    yield HOST, Route(dst=host_prefix(address), link=host_link, src=subnet.gateway)
+    yield from ((HOST, element) for element in link_elements(network, family, host_link))
+    yield (
+        HOST,
+        Element(
+            family=table, set=names.network_chain(network.id, "links"), value=nft.field("ifname", host_link)
+        ),
+    )
+    kind: TypeName = "ipv4_addr" if family == 4 else "ipv6_addr"
+    yield HOST, Element(family=table, set="sources", value=nft.concat(("ifname", kind), (host_link, address)))
+    if family == 6:
+        # The kernel answers ARP for any address of its own on any link, but ND only for that link's (RFC 4861).
+        yield HOST, Neighbour(link=host_link, address=subnet.gateway)
+        yield HOST, Sysctl(path=f"net/ipv6/conf/{host_link}/proxy_ndp", value="1")
+        yield HOST, Sysctl(path=f"net/ipv6/conf/{host_link}/accept_ra", value="0")
+
+
+def link_local(mac: str) -> str:
+    """The EUI-64 link-local address that the kernel gives a link with this MAC (RFC 4291 appendix A)."""
+    octets = bytes.fromhex(mac.replace(":", ""))
+    packed = b"\xfe\x80" + bytes(6) + bytes([octets[0] ^ 2]) + octets[1:3] + b"\xff\xfe" + octets[3:]
+    return str(ipaddress.IPv6Address(packed))

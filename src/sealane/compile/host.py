@@ -1,0 +1,158 @@
+"""The whole compiler on one screen: intent and facts to the state that a host should have.
+
+Intent objects are compiled one by one (`compile_unit`), each from nothing but the frozen records it names, so a
+change recompiles the units it touches and no others. Law (tests/property/test_compile.py): however an intent came
+about, the incremental result equals `compile_host` of it.
+"""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from sealane.compile.base import compile_base, compile_guards
+from sealane.compile.endpoint import Placed, compile_endpoint
+from sealane.compile.facts import Facts
+from sealane.compile.network import compile_network, has_data_plane
+from sealane.compile.publish import compile_publish
+from sealane.compile.sandbox import compile_sandbox
+from sealane.kernel.objects import Key, Sysctl
+from sealane.kernel.state import HOST, HostState, Object
+from sealane.model.change import Change
+from sealane.model.container import Container
+from sealane.model.endpoint import Endpoint, Sandbox
+from sealane.model.ids import EndpointId, NetworkId, SandboxId
+from sealane.model.intent import Intent
+from sealane.model.net import FAMILIES
+from sealane.model.network import Network
+
+Unit = tuple[Literal["host", "network", "endpoint", "sandbox"], str]
+"""An intent object as the compiler's unit of work: also the origin of the kernel objects that come of it."""
+
+HOST_UNIT: Unit = ("host", "")
+
+
+def units(intent: Intent) -> Iterator[Unit]:
+    yield HOST_UNIT
+    yield from (("network", n) for n in intent.networks)
+    yield from (("endpoint", e) for e in intent.endpoints)
+    yield from (("sandbox", s) for s in intent.sandboxes)
+
+
+def compile_unit(intent: Intent, facts: Facts, unit: Unit) -> Iterator[Placed]:
+    """The kernel objects of one intent object; none if it is not there (any more)."""
+    kind, identity = unit
+    match kind:
+        case "host":
+            yield from ((HOST, item) for item in _host(intent, facts))
+        case "network":
+            network = intent.networks.get(NetworkId(identity))
+            if network is not None:
+                yield from ((HOST, item) for item in compile_network(network, facts))
+        case "endpoint":
+            endpoint = intent.endpoints.get(EndpointId(identity))
+            if endpoint is not None:
+                network = intent.networks[endpoint.network]
+                yield from compile_endpoint(endpoint, network, facts)
+                yield from ((HOST, item) for item in compile_publish(endpoint, network))
+        case "sandbox":
+            sandbox = intent.sandboxes.get(SandboxId(identity))
+            if sandbox is not None:
+                endpoints = intent.endpoints_by_sandbox.get(sandbox.id, {}).values()
+                yield from (
+                    (sandbox.id, item) for item in compile_sandbox(sandbox, endpoints, intent.networks)
+                )
+
+
+def _host(intent: Intent, facts: Facts) -> Iterator[Object]:
+    """The static ruleset and forwarding: as long as there is a network that needs them."""
+    networks = [n for n in intent.networks.values() if has_data_plane(n)]
+    if not networks:
+        return
+    yield from compile_guards()
+    for family in FAMILIES:
+        # Both families always: one that no network has is denied at our links, not left unconfigured.
+        if family == 4 or facts.features.ipv6:
+            yield from compile_base(family)
+    yield Sysctl(path="net/ipv4/ip_forward", value="1")
+    if any(n.subnet(6) and not n.internal for n in networks) and facts.features.ipv6:
+        yield Sysctl(path="net/ipv6/conf/all/forwarding", value="1")
+
+
+def compile_host(intent: Intent, facts: Facts) -> HostState:
+    """Everything, from nothing."""
+    state: dict[str, dict[Key, Object]] = {HOST: {}}
+    for unit in units(intent):
+        for netns, item in compile_unit(intent, facts, unit):
+            there = state.setdefault(netns, {})
+            if there.setdefault(item.key, item) != item:
+                raise ValueError(f"{unit} and another unit both make {item.key}")
+    return state
+
+
+def touched(change: Change, intent: Intent) -> set[Unit]:
+    """The units whose result a change may alter, `intent` being as it is after it."""
+    result: set[Unit] = set()
+    records = [change.record, getattr(change, "before", None)]
+    for record in records:
+        match record:
+            case Network():
+                result |= {HOST_UNIT, ("network", record.id)}
+                for endpoint in intent.endpoints_by_network.get(record.id, {}).values():
+                    result |= _endpoint_units(endpoint)
+            case Endpoint():
+                result |= _endpoint_units(record)
+            case Sandbox():
+                result.add(("sandbox", record.id))
+            case Container() | None:
+                pass
+    return result
+
+
+def _endpoint_units(endpoint: Endpoint) -> set[Unit]:
+    mine: set[Unit] = {("endpoint", endpoint.id)}
+    if endpoint.sandbox is not None:
+        mine.add(("sandbox", endpoint.sandbox))
+    return mine
+
+
+class Compiled:
+    """The desired state, kept up to date unit by unit, and whence each object came."""
+
+    def __init__(self, intent: Intent, facts: Facts) -> None:
+        self.facts = facts
+        self.desired: dict[str, dict[Key, Object]] = {HOST: {}}
+        self.origins: dict[tuple[str, Key], Unit] = {}
+        self._by_unit: dict[Unit, tuple[Placed, ...]] = {}
+        self.refresh(intent, set(units(intent)))
+
+    def refresh(self, intent: Intent, changed: set[Unit]) -> set[tuple[str, Key]]:
+        """Recompile units; return the keys whose object appeared, went, or changed."""
+        before = {unit: self._by_unit.pop(unit, ()) for unit in changed}
+        after = {unit: tuple(compile_unit(intent, self.facts, unit)) for unit in changed}
+        old = {(netns, item.key): item for placed in before.values() for netns, item in placed}
+        for netns, key in old:
+            del self.desired[netns][key]
+            del self.origins[netns, key]
+        different: set[tuple[str, Key]] = set()
+        for unit, placed in after.items():
+            if placed:
+                self._by_unit[unit] = placed
+            for netns, item in placed:
+                key = item.key
+                there = self.desired.setdefault(netns, {})
+                if key in there:
+                    raise ValueError(f"{unit} and {self.origins[netns, key]} both make {key}")
+                there[key] = item
+                self.origins[netns, key] = unit
+                was = old.pop((netns, key), None)
+                if was is not item and was != item:
+                    different.add((netns, key))
+        different.update(old)
+        for netns in {netns for netns, _ in different}:
+            if not self.desired[netns] and netns != HOST:
+                del self.desired[netns]
+        return different
+
+    def with_facts(self, intent: Intent, facts: Facts) -> set[tuple[str, Key]]:
+        """Recompile everything under new facts (rare: an uplink's MTU changed)."""
+        self.facts = facts
+        return self.refresh(intent, set(units(intent)))

@@ -1,0 +1,49 @@
+"""Names of kernel objects: the only hashing and truncation.
+
+Names are derived from ids, never from user text, so they are stable over restarts, at most IFNAMSIZ - 1 = 15 bytes,
+and hold no character that any parser of `nft list` output trips over. Twelve hex digits are 48 bits: 4,000 endpoints
+collide with a chance of 3e-8, and a collision is found by the store's uniqueness of ids and refused, not mixed up.
+"""
+
+import hashlib
+
+from sealane.kernel.nft import NftFamily
+from sealane.model.ids import EndpointId, NetworkId
+from sealane.model.net import Family, Mac
+from sealane.model.network import Network
+
+ENDPOINT_PREFIX = "sle"
+"""Every host-side link of an endpoint begins so. The guards match on it: a link of ours that no rule knows yet (or
+any more) carries nothing."""
+
+BRIDGE_PREFIX = "slb"
+
+NFT_FAMILY: dict[Family, NftFamily] = {4: "ip", 6: "ip6"}
+
+
+def digest(identity: str, length: int = 12) -> str:
+    return hashlib.sha256(identity.encode()).hexdigest()[:length]
+
+
+def endpoint_link(endpoint: EndpointId) -> str:
+    return ENDPOINT_PREFIX + digest(endpoint)
+
+
+def network_link(network: Network) -> str:
+    """The network's bridge (for `routed`: the port-less bridge that holds its gateway addresses)."""
+    return network.link or BRIDGE_PREFIX + digest(network.id)
+
+
+def network_chain(network: NetworkId, purpose: str) -> str:
+    return f"n_{digest(network, 8)}_{purpose}"
+
+
+def mac(identity: str) -> Mac:
+    """A locally administered unicast MAC, the same each time for one identity."""
+    raw = hashlib.sha256(identity.encode()).digest()[:6]
+    return Mac(bytes([(raw[0] & 0xFC) | 0x02, *raw[1:]]).hex(":"))
+
+
+def alias(instance: str, kind: str, identity: str) -> str:
+    """IFLA_IFALIAS of our links: by it a process with an empty memory knows them, and whose they are."""
+    return f"sealane/{instance}/{kind}/{identity}"

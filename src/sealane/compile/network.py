@@ -1,0 +1,205 @@
+"""What a network puts on the host: a link, its addresses, and its chains in both families.
+
+`bridge` and `routed` differ in one thing: to the routing code a bridge network is one link with a prefix behind it,
+a routed network is a link an endpoint. So a bridge network's source guard is its prefix (its ports are guarded one
+by one in the bridge table), and a routed network's is a set of (link, address).
+"""
+
+from collections.abc import Iterator
+
+from sealane.compile import names
+from sealane.compile.base import ADDRESS_TYPE, DADDR, SADDR, deny, goto
+from sealane.compile.facts import Facts
+from sealane.compile.names import NFT_FAMILY
+from sealane.kernel import nft
+from sealane.kernel.nft import (
+    ACCEPT,
+    IIFNAME,
+    L4PROTO,
+    OIFNAME,
+    BitTest,
+    Chain,
+    Cmp,
+    CmpPrefix,
+    Concat,
+    Ct,
+    Element,
+    Lookup,
+    Masquerade,
+    Notrack,
+    Rule,
+    Set,
+    Snat,
+    Statement,
+    Verdict,
+)
+from sealane.kernel.objects import Address, Link, Route, Sysctl
+from sealane.kernel.state import Object
+from sealane.model.net import FAMILIES, Family, bounds, family_of, from_int, host_prefix, prefix_length
+from sealane.model.network import Network, Subnet
+
+MTU_WITHOUT_UPLINK = 1500
+
+DNATTED = BitTest(Ct("status"), nft.CT_STATUS["dnat"], "dnat")
+REPLY = BitTest(Ct("state"), nft.CT_STATE["established"] | nft.CT_STATE["related"], "established,related")
+
+
+def mtu(network: Network, facts: Facts) -> int:
+    return network.mtu or facts.uplink_mtu or MTU_WITHOUT_UPLINK
+
+
+def has_data_plane(network: Network) -> bool:
+    return network.driver in ("bridge", "routed")
+
+
+def compile_network(network: Network, facts: Facts) -> Iterator[Object]:
+    if not has_data_plane(network):
+        return
+    yield from _link(network, facts)
+    for family in FAMILIES:
+        subnet = network.subnet(family)
+        if subnet is not None:
+            yield from _addresses(network, subnet)
+            yield from _chains(network, subnet, family)
+
+
+def _link(network: Network, facts: Facts) -> Iterator[Object]:
+    """The bridge; none for an adopted one, which is somebody else's."""
+    name = names.network_link(network)
+    if network.link_adopted:
+        return
+    yield Link(
+        name=name,
+        kind="bridge",
+        mtu=mtu(network, facts),
+        mac=names.mac(f"bridge {network.id}"),
+        alias=names.alias(facts.instance, "n", network.id),
+        addr_gen_none=network.subnet(6) is None,
+        ageing_off=network.driver == "routed",
+    )
+    # A workload's redirect or source-routed packet must not change the host's routing, nor the host tell
+    # workloads of better routes past itself.
+    for setting in ("accept_redirects", "send_redirects", "accept_source_route", "route_localnet"):
+        yield Sysctl(path=f"net/ipv4/conf/{name}/{setting}", value="0")
+    if facts.features.ipv6:
+        # CVE-2020-10749: a container's router advertisement would re-route the host's IPv6.
+        yield Sysctl(path=f"net/ipv6/conf/{name}/accept_ra", value="0")
+        yield Sysctl(path=f"net/ipv6/conf/{name}/accept_redirects", value="0")
+
+
+def _addresses(network: Network, subnet: Subnet) -> Iterator[Object]:
+    link = names.network_link(network)
+    if network.driver == "routed":
+        yield Address(link=link, address=host_prefix(subnet.gateway))
+        # Between an endpoint's end and its publish's, packets for it must not follow the default route out.
+        yield Route(dst=subnet.prefix, type="unreachable", metric=4096)
+    elif network.gateway_on_link and not network.link_adopted:
+        yield Address(link=link, address=f"{subnet.gateway}/{prefix_length(subnet.prefix)}")
+
+
+def _chains(network: Network, subnet: Subnet, family: Family) -> Iterator[Object]:
+    name = NFT_FAMILY[family]
+    address = ADDRESS_TYPE[family]
+    routed = network.driver == "routed"
+
+    def chain(purpose: str) -> str:
+        return names.network_chain(network.id, purpose)
+
+    if routed:
+        yield Set(family=name, name=chain("links"), type=("ifname",))
+        own: Statement = Lookup(OIFNAME, chain("links"))
+    else:
+        link = names.network_link(network)
+        own = Cmp(OIFNAME, "==", nft.field("ifname", link), f'"{link}"')
+        yield from link_elements(network, family, link)
+    yield Chain(family=name, name=chain("pre"), rules=tuple(_pre(network, subnet, family)))
+    yield Chain(family=name, name=chain("from"), rules=tuple(_from(network, own)))
+    yield Chain(family=name, name=chain("to"), rules=tuple(_to(network, family)))
+    yield Chain(family=name, name=chain("post"), rules=tuple(_post(network, subnet, family)))
+    first, last = (nft.field(address, from_int(family, value)) for value in bounds(subnet.prefix))
+    yield Element(
+        family=name,
+        set="leaving",
+        value=first,
+        end=last,
+        data=Verdict("goto", names.network_chain(network.id, "post")),
+    )
+    if network.masquerade or network.internal:
+        yield Element(family=name, set="private", value=first, end=last)
+
+
+def link_elements(network: Network, family: Family, link: str) -> Iterator[Element]:
+    """A link behind which workloads of the network are, to the IP tables."""
+    value = nft.field("ifname", link)
+    for table_map, purpose in (("workload", "pre"), ("from", "from"), ("to", "to")):
+        verdict = goto(names.network_chain(network.id, purpose))
+        yield Element(family=NFT_FAMILY[family], set=table_map, value=value, data=verdict)
+
+
+def _rule(network: Network, why: str, *statements: Statement) -> Rule:
+    return Rule(statements, f"n:{names.digest(network.id, 8)}:{why}")
+
+
+def _deny(network: Network, why: str, *statements: Statement) -> Rule:
+    return deny(*statements, why=f"n:{names.digest(network.id, 8)}:{why}")
+
+
+def _pre(network: Network, subnet: Subnet, family: Family) -> Iterator[Rule]:
+    """Prerouting raw, from a workload: is the source its own; and keep the network's own traffic out of connection
+    tracking, which costs a tenth of a round trip and has nothing to say there. What comes back to the gateway address
+    is the reply to a hairpin and stays tracked."""
+    saddr, daddr = SADDR[family], DADDR[family]
+    if network.driver == "routed":
+        yield _deny(network, "spoofed", Lookup(Concat((IIFNAME, saddr)), "sources", negate=True))
+    else:
+        if family == 6:
+            # Neighbour discovery; the port's own guard has checked which link-local address it is.
+            yield _rule(network, "link-local", CmpPrefix(saddr, "==", "fe80::/10"), ACCEPT)
+            yield _rule(network, "unspecified", Cmp(saddr, "==", bytes(16), "::"), ACCEPT)
+        yield _deny(network, "spoofed", CmpPrefix(saddr, "!=", subnet.prefix))
+    gateway = Cmp(daddr, "!=", nft.field(ADDRESS_TYPE[family], subnet.gateway), subnet.gateway)
+    own = CmpPrefix(daddr, "==", subnet.prefix)
+    if network.icc:
+        yield _rule(network, "own", gateway, own, Notrack(), ACCEPT)
+    yield _rule(network, "workload", ACCEPT)
+
+
+def _from(network: Network, own: Statement) -> Iterator[Rule]:
+    """Forward, from a workload."""
+    if network.icc:
+        yield _rule(network, "own", own, ACCEPT)
+    else:
+        yield _rule(network, "published", own, DNATTED, ACCEPT)
+        yield _rule(network, "published", own, REPLY, ACCEPT)
+        yield _deny(network, "icc", own)
+    if network.internal:
+        yield _deny(network, "internal")
+    else:
+        yield _rule(network, "out", goto("into"))
+
+
+def _to(network: Network, family: Family) -> Iterator[Rule]:
+    """Forward, to a workload from outside its network: this is what keeps networks apart."""
+    if network.internal:
+        yield _deny(network, "internal")
+        return
+    yield _rule(network, "reply", REPLY, ACCEPT)
+    yield _rule(network, "published", DNATTED, ACCEPT)
+    if not network.masquerade:
+        open_ports = Concat((DADDR[family], L4PROTO, nft.DPORT))
+        yield _rule(network, "published", Lookup(open_ports, "open"), ACCEPT)
+    yield _deny(network, "isolation")
+
+
+def _post(network: Network, subnet: Subnet, family: Family) -> Iterator[Rule]:
+    """Postrouting, from a workload (or from the host under the gateway address)."""
+    own = CmpPrefix(DADDR[family], "==", subnet.prefix)
+    # Hairpin: without it the answer would go straight back inside the network, past the translation.
+    hairpin: Statement = Snat(subnet.gateway) if network.gateway_on_link else Masquerade()
+    yield _rule(network, "hairpin", DNATTED, own, hairpin)
+    if network.internal or not network.masquerade:
+        return
+    # Published ports of other networks see the true source.
+    yield _rule(network, "own-side", Lookup(DADDR[family], "private"), ACCEPT)
+    fixed = next((a for a in network.source_addresses if family_of(a) == family), None)
+    yield _rule(network, "masquerade", Snat(fixed) if fixed else Masquerade())

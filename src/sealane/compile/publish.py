@@ -1,0 +1,102 @@
+"""Published ports: map elements and socket-program entries.
+
+One publish is one element, whatever the length of its range, in one of three maps:
+
+- `publish`         protocol, port            → address, port     a single port on every address of the host
+- `publish_at`      address, protocol, port   → address, port     a single port on one address
+- `publish_ranges`  addresses, protocol, ports → address          a range; ports stay as they are
+
+nftables cannot add a difference to a port, so a range that is shifted (8000-8099 to 9000-9099) takes an element a
+port. The host's own 127.0.0.0/8 and ::1 are the socket program's (`LoopbackPort`), never a DNAT: that would need
+`route_localnet`, which opens 127.0.0.1 to neighbours (CVE-2020-8558).
+"""
+
+from collections.abc import Iterator
+
+from sealane.compile.base import ADDRESS_TYPE
+from sealane.compile.names import NFT_FAMILY
+from sealane.kernel import nft
+from sealane.kernel.nft import Element
+from sealane.kernel.objects import LoopbackPort
+from sealane.kernel.state import Object
+from sealane.model.endpoint import Endpoint, PublishedPort
+from sealane.model.net import FAMILIES, PROTO_NUMBERS, Address, Family, contains, family_of
+from sealane.model.network import Network
+
+EVERY: dict[Family, tuple[str, str]] = {
+    4: ("0.0.0.0", "255.255.255.255"),
+    6: ("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+}
+
+
+def compile_publish(endpoint: Endpoint, network: Network) -> Iterator[Object]:
+    if endpoint.sandbox is None or network.internal:
+        return
+    for port in endpoint.ports:
+        for family in FAMILIES:
+            address = endpoint.address(family)
+            if address is None:
+                continue
+            if port.host_address is None or family_of(port.host_address) == family:
+                yield from _publish(port, family, address)
+                if not network.masquerade:
+                    yield _open(port, family, address)
+
+
+def is_loopback(address: str) -> bool:
+    return contains("127.0.0.0/8", address) or address == "::1"
+
+
+def _publish(port: PublishedPort, family: Family, address: Address) -> Iterator[Object]:
+    if port.host_address is None or is_loopback(port.host_address):
+        yield LoopbackPort(
+            family=family,
+            proto=port.proto,
+            first=port.host_first,
+            last=port.host_last,
+            address=address,
+            port=port.port,
+        )
+    if port.host_address is not None and is_loopback(port.host_address):
+        return
+    if port.host_first != port.host_last and port.host_first == port.port:
+        yield _range(port, family, address)
+    else:
+        for offset in range(port.host_last - port.host_first + 1):
+            yield _single(port, offset, family, address)
+
+
+def _range(port: PublishedPort, family: Family, address: Address) -> Element:
+    kind, proto = ADDRESS_TYPE[family], PROTO_NUMBERS[port.proto]
+    low, high = (port.host_address, port.host_address) if port.host_address else EVERY[family]
+    kinds = (kind, "inet_proto", "inet_service")
+    return Element(
+        family=NFT_FAMILY[family],
+        set="publish_ranges",
+        value=nft.concat(kinds, (low, proto, port.host_first)),
+        end=nft.concat(kinds, (high, proto, port.host_last)),
+        data=nft.field(kind, address),
+    )
+
+
+def _single(port: PublishedPort, offset: int, family: Family, address: Address) -> Element:
+    kind, proto, number = ADDRESS_TYPE[family], PROTO_NUMBERS[port.proto], port.host_first + offset
+    if port.host_address is None:
+        where, value = "publish", nft.concat(("inet_proto", "inet_service"), (proto, number))
+    else:
+        where = "publish_at"
+        value = nft.concat((kind, "inet_proto", "inet_service"), (port.host_address, proto, number))
+    data = nft.concat((kind, "inet_service"), (address, port.port + offset))
+    return Element(family=NFT_FAMILY[family], set=where, value=value, data=data)
+
+
+def _open(port: PublishedPort, family: Family, address: Address) -> Element:
+    """Without masquerade the endpoint's own address is reached from outside too: at its published ports only."""
+    kinds = (ADDRESS_TYPE[family], "inet_proto", "inet_service")
+    proto, last = PROTO_NUMBERS[port.proto], port.port + port.host_last - port.host_first
+    return Element(
+        family=NFT_FAMILY[family],
+        set="open",
+        value=nft.concat(kinds, (address, proto, port.port)),
+        end=nft.concat(kinds, (address, proto, last)),
+    )

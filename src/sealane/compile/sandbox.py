@@ -1,0 +1,47 @@
+"""What a sandbox holds that belongs to no single endpoint: its loopback link and its default routes."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from sealane.compile.network import has_data_plane
+from sealane.kernel.objects import Link, Route
+from sealane.kernel.state import Object
+from sealane.model.endpoint import Endpoint, Sandbox
+from sealane.model.ids import NetworkId
+from sealane.model.net import FAMILIES, Family
+from sealane.model.network import Network
+
+DEFAULT_ROUTE: dict[Family, str] = {4: "0.0.0.0/0", 6: "::/0"}
+
+
+def compile_sandbox(
+    sandbox: Sandbox, endpoints: Iterable[Endpoint], networks: Mapping[NetworkId, Network]
+) -> Iterator[Object]:
+    plugged = [(e, networks[e.network]) for e in endpoints if has_data_plane(networks[e.network])]
+    if not plugged or sandbox.netns is None:
+        return
+    yield Link(name="lo", kind="loopback")
+    for family in FAMILIES:
+        chosen = gateway_endpoint(plugged, family)
+        if chosen is not None:
+            endpoint, network = chosen
+            subnet = network.subnet(family)
+            assert subnet is not None
+            yield Route(
+                dst=DEFAULT_ROUTE[family],
+                link=endpoint.ifname,
+                gateway=subnet.gateway,
+                onlink=network.driver == "routed",
+            )
+
+
+def gateway_endpoint(
+    plugged: Iterable[tuple[Endpoint, Network]], family: Family
+) -> tuple[Endpoint, Network] | None:
+    """The endpoint through which a sandbox leaves: of those with a way out in this family the one with the highest
+    priority, then the first by network name (Docker's order, moby sandbox.go `Endpoint.Less`)."""
+    candidates = [
+        (endpoint, network)
+        for endpoint, network in plugged
+        if endpoint.address(family) is not None and not network.internal
+    ]
+    return min(candidates, key=lambda pair: (-pair[0].gateway_priority, pair[1].name), default=None)

@@ -1,0 +1,1 @@
+"""Adapter: the Linux kernel. The only package that knows that netlink exists."""

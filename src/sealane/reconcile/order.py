@@ -1,0 +1,202 @@
+"""From differences to a plan: which stage, and which order within it. The reasons of the stages are in `plan`."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from sealane.kernel.nft import Chain, Element, ObservedChain, Set, Table
+from sealane.kernel.objects import Address, FdbEntry, Link, LoopbackPort, Neighbour, Route, Sysctl
+from sealane.kernel.state import HOST, Object
+from sealane.reconcile.diff import Difference
+from sealane.reconcile.plan import STAGES, Operation, Plan, StageName, Verb
+
+PUBLISHING = frozenset({"publish", "publish_at", "publish_ranges", "open"})
+"""Maps and sets whose elements lead new packets to an endpoint."""
+
+CLOSE_ORDER = (Route, Neighbour, FdbEntry, Address, Link)
+"""Dependents before what they hang on."""
+
+FENCE_ORDER = (Table, Set, Chain, Element)
+"""Referents first: rules name sets, verdict elements name chains. (The nft adapter puts deletions before additions.)"""
+
+BUILD_ORDER = (Link, Sysctl, Address, FdbEntry)
+"""A link's sysctls and addresses need the link; an FDB entry needs its bridge port."""
+
+OPEN_ORDER = (Link, Neighbour, Route, LoopbackPort)
+"""The kernel takes a route or neighbour only on a link that is up (`Network is down` otherwise)."""
+
+SWEEP_ORDER = (Chain, ObservedChain, Set, Table)
+"""Rules hold sets, the table holds all."""
+
+
+def order(differences: Iterable[Difference]) -> Plan:
+    """The plan that takes observed to desired.
+
+    A link that has to be made anew (its kind changed, or the sandbox side of a veth is gone) is only deleted here;
+    what hung on it goes with it, so the next round, which observes that, makes it all again.
+    """
+    differences = _without_far_sides(list(differences))
+    doomed = _doomed_links(differences)
+    stages: dict[StageName, list[tuple[tuple[int, ...], Operation]]] = {name: [] for name in STAGES}
+    for difference in differences:
+        for stage, rank, operation in _operations(difference, doomed):
+            stages[stage].append((rank, operation))
+    return Plan(
+        tuple(
+            (name, tuple(operation for _, operation in sorted(stages[name], key=lambda pair: pair[0])))
+            for name in STAGES
+            if stages[name]
+        )
+    )
+
+
+Placed = tuple[StageName, tuple[int, ...], Operation]
+
+
+def _doomed_links(differences: list[Difference]) -> set[tuple[str, str]]:
+    """(namespace, name) of links that go: a veth's two sides go together."""
+    doomed: set[tuple[str, str]] = set()
+    created = {
+        (d.netns, d.desired.name) for d in differences if isinstance(d.desired, Link) and d.observed is None
+    }
+    for d in differences:
+        if isinstance(d.observed, Link) and (d.desired is None or _is_remade(d)):
+            doomed.add((d.netns, d.observed.name))
+            if isinstance(d.desired, Link) and d.desired.peer:
+                doomed.add(d.desired.peer)
+        elif (
+            isinstance(d.desired, Link)
+            and d.desired.peer
+            and d.observed is None
+            and d.desired.peer not in created
+        ):
+            # One side is there and the other is not: the pair is made anew.
+            doomed |= {d.desired.peer, (d.netns, d.desired.name)}
+    return doomed
+
+
+def _without_far_sides(differences: list[Difference]) -> list[Difference]:
+    """Leave out what goes by itself: deleting the host side of a veth deletes the sandbox side, which carries the same
+    alias, and whatever hangs on it."""
+    gone = {
+        d.observed.alias
+        for d in differences
+        if d.netns == HOST
+        and isinstance(d.observed, Link)
+        and d.desired is None
+        and d.observed.kind == "veth"
+    }
+    if not gone:
+        return differences
+    far = {
+        (d.netns, d.observed.name)
+        for d in differences
+        if d.netns != HOST and isinstance(d.observed, Link) and d.desired is None and d.observed.alias in gone
+    }
+
+    def stays(d: Difference) -> bool:
+        if d.desired is not None or d.observed is None or d.netns == HOST:
+            return True
+        name = d.observed.name if isinstance(d.observed, Link) else _hangs_on(d.observed)
+        return (d.netns, name) not in far
+
+    return [d for d in differences if stays(d)]
+
+
+def _is_remade(difference: Difference) -> bool:
+    want, have = difference.desired, difference.observed
+    return isinstance(want, Link) and isinstance(have, Link) and want.kind != have.kind
+
+
+def _operations(difference: Difference, doomed: set[tuple[str, str]]) -> Iterable[Placed]:
+    want, have, netns = difference.desired, difference.observed, difference.netns
+    item = want if want is not None else have
+    assert item is not None
+    if isinstance(item, Table | Set | Chain | ObservedChain | Element):
+        yield _nft(difference)
+    elif isinstance(item, LoopbackPort):
+        yield from _loopback(difference, item)
+    elif isinstance(item, Link):
+        yield from _link(difference, item, doomed)
+    elif _hangs_on(item) and (netns, _hangs_on(item)) in doomed:
+        return
+    elif want is None:
+        yield "close", (CLOSE_ORDER.index(type(item)), netns == HOST), Operation("delete", netns, item, have)
+    else:
+        yield from _set(difference, want)
+
+
+def _hangs_on(item: Object) -> str:
+    match item:
+        case Address() | Neighbour() | FdbEntry() | Route():
+            return item.link
+        case Sysctl(path=path):
+            parts = path.split("/")
+            return parts[3] if parts[:3] in (["net", "ipv4", "conf"], ["net", "ipv6", "conf"]) else ""
+    return ""
+
+
+def _nft(difference: Difference) -> Placed:
+    want, have, netns = difference.desired, difference.observed, difference.netns
+    if want is None:
+        assert have is not None
+        operation = Operation("delete", netns, have, have)
+        if isinstance(have, Element):
+            return ("unpublish" if have.set in PUBLISHING else "fence"), (len(FENCE_ORDER),), operation
+        return "sweep", (SWEEP_ORDER.index(type(have)),), operation
+    verb: Verb = "create" if have is None else "change"
+    return "fence", (FENCE_ORDER.index(type(want)),), Operation(verb, netns, want, have)
+
+
+def _loopback(difference: Difference, item: LoopbackPort) -> Iterable[Placed]:
+    if difference.observed is not None and difference.desired is None:
+        yield "unpublish", (0,), Operation("delete", difference.netns, item, difference.observed)
+    else:
+        verb: Verb = "create" if difference.observed is None else "change"
+        rank = (len(OPEN_ORDER), 0)
+        yield "open", rank, Operation(verb, difference.netns, item, difference.observed)
+
+
+def _link(difference: Difference, item: Link, doomed: set[tuple[str, str]]) -> Iterable[Placed]:
+    want, have, netns = difference.desired, difference.observed, difference.netns
+    if (netns, item.name) in doomed:
+        # Deleting the host side of a veth deletes the other; on its own a sandbox side is deleted where it is.
+        paired = isinstance(want, Link) and want.peer is not None and netns != HOST
+        if not paired:
+            yield "close", (CLOSE_ORDER.index(Link), netns != HOST), Operation("delete", netns, item, have)
+        elif isinstance(want, Link) and want.peer is not None and have is None:
+            host_side = msgspec.structs.replace(want, name=want.peer[1], peer=None)
+            yield "close", (CLOSE_ORDER.index(Link), 0), Operation("delete", HOST, host_side, None)
+        return
+    assert isinstance(want, Link)
+    # The host side of a veth makes both; bridges stand before the ports that name them.
+    rank = (BUILD_ORDER.index(Link), want.kind != "bridge")
+    if have is None:
+        makes_itself = want.kind == "bridge" or (want.kind == "veth" and netns == HOST)
+        if makes_itself:
+            yield "build", rank, Operation("create", netns, want)
+    elif want.kind != "loopback":
+        yield "build", rank, Operation("change", netns, want, have)
+    if want.up and not (isinstance(have, Link) and have.up):
+        yield "open", _open_rank(netns, want), Operation("open", netns, want, have)
+
+
+def _open_rank(netns: str, item: Object) -> tuple[int, ...]:
+    """Inside first, the host side last: the port carries nothing before its sandbox is complete."""
+    side = 1 if netns == HOST and not (isinstance(item, Link) and item.kind == "bridge") else 0
+    return (side, OPEN_ORDER.index(type(item)))
+
+
+def _set(difference: Difference, want: Object) -> Iterable[Placed]:
+    netns = difference.netns
+    verb: Verb = "create" if difference.observed is None else "change"
+    operation = Operation(verb, netns, want, difference.observed)
+    if isinstance(want, Route | Neighbour):
+        yield "open", (*_open_rank(netns, want), _route_rank(want)), operation
+    else:
+        yield "build", (BUILD_ORDER.index(type(want)), 0), operation
+
+
+def _route_rank(item: Object) -> int:
+    """A route through a gateway after the ones that make the gateway reachable."""
+    return int(isinstance(item, Route) and bool(item.gateway))

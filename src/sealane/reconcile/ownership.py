@@ -1,0 +1,57 @@
+"""How a process with an empty memory knows what is ours, for every kind of object.
+
+| kind | ours is |
+|---|---|
+| link | IFLA_IFALIAS begins with `sealane/INSTANCE/`; `lo` inside a sandbox, of which only `up` is set, never deleted |
+| address | on a link of ours; in a sandbox only the ones we put there: its owner may add more (the guards decide) |
+| route | protocol 94 (`RTPROT_SEALANE`) |
+| neighbour | permanent or proxy, on a link of ours; in a sandbox only the ones we put there |
+| FDB entry | static, at a port of ours |
+| nftables | everything in the tables named `sealane` |
+| sysctl | the paths that desired state names: set, never deleted |
+| host-loopback publish | the entries of our pinned map |
+
+What is not ours is not in observed state at all, so no difference can ever name it: that is the whole mechanism by
+which foreign objects are never touched.
+"""
+
+from sealane.kernel.nft import Chain, ObservedChain
+from sealane.kernel.objects import Link, Sysctl
+from sealane.kernel.state import Object
+
+
+def is_deletable(item: Object) -> bool:
+    """Whether the object goes when nothing desires it."""
+    return not isinstance(item, Sysctl) and not (isinstance(item, Link) and item.kind == "loopback")
+
+
+def is_same(desired: Object, observed: Object) -> bool:
+    """Whether an observed object is what is desired.
+
+    Chains are compared by their rules' tags. A veth's peer is known to us by our own pairing, not by the kernel,
+    which names it by an index in another namespace.
+    """
+    if isinstance(desired, Chain):
+        if isinstance(observed, ObservedChain):
+            return desired.tags == observed.tags and desired.hook == observed.hook
+        return desired == observed
+    if isinstance(desired, Link) and isinstance(observed, Link):
+        return desired == observed or _identity(desired) == _identity(observed)
+    return desired == observed
+
+
+def _identity(link: Link) -> tuple[object, ...]:
+    if link.kind == "loopback":
+        return (link.name, link.kind, link.up)
+    return (
+        link.name,
+        link.kind,
+        link.up,
+        link.mtu,
+        link.mac,
+        link.alias,
+        link.master,
+        link.port,
+        link.addr_gen_none,
+        link.ageing_off,
+    )

@@ -1,0 +1,1 @@
+"""Adapter: where intent is kept."""
