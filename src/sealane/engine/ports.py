@@ -1,16 +1,30 @@
 """What the engine is given: protocols for the kernel and the clock. (The store's is `sealane.store.base`.)"""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
+
+import msgspec
 
 from sealane.compile.facts import Facts
 from sealane.kernel.state import NamespaceState
-from sealane.model.endpoint import NetnsRef
+from sealane.model.endpoint import NetnsRef, PublishedPort
 from sealane.reconcile.plan import Outcome, Plan
 
 
 class NamespaceGoneError(Exception):
     """The namespace behind a reference is not there any more: proof of its death, not a failure to look."""
+
+
+class Flow(msgspec.Struct, frozen=True):
+    """Connection tracking entries to forget: those first sent to these host ports, or those answered from `backend`."""
+
+    proto: str
+    first: int
+    last: int
+    address: str = ""
+    """Original destination; empty: any."""
+    backend: str = ""
+    """Source of the replies: an endpoint's address."""
 
 
 class Kernel(Protocol):
@@ -48,4 +62,21 @@ class Kernel(Protocol):
 
     def resolve_namespace(self, where: str) -> NetnsRef:
         """The namespace at a path or of a pid. Refuses what is not a network namespace, and the host's own."""
+        ...
+
+    def port_user(self, port: PublishedPort) -> str | None:
+        """The process that listens on a host port already, e.g. `nginx (pid 812)`; None if nobody does."""
+        ...
+
+    def ephemeral_range(self) -> tuple[int, int]:
+        """First and last port that the host gives out by itself (net.ipv4.ip_local_port_range)."""
+        ...
+
+    def forget_flows(self, flows: Sequence[Flow]) -> int:
+        """Delete UDP connection tracking entries: a NAT decision outlives the mapping it was made by, and sends a
+        talker to the dead endpoint, or to the next owner of its address (moby#53384). Returns how many went."""
+        ...
+
+    def boot_id(self) -> str:
+        """Changes with each boot: namespaces known from another boot are gone."""
         ...

@@ -25,6 +25,8 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     id: SandboxId
     name: str
     netns: NetnsRef | None
+    implicit: bool = False
+    """Made by attaching to a namespace: goes with its last endpoint."""
     labels: dict[str, str] = {}
 
 

@@ -29,6 +29,7 @@ class Intent:
         self.network_ids: dict[str, NetworkId] = {}
         self.sandbox_ids: dict[str, SandboxId] = {}
         self.container_ids: dict[str, str] = {}
+        self.sandbox_by_inode: dict[int, SandboxId] = {}
         self.endpoints_by_network: dict[NetworkId, dict[EndpointId, Endpoint]] = {}
         self.endpoints_by_sandbox: dict[SandboxId, dict[EndpointId, Endpoint]] = {}
         self.leases: dict[tuple[NetworkId, Address], EndpointId] = {}
@@ -63,6 +64,8 @@ class Intent:
             case Sandbox():
                 self.sandboxes[record.id] = record
                 self.sandbox_ids[record.name] = record.id
+                if record.netns is not None:
+                    self.sandbox_by_inode[record.netns.inode] = record.id
                 self.endpoints_by_sandbox.setdefault(record.id, {})
             case Endpoint():
                 self._add_endpoint(record)
@@ -80,6 +83,8 @@ class Intent:
             case Sandbox():
                 del self.sandboxes[record.id]
                 del self.sandbox_ids[record.name]
+                if record.netns is not None and self.sandbox_by_inode.get(record.netns.inode) == record.id:
+                    del self.sandbox_by_inode[record.netns.inode]
                 if not self.endpoints_by_sandbox[record.id]:
                     del self.endpoints_by_sandbox[record.id]
             case Endpoint():

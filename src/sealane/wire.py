@@ -1,4 +1,4 @@
-"""The HTTP API's requests and answers. Other doors (CLI, compose, CNM, CNI) speak in these records as well.
+"""The records of the verbs: requests and answers, as the HTTP API and every other door speak them.
 
 Everything is JSON under `/v1`; an error is `{"error": ErrorBody}` with a status that follows its code. Fields that
 are not known are refused, so that a misspelt one is named and not ignored.
@@ -50,7 +50,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
 # --- requests -------------------------------------------------------------------------------------------------------
 
 
-class SubnetRequest(Request):
+class SubnetRequest(Request, frozen=True, kw_only=True):
     """`prefix` may be empty (`ip_range`, `gateway` then too): one is taken from the pools."""
 
     prefix: str = ""
@@ -60,7 +60,7 @@ class SubnetRequest(Request):
     """name → address, never handed out unless asked for (Docker: aux-address)."""
 
 
-class NetworkRequest(Request):
+class NetworkRequest(Request, frozen=True, kw_only=True):
     name: str
     driver: str = "bridge"
     subnets: list[SubnetRequest] = []
@@ -74,14 +74,14 @@ class NetworkRequest(Request):
     labels: dict[str, str] = {}
 
 
-class SandboxRequest(Request):
+class SandboxRequest(Request, frozen=True, kw_only=True):
     name: str
     netns: str = ""
     """A namespace's path, or a pid; empty: one is made and pinned."""
     labels: dict[str, str] = {}
 
 
-class PublishRequest(Request):
+class PublishRequest(Request, frozen=True, kw_only=True):
     """`host_first` 0: an ephemeral port is chosen. `one_of` True: one free port of host_first…host_last is chosen for
     the single `port`; else the range maps one to one onto `port`, `port`+1, …"""
 
@@ -95,7 +95,7 @@ class PublishRequest(Request):
     one_of: bool = False
 
 
-class AttachRequest(Request):
+class AttachRequest(Request, frozen=True, kw_only=True):
     """`sandbox`: a sealane sandbox's name or id, a namespace path, or a pid. Asking again for the same gives the same
     answer."""
 
@@ -113,7 +113,7 @@ class AttachRequest(Request):
     labels: dict[str, str] = {}
 
 
-class DetachRequest(Request):
+class DetachRequest(Request, frozen=True, kw_only=True):
     """By endpoint (id, name or SANDBOX/NETWORK), or by sandbox and network; what is not there is no error."""
 
     endpoint: str = ""
@@ -122,7 +122,7 @@ class DetachRequest(Request):
     """Empty with `sandbox` given: all of the sandbox's endpoints."""
 
 
-class Attachment(Request):
+class Attachment(Request, frozen=True, kw_only=True):
     """A container's place on a network: an AttachRequest without the sandbox."""
 
     network: str
@@ -135,7 +135,7 @@ class Attachment(Request):
     sysctls: dict[str, str] = {}
 
 
-class ContainerRequest(Request):
+class ContainerRequest(Request, frozen=True, kw_only=True):
     """`spec` is the runtime's record (`containers.spec.ContainerSpec`) without the fields that the daemon fills in:
     id, name, netns, dns, hosts."""
 
@@ -156,7 +156,7 @@ class ContainerRequest(Request):
     """Container → what it must be before this one starts (used by `apply`)."""
 
 
-class Manifest(Request):
+class Manifest(Request, frozen=True, kw_only=True):
     """Objects that belong together: what `plan` previews, `apply` makes true and `delete` takes away. Containers are
     started in the order of their `depends_on`."""
 
@@ -168,7 +168,7 @@ class Manifest(Request):
     attachments: list[AttachRequest] = []
 
 
-class ExecRequest(Request):
+class ExecRequest(Request, frozen=True, kw_only=True):
     command: list[str]
     env: dict[str, str] = {}
     user: str = ""
@@ -179,7 +179,7 @@ class ExecRequest(Request):
 # --- answers --------------------------------------------------------------------------------------------------------
 
 
-class ErrorBody(View):
+class ErrorBody(View, frozen=True, kw_only=True):
     code: Literal[
         "invalid",
         "not_found",
@@ -201,7 +201,7 @@ class ErrorBody(View):
     """All problems, when there are several."""
 
 
-class VersionView(View):
+class VersionView(View, frozen=True, kw_only=True):
     version: str
     api: str
     instance: str
@@ -209,7 +209,7 @@ class VersionView(View):
     python: str
 
 
-class Condition(View):
+class Condition(View, frozen=True, kw_only=True):
     """One thing that `status` has to say: a missing feature, a fault, drift under repair."""
 
     level: Literal["ok", "note", "warning", "error"]
@@ -218,7 +218,7 @@ class Condition(View):
     cure: str = ""
 
 
-class StatusView(View):
+class StatusView(View, frozen=True, kw_only=True):
     version: str
     instance: str
     state: Literal["ready", "degraded", "hold"]
@@ -241,7 +241,7 @@ class StatusView(View):
     conditions: list[Condition] = []
 
 
-class SubnetView(View):
+class SubnetView(View, frozen=True, kw_only=True):
     prefix: str
     gateway: str
     ip_range: str
@@ -249,7 +249,7 @@ class SubnetView(View):
     available: int
 
 
-class NetworkView(View):
+class NetworkView(View, frozen=True, kw_only=True):
     id: str
     name: str
     driver: str
@@ -265,7 +265,7 @@ class NetworkView(View):
     labels: dict[str, str]
 
 
-class SandboxView(View):
+class SandboxView(View, frozen=True, kw_only=True):
     id: str
     name: str
     netns: str
@@ -274,7 +274,7 @@ class SandboxView(View):
     labels: dict[str, str]
 
 
-class EndpointView(View):
+class EndpointView(View, frozen=True, kw_only=True):
     id: str
     name: str
     network: str
@@ -296,15 +296,15 @@ class EndpointView(View):
     labels: dict[str, str]
 
 
-class DetachView(View):
+class DetachView(View, frozen=True, kw_only=True):
     detached: list[str]
 
 
-class PruneView(View):
+class PruneView(View, frozen=True, kw_only=True):
     removed: list[str]
 
 
-class PlanLine(View):
+class PlanLine(View, frozen=True, kw_only=True):
     sign: Literal["+", "-", "~"]
     where: str
     """`host`, or the sandbox."""
@@ -313,26 +313,26 @@ class PlanLine(View):
     """The intent object that asks for it, e.g. `network front`."""
 
 
-class PlanView(View):
+class PlanView(View, frozen=True, kw_only=True):
     lines: list[PlanLine]
     create: list[str] = []
     """Intent objects that would come, e.g. `network front`, `container web`."""
     remove: list[str] = []
 
 
-class ApplyView(View):
+class ApplyView(View, frozen=True, kw_only=True):
     created: list[str] = []
     changed: list[str] = []
     removed: list[str] = []
     unchanged: list[str] = []
 
 
-class GcView(View):
+class GcView(View, frozen=True, kw_only=True):
     removed: list[str]
     kept: list[str] = []
 
 
-class AuditView(View):
+class AuditView(View, frozen=True, kw_only=True):
     """What the engine itself finds on comparing store, desired and kernel state; `findings` empty is clean."""
 
     clean: bool
@@ -340,7 +340,7 @@ class AuditView(View):
     objects: int
 
 
-class EventView(View):
+class EventView(View, frozen=True, kw_only=True):
     number: int
     time: float
     kind: str
@@ -349,7 +349,7 @@ class EventView(View):
     detail: dict[str, str] = {}
 
 
-class ContainerView(View):
+class ContainerView(View, frozen=True, kw_only=True):
     id: str
     name: str
     sandbox: str
@@ -367,13 +367,13 @@ class ContainerView(View):
     labels: dict[str, str]
 
 
-class ExecView(View):
+class ExecView(View, frozen=True, kw_only=True):
     stream: Literal["stdout", "stderr", "exit"]
     data: bytes = b""
     exit_code: int = 0
 
 
-class LogView(View):
+class LogView(View, frozen=True, kw_only=True):
     stream: Literal["stdout", "stderr"]
     time: float
     text: str

@@ -1,0 +1,245 @@
+"""From requests to changes of intent: names resolved, records made, nothing done.
+
+The engine commits and settles these changes; `plan` makes them on a copy of the intent and looks at what they would
+compile to. So a preview cannot differ from the deed.
+"""
+
+import secrets
+from collections.abc import Callable, Iterable
+
+from sealane.compile.facts import Facts
+from sealane.engine.addresses import Addresses
+from sealane.engine.endpoints import EndpointMaker, repeats
+from sealane.engine.errors import ConflictError, ExistsError, InUseError, NotFoundError
+from sealane.engine.networks import network_record
+from sealane.engine.ports import Kernel
+from sealane.engine.problems import at_field
+from sealane.engine.publishing import Publisher
+from sealane.model.change import Change, Delete, Put
+from sealane.model.endpoint import Endpoint, NetnsRef, Sandbox
+from sealane.model.ids import EndpointId, NetworkId, SandboxId, parse_name
+from sealane.model.intent import Intent
+from sealane.model.net import ParseError
+from sealane.model.network import Network
+from sealane.wire import AttachRequest, DetachRequest, NetworkRequest
+
+
+def new_id() -> str:
+    return secrets.token_hex(16)
+
+
+class Drafts:
+    def __init__(self, intent: Intent, kernel: Kernel, facts: Callable[[], Facts]) -> None:
+        self.intent = intent
+        self._kernel = kernel
+        self._facts = facts
+        self._endpoints = EndpointMaker(intent, Addresses(intent), Publisher(intent, kernel))
+
+    # --- networks
+
+    def network(self, request: NetworkRequest) -> tuple[Network, list[Change]]:
+        """The network and what makes it; no changes if it is there and as asked for. Raises ExistsError if it is
+        there and different."""
+        record = network_record(request, NetworkId(new_id()), self._without(request.name), self._facts())
+        present = self.intent.network_named(request.name)
+        if present is None or present.name != request.name:
+            return record, [Put(record)]
+        differs = _difference(present, record, request)
+        if differs:
+            raise ExistsError(
+                f"network {request.name} exists with another {differs}",
+                field=differs,
+                cure=f"`sealane network rm {request.name}` first, or choose another name",
+            )
+        return present, []
+
+    def _without(self, name: str) -> Intent:
+        """The intent that a network of this name is checked against: not against itself."""
+        present = self.intent.network_named(name)
+        if present is None or present.name != name:
+            return self.intent
+        return Intent(n for n in self.intent.networks.values() if n.id != present.id)
+
+    def find_network(self, reference: str, field: str = "network") -> Network:
+        network = self.intent.network_named(reference)
+        if network is None:
+            known = ", ".join(sorted(self.intent.network_ids)) or "none yet"
+            raise NotFoundError(
+                f"there is no network {reference!r}", field=field, cure=f"networks are: {known}"
+            )
+        return network
+
+    def remove_network(self, network: Network, *, force: bool = False) -> list[Change]:
+        endpoints = list(self.intent.endpoints_by_network.get(network.id, {}).values())
+        if endpoints and not force:
+            some = ", ".join(sorted(e.name for e in endpoints)[:5]) + (" …" if len(endpoints) > 5 else "")
+            raise InUseError(
+                f"network {network.name} has {len(endpoints)} endpoints: {some}",
+                cure="detach them first, or `--force`",
+            )
+        return [*self.remove_endpoints(endpoints), Delete(network)]
+
+    # --- sandboxes
+
+    def sandbox(
+        self, name: str, netns: NetnsRef | None, labels: dict[str, str]
+    ) -> tuple[Sandbox, list[Change]]:
+        with at_field("name"):
+            parse_name(name)
+        present = self.intent.sandbox_ids.get(name)
+        if present is not None:
+            raise ExistsError(f"sandbox {name} exists", field="name")
+        sandbox = Sandbox(id=SandboxId(new_id()), name=name, netns=netns, labels=labels)
+        return sandbox, [Put(sandbox)]
+
+    def find_sandbox(self, reference: str) -> Sandbox:
+        sandbox = self.intent.sandbox_named(reference)
+        if sandbox is None:
+            raise NotFoundError(f"there is no sandbox {reference!r}", field="sandbox")
+        return sandbox
+
+    def sandbox_for(self, where: str) -> tuple[Sandbox, list[Change]]:
+        """A sandbox by name or id, or the one of the namespace at a path or of a pid, new if need be."""
+        sandbox = self.intent.sandbox_named(where)
+        if sandbox is not None:
+            return sandbox, []
+        if "/" not in where and not (where.isascii() and where.isdigit()):
+            raise NotFoundError(
+                f"there is no sandbox {where!r}",
+                field="sandbox",
+                cure="a sandbox's name, a namespace's path, or a pid",
+            )
+        ref = self._kernel.resolve_namespace(where)
+        known = self.intent.sandbox_by_inode.get(ref.inode)
+        if known is not None:
+            return self.intent.sandboxes[known], []
+        sandbox = Sandbox(id=SandboxId(new_id()), name=self._name_for(where, ref), netns=ref, implicit=True)
+        return sandbox, [Put(sandbox)]
+
+    def _name_for(self, where: str, ref: NetnsRef) -> str:
+        base = where.rstrip("/").rpartition("/")[2] if not where.startswith("/proc/") else where.split("/")[2]
+        try:
+            name = parse_name(f"pid{base}" if base.isdigit() else base)
+        except ParseError:
+            name = f"netns{ref.inode}"
+        return name if name not in self.intent.sandbox_ids else f"{name[:40]}-{ref.inode}"
+
+    # --- endpoints
+
+    def attach(
+        self, request: AttachRequest, *, taken_names: Iterable[str] = ()
+    ) -> tuple[Endpoint, list[Change]]:
+        """The endpoint and what makes it; no changes for one that is there as asked for."""
+        network = self.find_network(request.network)
+        sandbox, changes = self.sandbox_for(request.sandbox)
+        present = self.intent.endpoint_of(sandbox.id, network.id) if not changes else None
+        if present is not None:
+            differs = repeats(present, request)
+            if differs:
+                raise ConflictError(
+                    f"sandbox {sandbox.name} is on network {network.name} already, with another {differs}",
+                    field=differs,
+                    cure="detach it first",
+                )
+            return present, []
+        endpoint = self._endpoints.make(request, network, sandbox, EndpointId(new_id()), skip=taken_names)
+        return endpoint, [*changes, Put(endpoint)]
+
+    def find_endpoint(self, reference: str) -> Endpoint:
+        sandbox_name, slash, network_name = reference.partition("/")
+        if slash:
+            found = self._endpoint_at(sandbox_name, network_name)
+            matches = [found] if found else []
+        else:
+            matches = [
+                e
+                for e in self.intent.endpoints.values()
+                if reference in (e.id, e.name) or (len(reference) >= 4 and e.id.startswith(reference))
+            ]
+        if not matches:
+            raise NotFoundError(f"there is no endpoint {reference!r}")
+        if len(matches) > 1:
+            raise ConflictError(
+                f"{len(matches)} endpoints go by {reference!r}",
+                cure="say SANDBOX/NETWORK, or an id's beginning",
+            )
+        return matches[0]
+
+    def _endpoint_at(self, sandbox: str, network: str) -> Endpoint | None:
+        there = self.intent.sandbox_named(sandbox)
+        onto = self.intent.network_named(network)
+        if there is None or onto is None:
+            return None
+        return self.intent.endpoint_of(there.id, onto.id)
+
+    def detach(self, requests: Iterable[DetachRequest]) -> tuple[list[Endpoint], list[Change]]:
+        """Endpoints that are there, and what takes them away; what is not there is left out."""
+        found: dict[EndpointId, Endpoint] = {}
+        for request in requests:
+            for endpoint in self._wanted(request):
+                found[endpoint.id] = endpoint
+        return list(found.values()), self.remove_endpoints(list(found.values()))
+
+    def _wanted(self, request: DetachRequest) -> list[Endpoint]:
+        if request.endpoint:
+            direct = self.intent.endpoints.get(EndpointId(request.endpoint))
+            if direct is not None:
+                return [direct]
+            try:
+                return [self.find_endpoint(request.endpoint)]
+            except NotFoundError:
+                return []
+        sandbox = self._sandbox_if_known(request.sandbox)
+        if sandbox is None:
+            return []
+        endpoints = self.intent.endpoints_by_sandbox.get(sandbox.id, {}).values()
+        if not request.network:
+            return list(endpoints)
+        network = self.intent.network_named(request.network)
+        return [e for e in endpoints if network is not None and e.network == network.id]
+
+    def _sandbox_if_known(self, where: str) -> Sandbox | None:
+        sandbox = self.intent.sandbox_named(where)
+        if sandbox is not None or not ("/" in where or where.isdigit()):
+            return sandbox
+        path = where if "/" in where else f"/proc/{where}/ns/net"
+        by_path = next((s for s in self.intent.sandboxes.values() if s.netns and s.netns.path == path), None)
+        if by_path is not None:
+            return by_path
+        try:
+            known = self.intent.sandbox_by_inode.get(self._kernel.resolve_namespace(where).inode)
+        except Exception:  # The namespace may be gone: then it is not known.
+            return None
+        return self.intent.sandboxes[known] if known else None
+
+    def remove_endpoints(self, endpoints: Iterable[Endpoint]) -> list[Change]:
+        """Deletions of endpoints, and of implicit sandboxes that they were the last of."""
+        changes: list[Change] = []
+        going = {e.id for e in endpoints}
+        for endpoint in endpoints:
+            changes.append(Delete(endpoint))
+            if endpoint.sandbox is None:
+                continue
+            sandbox = self.intent.sandboxes[endpoint.sandbox]
+            rest = set(self.intent.endpoints_by_sandbox[sandbox.id]) - going
+            last = Delete(sandbox)
+            if sandbox.implicit and not rest and last not in changes:
+                changes.append(last)
+        # Sandboxes after all of their endpoints.
+        return sorted(changes, key=lambda c: isinstance(c.record, Sandbox))
+
+
+def _difference(present: Network, wanted: Network, request: NetworkRequest) -> str:
+    """The first field in which an existing network is not what is asked for; automatic subnets match any."""
+    fields = ["driver", "internal", "mtu", "icc", "masquerade", "link", "link_prefix", "gateway_on_link"]
+    for field in [*fields, "source_addresses", "publish_addresses", "labels"]:
+        if getattr(present, field) != getattr(wanted, field):
+            return field
+    explicit = {s.prefix for s in request.subnets if s.prefix}
+    have = {s.prefix: s for s in present.subnets}
+    for subnet in wanted.subnets:
+        if subnet.prefix in explicit and have.get(subnet.prefix) != subnet:
+            return "subnets"
+    if {":" in s.prefix for s in present.subnets} != {":" in s.prefix for s in wanted.subnets}:
+        return "subnets"
+    return ""

@@ -1,0 +1,146 @@
+"""From a request to attach to an endpoint's record: every field checked or chosen, nothing changed."""
+
+import re
+from collections.abc import Iterable
+
+from sealane.compile import names
+from sealane.engine.addresses import Addresses
+from sealane.engine.errors import ConflictError, FullError, InvalidError
+from sealane.engine.problems import parsed
+from sealane.engine.publishing import Publisher
+from sealane.limits import ALIASES_PER_ENDPOINT
+from sealane.model.endpoint import Endpoint, Sandbox
+from sealane.model.ids import EndpointId, parse_link_name, parse_name
+from sealane.model.intent import Intent
+from sealane.model.net import family_of, parse_mac
+from sealane.model.network import BRIDGE_PORTS_MAX, Network
+from sealane.wire import AttachRequest
+
+_SYSCTL = re.compile(r"net\.(ipv4|ipv6|mpls)\.(conf|neigh)\.IFNAME\.([a-z0-9_]+)")
+_VALUE = re.compile(r"[a-zA-Z0-9_. -]{1,64}")
+MANAGED_SYSCTLS = frozenset({"accept_ra"})
+"""Set by the compiler as part of a guard."""
+
+
+class EndpointMaker:
+    def __init__(self, intent: Intent, addresses: Addresses, publisher: Publisher) -> None:
+        self._intent = intent
+        self._addresses = addresses
+        self._publisher = publisher
+
+    def make(
+        self,
+        request: AttachRequest,
+        network: Network,
+        sandbox: Sandbox,
+        identity: EndpointId,
+        *,
+        skip: Iterable[str] = (),
+    ) -> Endpoint:
+        """Raises InvalidError, ConflictError or FullError with the field."""
+        name = parsed(parse_name, request.name, "name") if request.name else sandbox.name
+        self._check_place(network)
+        plain = network.driver in ("host", "none")
+        addresses = () if plain else self._addresses.choose(network, request.addresses)
+        if plain and (request.addresses or request.mac):
+            raise InvalidError(f"network {network.name} gives no addresses", field="addresses")
+        return Endpoint(
+            id=identity,
+            name=name,
+            network=network.id,
+            sandbox=sandbox.id,
+            ifname=self._ifname(request, network, sandbox, skip),
+            mac=parsed(parse_mac, request.mac, "mac") if request.mac else names.mac(identity),
+            addresses=addresses,
+            aliases=_aliases(request.aliases),
+            ports=self._publisher.ports(request.publish, network, {family_of(a) for a in addresses}),
+            gateway_priority=request.gateway_priority,
+            sysctls=_sysctls(request.sysctls),
+            labels=dict(request.labels),
+        )
+
+    def _check_place(self, network: Network) -> None:
+        if network.driver != "bridge":
+            return
+        if len(self._intent.endpoints_by_network.get(network.id, ())) >= BRIDGE_PORTS_MAX:
+            raise FullError(
+                f"network {network.name} is full: a Linux bridge has {BRIDGE_PORTS_MAX} ports",
+                field="network",
+                cure="create the network with driver `routed`, which has no such limit",
+            )
+
+    def _ifname(self, request: AttachRequest, network: Network, sandbox: Sandbox, skip: Iterable[str]) -> str:
+        """The name asked for, or the lowest free one; `skip`: names that the sandbox turned out to hold already."""
+        used = {e.ifname for e in self._intent.endpoints_by_sandbox.get(sandbox.id, {}).values()}
+        if request.ifname:
+            name = parsed(parse_link_name, request.ifname, "ifname")
+            if name in used or name == "lo":
+                raise ConflictError(f"sandbox {sandbox.name} has a link {name} already", field="ifname")
+            return name
+        used |= set(skip)
+        number = next(n for n in range(len(used) + 1) if f"{network.link_prefix}{n}" not in used)
+        return f"{network.link_prefix}{number}"
+
+
+def _aliases(aliases: Iterable[str]) -> tuple[str, ...]:
+    result = tuple(
+        dict.fromkeys(parsed(parse_name, alias, f"aliases[{i}]") for i, alias in enumerate(aliases))
+    )
+    if len(result) > ALIASES_PER_ENDPOINT:
+        raise InvalidError(f"at most {ALIASES_PER_ENDPOINT} aliases an endpoint", field="aliases")
+    return result
+
+
+def _sysctls(sysctls: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    """A closed grammar: a key that left the link's own directory would set anything (CVE-2022-0811)."""
+    result = []
+    for key, value in sysctls.items():
+        match = _SYSCTL.fullmatch(key)
+        if match is None:
+            raise InvalidError(
+                f"{key!r} is not a link's sysctl",
+                field=f"sysctls.{key}",
+                cure="net.ipv4.conf.IFNAME.<setting>",
+            )
+        if match[3] in MANAGED_SYSCTLS:
+            raise InvalidError(f"{match[3]} is part of the guards", field=f"sysctls.{key}")
+        if not _VALUE.fullmatch(value):
+            raise InvalidError(f"{value!r} is no sysctl value", field=f"sysctls.{key}")
+        result.append((key.replace(".", "/"), value))
+    return tuple(result)
+
+
+def repeats(endpoint: Endpoint, request: AttachRequest) -> str | None:
+    """Whether the request asks for what the endpoint is already: None, or the field that differs.
+
+    Fields that the request leaves open are as the first answer chose them.
+    """
+    wanted_ports = {_asked(p.proto, p.host_address, p.host_first, p.port) for p in request.publish}
+    given_ports = {_asked(p.proto, p.host_address or "", p.host_first, p.port) for p in endpoint.ports}
+    own = {str(a).partition("/")[0] for a in endpoint.addresses}
+    checks = {
+        "name": not request.name or request.name == endpoint.name,
+        "addresses": {a.partition("/")[0] for a in request.addresses} <= own,
+        "mac": not request.mac or request.mac.lower().replace("-", ":") == endpoint.mac,
+        "ifname": not request.ifname or request.ifname == endpoint.ifname,
+        "aliases": tuple(dict.fromkeys(request.aliases)) == endpoint.aliases,
+        "publish": len(request.publish) <= len(endpoint.ports) and _covered(wanted_ports, given_ports),
+        "gateway_priority": request.gateway_priority == endpoint.gateway_priority,
+        "labels": request.labels == endpoint.labels,
+    }
+    return next((field for field, same in checks.items() if not same), None)
+
+
+def _asked(proto: str, address: str, first: int, port: int) -> tuple[str, str, int, int]:
+    return (proto, "" if address in {"0.0.0.0", "::"} else address, first, port)
+
+
+def _covered(wanted: set[tuple[str, str, int, int]], given: set[tuple[str, str, int, int]]) -> bool:
+    """Each publish asked for is there; host port 0 and an open address match whatever was chosen."""
+    return bool(wanted) == bool(given) and all(
+        any(
+            w[0] == g[0] and w[3] == g[3] and (w[2] in {0, g[2]}) and (not w[1] or w[1] == g[1])
+            for g in given
+        )
+        for w in wanted
+    )

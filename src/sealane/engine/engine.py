@@ -1,0 +1,334 @@
+"""The verbs. Each: a request in, changes of intent, store, kernel, an answer or one of `errors`.
+
+Order, and why (architecture.md §5.5):
+
+- What comes is committed before the kernel hears of it, so that whatever a crash leaves in the kernel has an owner in
+  the store: the next start completes it, and the caller's retry finds it. If the kernel refuses, it is taken back.
+- What goes is taken from the kernel first and from the store last: a crash in between puts it back, and the caller's
+  retry takes it away. Nothing is ever in the kernel that the store has forgotten.
+
+Everything here is synchronous and runs on one thread; an answer means that it is done.
+"""
+
+import errno
+from collections.abc import Callable, Iterable, Sequence
+
+from sealane.compile.host import Unit, touched
+from sealane.engine.drafts import Drafts
+from sealane.engine.errors import (
+    ConflictError,
+    HoldError,
+    InUseError,
+    KernelError,
+    SealaneError,
+    StoreFailedError,
+)
+from sealane.engine.events import EventLog
+from sealane.engine.ports import Flow, Kernel
+from sealane.engine.reconciler import Reconciler, describe
+from sealane.engine.views import endpoint_view, network_view, sandbox_view
+from sealane.kernel.objects import Link
+from sealane.model.change import Change, Delete, Put, inverse
+from sealane.model.endpoint import Endpoint, Sandbox
+from sealane.model.ids import SandboxId
+from sealane.model.intent import Intent
+from sealane.model.net import ParseError, address_part
+from sealane.model.network import Network
+from sealane.reconcile.plan import Outcome
+from sealane.store.base import RevisionConflictError, Store, StoreError, TakenError
+from sealane.wire import (
+    AttachRequest,
+    DetachRequest,
+    DetachView,
+    EndpointView,
+    NetworkRequest,
+    NetworkView,
+    PruneView,
+    SandboxRequest,
+    SandboxView,
+)
+
+LINK_NAME_TRIES = 16
+"""Automatic link names tried against what a sandbox holds already."""
+
+Settled = Callable[[Sequence[Change]], None]
+
+
+class Engine:
+    """`changed` is called with the changes of each verb once they are in force: for names, doors and containers."""
+
+    def __init__(
+        self, store: Store, kernel: Kernel, reconciler: Reconciler, events: EventLog, revision: int
+    ) -> None:
+        self.store = store
+        self.kernel = kernel
+        self.reconciler = reconciler
+        self.events = events
+        self.revision = revision
+        self.hold = ""
+        """Why nothing may change; empty: it may."""
+        self.listeners: list[Settled] = []
+        self.intent: Intent = reconciler.intent
+        self.drafts = Drafts(self.intent, kernel, lambda: reconciler.compiled.facts)
+
+    # --- networks
+
+    def create_network(self, request: NetworkRequest) -> NetworkView:
+        """Idempotent: the same request again gives the same network."""
+        network, changes = self.drafts.network(request)
+        self.bring(changes)
+        if changes:
+            self.events.emit("network.created", network.name, id=network.id, driver=network.driver)
+        return self.view_network(network)
+
+    def remove_network(self, reference: str, *, force: bool = False) -> NetworkView:
+        network = self.drafts.find_network(reference)
+        view = self.view_network(network)
+        self.take(self.drafts.remove_network(network, force=force))
+        self.events.emit("network.removed", network.name, id=network.id)
+        return view
+
+    def prune_networks(self) -> PruneView:
+        unused = [n for n in self.intent.networks.values() if not self.intent.endpoints_by_network.get(n.id)]
+        self.take([Delete(network) for network in unused])
+        for network in unused:
+            self.events.emit("network.removed", network.name, id=network.id)
+        return PruneView(removed=sorted(n.name for n in unused))
+
+    def networks(self) -> list[NetworkView]:
+        return [self.view_network(n) for n in sorted(self.intent.networks.values(), key=lambda n: n.name)]
+
+    def network(self, reference: str) -> NetworkView:
+        return self.view_network(self.drafts.find_network(reference))
+
+    def view_network(self, network: Network) -> NetworkView:
+        return network_view(network, self.intent, self.reconciler.compiled.facts)
+
+    # --- sandboxes
+
+    def create_sandbox(self, request: SandboxRequest) -> SandboxView:
+        self.check_may_change()
+        present = self.intent.sandbox_named(request.name) if request.name in self.intent.sandbox_ids else None
+        if present is not None:
+            same = not request.netns or (present.netns and present.netns.path == request.netns)
+            if same and present.labels == request.labels:
+                return sandbox_view(present, self.intent)
+        if request.netns:
+            sandbox, changes = self.drafts.sandbox(
+                request.name, self.kernel.resolve_namespace(request.netns), dict(request.labels)
+            )
+        else:
+            sandbox, changes = self.drafts.sandbox(request.name, None, dict(request.labels))
+            # Made before it is committed: a namespace that no record names is found by its file, and swept.
+            ref = self.kernel.create_namespace(sandbox.id)
+            sandbox = Sandbox(id=sandbox.id, name=sandbox.name, netns=ref, labels=sandbox.labels)
+            changes = [Put(sandbox)]
+        self.bring(changes)
+        self.events.emit("sandbox.created", sandbox.name, id=sandbox.id)
+        return sandbox_view(sandbox, self.intent)
+
+    def remove_sandbox(self, reference: str, *, force: bool = False) -> SandboxView:
+        sandbox = self.drafts.find_sandbox(reference)
+        view = sandbox_view(sandbox, self.intent)
+        endpoints = list(self.intent.endpoints_by_sandbox.get(sandbox.id, {}).values())
+        if endpoints and not force:
+            raise InUseError(
+                f"sandbox {sandbox.name} is on {len(endpoints)} networks",
+                cure="detach it first, or `--force`",
+            )
+        changes = self.drafts.remove_endpoints(endpoints)
+        if Delete(sandbox) not in changes:
+            changes.append(Delete(sandbox))
+        self.take(changes)
+        self.drop_namespaces([sandbox])
+        self.events.emit("sandbox.removed", sandbox.name, id=sandbox.id)
+        return view
+
+    def drop_namespaces(self, sandboxes: Iterable[Sandbox]) -> None:
+        for sandbox in sandboxes:
+            if sandbox.netns is not None and sandbox.netns.owner == "sealane":
+                self.kernel.delete_namespace(sandbox.netns)
+
+    def sandboxes(self) -> list[SandboxView]:
+        return [
+            sandbox_view(s, self.intent) for s in sorted(self.intent.sandboxes.values(), key=lambda s: s.name)
+        ]
+
+    def sandbox(self, reference: str) -> SandboxView:
+        return sandbox_view(self.drafts.find_sandbox(reference), self.intent)
+
+    # --- endpoints
+
+    def attach(self, request: AttachRequest) -> EndpointView:
+        """Join a sandbox to a network. Idempotent: asking again for what is gives what is."""
+        self.check_may_change()
+        in_use: list[str] = []
+        while True:
+            try:
+                endpoint, changes = self.drafts.attach(request, taken_names=in_use)
+            except (ParseError, OSError) as error:
+                raise ConflictError(str(error), field="sandbox") from error
+            try:
+                self.bring(changes)
+            except KernelError as error:
+                # The sandbox holds a link of that name which is not ours; with an automatic name the next will do.
+                if request.ifname or not error.name_in_use or len(in_use) >= LINK_NAME_TRIES:
+                    raise
+                in_use.append(endpoint.ifname)
+                continue
+            break
+        if changes:
+            self._forget_flows([endpoint])
+            self.events.emit("endpoint.attached", endpoint.name, id=endpoint.id)
+        return self.view_endpoint(endpoint)
+
+    def detach(self, requests: Sequence[DetachRequest]) -> DetachView:
+        """Part sandboxes from networks, all at once. What is not there is no error."""
+        endpoints, changes = self.drafts.detach(requests)
+        self.take(changes)
+        for endpoint in endpoints:
+            self.events.emit("endpoint.detached", endpoint.name, id=endpoint.id)
+        return DetachView(detached=[e.id for e in endpoints])
+
+    def endpoints(self, network: str = "", sandbox: str = "") -> list[EndpointView]:
+        chosen = list(self.intent.endpoints.values())
+        if network:
+            chosen = list(
+                self.intent.endpoints_by_network.get(self.drafts.find_network(network).id, {}).values()
+            )
+        if sandbox:
+            there = self.drafts.find_sandbox(sandbox).id
+            chosen = [e for e in chosen if e.sandbox == there]
+        return [self.view_endpoint(e) for e in sorted(chosen, key=lambda e: (e.name, e.id))]
+
+    def endpoint(self, reference: str) -> EndpointView:
+        return self.view_endpoint(self.drafts.find_endpoint(reference))
+
+    def view_endpoint(self, endpoint: Endpoint) -> EndpointView:
+        error = self.reconciler.failures.get(("endpoint", endpoint.id), "")
+        return endpoint_view(endpoint, self.intent, error)
+
+    # --- intent, store, kernel
+
+    def check_may_change(self) -> None:
+        if self.hold:
+            raise HoldError(f"the engine holds and changes nothing: {self.hold}", cure="see `sealane status`")
+
+    def bring(self, changes: Sequence[Change]) -> None:
+        """Commit what comes, then make it so; if the kernel refuses, take it back and raise KernelError."""
+        if not changes:
+            return
+        self.check_may_change()
+        self._commit(changes)
+        failures = self._settle(changes)
+        if failures:
+            self._take_back(changes)
+            raise _refused(failures)
+        self._tell(changes)
+
+    def take(self, changes: Sequence[Change]) -> None:
+        """Make what goes go, then commit; if the store cannot, put it back and raise StoreFailedError.
+
+        The kernel's refusals do not stop it: what is left over is nobody's then, and the next resync's work.
+        """
+        if not changes:
+            return
+        self.check_may_change()
+        endpoints = [c.record for c in changes if isinstance(c.record, Endpoint)]
+        for failure in self._settle(changes):
+            self.events.emit("apply.failed", describe(failure))
+        self._forget_flows(endpoints)
+        try:
+            self._commit(changes)
+        except SealaneError:
+            self._settle([inverse(change) for change in reversed(changes)])
+            raise
+        for change in changes:
+            if isinstance(change.record, Sandbox):
+                self.reconciler.forget_namespace(change.record.id)
+        self._tell(changes)
+
+    def _commit(self, changes: Sequence[Change]) -> None:
+        try:
+            self.revision = self.store.commit(changes, self.revision)
+        except TakenError as error:
+            raise ConflictError(str(error)) from error
+        except RevisionConflictError as error:
+            self.hold = "the store was changed by somebody else"
+            raise HoldError(self.hold, cure="restart the daemon") from error
+        except StoreError as error:
+            raise StoreFailedError(
+                f"the store is {error.reason}: {error}", cure=_STORE_CURES[error.reason]
+            ) from error
+
+    def _settle(self, changes: Sequence[Change]) -> list[Outcome]:
+        units: set[Unit] = set()
+        for change in changes:
+            self.intent.apply(change)
+            units |= touched(change, self.intent)
+        return self.reconciler.settle(units)
+
+    def _take_back(self, changes: Sequence[Change]) -> None:
+        undo = [inverse(change) for change in reversed(changes)]
+        for failure in self._settle(undo):
+            self.events.emit("apply.failed", describe(failure))
+        try:
+            self._commit(undo)
+        except SealaneError as error:
+            # The record stays in the store, so it must stay in the intent: the next resync tries it again.
+            self._settle(changes)
+            self.events.emit("store.failed", error.message)
+
+    def _tell(self, changes: Sequence[Change]) -> None:
+        for listener in self.listeners:
+            listener(changes)
+
+    def _forget_flows(self, endpoints: Iterable[Endpoint]) -> None:
+        """UDP only: a TCP connection to a dead endpoint ends by itself, a UDP flow is refreshed for ever."""
+        flows: list[Flow] = []
+        for endpoint in endpoints:
+            udp = [port for port in endpoint.ports if port.proto == "udp"]
+            flows += [Flow("udp", p.host_first, p.host_last, p.host_address or "") for p in udp]
+            if udp:
+                flows += [Flow("udp", 0, 0, backend=address_part(a)) for a in endpoint.addresses]
+        if flows:
+            self.kernel.forget_flows(flows)
+
+    # --- the dead
+
+    def release(self, sandboxes: Iterable[str], why: str) -> list[str]:
+        """Take away what belonged to namespaces that are proven dead. Sandboxes of our own stay: their containers
+        decide."""
+        changes: list[Change] = []
+        names: list[str] = []
+        for identity in sandboxes:
+            sandbox = self.intent.sandboxes.get(SandboxId(identity))
+            if sandbox is None or (sandbox.netns is not None and sandbox.netns.owner == "sealane"):
+                continue
+            endpoints = list(self.intent.endpoints_by_sandbox.get(sandbox.id, {}).values())
+            mine = self.drafts.remove_endpoints(endpoints)
+            changes += mine if Delete(sandbox) in mine else [*mine, Delete(sandbox)]
+            names.append(sandbox.name)
+        self.take(changes)
+        for name in names:
+            self.events.emit("sandbox.released", name, why=why)
+        return names
+
+
+_STORE_CURES = {
+    "full": "make space on its disk; traffic goes on meanwhile, and detaching still works",
+    "unreadable": "see the disk and the permissions of the state directory",
+    "corrupt": "restore the database from a backup; the kernel's state is kept until then",
+    "locked": "another process holds the database: `sealane status` of that one",
+    "schema": "the database was written by another version of sealane",
+}
+
+
+def _refused(failures: list[Outcome]) -> KernelError:
+    """The first real refusal: errno 0 marks what was not tried because of another."""
+    first = next((f for f in failures if f.errno), failures[0])
+    error = KernelError(f"the kernel refused: {describe(first)}", cure="nothing was changed")
+    error.name_in_use = any(
+        f.errno == errno.EEXIST and isinstance(f.operation.object, Link) for f in failures
+    )
+    return error

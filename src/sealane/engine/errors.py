@@ -1,0 +1,76 @@
+"""The one exception tree of the verbs. A door renders it; nothing else is for a user's eyes.
+
+SealaneError
+├── InvalidError       a field of the request is wrong
+├── NotFoundError      the thing named is not there
+├── ExistsError        the name is taken by something else
+├── ConflictError      what is asked collides with what is (a port, an address, another shape of the same object)
+├── InUseError         it cannot go, others depend on it
+├── FullError          no address, port or place is left
+├── HoldError          the engine holds: it keeps what is and changes nothing, and says why
+├── StoreFailedError   the store could not be written
+└── KernelError        the kernel refused; what was begun has been taken back
+"""
+
+from typing import ClassVar, Literal
+
+Code = Literal[
+    "invalid",
+    "not_found",
+    "exists",
+    "conflict",
+    "in_use",
+    "full",
+    "unavailable",
+    "store",
+    "kernel",
+    "internal",
+]
+
+
+class SealaneError(Exception):
+    code: ClassVar[Code] = "internal"
+
+    def __init__(self, message: str, *, field: str = "", cure: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.cure = cure
+
+
+class InvalidError(SealaneError):
+    code = "invalid"
+
+
+class NotFoundError(SealaneError):
+    code = "not_found"
+
+
+class ExistsError(SealaneError):
+    code = "exists"
+
+
+class ConflictError(SealaneError):
+    code = "conflict"
+
+
+class InUseError(SealaneError):
+    code = "in_use"
+
+
+class FullError(SealaneError):
+    code = "full"
+
+
+class HoldError(SealaneError):
+    code = "unavailable"
+
+
+class StoreFailedError(SealaneError):
+    code = "store"
+
+
+class KernelError(SealaneError):
+    code = "kernel"
+    name_in_use = False
+    """A link of that name is there already, and it is not ours."""

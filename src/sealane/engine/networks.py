@@ -1,0 +1,138 @@
+"""From a request for a network to its record: defaults filled in, every field checked, nothing changed."""
+
+from collections.abc import Mapping
+
+from sealane.compile.facts import Facts
+from sealane.engine.errors import ConflictError, InvalidError
+from sealane.engine.options import parse_options
+from sealane.engine.problems import at_field, parsed
+from sealane.ipam import allocate, pools
+from sealane.limits import SUBNETS_PER_NETWORK
+from sealane.model.ids import NetworkId, parse_name
+from sealane.model.intent import Intent
+from sealane.model.net import (
+    FAMILIES,
+    Address,
+    Family,
+    Prefix,
+    contains,
+    family_of,
+    parse_address,
+    parse_prefix,
+)
+from sealane.model.network import Network, Subnet
+from sealane.wire import NetworkRequest, SubnetRequest
+
+DRIVERS = ("bridge", "routed", "host", "none")
+IPV6_MTU_MIN = 1280
+"""RFC 8200 §5: below it the kernel turns IPv6 off on the link."""
+
+
+def network_record(request: NetworkRequest, identity: NetworkId, intent: Intent, facts: Facts) -> Network:
+    """The record of a new network. Raises InvalidError, ConflictError, FullError."""
+    name = parsed(parse_name, request.name, "name")
+    if request.driver not in DRIVERS:
+        raise InvalidError(
+            f"there is no driver {request.driver!r}", field="driver", cure=f"one of {', '.join(DRIVERS)}"
+        )
+    options = parse_options(request.options)
+    if request.driver in ("host", "none"):
+        _refuse_settings(request, options)
+        return Network(id=identity, name=name, driver=request.driver, labels=dict(request.labels))  # type: ignore[arg-type]
+    subnets = _subnets(request, identity, intent, facts)
+    network = Network(
+        id=identity,
+        name=name,
+        driver=request.driver,  # type: ignore[arg-type]
+        subnets=subnets,
+        internal=request.internal,
+        labels=dict(request.labels),
+        **options,  # type: ignore[arg-type]
+    )
+    _check(network, intent)
+    return network
+
+
+def _refuse_settings(request: NetworkRequest, options: Mapping[str, object]) -> None:
+    for field, value in (("subnets", request.subnets), ("internal", request.internal), ("options", options)):
+        if value:
+            raise InvalidError(f"a network of driver {request.driver!r} has no {field}", field=field)
+
+
+def _check(network: Network, intent: Intent) -> None:
+    if network.mtu and network.mtu < IPV6_MTU_MIN and network.subnet(6):
+        raise InvalidError(f"IPv6 needs an MTU of at least {IPV6_MTU_MIN} bytes", field="options.mtu")
+    if network.driver == "routed" and not network.icc:
+        raise InvalidError(
+            "a routed network cannot keep its endpoints from each other yet", field="options.icc"
+        )
+    if network.driver == "routed" and not network.gateway_on_link:
+        raise InvalidError("a routed network needs its gateway address", field="options.inhibit-gateway")
+    for other in intent.networks.values():
+        if network.link and network.link == other.link:
+            raise ConflictError(
+                f"bridge {network.link} belongs to network {other.name}", field="options.bridge"
+            )
+
+
+def _subnets(
+    request: NetworkRequest, identity: NetworkId, intent: Intent, facts: Facts
+) -> tuple[Subnet, ...]:
+    if len(request.subnets) > SUBNETS_PER_NETWORK:
+        raise InvalidError("a network has at most one subnet a family", field="subnets")
+    taken = {network.name: tuple(s.prefix for s in network.subnets) for network in intent.networks.values()}
+    result: dict[Family, Subnet] = {}
+    for index, asked in enumerate(request.subnets):
+        where = f"subnets[{index}]"
+        if not asked.prefix:
+            if asked.gateway or asked.ip_range:
+                raise InvalidError("a gateway or range needs a prefix to lie in", field=f"{where}.prefix")
+            continue
+        subnet = _subnet(asked, where)
+        family = family_of(subnet.prefix)
+        if family in result:
+            raise InvalidError(f"a second IPv{family} subnet", field=where, cure="one subnet a family")
+        with at_field(f"{where}.prefix"):
+            pools.check_prefix(subnet.prefix, taken, facts)
+        result[family] = subnet
+    wanted: set[Family] = {family for family, asked in ((4, request.ipv4), (6, request.ipv6)) if asked}  # type: ignore[misc]
+    if 6 in result and not request.ipv6:
+        wanted.add(6)
+    # Beside an explicit IPv6 subnet an IPv4 one comes from the pools, as Docker has it, unless `ipv4` is off.
+    if not wanted:
+        raise InvalidError(
+            "a network without IPv4 and IPv6 has no addresses", field="ipv4", cure="enable one"
+        )
+    for family in FAMILIES:
+        if family in wanted and family not in result:
+            with at_field("subnets"):
+                prefix = pools.free_prefix(family, identity, taken, facts)
+                result[family] = Subnet(prefix=prefix, gateway=allocate.default_gateway(prefix))
+        elif family not in wanted and family in result:
+            raise InvalidError(f"an IPv{family} subnet on a network without IPv{family}", field="subnets")
+    return tuple(result[family] for family in FAMILIES if family in result)
+
+
+def _subnet(asked: SubnetRequest, where: str) -> Subnet:
+    prefix = parsed(parse_prefix, asked.prefix, f"{where}.prefix")
+    with at_field(f"{where}.prefix"):
+        default = allocate.default_gateway(prefix)
+    gateway = parsed(parse_address, asked.gateway, f"{where}.gateway") if asked.gateway else default
+    ip_range: Prefix | None = None
+    if asked.ip_range:
+        ip_range = parsed(parse_prefix, asked.ip_range, f"{where}.ip_range")
+        if not contains(prefix, ip_range.partition("/")[0]) or _length(ip_range) < _length(prefix):
+            raise InvalidError(f"{ip_range} does not lie in {prefix}", field=f"{where}.ip_range")
+    reserved: list[Address] = []
+    for name, text in asked.reserved.items():
+        address = parsed(parse_address, text, f"{where}.reserved.{name}")
+        if not contains(prefix, address):
+            raise InvalidError(f"{address} does not lie in {prefix}", field=f"{where}.reserved.{name}")
+        reserved.append(address)
+    if not contains(prefix, gateway):
+        raise InvalidError(f"{gateway} does not lie in {prefix}", field=f"{where}.gateway")
+    return Subnet(prefix=prefix, gateway=gateway, ip_range=ip_range, reserved=tuple(reserved))
+
+
+def _length(prefix: str) -> int:
+    return int(prefix.rpartition("/")[2])

@@ -1,0 +1,147 @@
+"""What a manifest would change, without changing it: the same drafts, on a copy of the intent."""
+
+from collections.abc import Callable, Iterable
+
+from sealane.compile.host import Compiled, Unit
+from sealane.engine.drafts import Drafts
+from sealane.engine.engine import Engine
+from sealane.kernel.objects import Key
+from sealane.kernel.state import HOST, Object
+from sealane.model.change import Change, Put
+from sealane.model.endpoint import Endpoint, NetnsRef, Sandbox
+from sealane.model.ids import SandboxId
+from sealane.model.intent import Intent
+from sealane.model.network import Network
+from sealane.reconcile.diff import Difference, diff
+from sealane.wire import (
+    Attachment,
+    AttachRequest,
+    ContainerRequest,
+    Manifest,
+    PlanLine,
+    PlanView,
+    PublishRequest,
+)
+
+Render = Callable[[Object], str]
+"""One line of text for an object (`kernel.text`)."""
+
+
+class Preview:
+    """Collects changes on a copy of the intent."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.intent = Intent(engine.intent.records())
+        self._drafts = Drafts(self.intent, engine.kernel, lambda: engine.reconciler.compiled.facts)
+        self._changes: list[Change] = []
+
+    def add(self, manifest: Manifest) -> None:
+        for request in manifest.networks:
+            self._apply(self._drafts.network(request)[1])
+        for container in manifest.containers:
+            if self.intent.container_named(container.name) is None:
+                self._container(container)
+        for attach in manifest.attachments:
+            self._apply(self._drafts.attach(attach)[1])
+
+    def remove(self, changes: list[Change]) -> None:
+        self._apply(changes)
+
+    def _container(self, container: ContainerRequest) -> None:
+        if container.network_mode or container.name in self.intent.sandbox_ids:
+            return
+        # Its namespace does not exist yet; nothing that is compiled depends on where it will be.
+        ref = NetnsRef(path="", inode=0, owner="sealane")
+        sandbox = Sandbox(id=SandboxId(f"preview-{container.name}"), name=container.name, netns=ref)
+        self._apply([Put(sandbox)])
+        for request in attach_requests(container):
+            self._apply(self._drafts.attach(request)[1])
+
+    def _apply(self, changes: Iterable[Change]) -> None:
+        for change in changes:
+            self.intent.apply(change)
+            self._changes.append(change)
+
+    def view(self, render: Callable[[Object, dict[Key, Object]], str]) -> PlanView:
+        reconciler = self._engine.reconciler
+        compiled = Compiled(self.intent, reconciler.compiled.facts)
+        observed = {
+            netns: reconciler.observed.get(netns, {}) for netns in {*compiled.desired, *reconciler.observed}
+        }
+        lines = [self._line(difference, compiled, render) for difference in diff(compiled.desired, observed)]
+        appear = [c for c in self._changes if isinstance(c, Put) and c.before is None]
+        vanish = [c for c in self._changes if not isinstance(c, Put)]
+        return PlanView(
+            lines=sorted(
+                (line for pair in lines for line in pair), key=lambda p: (p.where != "host", p.where)
+            ),
+            create=[named(c) for c in appear],
+            remove=[named(c) for c in vanish],
+        )
+
+    def _line(
+        self, difference: Difference, compiled: Compiled, render: Callable[[Object, dict[Key, Object]], str]
+    ) -> list[PlanLine]:
+        want, have = difference.desired, difference.observed
+        where = self._where(difference.netns)
+        context = {
+            **self._engine.reconciler.observed.get(difference.netns, {}),
+            **compiled.desired.get(difference.netns, {}),
+        }
+        item = want if want is not None else have
+        assert item is not None
+        source = compiled if want is not None else self._engine.reconciler.compiled
+        unit = source.origins.get((difference.netns, item.key))
+        sign = "+" if have is None else "-" if want is None else "~"
+        return [PlanLine(sign=sign, where=where, text=render(item, context), origin=self._origin(unit))]  # type: ignore[arg-type]
+
+    def _where(self, netns: str) -> str:
+        if netns == HOST:
+            return HOST
+        sandbox = self.intent.sandboxes.get(SandboxId(netns)) or self._engine.intent.sandboxes.get(
+            SandboxId(netns)
+        )
+        return sandbox.name if sandbox else netns
+
+    def _origin(self, unit: Unit | None) -> str:
+        if unit is None:
+            return ""
+        kind, identity = unit
+        for intent in (self.intent, self._engine.intent):
+            tables: dict[str, dict[str, Network | Endpoint | Sandbox]] = {
+                "network": intent.networks,  # type: ignore[dict-item]
+                "endpoint": intent.endpoints,  # type: ignore[dict-item]
+                "sandbox": intent.sandboxes,  # type: ignore[dict-item]
+            }
+            record = tables.get(kind, {}).get(identity)
+            if record is not None:
+                return f"{kind} {record.name}"
+        return kind
+
+
+def named(change: Change) -> str:
+    return f"{type(change.record).__name__.lower()} {change.record.name}"
+
+
+def attach_requests(container: ContainerRequest) -> list[AttachRequest]:
+    """A container's places on networks; its published ports go to the first that has a way out."""
+    return [
+        attach_request(container.name, attachment, container.publish if index == 0 else [])
+        for index, attachment in enumerate(container.attachments)
+    ]
+
+
+def attach_request(sandbox: str, attachment: Attachment, publish: list[PublishRequest]) -> AttachRequest:
+    return AttachRequest(
+        sandbox=sandbox,
+        network=attachment.network,
+        name=attachment.name or sandbox,
+        addresses=attachment.addresses,
+        mac=attachment.mac,
+        ifname=attachment.ifname,
+        aliases=attachment.aliases,
+        publish=publish,
+        gateway_priority=attachment.gateway_priority,
+        sysctls=attachment.sysctls,
+    )

@@ -1,0 +1,147 @@
+"""From requests for published ports to host ports: chosen where they are to be chosen, checked against every holder
+before anything changes."""
+
+from collections.abc import Iterator, Sequence
+
+from sealane.engine.errors import ConflictError, FullError, InvalidError
+from sealane.engine.ports import Kernel
+from sealane.engine.problems import parsed
+from sealane.limits import EPHEMERAL_TRIES, PUBLISHES_PER_ENDPOINT, RANGE_PORTS_MAX
+from sealane.model.endpoint import PublishedPort
+from sealane.model.intent import Intent
+from sealane.model.net import Address, Family, family_of, parse_address
+from sealane.model.network import Network
+from sealane.wire import PublishRequest
+
+
+class Publisher:
+    """Chooses and checks host ports. Ephemeral ones are taken in turn, so that a port just given up is reused last."""
+
+    def __init__(self, intent: Intent, kernel: Kernel) -> None:
+        self._intent = intent
+        self._kernel = kernel
+        self._next = 0
+
+    def ports(
+        self, requests: Sequence[PublishRequest], network: Network, families: set[Family]
+    ) -> tuple[PublishedPort, ...]:
+        """Raises InvalidError, ConflictError (naming the holder) or FullError, each with the field."""
+        if requests and network.driver == "host":
+            raise InvalidError(
+                "on the host's network a port is published by listening on it", field="publish"
+            )
+        if requests and (network.internal or network.driver == "none"):
+            raise InvalidError(
+                f"network {network.name} has no way in: nothing can be published on it",
+                field="publish",
+                cure="attach the sandbox to a network that is not internal as well, and publish there",
+            )
+        if len(requests) > PUBLISHES_PER_ENDPOINT:
+            raise InvalidError(f"at most {PUBLISHES_PER_ENDPOINT} publishes an endpoint", field="publish")
+        chosen: list[PublishedPort] = []
+        for index, request in enumerate(requests):
+            field = f"publish[{index}]"
+            for address in self._addresses(request, network, families, field):
+                chosen.append(self._port(request, address, chosen, field))
+        return tuple(chosen)
+
+    def _addresses(
+        self, request: PublishRequest, network: Network, families: set[Family], field: str
+    ) -> Iterator[Address | None]:
+        if request.host_address in {"", "0.0.0.0", "::"}:
+            if request.host_address == "" and network.publish_addresses:
+                yield from (a for a in network.publish_addresses if family_of(a) in families)
+                return
+            yield None
+            return
+        address = parsed(parse_address, request.host_address, f"{field}.host_address")
+        if family_of(address) not in families:
+            raise InvalidError(
+                f"{address} is IPv{family_of(address)}, which the endpoint does not have on {network.name}",
+                field=f"{field}.host_address",
+            )
+        yield address
+
+    def _port(
+        self, request: PublishRequest, address: Address | None, chosen: list[PublishedPort], field: str
+    ) -> PublishedPort:
+        _check_numbers(request, field)
+        if request.host_first == 0:
+            return self._free(request, address, chosen, field, *self._kernel.ephemeral_range())
+        if request.one_of:
+            return self._free(request, address, chosen, field, request.host_first, request.host_last)
+        last = request.host_last or request.host_first + request.count - 1
+        port = PublishedPort(
+            proto=request.proto,
+            host_address=address,
+            host_first=request.host_first,
+            host_last=last,
+            port=request.port,
+        )
+        holder = self._holder(port, chosen)
+        if holder is not None:
+            raise ConflictError(
+                f"host port {port} is held by {holder}", field=field, cure="choose another host port"
+            )
+        return port
+
+    def _free(
+        self,
+        request: PublishRequest,
+        address: Address | None,
+        chosen: list[PublishedPort],
+        field: str,
+        first: int,
+        last: int,
+    ) -> PublishedPort:
+        """A free run of `count` ports in a range: looks on from where the last search ended."""
+        places = last - first + 1 - (request.count - 1)
+        for _ in range(min(places, EPHEMERAL_TRIES)):
+            number = first + self._next % places
+            self._next += request.count
+            port = PublishedPort(
+                proto=request.proto,
+                host_address=address,
+                host_first=number,
+                host_last=number + request.count - 1,
+                port=request.port,
+            )
+            if self._holder(port, chosen) is None:
+                return port
+        raise FullError(f"no free host port from {first} to {last}", field=field)
+
+    def _holder(self, port: PublishedPort, chosen: list[PublishedPort]) -> str | None:
+        if any(other.conflicts(port) for other in chosen):
+            return "another publish of the same request"
+        claim = self._intent.port_holder(port)
+        if claim is not None:
+            held, endpoint = claim
+            return f"endpoint {self._intent.endpoints[endpoint].name} ({held})"
+        return self._kernel.port_user(port)
+
+
+def _check_numbers(request: PublishRequest, field: str) -> None:
+    first, last = request.host_first, request.host_last
+    for name, value, low in (("port", request.port, 1), ("host_first", first, 0), ("host_last", last, 0)):
+        if not low <= value <= 65535:
+            raise InvalidError(f"{value} is not a port from {low or 1} to 65535", field=f"{field}.{name}")
+    if request.count < 1 or request.port + request.count - 1 > 65535:
+        raise InvalidError(f"{request.count} ports from {request.port} on pass 65535", field=f"{field}.count")
+    if last and last < first:
+        raise InvalidError(f"the range {first}-{last} runs backwards", field=f"{field}.host_last")
+    length = last - first + 1 if last else request.count
+    if first and not request.one_of:
+        if request.count not in (length, 1):
+            raise InvalidError(
+                f"{length} host ports for {request.count} ports",
+                field=field,
+                cure="give ranges of one length",
+            )
+        if first + length - 1 > 65535 or request.port + length - 1 > 65535:
+            raise InvalidError("the range passes 65535", field=field)
+        if first != request.port and length > RANGE_PORTS_MAX:
+            raise InvalidError(
+                f"a range that is shifted has at most {RANGE_PORTS_MAX} ports",
+                field=field,
+                cure="publish the same numbers on the host and inside",
+            )

@@ -1,0 +1,230 @@
+"""Desired and observed state of the host, and the one way from the one to the other.
+
+Two ways in, one way through. `settle` follows a change of intent: it recompiles what the change touches and applies
+the difference to what was last observed, so its cost is that of the change. `resync` follows a notification, a timer
+or a start: it reads a namespace back first. Both end in diff, order, apply.
+
+`observed` is what the kernel said last, with our own successful operations written into it. It is a cache and only
+that: notifications mark a namespace dirty, and the next resync reads it again.
+
+Rule: what no intent explains is not deleted while it may be alive (`reference/reliability.md` §4.6). An empty or
+restored store beside running containers looks just like many deletions, so a resync that finds live endpoints that
+no record knows deletes nothing at all until told to (`confirmed`); everything that is missing is still put right.
+"""
+
+import errno
+from collections.abc import Iterable
+
+import msgspec
+
+from sealane.compile.facts import Facts
+from sealane.compile.host import Compiled, Unit
+from sealane.compile.names import alias
+from sealane.engine.ports import Kernel, NamespaceGoneError
+from sealane.kernel.objects import Key, Link
+from sealane.kernel.state import HOST, NamespaceState, Object
+from sealane.limits import RECONCILE_ROUNDS
+from sealane.model.endpoint import NetnsRef
+from sealane.model.ids import EndpointId, SandboxId
+from sealane.model.intent import Intent
+from sealane.reconcile.diff import Difference, diff
+from sealane.reconcile.order import order
+from sealane.reconcile.plan import Operation, Outcome, Plan
+
+EMPTY: NamespaceState = {}
+
+
+class Report(msgspec.Struct):
+    """What a resync found and did."""
+
+    repaired: int = 0
+    """Objects put right."""
+    failures: list[Outcome] = []
+    gone: set[str] = set()
+    """Sandboxes whose namespace has died: proof that their endpoints may be released."""
+    unexplained: list[str] = []
+    """Links of live endpoints that no record knows; while there are any, nothing is deleted."""
+    unreadable: dict[str, str] = {}
+    """Namespaces that could not be read, and why."""
+
+
+class Reconciler:
+    def __init__(self, kernel: Kernel, intent: Intent, facts: Facts, *, paranoid: bool = False) -> None:
+        self.kernel = kernel
+        self.intent = intent
+        self.compiled = Compiled(intent, facts)
+        self.observed: dict[str, dict[Key, Object]] = {HOST: {}}
+        self.failures: dict[Unit, str] = {}
+        self.unexplained: list[str] = []
+        self.dirty: set[str] = set()
+        self.writes = 0
+        self._paranoid = paranoid
+
+    def refs(self, netns: Iterable[str]) -> dict[str, NetnsRef]:
+        found = {}
+        for name in netns:
+            sandbox = self.intent.sandboxes.get(SandboxId(name))
+            if sandbox is not None and sandbox.netns is not None:
+                found[name] = sandbox.netns
+        return found
+
+    def settle(self, units: set[Unit]) -> list[Outcome]:
+        """Make the kernel follow a change of intent; return what failed."""
+        keys = self.compiled.refresh(self.intent, units)
+        if self._paranoid:
+            self._check_against_full_compile()
+        for netns, _ in keys:
+            # A namespace not seen before holds nothing of ours; creating is idempotent should that prove wrong.
+            self.observed.setdefault(netns, {})
+        return self._apply(diff(self.compiled.desired, self.observed, keys))
+
+    def plan_for(self, units: set[Unit]) -> Plan:
+        """The plan that `settle` would apply; the caller takes its changes back afterwards."""
+        keys = self.compiled.refresh(self.intent, units)
+        observed = {**{netns: {} for netns, _ in keys}, **self.observed}
+        return order(diff(self.compiled.desired, observed, keys))
+
+    def _check_against_full_compile(self) -> None:
+        fresh = Compiled(self.intent, self.compiled.facts)
+        if fresh.desired != self.compiled.desired:
+            raise AssertionError("incremental compilation differs from a full one")
+
+    def _apply(self, differences: list[Difference]) -> list[Outcome]:
+        if not differences:
+            return []
+        plan = order(differences)
+        operations = list(plan)
+        failures = self.kernel.apply(plan, self.refs({operation.netns for operation in operations}))
+        self.writes += len(operations) - len(failures)
+        self._record(differences, operations, failures)
+        return failures
+
+    def _record(
+        self, differences: list[Difference], operations: list[Operation], failures: list[Outcome]
+    ) -> None:
+        """Write what was done into `observed`. A failure leaves its namespace dirty, to be read again."""
+        failed = {id(outcome.operation): outcome for outcome in failures}
+        named = {(operation.netns, operation.object.key) for operation in operations}
+        for difference in differences:
+            item = difference.desired or difference.observed
+            assert item is not None
+            if (difference.netns, item.key) not in named:
+                # It goes with a link that goes; if it is wanted the next round makes it with the new one.
+                self.observed[difference.netns].pop(item.key, None)
+        for operation in operations:
+            there = self.observed.setdefault(operation.netns, {})
+            item = operation.object
+            outcome = failed.get(id(operation))
+            unit = self.compiled.origins.get((operation.netns, item.key))
+            if outcome is not None:
+                self.dirty.add(operation.netns)
+                if unit is not None:
+                    self.failures[unit] = describe(outcome)
+            elif operation.verb == "delete":
+                there.pop(item.key, None)
+            else:
+                there[item.key] = item
+                if unit is not None:
+                    self.failures.pop(unit, None)
+
+    def forget_namespace(self, netns: str) -> None:
+        """A sandbox is gone, and with it what it held."""
+        self.observed.pop(netns, None)
+        self.dirty.discard(netns)
+
+    def resync(self, names: Iterable[str], *, confirmed: bool = False) -> Report:
+        """Read namespaces back and put right what differs, in as many rounds as it takes.
+
+        `confirmed`: delete what no record explains even if it looks alive.
+        """
+        report = Report()
+        pending = set(names)
+        for _ in range(RECONCILE_ROUNDS):
+            looked_at = self._observe(pending, report)
+            # A missing host side may mean that its sandbox has died: look before making it again.
+            looked_at |= self._observe(self._sandboxes_of_missing() - looked_at - report.gone, report)
+            self.dirty -= looked_at
+            differences = self._differences(looked_at, report, confirmed=confirmed)
+            if not differences:
+                break
+            report.failures = self._apply(differences)
+            report.repaired += len(differences) - len(report.failures)
+            # A veth's ends, and a port's bridge, lie in different namespaces.
+            pending = {d.netns for d in differences} | self._neighbours_of(differences)
+        self.unexplained = report.unexplained
+        return report
+
+    def _sandboxes_of_missing(self) -> set[str]:
+        there = self.observed[HOST]
+        wanted = self.compiled.desired[HOST]
+        links = (item for key, item in wanted.items() if key[0] == "link" and key not in there)
+        return {link.peer[0] for link in links if isinstance(link, Link) and link.peer is not None}
+
+    def _observe(self, names: set[str], report: Report) -> set[str]:
+        seen = set()
+        refs = self.refs(names)
+        for netns in names:
+            if netns != HOST and netns not in refs:
+                self.forget_namespace(netns)
+                continue
+            wanted = self.compiled.desired.get(netns, EMPTY)
+            try:
+                found = self.kernel.observe(netns, refs.get(netns), wanted)
+            except NamespaceGoneError:
+                report.gone.add(netns)
+                self.forget_namespace(netns)
+                continue
+            except OSError as error:
+                report.unreadable[netns] = str(error)
+                continue
+            self.observed[netns] = dict(found)
+            seen.add(netns)
+        return seen
+
+    def _differences(self, names: set[str], report: Report, *, confirmed: bool) -> list[Difference]:
+        there = {netns: self.observed[netns] for netns in names}
+        # What should be on the host for a sandbox that has died must not be made again: its veth has no other end.
+        differences = [d for d in diff(self.compiled.desired, there) if not self._is_for_dead(d, report.gone)]
+        report.unexplained = self._unexplained(differences)
+        if report.unexplained and not confirmed:
+            return [d for d in differences if d.desired is not None]
+        return differences
+
+    def _is_for_dead(self, difference: Difference, gone: set[str]) -> bool:
+        if not gone or difference.desired is None:
+            return False
+        unit = self.compiled.origins.get((difference.netns, difference.desired.key))
+        if unit is None or unit[0] != "endpoint":
+            return False
+        endpoint = self.intent.endpoints.get(EndpointId(unit[1]))
+        return endpoint is not None and endpoint.sandbox in gone
+
+    def _unexplained(self, differences: list[Difference]) -> list[str]:
+        """Host-side links of endpoints that no record knows. (A veth whose other end has died is gone itself.)"""
+        prefix = alias(self.compiled.facts.instance, "e", "")
+        return [
+            d.observed.name
+            for d in differences
+            if d.netns == HOST
+            and d.desired is None
+            and isinstance(d.observed, Link)
+            and d.observed.alias.startswith(prefix)
+            and EndpointId(d.observed.alias.removeprefix(prefix)) not in self.intent.endpoints
+        ]
+
+    def _neighbours_of(self, differences: list[Difference]) -> set[str]:
+        peers = {d.desired.peer[0] for d in differences if isinstance(d.desired, Link) and d.desired.peer}
+        return peers & (set(self.compiled.desired) | {HOST})
+
+
+def describe(outcome: Outcome) -> str:
+    """An outcome in a person's words."""
+    name = errno.errorcode.get(outcome.errno, "") if outcome.errno else ""
+    item = outcome.operation.object
+    return f"{outcome.operation.verb} {' '.join(map(shown, item.key))}: {outcome.message}" + (
+        f" ({name})" if name else ""
+    )
+
+
+def shown(part: object) -> str:
+    return part.hex() if isinstance(part, bytes) else str(part)

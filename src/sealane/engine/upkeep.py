@@ -1,0 +1,176 @@
+"""Keeping what is as it should be: at the start, after notifications, and on demand (`gc`, `audit`).
+
+A start, a notification and a `gc` are one thing: read back, compare, put right. What differs is how much is read, and
+whether what nobody explains may be deleted.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from sealane.engine.engine import Engine
+from sealane.engine.errors import SealaneError
+from sealane.engine.ports import NamespaceGoneError
+from sealane.engine.reconciler import Report, describe, shown
+from sealane.kernel.state import HOST
+from sealane.limits import HEAL_BURST, HEAL_PAUSE_S
+from sealane.model.change import Change, Put
+from sealane.model.endpoint import NetnsRef, Sandbox
+from sealane.reconcile.diff import diff
+from sealane.wire import AuditView, GcView
+
+BOOT = "boot"
+"""Meta key of the boot that the store's namespaces belong to."""
+
+
+class Upkeep:
+    def __init__(self, engine: Engine, clock: Callable[[], float] = time.monotonic) -> None:
+        self.engine = engine
+        self.repairs = 0
+        self.last_repair_ms = 0.0
+        self.unreadable: dict[str, str] = {}
+        self.unverified: deque[str] = deque()
+        """Sandboxes that were not looked at since the start: done in the background, a few at a time."""
+        self._clock = clock
+        self._heals: deque[float] = deque(maxlen=HEAL_BURST)
+
+    def start(self) -> Report:
+        """Make the host right; sandboxes follow in the background. Writes nothing if nothing has changed."""
+        engine = self.engine
+        boot = engine.kernel.boot_id()
+        if engine.store.meta(BOOT) != boot:
+            self._after_boot()
+            engine.store.set_meta(BOOT, boot)
+        self.unverified.extend(s.id for s in engine.intent.sandboxes.values() if s.netns is not None)
+        return self.resync({HOST})
+
+    def _after_boot(self) -> None:
+        """No namespace outlives a boot: what looks like one of before is another's (`/proc/812/ns/net`)."""
+        foreign = [
+            s.id for s in self.engine.intent.sandboxes.values() if s.netns and s.netns.owner == "foreign"
+        ]
+        self.engine.release(foreign, "the host was rebooted")
+        self.remake(
+            [s.id for s in self.engine.intent.sandboxes.values() if s.netns and s.netns.owner == "sealane"]
+        )
+
+    def remake(self, sandboxes: Iterable[str]) -> None:
+        """Make namespaces of our own again that are gone; their endpoints are plugged by the resync that follows."""
+        engine = self.engine
+        changes: list[Change] = []
+        for identity in sandboxes:
+            sandbox = engine.intent.sandboxes.get(identity)  # type: ignore[call-overload]
+            if sandbox is None:
+                continue
+            ref = engine.kernel.create_namespace(sandbox.id)
+            if ref != sandbox.netns:
+                changes.append(Put(with_netns(sandbox, ref), sandbox))
+                engine.reconciler.forget_namespace(sandbox.id)
+        if changes:
+            engine.revision = engine.store.commit(changes, engine.revision)
+            for change in changes:
+                engine.intent.apply(change)
+
+    def resync(self, names: set[str], *, confirmed: bool = False) -> Report:
+        """Read namespaces back and put right what differs; release what is proven dead."""
+        started = self._clock()
+        engine = self.engine
+        if engine.hold:
+            return Report()
+        report = engine.reconciler.resync(names, confirmed=confirmed)
+        for name in names:
+            self.unreadable.pop(name, None)
+        self.unreadable.update(report.unreadable)
+        if report.gone:
+            self._bury(report.gone)
+        if report.repaired:
+            self.repairs += report.repaired
+            self.last_repair_ms = (self._clock() - started) * 1000
+            engine.events.emit(
+                "drift.repaired", f"{report.repaired} objects", milliseconds=f"{self.last_repair_ms:.1f}"
+            )
+        for failure in report.failures:
+            engine.events.emit("apply.failed", describe(failure))
+        return report
+
+    def _bury(self, gone: set[str]) -> None:
+        engine = self.engine
+        ours = [
+            s.id
+            for s in engine.intent.sandboxes.values()
+            if s.id in gone and s.netns is not None and s.netns.owner == "sealane"
+        ]
+        try:
+            engine.release(gone - set(ours), "its namespace is gone")
+            self.remake(ours)
+        except SealaneError as error:
+            engine.events.emit("release.failed", error.message)
+            return
+        if ours:
+            engine.reconciler.resync({HOST, *ours})
+
+    def verify_some(self, count: int) -> bool:
+        """Look at a few sandboxes that were not looked at since the start; whether any are left."""
+        names = {self.unverified.popleft() for _ in range(min(count, len(self.unverified)))}
+        if names:
+            self.resync(names)
+        return bool(self.unverified)
+
+    def may_heal(self) -> float:
+        """0 if a heal may run at once, else the seconds to wait: somebody undoes what we do, as fast as we do it."""
+        now = self._clock()
+        if len(self._heals) == HEAL_BURST and now - self._heals[0] < HEAL_PAUSE_S:
+            return HEAL_PAUSE_S
+        self._heals.append(now)
+        return 0.0
+
+    # --- on demand
+
+    def gc(self, *, confirmed: bool = False) -> GcView:
+        """Release what is dead and delete what nobody wants. `confirmed`: also what is alive but in no record."""
+        engine = self.engine
+        engine.check_may_change()
+        before = set(engine.intent.sandboxes)
+        names = {s.name for s in engine.intent.sandboxes.values()}
+        self.unverified.clear()
+        report = self.resync({HOST, *before}, confirmed=confirmed)
+        left = {s.name for s in engine.intent.sandboxes.values()}
+        removed = [f"sandbox {name}" for name in sorted(names - left)]
+        if report.repaired:
+            removed.append(f"{report.repaired} kernel objects put right")
+        return GcView(removed=removed, kept=[f"link {name}" for name in report.unexplained])
+
+    def audit(self) -> AuditView:
+        """Compare what should be with what is, in every namespace, and change nothing."""
+        engine = self.engine
+        reconciler = engine.reconciler
+        desired = reconciler.compiled.desired
+        findings: list[str] = []
+        objects = 0
+        refs = reconciler.refs(engine.intent.sandboxes)
+        for netns in [HOST, *refs]:
+            where = "host" if netns == HOST else f"sandbox {engine.intent.sandboxes[netns].name}"  # type: ignore[index]
+            try:
+                there = engine.kernel.observe(netns, refs.get(netns), desired.get(netns, {}))
+            except (NamespaceGoneError, OSError) as error:
+                findings.append(f"{where}: {error or 'its namespace is gone'}")
+                continue
+            objects += len(there)
+            for difference in diff(desired, {netns: there}):
+                item = difference.desired or difference.observed
+                assert item is not None
+                kind = (
+                    "missing"
+                    if difference.observed is None
+                    else "unwanted"
+                    if difference.desired is None
+                    else "differs"
+                )
+                findings.append(f"{where}: {kind}: {' '.join(map(shown, item.key))}")
+        return AuditView(clean=not findings, findings=findings, objects=objects)
+
+
+def with_netns(sandbox: Sandbox, ref: NetnsRef) -> Sandbox:
+    return msgspec.structs.replace(sandbox, netns=ref)

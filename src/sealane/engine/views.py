@@ -1,0 +1,93 @@
+"""Records as answers: what a person or a door is shown."""
+
+from sealane.compile import names
+from sealane.compile.facts import Facts
+from sealane.compile.network import has_data_plane, mtu
+from sealane.ipam.pool import pool_of
+from sealane.model.endpoint import Endpoint, Sandbox
+from sealane.model.intent import Intent
+from sealane.model.network import Network
+from sealane.wire import EndpointView, NetworkView, SandboxView, SubnetView
+
+
+def network_view(network: Network, intent: Intent, facts: Facts) -> NetworkView:
+    endpoints = intent.endpoints_by_network.get(network.id, {}).values()
+    return NetworkView(
+        id=network.id,
+        name=network.name,
+        driver=network.driver,
+        link=names.network_link(network) if has_data_plane(network) else "",
+        mtu=mtu(network, facts) if has_data_plane(network) else 0,
+        internal=network.internal,
+        icc=network.icc,
+        masquerade=network.masquerade,
+        subnets=[
+            SubnetView(
+                prefix=subnet.prefix,
+                gateway=subnet.gateway,
+                ip_range=subnet.ip_range or "",
+                in_use=len(endpoints),
+                available=max(0, pool_of(subnet).auto_size - len(endpoints) - 1),
+            )
+            for subnet in network.subnets
+        ],
+        endpoints=sorted(f"{e.name} {' '.join(e.addresses)}".strip() for e in endpoints),
+        options=_options(network),
+        labels=dict(network.labels),
+    )
+
+
+def _options(network: Network) -> dict[str, str]:
+    options = {}
+    if network.mtu:
+        options["mtu"] = str(network.mtu)
+    if not network.gateway_on_link:
+        options["inhibit-gateway"] = "true"
+    if network.source_addresses:
+        options["source-address"] = ",".join(network.source_addresses)
+    if network.publish_addresses:
+        options["publish-address"] = ",".join(network.publish_addresses)
+    if network.link_prefix != "eth":
+        options["link-prefix"] = network.link_prefix
+    return options
+
+
+def sandbox_view(sandbox: Sandbox, intent: Intent) -> SandboxView:
+    endpoints = intent.endpoints_by_sandbox.get(sandbox.id, {}).values()
+    return SandboxView(
+        id=sandbox.id,
+        name=sandbox.name,
+        netns=sandbox.netns.path if sandbox.netns else "",
+        owner=sandbox.netns.owner if sandbox.netns else "host",
+        endpoints=sorted(
+            f"{intent.networks[e.network].name} {e.ifname} {' '.join(e.addresses)}" for e in endpoints
+        ),
+        labels=dict(sandbox.labels),
+    )
+
+
+def endpoint_view(endpoint: Endpoint, intent: Intent, error: str = "") -> EndpointView:
+    network = intent.networks[endpoint.network]
+    sandbox = intent.sandboxes.get(endpoint.sandbox) if endpoint.sandbox else None
+    plugged = has_data_plane(network) and sandbox is not None
+    gateways = [s.gateway for s in network.subnets]
+    return EndpointView(
+        id=endpoint.id,
+        name=endpoint.name,
+        network=network.name,
+        network_id=network.id,
+        sandbox=sandbox.name if sandbox else "",
+        sandbox_id=sandbox.id if sandbox else "",
+        netns=sandbox.netns.path if sandbox and sandbox.netns else "",
+        ifname=endpoint.ifname if plugged else "",
+        host_link=names.endpoint_link(endpoint.id) if plugged else "",
+        mac=endpoint.mac if plugged else "",
+        addresses=list(endpoint.addresses),
+        gateways=[] if network.internal else list(gateways),
+        aliases=list(endpoint.aliases),
+        ports=[str(port) for port in endpoint.ports],
+        dns=list(gateways),
+        state="error" if error else ("up" if sandbox else "pending"),
+        error=error,
+        labels=dict(endpoint.labels),
+    )

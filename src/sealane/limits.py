@@ -1,0 +1,37 @@
+"""Every bound in one place: queues, tables, sizes, retries. Each has a test at bound + 1 (tests/unit/test_limits.py)."""
+
+EVENTS_KEPT = 1024
+"""Events that `sealane events --since` can still show; older ones are gone."""
+
+RANGE_PORTS_MAX = 4096
+"""Host ports of one publish whose range is shifted (host 8000-8099 to container 9000-9099): an element a port."""
+
+PUBLISHES_PER_ENDPOINT = 256
+
+ALIASES_PER_ENDPOINT = 64
+
+ADDRESSES_PER_ENDPOINT = 2
+"""One a family."""
+
+SUBNETS_PER_NETWORK = 2
+"""One a family."""
+
+EPHEMERAL_TRIES = 4096
+"""Candidates looked at for an ephemeral port before giving up."""
+
+RECONCILE_ROUNDS = 5
+"""Rounds of observe, plan and apply in one resync before what is left is reported and left to the next."""
+
+HEAL_BURST = 20
+"""Resyncs in a row at full speed; a fight over an object is then slowed to one every HEAL_PAUSE_S."""
+
+HEAL_PAUSE_S = 5.0
+
+REQUEST_BYTES_MAX = 1 << 20
+"""Of one HTTP request's body."""
+
+CONNECTIONS_MAX = 256
+"""API connections at once."""
+
+SYSCTL_POLL_S = 5.0
+"""There is no notification for sysctls."""

@@ -1,0 +1,97 @@
+"""Records as JSON and back: the only module that knows how they are spelt, and in which version.
+
+    {"v": 1, "kind": "endpoint", "record": {"id": ..., "network": ...}}
+
+`v` is raised when an old reader would misread the record (a field changes its meaning or goes); a field that is
+added with a default does not raise it. A version above ours is refused: it was written by a later release, and what
+we do not know of it would be lost with the next write.
+"""
+
+from typing import Final
+
+import msgspec
+
+from sealane.model.change import Record
+from sealane.model.container import Container
+from sealane.model.endpoint import Endpoint, Sandbox
+from sealane.model.network import Network
+
+VERSION: Final = 1
+
+_DECODERS: Final[dict[str, msgspec.json.Decoder[Record]]] = {
+    "network": msgspec.json.Decoder(Network),
+    "sandbox": msgspec.json.Decoder(Sandbox),
+    "endpoint": msgspec.json.Decoder(Endpoint),
+    "container": msgspec.json.Decoder(Container),
+}
+_KINDS: Final[dict[type[Record], str]] = {
+    Network: "network",
+    Sandbox: "sandbox",
+    Endpoint: "endpoint",
+    Container: "container",
+}
+
+
+class _Envelope(msgspec.Struct, frozen=True):
+    v: int
+    kind: str
+    record: msgspec.Raw
+
+
+class _Identity(msgspec.Struct, frozen=True):
+    id: str
+
+
+_ENVELOPE: Final = msgspec.json.Decoder(_Envelope)
+_IDENTITY: Final = msgspec.json.Decoder(_Identity)
+# Sorted labels: equal records are equal bytes.
+_ENCODER: Final = msgspec.json.Encoder(order="deterministic")
+
+
+class CodecError(ValueError):
+    """Bytes that are not a record. The message names the record and the path in it."""
+
+
+def kind_of(record: Record) -> str:
+    return _KINDS[type(record)]
+
+
+def encode(record: Record) -> bytes:
+    """Raises CodecError for what could not be read back: a lone surrogate, or a container's `spec` that is no JSON."""
+    try:
+        if isinstance(record, Container):
+            # The encoder copies a Raw unread, and one bad spec would make the whole store unreadable.
+            msgspec.json.decode(record.spec)
+        return _ENCODER.encode({"v": VERSION, "kind": _KINDS[type(record)], "record": record})
+    except (msgspec.MsgspecError, UnicodeEncodeError) as error:
+        raise CodecError(f"{kind_of(record)} {record.id!a}: {error}") from error
+
+
+def decode(data: bytes) -> Record:
+    """Raises CodecError."""
+    try:
+        envelope = _ENVELOPE.decode(data)
+    except msgspec.MsgspecError as error:
+        raise CodecError(f"a record: {error}") from error
+    name = _name(envelope)
+    if not 1 <= envelope.v <= VERSION:
+        raise CodecError(f"{name} is of version {envelope.v}, this release reads up to {VERSION}")
+    decoder = _DECODERS.get(envelope.kind)
+    if decoder is None:
+        raise CodecError(f"{name}: there is no kind {envelope.kind!r}")
+    try:
+        record = decoder.decode(envelope.record)
+    except msgspec.MsgspecError as error:
+        raise CodecError(f"{name}: {error}") from error
+    if isinstance(record, Container):
+        # A Raw is a view that would keep the whole encoding alive.
+        return msgspec.structs.replace(record, spec=msgspec.Raw(bytes(record.spec)))
+    return record
+
+
+def _name(envelope: _Envelope) -> str:
+    """`endpoint e1`, as far as it can be read."""
+    try:
+        return f"{envelope.kind} {_IDENTITY.decode(envelope.record).id}"
+    except msgspec.MsgspecError:
+        return f"{envelope.kind} without an id"
