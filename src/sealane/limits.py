@@ -35,3 +35,6 @@ CONNECTIONS_MAX = 256
 
 SYSCTL_POLL_S = 5.0
 """There is no notification for sysctls."""
+
+FULL_LOOK_S = 60.0
+"""Between full comparisons of the host with what it should be: for whatever no notification told of."""

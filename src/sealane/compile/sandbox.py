@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 from sealane.compile.network import has_data_plane
-from sealane.kernel.objects import Link, Route
+from sealane.kernel.objects import Link, Route, Sysctl
 from sealane.kernel.state import Object
 from sealane.model.endpoint import Endpoint, Sandbox
 from sealane.model.ids import NetworkId
@@ -16,10 +16,12 @@ DEFAULT_ROUTE: dict[Family, str] = {4: "0.0.0.0/0", 6: "::/0"}
 def compile_sandbox(
     sandbox: Sandbox, endpoints: Iterable[Endpoint], networks: Mapping[NetworkId, Network]
 ) -> Iterator[Object]:
-    plugged = [(e, networks[e.network]) for e in endpoints if has_data_plane(networks[e.network])]
-    if not plugged or sandbox.netns is None:
+    if sandbox.netns is None:
         return
-    yield Link(name="lo", kind="loopback")
+    plugged = [(e, networks[e.network]) for e in endpoints if has_data_plane(networks[e.network])]
+    if plugged or sandbox.netns.owner == "sealane":
+        yield Link(name="lo", kind="loopback")
+    yield from (Sysctl(path=path, value=value) for path, value in sandbox.sysctls)
     for family in FAMILIES:
         chosen = gateway_endpoint(plugged, family)
         if chosen is not None:

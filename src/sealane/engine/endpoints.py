@@ -17,6 +17,7 @@ from sealane.model.network import BRIDGE_PORTS_MAX, Network
 from sealane.wire import AttachRequest
 
 _SYSCTL = re.compile(r"net\.(ipv4|ipv6|mpls)\.(conf|neigh)\.IFNAME\.([a-z0-9_]+)")
+_SANDBOX_SYSCTL = re.compile(r"net(\.[a-z0-9_-]+)+")
 _VALUE = re.compile(r"[a-zA-Z0-9_. -]{1,64}")
 MANAGED_SYSCTLS = frozenset({"accept_ra"})
 """Set by the compiler as part of a guard."""
@@ -108,6 +109,18 @@ def _sysctls(sysctls: dict[str, str]) -> tuple[tuple[str, str], ...]:
             raise InvalidError(f"{value!r} is no sysctl value", field=f"sysctls.{key}")
         result.append((key.replace(".", "/"), value))
     return tuple(result)
+
+
+def sandbox_sysctls(sysctls: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    """The sandbox's own settings: anything under `net.`, which is all that a network namespace has of its own."""
+    for key, value in sysctls.items():
+        if not _SANDBOX_SYSCTL.fullmatch(key):
+            raise InvalidError(
+                f"{key!r} is not a sysctl of a network namespace", field=f"sysctls.{key}", cure="net.*"
+            )
+        if not _VALUE.fullmatch(value):
+            raise InvalidError(f"{value!r} is no sysctl value", field=f"sysctls.{key}")
+    return tuple((key.replace(".", "/"), value) for key, value in sorted(sysctls.items()))
 
 
 def repeats(endpoint: Endpoint, request: AttachRequest) -> str | None:

@@ -44,6 +44,10 @@ class Kernel(Protocol):
         """
         ...
 
+    def sysctls(self, wanted: NamespaceState) -> NamespaceState:
+        """The host's sysctls that `wanted` names, as they are: a cheap look, since the kernel tells of no change."""
+        ...
+
     def apply(self, plan: Plan, refs: Mapping[str, NetnsRef]) -> list[Outcome]:
         """Perform a plan; return what failed. Goes on past independent failures; a failed `fence` stops what follows."""
         ...

@@ -1,13 +1,13 @@
 """What a manifest would change, without changing it: the same drafts, on a copy of the intent."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 
 from sealane.compile.host import Compiled, Unit
 from sealane.engine.drafts import Drafts
 from sealane.engine.engine import Engine
-from sealane.kernel.objects import Key
-from sealane.kernel.state import HOST, Object
-from sealane.model.change import Change, Put
+from sealane.kernel.state import HOST
+from sealane.kernel.text import Sets, operation_lines, sets_of
+from sealane.model.change import Change, Delete, Put
 from sealane.model.endpoint import Endpoint, NetnsRef, Sandbox
 from sealane.model.ids import SandboxId
 from sealane.model.intent import Intent
@@ -22,9 +22,6 @@ from sealane.wire import (
     PlanView,
     PublishRequest,
 )
-
-Render = Callable[[Object], str]
-"""One line of text for an object (`kernel.text`)."""
 
 
 class Preview:
@@ -63,38 +60,33 @@ class Preview:
             self.intent.apply(change)
             self._changes.append(change)
 
-    def view(self, render: Callable[[Object, dict[Key, Object]], str]) -> PlanView:
+    def view(self) -> PlanView:
         reconciler = self._engine.reconciler
         compiled = Compiled(self.intent, reconciler.compiled.facts)
         observed = {
             netns: reconciler.observed.get(netns, {}) for netns in {*compiled.desired, *reconciler.observed}
         }
-        lines = [self._line(difference, compiled, render) for difference in diff(compiled.desired, observed)]
+        sets = sets_of(
+            item for state in (observed, compiled.desired) for item in state.get(HOST, {}).values()
+        )
+        lines = [line for d in diff(compiled.desired, observed) for line in self._lines(d, compiled, sets)]
         appear = [c for c in self._changes if isinstance(c, Put) and c.before is None]
-        vanish = [c for c in self._changes if not isinstance(c, Put)]
+        vanish = [c for c in self._changes if isinstance(c, Delete)]
         return PlanView(
-            lines=sorted(
-                (line for pair in lines for line in pair), key=lambda p: (p.where != "host", p.where)
-            ),
+            lines=sorted(lines, key=lambda line: (line.where != HOST, line.where)),
             create=[named(c) for c in appear],
             remove=[named(c) for c in vanish],
         )
 
-    def _line(
-        self, difference: Difference, compiled: Compiled, render: Callable[[Object, dict[Key, Object]], str]
-    ) -> list[PlanLine]:
+    def _lines(self, difference: Difference, compiled: Compiled, sets: Sets) -> Iterator[PlanLine]:
         want, have = difference.desired, difference.observed
-        where = self._where(difference.netns)
-        context = {
-            **self._engine.reconciler.observed.get(difference.netns, {}),
-            **compiled.desired.get(difference.netns, {}),
-        }
         item = want if want is not None else have
         assert item is not None
         source = compiled if want is not None else self._engine.reconciler.compiled
-        unit = source.origins.get((difference.netns, item.key))
-        sign = "+" if have is None else "-" if want is None else "~"
-        return [PlanLine(sign=sign, where=where, text=render(item, context), origin=self._origin(unit))]  # type: ignore[arg-type]
+        origin = self._origin(source.origins.get((difference.netns, item.key)))
+        verb = "create" if have is None else "delete" if want is None else "change"
+        for text in operation_lines(verb, item, have, sets):
+            yield PlanLine(sign=text[0], where=self._where(difference.netns), text=text[2:], origin=origin)  # type: ignore[arg-type]
 
     def _where(self, netns: str) -> str:
         if netns == HOST:

@@ -58,6 +58,8 @@ class Reconciler:
         self.unexplained: list[str] = []
         self.dirty: set[str] = set()
         self.writes = 0
+        self.own_links: set[str] = set()
+        """Links of the host that we worked on since the monitor last looked: their events are our own doing."""
         self._paranoid = paranoid
 
     def refs(self, netns: Iterable[str]) -> dict[str, NetnsRef]:
@@ -115,6 +117,8 @@ class Reconciler:
             there = self.observed.setdefault(operation.netns, {})
             item = operation.object
             outcome = failed.get(id(operation))
+            if operation.netns == HOST:
+                self.own_links.add(getattr(item, "link", "") or getattr(item, "name", ""))
             unit = self.compiled.origins.get((operation.netns, item.key))
             if outcome is not None:
                 self.dirty.add(operation.netns)

@@ -27,6 +27,8 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     netns: NetnsRef | None
     implicit: bool = False
     """Made by attaching to a namespace: goes with its last endpoint."""
+    sysctls: tuple[tuple[str, str], ...] = ()
+    """(`net/ipv4/ip_unprivileged_port_start`, value)."""
     labels: dict[str, str] = {}
 
 

@@ -1,0 +1,1 @@
+"""The daemon: where everything is put together, and the one event loop."""

@@ -1,0 +1,86 @@
+"""`sealane daemon`: in the foreground, until SIGTERM or SIGINT. Tells systemd when it is ready (sd_notify(3)), and
+takes its socket from it if it is handed one (sd_listen_fds(3))."""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+
+from sealane.api.server import ApiServer
+from sealane.daemon.config import Config, ConfigError
+from sealane.daemon.service import Service
+from sealane.linux.facts import UnsupportedKernelError
+
+log = logging.getLogger("sealane")
+
+SD_LISTEN_FDS_START = 3
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+
+def run(config: Config) -> int:
+    """The daemon's whole life; its exit code."""
+    logging.basicConfig(level=config.log_level.upper(), format="%(levelname)s %(message)s", stream=sys.stderr)
+    os.umask(0o077)
+    try:
+        config.store_directory()
+        return asyncio.run(_serve(config))
+    except ConfigError as error:
+        log.error("%s", error)
+        return EXIT_USAGE
+    except (OSError, UnsupportedKernelError) as error:
+        log.error("%s", error)
+        return EXIT_FAILED
+
+
+async def _serve(config: Config) -> int:
+    loop = asyncio.get_running_loop()
+    service = Service(config, loop)
+    service.start()
+    server = ApiServer(service)
+    try:
+        await server.start(listen_sockets() or config.socket)
+        # Records live as long as the daemon: a full collection over thousands of them is a pause for nothing.
+        gc.collect()
+        gc.freeze()
+        notify("READY=1")
+        log.info("ready on %s", config.socket)
+        await _stopped(loop)
+        notify("STOPPING=1")
+    finally:
+        await server.stop()
+        service.stop()
+    return 0
+
+
+async def _stopped(loop: asyncio.AbstractEventLoop) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
+
+
+def listen_sockets() -> list[socket.socket]:
+    """Sockets that the service manager opened for us: a client's connect never fails then, not even while we are
+    restarted."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    count = os.environ.pop("LISTEN_FDS", "")
+    os.environ.pop("LISTEN_PID", None)
+    number = int(count) if count.isascii() and count.isdigit() else 0
+    return [socket.socket(fileno=SD_LISTEN_FDS_START + n) for n in range(number)]
+
+
+def notify(state: str) -> None:
+    """sd_notify(3); nothing where there is no service manager."""
+    where = os.environ.get("NOTIFY_SOCKET", "")
+    if not where:
+        return
+    address = "\0" + where[1:] if where.startswith("@") else where
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.sendto(state.encode(), address)

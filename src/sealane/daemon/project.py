@@ -1,0 +1,204 @@
+"""Manifests: objects that belong together, made true or taken away in the order of their dependence."""
+
+import asyncio
+from collections.abc import Iterable
+
+from sealane.daemon.workloads import Workloads, request_of
+from sealane.engine.engine import Engine
+from sealane.engine.errors import ConflictError, InvalidError, NotFoundError, SealaneError
+from sealane.engine.preview import Preview
+from sealane.model.change import Change, Delete
+from sealane.model.container import Container
+from sealane.wire import ApplyView, ContainerRequest, DetachRequest, Manifest, PlanView
+
+PROJECT = "sealane.project"
+CONDITION_POLL_S = 0.05
+CONDITION_TIMEOUT_S = 300.0
+
+
+class Projects:
+    def __init__(self, engine: Engine, workloads: Workloads) -> None:
+        self._engine = engine
+        self._workloads = workloads
+
+    def plan(self, manifest: Manifest, *, delete: bool = False) -> PlanView:
+        """The kernel difference that `apply` (or `delete`) would make, line by line. Changes nothing."""
+        preview = Preview(self._engine)
+        if delete:
+            preview.remove(self._removal(manifest))
+        else:
+            preview.add(manifest)
+            preview.remove(self._leftover_changes(manifest, preview))
+        return preview.view()
+
+    async def apply(self, manifest: Manifest) -> ApplyView:
+        """Make the manifest's objects, those of the project that it no longer has go first."""
+        view = ApplyView()
+        for container in self._leftovers(manifest):
+            await self._workloads.remove(container.id, force=True)
+            view.removed.append(f"container {container.name}")
+        for network in manifest.networks:
+            before = self._engine.revision
+            self._engine.create_network(network)
+            (view.unchanged if self._engine.revision == before else view.created).append(
+                f"network {network.name}"
+            )
+        for wave in waves(manifest.containers):
+            await self._apply_wave(wave, view)
+        for attachment in manifest.attachments:
+            before = self._engine.revision
+            endpoint = self._engine.attach(attachment)
+            done = view.unchanged if self._engine.revision == before else view.created
+            done.append(f"endpoint {endpoint.sandbox}/{endpoint.network}")
+        view.removed.extend(self._remove_networks(manifest))
+        return view
+
+    async def _apply_wave(self, wave: list[ContainerRequest], view: ApplyView) -> None:
+        """Containers that do not wait for one another: started together."""
+        results = await asyncio.gather(
+            *(self._apply_container(c, view) for c in wave), return_exceptions=True
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _apply_container(self, request: ContainerRequest, view: ApplyView) -> None:
+        for name, condition in request.depends_on.items():
+            await self._wait_for(name, condition)
+        present = self._engine.intent.container_named(request.name)
+        if present is not None and present.name == request.name:
+            if request_of(present) == request:
+                current = self._workloads.get(present.id)
+                if current.status in ("running", "restarting"):
+                    view.unchanged.append(f"container {request.name}")
+                    return
+                await self._workloads.start(present.id)
+                view.changed.append(f"container {request.name}")
+                return
+            await self._workloads.remove(present.id, force=True)
+            await self._workloads.create(request)
+            view.changed.append(f"container {request.name}")
+            return
+        await self._workloads.create(request)
+        view.created.append(f"container {request.name}")
+
+    async def _wait_for(self, name: str, condition: str) -> None:
+        """Until a dependency is `started`, `healthy`, or `completed` with exit code 0."""
+        deadline = asyncio.get_running_loop().time() + CONDITION_TIMEOUT_S
+        while not self._is_met(name, condition):
+            if asyncio.get_running_loop().time() >= deadline:
+                raise ConflictError(
+                    f"container {name} was not {condition} within {CONDITION_TIMEOUT_S:.0f} s"
+                )
+            await asyncio.sleep(CONDITION_POLL_S)
+
+    def _is_met(self, name: str, condition: str) -> bool:
+        view = self._workloads.get(name)
+        ended = view.status in ("exited", "dead")
+        if condition == "completed":
+            if ended and view.exit_code:
+                raise ConflictError(
+                    f"container {name} ended with exit code {view.exit_code}", cure=f"sealane logs {name}"
+                )
+            return ended
+        if condition == "healthy":
+            if ended or view.health == "unhealthy":
+                raise ConflictError(
+                    f"container {name} is {view.health or 'not running'}", cure=f"sealane logs {name}"
+                )
+            return view.health == "healthy"
+        return view.status in ("running", "restarting", "exited")
+
+    async def delete(self, manifest: Manifest) -> ApplyView:
+        """Take the manifest's objects away, and all of its project's. What is not there is no error."""
+        view = ApplyView()
+        for container in self._containers_of(manifest):
+            await self._workloads.stop(container.id)
+            await self._workloads.remove(container.id, force=True)
+            view.removed.append(f"container {container.name}")
+        requests = [DetachRequest(sandbox=a.sandbox, network=a.network) for a in manifest.attachments]
+        gone = self._engine.detach(requests).detached
+        view.removed.extend(f"endpoint {identity[:12]}" for identity in gone)
+        for network in manifest.networks:
+            try:
+                self._engine.remove_network(network.name)
+            except NotFoundError:
+                continue
+            view.removed.append(f"network {network.name}")
+        view.removed.extend(self._remove_networks(Manifest(project=manifest.project)))
+        return view
+
+    def _containers_of(self, manifest: Manifest) -> list[Container]:
+        """Dependents before what they depend on."""
+        intent = self._engine.intent
+        names = {c.name for c in manifest.containers}
+        mine = [c for c in intent.containers.values() if c.name in names or self._is_of(c.labels, manifest)]
+        ordered = [c.name for wave in waves([request_of(c) for c in mine]) for c in wave]
+        return sorted(mine, key=lambda c: ordered.index(c.name), reverse=True)
+
+    def _is_of(self, labels: dict[str, str], manifest: Manifest) -> bool:
+        return bool(manifest.project) and labels.get(PROJECT) == manifest.project
+
+    def _leftovers(self, manifest: Manifest) -> list[Container]:
+        names = {c.name for c in manifest.containers}
+        return [
+            c
+            for c in self._engine.intent.containers.values()
+            if self._is_of(c.labels, manifest) and c.name not in names
+        ]
+
+    def _leftover_changes(self, manifest: Manifest, preview: Preview) -> list[Change]:
+        changes: list[Change] = []
+        for container in self._leftovers(manifest):
+            endpoints = preview.intent.endpoints_by_sandbox.get(container.sandbox, {}).values()
+            changes += [Delete(container), *(Delete(e) for e in endpoints)]
+        return changes
+
+    def _removal(self, manifest: Manifest) -> list[Change]:
+        intent = self._engine.intent
+        containers = self._containers_of(manifest)
+        sandboxes = {c.sandbox for c in containers}
+        endpoints = [e for s in sandboxes for e in intent.endpoints_by_sandbox.get(s, {}).values()]
+        requests = [DetachRequest(sandbox=a.sandbox, network=a.network) for a in manifest.attachments]
+        _, detached = self._engine.drafts.detach(requests)
+        names = {n.name for n in manifest.networks}
+        networks = [n for n in intent.networks.values() if n.name in names or self._is_of(n.labels, manifest)]
+        gone = [Delete(e) for e in endpoints]
+        changes: list[Change] = [*(Delete(c) for c in containers), *gone]
+        changes += [c for c in detached if c not in gone]
+        changes += [Delete(intent.sandboxes[s]) for s in sandboxes if s in intent.sandboxes]
+        return [*changes, *(Delete(n) for n in networks)]
+
+    def _remove_networks(self, manifest: Manifest) -> list[str]:
+        names = {n.name for n in manifest.networks}
+        removed = []
+        for network in list(self._engine.intent.networks.values()):
+            if self._is_of(network.labels, manifest) and network.name not in names:
+                try:
+                    self._engine.remove_network(network.id)
+                except SealaneError:
+                    # Something outside the project is on it.
+                    continue
+                removed.append(f"network {network.name}")
+        return removed
+
+
+def waves(containers: Iterable[ContainerRequest]) -> list[list[ContainerRequest]]:
+    """Containers in groups, each after the groups that it depends on. Raises InvalidError on a circle."""
+    rest = {c.name: c for c in containers}
+    result: list[list[ContainerRequest]] = []
+    while rest:
+        ready = [c for c in rest.values() if not any(name in rest for name in _needs(c))]
+        if not ready:
+            raise InvalidError(
+                f"containers depend on each other in a circle: {', '.join(rest)}", field="containers"
+            )
+        result.append(ready)
+        for container in ready:
+            del rest[container.name]
+    return result
+
+
+def _needs(container: ContainerRequest) -> list[str]:
+    mode, _, other = container.network_mode.partition(":")
+    return [*container.depends_on, *([other] if mode == "container" else [])]

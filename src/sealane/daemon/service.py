@@ -1,0 +1,286 @@
+"""The daemon's parts put together, and what the API is served from.
+
+The store may be unreadable at the start. Then the daemon holds: it serves `status` and refuses changes, touches
+nothing in the kernel (traffic goes on as it was), and tries the store again until it can be read.
+"""
+
+import asyncio
+import logging
+import os
+import platform
+import secrets
+import time
+from collections.abc import Callable
+
+from sealane import __version__
+from sealane.compile.facts import Facts
+from sealane.containers.errors import ContainerError
+from sealane.containers.runtime import Runtime
+from sealane.daemon.config import Config
+from sealane.daemon.names import NameFeed
+from sealane.daemon.project import Projects
+from sealane.daemon.watch import Watch
+from sealane.daemon.workloads import Workloads
+from sealane.dns.server import DnsServer
+from sealane.engine.engine import Engine
+from sealane.engine.events import EventLog
+from sealane.engine.reconciler import Reconciler
+from sealane.engine.upkeep import Upkeep
+from sealane.kernel.state import HOST
+from sealane.linux.bpf import loopback
+from sealane.linux.kernel import LinuxKernel
+from sealane.linux.loopback_forwarder import LoopbackForwarder
+from sealane.linux.monitor import Monitor
+from sealane.model.intent import Intent
+from sealane.store.base import Snapshot, Store, StoreError
+from sealane.store.memory import MemoryStore
+from sealane.store.sqlite import SqliteStore
+from sealane.wire import Condition, StatusView, VersionView
+
+log = logging.getLogger("sealane")
+
+INSTANCE = "instance"
+"""Meta key: six hex digits that mark this installation's objects."""
+
+API_VERSION = "1"
+STORE_RETRY_S = 5.0
+
+
+class Service:
+    """Everything of one daemon. `engine`, `upkeep`, `workloads` and `projects` are what the API's routes call."""
+
+    def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
+        self.config = config
+        self.events = EventLog(time.time)
+        self.started_at = time.time()
+        self._loop = loop
+        self._loopback_kind = ""
+        self._loopback_reason: str | None = None
+        self._loopback: loopback.LoopbackPublisher | LoopbackForwarder | None = None
+        self._dns: DnsServer | None = None
+        self._watch: Watch | None = None
+        self._runtime_missing = ""
+        self._closing: list[Callable[[], object]] = []
+        self.recovered: asyncio.Task[None] | None = None
+
+    # --- start and end
+
+    def start(self) -> None:
+        """Bring everything up; returns when the host is as it should be, or when the engine holds."""
+        os.makedirs(self.config.run_dir, mode=0o700, exist_ok=True)
+        try:
+            store = self._open_store()
+        except StoreError as error:
+            log.error("holding: the store is %s: %s", error.reason, error)
+            self._hold(f"the store is {error.reason}: {error}")
+            self._loop.call_later(STORE_RETRY_S, self._retry)
+            return
+        self._run(store)
+
+    def _open_store(self) -> Store:
+        directory = self.config.store_directory()
+        if directory is None:
+            return MemoryStore()
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        return SqliteStore(directory)
+
+    def _retry(self) -> None:
+        try:
+            store = self._open_store()
+        except StoreError as error:
+            self.engine.hold = f"the store is {error.reason}: {error}"
+            self._loop.call_later(STORE_RETRY_S, self._retry)
+            return
+        log.info("the store can be read again")
+        self._close_parts()
+        self._run(store)
+
+    def _hold(self, why: str) -> None:
+        """An engine over nothing that refuses to change anything."""
+        kernel = LinuxKernel("000000", self.config.run_dir, loopback_reason="the engine holds")
+        self._closing.append(kernel.close)
+        self._build(MemoryStore(), kernel, Snapshot(0, ()), Facts(instance="000000"))
+        self.engine.hold = why
+
+    def _run(self, store: Store) -> None:
+        snapshot = store.snapshot()
+        instance = store.meta(INSTANCE)
+        if instance is None:
+            instance = secrets.token_hex(3)
+            store.set_meta(INSTANCE, instance)
+        self._closing.append(store.close)
+        self._open_loopback()
+        kernel = LinuxKernel(
+            instance, self.config.run_dir, loopback=self._loopback, loopback_reason=self._loopback_reason
+        )
+        self._closing.append(kernel.close)
+        self._build(store, kernel, snapshot, kernel.facts())
+        self._start_upkeep(kernel, instance)
+        self._start_names()
+        self.recovered = self._loop.create_task(self._recover())
+
+    def _open_loopback(self) -> None:
+        self._loopback_reason = loopback.probe()
+        if self._loopback_reason is None:
+            publisher = loopback.LoopbackPublisher(os.path.join(self.config.run_dir, "bpf"))
+            publisher.open()
+            self._loopback, self._loopback_kind = publisher, "program"
+            self._closing.append(publisher.close)
+        else:
+            forwarder = LoopbackForwarder(self._loop)
+            self._loopback, self._loopback_kind = forwarder, "forwarder"
+            self._closing.append(forwarder.close)
+
+    def _build(self, store: Store, kernel: LinuxKernel, snapshot: Snapshot, facts: Facts) -> None:
+        reconciler = Reconciler(kernel, Intent(snapshot.records), facts, paranoid=self.config.paranoid)
+        self.engine = Engine(store, kernel, reconciler, self.events, snapshot.revision)
+        self.upkeep = Upkeep(self.engine)
+        self._runtime = self._open_runtime(facts.instance)
+        self.workloads = Workloads(self.engine, self._runtime, self._runtime_missing)
+        self.projects = Projects(self.engine, self.workloads)
+
+    def _open_runtime(self, instance: str) -> Runtime | None:
+        try:
+            return Runtime(
+                os.path.join(self.config.state_dir, "containers"),
+                os.path.join(self.config.run_dir, "containers"),
+                instance=instance,
+                oci_runtime=self.config.oci_runtime or None,
+                hidden=(os.path.abspath(self.config.state_dir), os.path.abspath(self.config.run_dir)),
+                degrade_limits=True,
+            )
+        except ContainerError as error:
+            self._runtime_missing = str(error)
+            return None
+
+    def _start_upkeep(self, kernel: LinuxKernel, instance: str) -> None:
+        monitor = Monitor(instance, kernel.ports())
+        self._closing.append(monitor.close)
+        report = self.upkeep.start()
+        if report.unexplained:
+            log.error("%d live endpoints are in no record: nothing is deleted", len(report.unexplained))
+        self._watch = Watch(self.engine, self.upkeep, kernel, monitor, self._loop)
+        self._watch.start()
+        self._closing.append(self._watch.stop)
+
+    def _start_names(self) -> None:
+        if not self.config.dns:
+            return
+        self._dns = DnsServer(search=self.config.dns_search)
+        NameFeed(self.engine, self._dns, self._loop).flush()
+        self._dns.start()
+        self._closing.append(self._dns.stop)
+
+    async def _recover(self) -> None:
+        if self._runtime is None:
+            return
+        try:
+            for line in await self.workloads.recover():
+                log.info("%s", line)
+        except Exception:
+            log.exception("containers could not be recovered")
+
+    def stop(self) -> None:
+        """Close what is open. The kernel's state, and with it all traffic, stays."""
+        if self.recovered is not None:
+            self.recovered.cancel()
+        self._close_parts()
+
+    def _close_parts(self) -> None:
+        for close in reversed(self._closing):
+            try:
+                close()
+            except Exception:
+                log.exception("closing")
+        self._closing.clear()
+        self._dns = None
+        self._watch = None
+
+    # --- answers
+
+    def version(self) -> VersionView:
+        return VersionView(
+            version=__version__,
+            api=API_VERSION,
+            instance=self.engine.reconciler.compiled.facts.instance,
+            kernel=os.uname().release,
+            python=platform.python_version(),
+        )
+
+    def status(self) -> StatusView:
+        intent, facts = self.engine.intent, self.engine.reconciler.compiled.facts
+        conditions = list(self._conditions())
+        worst = {c.level for c in conditions}
+        state = "hold" if self.engine.hold else "degraded" if worst & {"warning", "error"} else "ready"
+        return StatusView(
+            version=__version__,
+            instance=facts.instance,
+            state=state,  # type: ignore[arg-type]
+            revision=self.engine.revision,
+            networks=len(intent.networks),
+            sandboxes=len(intent.sandboxes),
+            endpoints=len(intent.endpoints),
+            containers=len(intent.containers),
+            uplink=facts.uplink,
+            mtu=facts.uplink_mtu,
+            store=self.config.store_directory() or "memory",
+            loopback=self._loopback_kind or "none",
+            repairs=self.upkeep.repairs,
+            last_repair_ms=self.upkeep.last_repair_ms,
+            writes=self.engine.reconciler.writes,
+            started_at=self.started_at,
+            conditions=conditions,
+        )
+
+    def _conditions(self) -> list[Condition]:
+        found: list[Condition] = []
+
+        def say(level: str, subject: str, message: str, cure: str = "") -> None:
+            found.append(Condition(level=level, subject=subject, message=message, cure=cure))  # type: ignore[arg-type]
+
+        facts = self.engine.reconciler.compiled.facts
+        if self.engine.hold:
+            say(
+                "error",
+                "store",
+                self.engine.hold,
+                "the kernel's state is kept; changes are refused until it is mended",
+            )
+        if self._loopback_reason and not self.engine.hold:
+            say("note", "loopback", f"127.0.0.1 publishes go through a forwarder: {self._loopback_reason}")
+        if facts.features.bridge_netfilter:
+            say(
+                "note",
+                "bridge netfilter",
+                "frames between containers of one bridge pass the IP hooks as well: slower, and a foreign FORWARD "
+                "policy of DROP would hit them",
+                "sysctl net.bridge.bridge-nf-call-iptables=0, unless another engine of this host needs it",
+            )
+        for name, works in (
+            ("nftables", facts.features.nft_inet),
+            ("nftables bridge family", facts.features.nft_bridge),
+        ):
+            if not works:
+                say(
+                    "error",
+                    "kernel",
+                    f"this kernel has no {name}",
+                    "a kernel with CONFIG_NF_TABLES and its families",
+                )
+        if self._runtime_missing:
+            say("note", "containers", self._runtime_missing, "install runc or crun for `sealane run`")
+        if self.engine.reconciler.unexplained:
+            count = len(self.engine.reconciler.unexplained)
+            say(
+                "error",
+                "orphans",
+                f"{count} live endpoints are in no record; nothing is deleted while they are there",
+                "restore the store, or `sealane gc --confirm` to delete them",
+            )
+        for unit, message in self.engine.reconciler.failures.items():
+            say("warning", f"{unit[0]} {unit[1][:12]}", message)
+        for problem in self._dns.problems() if self._dns is not None else ():
+            say("warning", "dns", problem)
+        for netns, message in self.upkeep.unreadable.items():
+            say("warning", "host" if netns == HOST else f"sandbox {netns[:12]}", message)
+        return found

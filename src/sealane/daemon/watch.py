@@ -1,0 +1,131 @@
+"""Looks after the host while the daemon runs: on the kernel's notifications, and from time to time for what it does
+not tell of."""
+
+import asyncio
+import logging
+
+from sealane.engine.engine import Engine
+from sealane.engine.errors import SealaneError
+from sealane.engine.upkeep import Upkeep
+from sealane.kernel.objects import Sysctl
+from sealane.kernel.state import HOST
+from sealane.limits import FULL_LOOK_S, SYSCTL_POLL_S
+from sealane.linux.kernel import LinuxKernel
+from sealane.linux.monitor import Monitor
+
+log = logging.getLogger("sealane")
+
+GATHER_S = 0.005
+"""After the first notification, for the rest of the same change: a flush of a ruleset is thousands of messages."""
+
+VERIFY_AT_ONCE = 20
+"""Sandboxes looked at in one turn of the loop after a start."""
+
+
+class Watch:
+    def __init__(
+        self,
+        engine: Engine,
+        upkeep: Upkeep,
+        kernel: LinuxKernel,
+        monitor: Monitor,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._engine = engine
+        self._upkeep = upkeep
+        self._kernel = kernel
+        self._monitor = monitor
+        self._loop = loop
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._pending = False
+
+    def start(self) -> None:
+        for fileno in self._monitor.filenos():
+            self._loop.add_reader(fileno, self._events)
+        self._later("sysctls", SYSCTL_POLL_S, self._poll_sysctls)
+        self._later("look", FULL_LOOK_S, self._full_look)
+        self._later("verify", 0.0, self._verify)
+
+    def stop(self) -> None:
+        for fileno in self._monitor.filenos():
+            self._loop.remove_reader(fileno)
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    def _later(self, name: str, seconds: float, callback: object) -> None:
+        self._timers[name] = self._loop.call_later(seconds, callback)  # type: ignore[arg-type]
+
+    def _events(self) -> None:
+        own, self._engine.reconciler.own_links = self._engine.reconciler.own_links, set()
+        dirty = self._monitor.read(own)
+        if dirty.facts:
+            self._refresh_facts()
+        if (dirty.host or self._engine.reconciler.dirty) and not self._pending:
+            log.debug("looking at the host: %s", dirty.host)
+            self._pending = True
+            self._later("heal", GATHER_S, self._heal)
+
+    def _heal(self) -> None:
+        wait = self._upkeep.may_heal()
+        if wait:
+            self._engine.events.emit("drift.fight", "host", pause=f"{wait:.0f} s")
+            log.warning("somebody undoes what is put right, again and again: waiting %.0f s", wait)
+            self._later("heal", wait, self._heal_now)
+            return
+        self._heal_now()
+
+    def _heal_now(self) -> None:
+        self._pending = False
+        self._resync({HOST, *self._engine.reconciler.dirty})
+
+    def _resync(self, names: set[str]) -> None:
+        try:
+            report = self._upkeep.resync(names)
+        except (SealaneError, OSError):
+            log.exception("resync")
+            return
+        if report.repaired:
+            log.info("put %d objects right in %.1f ms", report.repaired, self._upkeep.last_repair_ms)
+
+    def _refresh_facts(self) -> None:
+        """The uplink, or its MTU, may have changed; networks with an automatic MTU follow."""
+        facts = self._kernel.facts()
+        compiled = self._engine.reconciler.compiled
+        before = compiled.facts
+        if facts == before:
+            return
+        if facts.uplink_mtu == before.uplink_mtu and facts.features == before.features:
+            compiled.facts = facts
+            return
+        compiled.with_facts(self._engine.intent, facts)
+        self._engine.events.emit("facts.changed", facts.uplink or "no uplink", mtu=str(facts.uplink_mtu))
+        self._resync({HOST, *self._engine.reconciler.refs(self._engine.intent.sandboxes)})
+
+    def _poll_sysctls(self) -> None:
+        self._later("sysctls", SYSCTL_POLL_S, self._poll_sysctls)
+        wanted = {
+            k: v for k, v in self._engine.reconciler.compiled.desired[HOST].items() if isinstance(v, Sysctl)
+        }
+        try:
+            found = self._kernel.sysctls(wanted)
+        except OSError:
+            log.exception("sysctls")
+            return
+        if any(found.get(key) not in (None, item) for key, item in wanted.items()):
+            self._resync({HOST})
+
+    def _full_look(self) -> None:
+        self._later("look", FULL_LOOK_S, self._full_look)
+        self._resync({HOST})
+        self._upkeep.unverified.extend(self._engine.reconciler.refs(self._engine.intent.sandboxes))
+        self._later("verify", 0.0, self._verify)
+
+    def _verify(self) -> None:
+        try:
+            more = self._upkeep.verify_some(VERIFY_AT_ONCE)
+        except (SealaneError, OSError):
+            log.exception("verify")
+            return
+        if more:
+            self._later("verify", 0.0, self._verify)

@@ -1,0 +1,450 @@
+"""Containers on networks: the engine's sandboxes and endpoints joined to the OCI runtime's processes.
+
+A container is three things: a record in the store (what was asked for), a sandbox with endpoints (the engine's), and
+a supervised process (the runtime's). They come in this order and go in the reverse, so whatever a crash leaves has
+its record, and `recover` completes or removes it. The runtime blocks, so it is called on threads; the engine never is.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TypeVar
+
+import msgspec
+
+from sealane.containers.errors import ConflictError as RuntimeConflict
+from sealane.containers.errors import ContainerError, NotRunningError, SpecError
+from sealane.containers.errors import NotFoundError as RuntimeNotFound
+from sealane.containers.runtime import Runtime
+from sealane.containers.spec import ContainerSpec, Dns, check_spec
+from sealane.containers.store import ContainerState
+from sealane.daemon.streams import Stream, exec_output
+from sealane.engine.drafts import new_id
+from sealane.engine.endpoints import sandbox_sysctls
+from sealane.engine.engine import Engine
+from sealane.engine.errors import (
+    ConflictError,
+    ExistsError,
+    HoldError,
+    InvalidError,
+    KernelError,
+    NotFoundError,
+    SealaneError,
+)
+from sealane.engine.preview import attach_request
+from sealane.model.change import Change, Delete, Put
+from sealane.model.container import Container
+from sealane.model.endpoint import Endpoint, Sandbox
+from sealane.model.ids import SandboxId
+from sealane.model.net import address_part
+from sealane.wire import (
+    Attachment,
+    ContainerRequest,
+    ContainerView,
+    DetachRequest,
+    ExecRequest,
+    ExecView,
+    LogView,
+)
+
+T = TypeVar("T")
+
+OWNED_BY = "sealane.container"
+"""Label on a sandbox that was made for a container: it goes with it."""
+
+FILLED_IN = frozenset({"id", "name", "netns", "dns", "hosts"})
+"""Fields of a spec that a request does not set."""
+
+
+class Workloads:
+    def __init__(self, engine: Engine, runtime: Runtime | None, missing: str = "") -> None:
+        """`missing`: why there is no runtime."""
+        self._engine = engine
+        self._found = runtime
+        self._missing = missing
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    @property
+    def _runtime(self) -> Runtime:
+        if self._found is None:
+            raise HoldError(f"no containers here: {self._missing}", cure="install runc or crun")
+        return self._found
+
+    # --- coming
+
+    async def create(self, request: ContainerRequest) -> ContainerView:
+        """Make a container, join it to its networks and start it. Idempotent: the same request again answers the same
+        container, started if it had not been."""
+        async with self._lock(request.name):
+            present = self._engine.intent.container_named(request.name)
+            if present is not None and present.name == request.name:
+                return await self._again(present, request)
+            container, sandbox = self._prepare(request)
+            try:
+                await self._start_new(container, request)
+            except BaseException:
+                await asyncio.shield(self._undo(container, sandbox))
+                raise
+            self._engine.events.emit("container.started", container.name, id=container.id)
+            return self._view(container)
+
+    async def _again(self, present: Container, request: ContainerRequest) -> ContainerView:
+        if bytes(present.spec) != msgspec.json.encode(request):
+            raise ExistsError(
+                f"container {request.name} exists and is another",
+                field="name",
+                cure=f"`sealane rm {request.name}` first, or choose another name",
+            )
+        if await self._call(self._state, present) is None:
+            await self._start_new(present, request)
+        return self._view(present)
+
+    def _prepare(self, request: ContainerRequest) -> tuple[Container, Sandbox | None]:
+        """Record, sandbox and endpoints. The second is the sandbox made for it, if one was."""
+        self._engine.check_may_change()
+        identity = new_id()
+        _spec(request, identity, netns=None, dns=Dns(), hosts=())
+        sandbox, mine = self._sandbox(request, identity)
+        container = Container(
+            id=identity,
+            name=request.name,
+            sandbox=sandbox.id,
+            spec=msgspec.Raw(msgspec.json.encode(request)),
+            labels=dict(request.labels),
+        )
+        changes: list[Change] = [Put(sandbox), Put(container)] if mine else [Put(container)]
+        try:
+            self._engine.bring(changes)
+        except SealaneError:
+            if mine:
+                self._engine.drop_namespaces([sandbox])
+            raise
+        try:
+            self._attach(request, sandbox)
+        except SealaneError:
+            self._remove_records(container, sandbox if mine else None)
+            raise
+        return container, sandbox if mine else None
+
+    def _sandbox(self, request: ContainerRequest, identity: str) -> tuple[Sandbox, bool]:
+        """The sandbox to run in, and whether it is made for this container (and not committed yet)."""
+        mode, _, other = request.network_mode.partition(":")
+        if request.network_mode and request.attachments:
+            raise InvalidError("`network_mode` and attachments exclude each other", field="network_mode")
+        if mode in ("container", "service"):
+            peer = self._engine.intent.container_named(other)
+            if peer is None:
+                raise NotFoundError(f"there is no container {other!r}", field="network_mode")
+            if request.publish:
+                raise InvalidError(f"publish on container {other}, whose network it is", field="publish")
+            return self._engine.intent.sandboxes[peer.sandbox], False
+        if mode not in ("", "none", "host"):
+            raise InvalidError(
+                f"{mode!r} is no network mode", field="network_mode", cure="host, none, container:NAME"
+            )
+        if request.publish and (mode or not request.attachments):
+            raise InvalidError("nothing can be published without a network", field="publish")
+        if request.name in self._engine.intent.sandbox_ids:
+            raise ExistsError(f"sandbox {request.name} exists", field="name")
+        sandbox_id = SandboxId(identity)
+        netns = None if mode == "host" else self._engine.kernel.create_namespace(sandbox_id)
+        return (
+            Sandbox(
+                id=sandbox_id,
+                name=request.name,
+                netns=netns,
+                sysctls=sandbox_sysctls(request.sysctls) if netns else (),
+                labels={OWNED_BY: identity},
+            ),
+            True,
+        )
+
+    def _attach(self, request: ContainerRequest, sandbox: Sandbox) -> None:
+        outward = self._publishing_place(request)
+        for index, attachment in enumerate(request.attachments):
+            publish = request.publish if index == outward else []
+            self._engine.attach(attach_request(sandbox.name, attachment, publish))
+
+    def _publishing_place(self, request: ContainerRequest) -> int:
+        """The attachment that ports are published on: the one that the default route will be through."""
+
+        def rank(index: int) -> tuple[bool, int, str]:
+            attachment: Attachment = request.attachments[index]
+            network = self._engine.intent.network_named(attachment.network)
+            name = network.name if network else ""
+            return (network is None or network.internal, -attachment.gateway_priority, name)
+
+        return min(range(len(request.attachments)), key=rank, default=0)
+
+    async def _start_new(self, container: Container, request: ContainerRequest) -> None:
+        sandbox = self._engine.intent.sandboxes[container.sandbox]
+        endpoints = list(self._engine.intent.endpoints_by_sandbox.get(sandbox.id, {}).values())
+        spec = _spec(
+            request,
+            container.id,
+            netns=sandbox.netns.path if sandbox.netns else None,
+            dns=self._dns(request, endpoints),
+            hosts=self._hosts(request, endpoints),
+        )
+        await self._call(self._runtime.create_and_start, spec)
+
+    def _dns(self, request: ContainerRequest, endpoints: list[Endpoint]) -> Dns:
+        """The resolvers of its networks, those with a way out first; `dns` of the request come after them, so that
+        names of the networks go on resolving."""
+        intent = self._engine.intent
+        ordered = sorted(endpoints, key=lambda e: (intent.networks[e.network].internal, -e.gateway_priority))
+        servers = [s.gateway for e in ordered for s in intent.networks[e.network].subnets]
+        search, options = tuple(request.dns_search), tuple(request.dns_options)
+        return Dns(nameservers=tuple(dict.fromkeys([*servers, *request.dns])), search=search, options=options)
+
+    def _hosts(self, request: ContainerRequest, endpoints: list[Endpoint]) -> tuple[str, ...]:
+        own = [f"{address_part(a)} {request.name}" for e in endpoints for a in e.addresses]
+        gateway = self._gateway(endpoints)
+        more = [f"{gateway if a == 'host-gateway' else a} {name}" for name, a in request.hosts.items()]
+        return (*own, *more)
+
+    def _gateway(self, endpoints: list[Endpoint]) -> str:
+        subnets = [s for e in endpoints for s in self._engine.intent.networks[e.network].subnets]
+        return next((s.gateway for s in subnets), "127.0.0.1")
+
+    async def _undo(self, container: Container, sandbox: Sandbox | None) -> None:
+        with contextlib.suppress(ContainerError):
+            await self._call(lambda: self._runtime.remove(container.id, force=True))
+        self._remove_records(container, sandbox)
+
+    # --- going
+
+    async def remove(self, reference: str, *, force: bool = False) -> ContainerView:
+        container = self.find(reference)
+        async with self._lock(container.name):
+            view = self._view(container)
+            users = [
+                c.name for c in self._engine.intent.containers.values()
+                if c.sandbox == container.sandbox and c.id != container.id
+            ]  # fmt: skip
+            if users and self._owns_sandbox(container):
+                raise ConflictError(
+                    f"container {container.name} lends its network to {', '.join(users)}",
+                    cure="remove those first",
+                )
+            await self._call(lambda: self._runtime.remove(container.id, force=force))
+            sandbox = self._engine.intent.sandboxes.get(container.sandbox)
+            self._remove_records(container, sandbox if self._owns_sandbox(container) else None)
+            self._engine.events.emit("container.removed", container.name, id=container.id)
+            return view
+
+    def _owns_sandbox(self, container: Container) -> bool:
+        sandbox = self._engine.intent.sandboxes.get(container.sandbox)
+        return sandbox is not None and sandbox.labels.get(OWNED_BY) == container.id
+
+    def _remove_records(self, container: Container, sandbox: Sandbox | None) -> None:
+        engine = self._engine
+        changes: list[Change] = []
+        if engine.intent.containers.get(container.id) is not None:
+            changes.append(Delete(container))
+        if sandbox is not None and sandbox.id in engine.intent.sandboxes:
+            _, detach = engine.drafts.detach([DetachRequest(sandbox=sandbox.id)])
+            changes += [*detach, Delete(engine.intent.sandboxes[sandbox.id])]
+        engine.take(changes)
+        if sandbox is not None:
+            engine.drop_namespaces([sandbox])
+
+    async def stop(self, reference: str, timeout: float | None = None) -> ContainerView:  # noqa: ASYNC109
+        container = self.find(reference)
+        await self._call(lambda: self._runtime.stop(container.id, timeout))
+        self._engine.events.emit("container.stopped", container.name, id=container.id)
+        return self._view(container)
+
+    async def start(self, reference: str) -> ContainerView:
+        container = self.find(reference)
+        async with self._lock(container.name):
+            if await self._call(self._state, container) is None:
+                await self._start_new(container, request_of(container))
+            else:
+                await self._call(self._runtime.start, container.id)
+        self._engine.events.emit("container.started", container.name, id=container.id)
+        return self._view(container)
+
+    async def kill(self, reference: str, signal: str) -> ContainerView:
+        container = self.find(reference)
+        await self._call(self._runtime.kill, container.id, signal)
+        return self._view(container)
+
+    async def wait(self, reference: str) -> ContainerView:
+        container = self.find(reference)
+        stream = Stream(lambda stop: self._until_ended(container.id, stop))
+        async for _ in stream:
+            pass
+        return self._view(container)
+
+    def _until_ended(self, identity: str, stop: threading.Event) -> Iterator[None]:
+        while not stop.is_set():
+            state = self._runtime.wait(identity, 1.0)
+            if not state.supervised:
+                return
+            yield None
+
+    # --- looking
+
+    def find(self, reference: str) -> Container:
+        container = self._engine.intent.container_named(reference)
+        if container is None:
+            raise NotFoundError(f"there is no container {reference!r}")
+        return container
+
+    def get(self, reference: str) -> ContainerView:
+        return self._view(self.find(reference))
+
+    def all(self, *, everything: bool = True) -> list[ContainerView]:
+        views = [self._view(c) for c in sorted(self._engine.intent.containers.values(), key=lambda c: c.name)]
+        return [v for v in views if everything or v.status in ("running", "restarting")]
+
+    def _state(self, container: Container) -> ContainerState | None:
+        try:
+            return self._runtime.state(container.id)
+        except RuntimeNotFound:
+            return None
+
+    def _view(self, container: Container) -> ContainerView:
+        intent = self._engine.intent
+        state = self._state(container)
+        request = request_of(container)
+        endpoints = intent.endpoints_by_sandbox.get(container.sandbox, {}).values()
+        sandbox = intent.sandboxes.get(container.sandbox)
+        return ContainerView(
+            id=container.id,
+            name=container.name,
+            sandbox=sandbox.name if sandbox else "",
+            status=state.status if state else "created",  # type: ignore[arg-type]
+            pid=state.pid if state else 0,
+            exit_code=state.exit_code if state and state.status == "exited" else None,
+            started_at=state.started_at if state else 0.0,
+            finished_at=state.finished_at if state else 0.0,
+            restarts=state.restarts if state else 0,
+            health=(state.health or "") if state else "",
+            command=_command(request),
+            addresses={
+                intent.networks[e.network].name: [address_part(a) for a in e.addresses] for e in endpoints
+            },
+            ports=[str(p) for e in endpoints for p in e.ports],
+            labels=dict(container.labels),
+        )
+
+    async def exec(self, reference: str, request: ExecRequest) -> AsyncIterator[ExecView]:
+        container = self.find(reference)
+        session = await self._call(
+            lambda: self._runtime.exec(
+                container.id,
+                tuple(request.command),
+                env=dict(request.env),
+                user=request.user,
+                working_dir=request.working_dir or None,
+            )
+        )
+
+        def run(stop: threading.Event) -> Iterator[ExecView]:
+            with session:
+                yield from exec_output(session, request.stdin, stop)
+
+        async for view in Stream(run):
+            yield view
+
+    async def logs(
+        self, reference: str, *, follow: bool = False, tail: int | None = None, since: float | None = None
+    ) -> AsyncIterator[LogView]:
+        container = self.find(reference)
+        lines = await self._call(
+            lambda: self._runtime.logs(container.id, follow=follow, tail=tail, since=since)
+        )
+
+        def run(stop: threading.Event) -> Iterator[LogView]:
+            for line in lines:
+                if stop.is_set():
+                    return
+                yield LogView(stream=line.stream, time=line.time, text=line.text)  # type: ignore[arg-type]
+
+        async for view in Stream(run):
+            yield view
+
+    # --- after a start of the daemon
+
+    async def recover(self) -> list[str]:
+        """Complete or remove what a crash left half-made; start again what its policy wants after a reboot."""
+        engine = self._engine
+        done: list[str] = []
+        for sandbox in list(engine.intent.sandboxes.values()):
+            owner = sandbox.labels.get(OWNED_BY)
+            if owner is not None and owner not in engine.intent.containers:
+                engine.remove_sandbox(sandbox.id, force=True)
+                done.append(f"sandbox {sandbox.name} removed: its container never was")
+        known = [c.id for c in engine.intent.containers.values()]
+        swept = await self._call(self._runtime.sweep, known)
+        done += [f"container {identity[:12]} removed: no record" for identity in swept]
+        found = await self._call(self._runtime.recover)
+        unstarted = [c.id for c in engine.intent.containers.values() if self._state(c) is None]
+        done += [
+            await self._restart(identity) for identity in [*(f.id for f in found if f.restart), *unstarted]
+        ]
+        return [line for line in done if line]
+
+    async def _restart(self, identity: str) -> str:
+        container = self._engine.intent.containers.get(identity)
+        if container is None:
+            return ""
+        try:
+            await self.start(container.id)
+        except SealaneError as error:
+            self._engine.events.emit("container.failed", container.name, error=error.message)
+            return f"container {container.name} not started: {error.message}"
+        return f"container {container.name} started again"
+
+    # --- inside
+
+    def _lock(self, name: str) -> asyncio.Lock:
+        return self._locks.setdefault(name, asyncio.Lock())
+
+    async def _call(self, function: Callable[..., T], *arguments: object) -> T:
+        """Run a blocking call of the runtime's on a thread, its errors as the verbs'."""
+        try:
+            return await asyncio.to_thread(function, *arguments)
+        except SpecError as error:
+            raise InvalidError(str(error), field=f"spec.{error.field}") from error
+        except RuntimeNotFound as error:
+            raise NotFoundError(str(error)) from error
+        except (RuntimeConflict, NotRunningError) as error:
+            raise ConflictError(str(error)) from error
+        except ContainerError as error:
+            raise KernelError(str(error)) from error
+
+
+def request_of(container: Container) -> ContainerRequest:
+    return msgspec.json.decode(container.spec, type=ContainerRequest)
+
+
+def _spec(
+    request: ContainerRequest, identity: str, *, netns: str | None, dns: Dns, hosts: tuple[str, ...]
+) -> ContainerSpec:
+    """The runtime's record: the request's spec with what the daemon knows filled in."""
+    try:
+        given = msgspec.json.decode(request.spec)
+        if not isinstance(given, dict):
+            raise InvalidError("an object is needed", field="spec")
+        for name in sorted(FILLED_IN & set(given)):
+            raise InvalidError(f"`{name}` is filled in by the daemon", field=f"spec.{name}")
+        given |= {"id": identity, "name": request.name, "netns": netns, "hosts": hosts}
+        given["hostname"] = given.get("hostname") or request.name
+        spec = msgspec.convert(given, ContainerSpec)
+        spec = msgspec.structs.replace(spec, dns=dns)
+        check_spec(spec)
+    except msgspec.DecodeError as error:
+        raise InvalidError(str(error), field="spec") from error
+    except SpecError as error:
+        raise InvalidError(str(error), field=f"spec.{error.field}") from error
+    return spec
+
+
+def _command(request: ContainerRequest) -> list[str]:
+    spec = msgspec.json.decode(request.spec)
+    command = spec.get("command", []) if isinstance(spec, dict) else []
+    return [str(word) for word in command]

@@ -1,0 +1,1 @@
+"""Which address, and which subnet: pure arithmetic over what is in use."""

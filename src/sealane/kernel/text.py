@@ -1,0 +1,159 @@
+"""Objects and operations as one line each, in the words of `ip`, `bridge`, `nft` and `sysctl`.
+
+For plans, goldens and documents: a canonical text, in which equal objects have equal lines and different ones
+different lines. It is never parsed and never run.
+"""
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+from sealane.kernel import text_nft
+from sealane.kernel.nft import Chain, Element, NftFamily, ObservedChain, Set, Table
+from sealane.kernel.objects import (
+    RTPROT_SEALANE,
+    Address,
+    BridgePort,
+    FdbEntry,
+    Link,
+    LoopbackPort,
+    Neighbour,
+    Route,
+    Sysctl,
+)
+from sealane.kernel.state import Object
+from sealane.kernel.text_nft import Sets, ruleset
+
+__all__ = ["Sets", "lines", "operation_lines", "ruleset", "sets_of"]
+
+_NO_SETS: Sets = MappingProxyType({})
+_MAIN_TABLE = 254
+
+
+def sets_of(objects: Iterable[object]) -> dict[tuple[NftFamily, str], Set]:
+    """The sets among some objects, by which the elements among them can be read."""
+    return {(item.family, item.name): item for item in objects if isinstance(item, Set)}
+
+
+def lines(item: Object, sets: Sets = _NO_SETS) -> list[str]:
+    """An object as what makes it: one line, of a chain one more for each of its rules. Elements whose set is not in
+    `sets` are shown as bytes."""
+    if isinstance(item, Table | Chain | ObservedChain | Set | Element):
+        return text_nft.lines(item, sets)
+    return [_line(item, "add")]
+
+
+def operation_lines(
+    verb: str, item: Object, before: Object | None = None, sets: Sets = _NO_SETS
+) -> list[str]:
+    """An operation: `+` what is made, `-` what goes, `~` what is changed, `^` what comes up."""
+    match verb:
+        case "create":
+            return [f"+ {text}" for text in lines(item, sets)]
+        case "delete":
+            return [f"- {_deletion(item, sets)}"]
+        case "open":
+            return [f"^ {_opening(item)}"]
+    if isinstance(item, Chain):
+        return _chain_change(item, before)
+    if isinstance(item, Link) and isinstance(before, Link):
+        return [f"~ link set {item.name} {_words(_changes(before, item))}"]
+    return [f"~ {text}" for text in lines(item, sets)]
+
+
+def _deletion(item: Object, sets: Sets) -> str:
+    if isinstance(item, Table | Chain | ObservedChain | Set | Element):
+        return text_nft.deletion(item, sets)
+    if isinstance(item, Link):
+        return f"link del {item.name}"
+    return _line(item, "del")
+
+
+def _opening(item: Object) -> str:
+    return f"link set {item.name} up" if isinstance(item, Link) else _line(item, "add")
+
+
+def _chain_change(chain: Chain, before: Object | None) -> list[str]:
+    """The chain, and which of its rules go and come; those that stay are not repeated."""
+    old = before.tags if isinstance(before, Chain | ObservedChain) else ()
+    head, *rules = text_nft.lines(chain, _NO_SETS)
+    name = f"{chain.family} sealane {chain.name}"
+    gone = [f'- delete rule {name} comment "{tag}"' for tag in old if tag not in chain.tags]
+    come = [f"+ {text}" for text, tag in zip(rules, chain.tags, strict=True) if tag not in old]
+    return [f"~ {head}", *gone, *come]
+
+
+def _line(item: Object, verb: str) -> str:
+    match item:
+        case Link():
+            return f"link {verb} {item.name} type {item.kind} {_words(_link(item))}".rstrip()
+        case Address():
+            nodad = " nodad" if ":" in item.address else ""
+            return f"addr {verb} {item.address} dev {item.link}{nodad}"
+        case Route():
+            return f"route {verb} {_words(_route(item))}"
+        case Neighbour(mac=""):
+            return f"neigh {verb} proxy {item.address} dev {item.link}"
+        case Neighbour():
+            return f"neigh {verb} {item.address} lladdr {item.mac} dev {item.link} nud permanent"
+        case FdbEntry():
+            return f"fdb {verb} {item.mac} dev {item.link} master static"
+        case Sysctl():
+            return f"sysctl {item.path}={item.value}"
+        case LoopbackPort():
+            return f"loopback {verb} {_loopback(item)}"
+    raise TypeError(f"{type(item).__name__} has no line")
+
+
+def _words(found: Mapping[str, str]) -> str:
+    return " ".join(f"{name} {value}".rstrip() for name, value in found.items())
+
+
+def _link(item: Link) -> dict[str, str]:
+    """A link's fields in `ip`'s words, without what is left at its default."""
+    found = {
+        "peer": "{1} netns {0}".format(*item.peer) if item.peer else "",
+        "mtu": str(item.mtu or ""),
+        "address": item.mac,
+        "alias": item.alias,
+        "master": item.master,
+        "ageing_time": "0" if item.ageing_off else "",
+        "addrgenmode": "none" if item.addr_gen_none else "",
+    }
+    shown = {name: value for name, value in found.items() if value}
+    if item.port is not None:
+        shown |= _port(item.port)
+    return shown | ({"up": ""} if item.up else {"down": ""})
+
+
+def _port(port: BridgePort) -> dict[str, str]:
+    fields = {"isolated": port.isolated, "learning": port.learning, "flood": port.flood, "guard": port.guard}
+    return {name: "on" if value else "off" for name, value in fields.items()}
+
+
+def _changes(before: Link, after: Link) -> dict[str, str]:
+    """Words that are new or say something else; those that are gone are denied."""
+    old, new = _link(before), _link(after)
+    gone = {f"no{name}": "" for name in old if name not in new and name not in {"up", "down"}}
+    return gone | {name: value for name, value in new.items() if old.get(name) != value}
+
+
+def _route(item: Route) -> dict[str, str]:
+    is_default = item.dst == "0.0.0.0/0" or (item.dst == "::/0" and item.gateway)
+    kind = f"{item.type} " if item.type != "unicast" else ""
+    found = {
+        f"{kind}{'default' if is_default else item.dst}": "",
+        "via": item.gateway,
+        "dev": item.link,
+        "src": item.src,
+        "metric": str(item.metric or ""),
+        "table": str(item.table) if item.table != _MAIN_TABLE else "",
+    }
+    first, *rest = found
+    shown = {first: "", **{name: found[name] for name in rest if found[name]}}
+    return shown | ({"onlink": ""} if item.onlink else {}) | {"proto": str(RTPROT_SEALANE)}
+
+
+def _loopback(item: LoopbackPort) -> str:
+    here, there = ("127.0.0.0/8", item.address) if item.family == 4 else ("[::1]", f"[{item.address}]")
+    ports = str(item.first) if item.first == item.last else f"{item.first}-{item.last}"
+    return f"{item.proto} {here}:{ports} to {there}:{item.port}"

@@ -1,0 +1,143 @@
+"""Performing plans: each stage's nftables operations as one transaction, its loopback publishes, and everything
+rtnetlink by namespace, as few datagrams as its order allows."""
+
+import errno
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+from sealane.engine.ports import NamespaceGoneError
+from sealane.kernel.nft import Chain, Element, ObservedChain, Set, Table
+from sealane.kernel.objects import LoopbackPort
+from sealane.kernel.state import HOST
+from sealane.linux.bpf.entry import LoopbackEntry
+from sealane.linux.namespaces import Namespaces
+from sealane.linux.netlink.inet import pack_address
+from sealane.linux.netlink.socket import Socket
+from sealane.linux.session import Progress, Session, errno_of
+from sealane.model.endpoint import NetnsRef
+from sealane.reconcile.plan import Operation, Outcome, Plan
+
+NFT = (Table, Chain, ObservedChain, Set, Element)
+
+
+class LoopbackPublisher(Protocol):
+    """Publishes on the host's own loopback addresses: `bpf.loopback.LoopbackPublisher`, or where the kernel cannot,
+    `loopback_forwarder.LoopbackForwarder`."""
+
+    def entries(self) -> frozenset[LoopbackEntry]:
+        """What is published now. Raises OSError."""
+        ...
+
+    def apply(self, add: Iterable[LoopbackEntry], remove: Iterable[LoopbackEntry] = ()) -> None:
+        """Publish `add` and take `remove` back. Idempotent. Raises OSError, ValueError."""
+        ...
+
+
+class Applier:
+    """`route` and `nft` are sockets of the host's namespace."""
+
+    def __init__(
+        self,
+        instance: str,
+        route: Socket,
+        nft: Socket,
+        apply_nft: Callable[[Socket, Sequence[Operation]], list[Outcome]],
+        loopback: LoopbackPublisher | None,
+    ) -> None:
+        self._instance = instance
+        self._route = route
+        self._nft = nft
+        self._apply_nft = apply_nft
+        self._loopback = loopback
+
+    def apply(self, plan: Plan, refs: Mapping[str, NetnsRef]) -> list[Outcome]:
+        progress = Progress(self._instance, plan)
+        fenced = True
+        with Namespaces(refs) as sandboxes:
+            for name, operations in plan.stages:
+                if not fenced:
+                    progress.outcomes += [Outcome(op, 0, "not tried: the fence failed") for op in operations]
+                    continue
+                before = len(progress.outcomes)
+                self._stage(operations, sandboxes, progress)
+                fenced = name != "fence" or len(progress.outcomes) == before
+        return progress.outcomes
+
+    def _stage(self, operations: Sequence[Operation], sandboxes: Namespaces, progress: Progress) -> None:
+        nft = [operation for operation in operations if isinstance(operation.object, NFT)]
+        loopback = [operation for operation in operations if isinstance(operation.object, LoopbackPort)]
+        rest = [
+            operation for operation in operations if not isinstance(operation.object, (*NFT, LoopbackPort))
+        ]
+        if nft:
+            progress.outcomes += self._apply_nft(self._nft, nft)
+        for netns, group in by_namespace(rest):
+            self._namespace(netns, group, sandboxes, progress)
+        if loopback:
+            progress.outcomes += self._publish(loopback)
+
+    def _namespace(
+        self, netns: str, operations: list[Operation], sandboxes: Namespaces, progress: Progress
+    ) -> None:
+        if netns == HOST:
+            Session(HOST, None, self._route, sandboxes, progress).run(operations)
+            return
+        try:
+            socket, descriptor = sandboxes.socket(netns), sandboxes.descriptor(netns)
+        except (NamespaceGoneError, OSError) as error:
+            number, message = errno_of(error)
+            for operation in operations:
+                if operation.verb != "delete" or not isinstance(error, NamespaceGoneError):
+                    progress.fail(operation, number, message)
+            return
+        Session(netns, descriptor, socket, sandboxes, progress).run(operations)
+
+    def _publish(self, operations: Sequence[Operation]) -> list[Outcome]:
+        """Added and removed in one call, so that a port that changes its backend has no gap."""
+        if self._loopback is None:
+            return [
+                Outcome(operation, errno.EOPNOTSUPP, "nothing publishes on loopback here")
+                for operation in operations
+                if operation.verb != "delete"
+            ]
+        outcomes = []
+        add: list[LoopbackEntry] = []
+        remove: list[LoopbackEntry] = []
+        for operation in operations:
+            try:
+                for item in (operation.before, operation.object):
+                    if isinstance(item, LoopbackPort):
+                        leaves = operation.verb == "delete" or item is not operation.object
+                        (remove if leaves else add).append(entry_of(item))
+            except (ValueError, OSError) as error:
+                outcomes.append(Outcome(operation, errno.EINVAL, str(error)))
+        try:
+            self._loopback.apply(add, remove)
+        except (ValueError, OSError) as error:
+            number, message = errno_of(error)
+            return [Outcome(operation, number, message) for operation in operations]
+        return outcomes
+
+
+def by_namespace(operations: Sequence[Operation]) -> Iterator[tuple[str, list[Operation]]]:
+    """The host's operations up to a sandbox's first one, then sandbox by sandbox, then the rest of the host's: bridges
+    and veths come before what is inside, and the host side of a link opens after what is inside is complete."""
+    leading: list[Operation] = []
+    trailing: list[Operation] = []
+    sandboxes: dict[str, list[Operation]] = {}
+    for operation in operations:
+        if operation.netns != HOST:
+            sandboxes.setdefault(operation.netns, []).append(operation)
+        else:
+            (trailing if sandboxes else leading).append(operation)
+    if leading:
+        yield HOST, leading
+    yield from sandboxes.items()
+    if trailing:
+        yield HOST, trailing
+
+
+def entry_of(item: LoopbackPort) -> LoopbackEntry:
+    """Raises ValueError for what cannot be published."""
+    _, packed = pack_address(item.address)
+    return LoopbackEntry(item.family, item.proto, item.first, item.last, packed, item.port)

@@ -1,0 +1,155 @@
+"""What is true of this host: its uplink, the prefixes in use around it, what its kernel can do."""
+
+import os
+import re
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+
+import msgspec
+
+from sealane.compile.facts import Facts, Features, ForeignRoute
+from sealane.kernel.objects import RTPROT_SEALANE
+from sealane.linux import netns
+from sealane.linux.netlink import codec, inet, link
+from sealane.linux.netlink.socket import NETLINK_NETFILTER, Socket
+from sealane.model.net import ParseError, host_prefix, parse_address, parse_prefix
+
+RESOLV_CONF = "/etc/resolv.conf"
+RESOLV_CONF_BYTES = 64 << 10
+ROUTES_MAX = 4096
+"""Foreign prefixes kept: a router with a full table has no free prefix to look for anyway."""
+
+KERNEL_MIN = (5, 15)
+DEFAULT_ROUTES = ("0.0.0.0/0", "::/0")
+
+_RELEASE = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})(\D.*)?", re.ASCII | re.DOTALL)
+_NFPROTO_INET, _NFPROTO_BRIDGE = 1, 7
+_NFT = 10 << 8
+_CTNETLINK_GET_STATS = 1 << 8 | 5
+
+
+class UnsupportedKernelError(Exception):
+    """This kernel is older than what sealane is tested on."""
+
+
+def check_release(release: str) -> None:
+    found = _RELEASE.fullmatch(release)
+    if found is None or (int(found[1]), int(found[2])) < KERNEL_MIN:
+        raise UnsupportedKernelError(
+            f"Linux {release}: sealane needs {KERNEL_MIN[0]}.{KERNEL_MIN[1]} or later"
+        )
+
+
+def read_facts(socket: Socket, instance: str, features: Features, resolv_conf: str = RESOLV_CONF) -> Facts:
+    """`socket` is an rtnetlink one of the host's. Raises OSError."""
+    links = {raw.index: raw for raw in (link.parse(payload) for _, payload in socket.dump(link.dump()))}
+    routes = [
+        route
+        for family in (inet.AF_INET, inet.AF_INET6)
+        for route in (inet.parse_route(payload) for _, payload in socket.dump(inet.dump_routes(family)))
+        if route.type == inet.RTN_UNICAST and not route.cloned and route.protocol != RTPROT_SEALANE
+    ]
+    uplink = _uplink(routes, links)
+    foreign = [*_foreign(routes, links, f"sealane/{instance}/"), *_nameservers(resolv_conf)]
+    return Facts(
+        instance=instance,
+        uplink=uplink.name if uplink else "",
+        uplink_mtu=uplink.mtu if uplink else 0,
+        foreign_routes=tuple(dict.fromkeys(foreign[:ROUTES_MAX])),
+        features=features,
+        kernel_release=os.uname().release,
+    )
+
+
+def probe_features() -> Features:
+    """Try what a kernel may lack, in a namespace of its own. The loopback program is not asked about here."""
+    inet_works, bridge_works, conntrack = netns.in_new_namespace(_probe)
+    return Features(
+        nft_inet=inet_works,
+        nft_bridge=bridge_works,
+        ipv6=os.path.exists("/proc/net/if_inet6"),
+        conntrack=conntrack,
+        bridge_netfilter=bridge_netfilter(),
+    )
+
+
+def bridge_netfilter() -> bool:
+    """Read anew each time: the module may be loaded, and the sysctl set, at any moment."""
+    for name in ("iptables", "ip6tables"):
+        with suppress(OSError), open(f"/proc/sys/net/bridge/bridge-nf-call-{name}", encoding="ascii") as file:
+            if file.read(8).strip() == "1":
+                return True
+    return False
+
+
+def _uplink(routes: list[inet.RawRoute], links: dict[int, link.RawLink]) -> link.RawLink | None:
+    """The link of the best default route, IPv4's before IPv6's."""
+    for default in DEFAULT_ROUTES:
+        found = [r for r in routes if r.dst == default and r.table == inet.TABLE_MAIN and r.index in links]
+        if found:
+            return links[min(found, key=lambda route: route.metric).index]
+    return None
+
+
+def _foreign(
+    routes: list[inet.RawRoute], links: dict[int, link.RawLink], ours: str
+) -> Iterator[ForeignRoute]:
+    for route in routes:
+        via = links.get(route.index)
+        if route.dst in DEFAULT_ROUTES or route.table == inet.TABLE_LOCAL or route.dst.startswith("fe80:"):
+            continue
+        if via is not None and via.alias.startswith(ours):
+            continue
+        with suppress(ParseError):
+            yield ForeignRoute(parse_prefix(route.dst), f"route via {via.name if via else 'no link'}")
+
+
+def _nameservers(path: str) -> Iterator[ForeignRoute]:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            lines = file.read(RESOLV_CONF_BYTES).splitlines()
+    except OSError:
+        return
+    for line in lines:
+        words = line.split()
+        if len(words) >= 2 and words[0] == "nameserver":
+            with suppress(ParseError):
+                address = parse_address(words[1].partition("%")[0])
+                yield ForeignRoute(host_prefix(address), f"nameserver {address}")
+
+
+def _probe() -> tuple[bool, bool, bool]:
+    with Socket(NETLINK_NETFILTER) as socket:
+        conntrack = False
+        with suppress(OSError):
+            request = codec.NLM_F_REQUEST | codec.NLM_F_ACK
+            socket.dump(codec.message(_CTNETLINK_GET_STATS, request, 0, _nfgenmsg(0)))
+            conntrack = True
+        return _chain_works(socket, _NFPROTO_INET), _chain_works(socket, _NFPROTO_BRIDGE), conntrack
+
+
+def _chain_works(socket: Socket, family: int) -> bool:
+    """A table with a base chain at prerouting: the table alone would be taken without support for the hooks."""
+    new = codec.NLM_F_REQUEST | codec.NLM_F_CREATE
+    hook = codec.nested(4, codec.be32(1, 0), codec.be32(2, 0))
+    chain = codec.string(1, "probe") + codec.string(3, "probe") + hook + codec.string(7, "filter")
+    messages = [
+        codec.message(0x10, codec.NLM_F_REQUEST, 0, _nfgenmsg(0, 10)),
+        codec.message(_NFT, new, 0, _nfgenmsg(family) + codec.string(1, "probe")),
+        codec.message(_NFT | 3, new, 0, _nfgenmsg(family) + chain),
+        codec.message(0x11, codec.NLM_F_REQUEST, 0, _nfgenmsg(0, 10)),
+    ]
+    try:
+        return not any(socket.batch(messages))
+    except OSError:
+        return False
+
+
+def _nfgenmsg(family: int, resource: int = 0) -> bytes:
+    return struct.pack(">BBH", family, 0, resource)
+
+
+def with_loopback(features: Features, reason: str | None) -> Features:
+    """`reason` as `bpf.loopback.probe` gives it: None if the program works."""
+    return msgspec.structs.replace(features, loopback_program=reason is None, loopback_reason=reason or "")

@@ -1,0 +1,152 @@
+"""The host's kernel, as the engine is given it: `engine.ports.Kernel` on the real thing."""
+
+import os
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from sealane.compile.facts import Facts
+from sealane.engine.ports import Flow, NamespaceGoneError
+from sealane.kernel.objects import Sysctl
+from sealane.kernel.state import HOST, NamespaceState, Object, namespace
+from sealane.linux import facts, observe, sysctl
+from sealane.linux import netns as namespaces
+from sealane.linux.apply import Applier, LoopbackPublisher
+from sealane.linux.monitor import Ports
+from sealane.linux.netlink import sock_diag
+from sealane.linux.netlink.conntrack import forget_flows
+from sealane.linux.netlink.socket import NETLINK_NETFILTER, NETLINK_ROUTE, Socket
+from sealane.linux.nft import apply_nft, observe_nft
+from sealane.model.endpoint import NetnsRef, PublishedPort
+from sealane.model.net import family_of
+from sealane.reconcile.plan import Outcome, Plan
+
+EPHEMERAL_DEFAULT = (32768, 60999)
+"""The kernel's own (net/ipv4/af_inet.c), should /proc not tell."""
+
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+
+class LinuxKernel:
+    """One for each daemon, in one thread. The namespace of the thread that makes it is the host's."""
+
+    def __init__(
+        self,
+        instance: str,
+        runtime_dir: str,
+        *,
+        loopback: LoopbackPublisher | None = None,
+        loopback_reason: str | None = None,
+    ) -> None:
+        """`instance`: six hex digits; namespaces of ours are pinned in `runtime_dir`/netns. `loopback_reason`: why
+        the socket program does not work, None if it does. Raises UnsupportedKernelError, OSError."""
+        facts.check_release(os.uname().release)
+        self._instance = instance
+        self._netns_dir = f"{runtime_dir}/netns"
+        self._loopback = loopback
+        self._inode = namespaces.own_inode()
+        if loopback is None and loopback_reason is None:
+            loopback_reason = "nothing publishes on loopback here"
+        self._features = facts.with_loopback(facts.probe_features(), loopback_reason)
+        self._route = Socket(NETLINK_ROUTE)
+        self._nft = Socket(NETLINK_NETFILTER)
+        self._applier = Applier(instance, self._route, self._nft, apply_nft, loopback)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._route.close()
+        self._nft.close()
+
+    def ports(self) -> Ports:
+        """Of our sockets: what events say of who caused them."""
+        return Ports(route=self._route.port, nft=self._nft.port)
+
+    def facts(self) -> Facts:
+        features = msgspec.structs.replace(self._features, bridge_netfilter=facts.bridge_netfilter())
+        return facts.read_facts(self._route, self._instance, features)
+
+    def observe(self, netns: str, ref: NetnsRef | None, wanted: NamespaceState) -> NamespaceState:
+        self._check_home()
+        if netns != HOST:
+            if ref is None:
+                raise NamespaceGoneError(f"the sandbox {netns} has no namespace")
+            return namespace(self._observe_sandbox(ref, wanted))
+        found: list[Object] = list(observe.observe_host(self._route, self._instance, wanted))
+        found += observe_nft(self._nft)
+        if self._loopback is not None:
+            found += map(observe.loopback_port, self._loopback.entries())
+        return namespace(found)
+
+    def _observe_sandbox(self, ref: NetnsRef, wanted: NamespaceState) -> list[Object]:
+        descriptor = namespaces.open_ref(ref)
+        try:
+            with namespaces.open_socket(descriptor, NETLINK_ROUTE) as socket:
+                found = list(observe.observe_sandbox(socket, wanted))
+            if any(isinstance(item, Sysctl) for item in wanted.values()):
+                with namespaces.inside(descriptor):
+                    found += observe.observe_sysctls(wanted)
+            return found
+        finally:
+            os.close(descriptor)
+
+    def sysctls(self, wanted: NamespaceState) -> NamespaceState:
+        self._check_home()
+        return namespace(observe.observe_sysctls(wanted))
+
+    def apply(self, plan: Plan, refs: Mapping[str, NetnsRef]) -> list[Outcome]:
+        self._check_home()
+        return self._applier.apply(plan, refs)
+
+    def alive(self, ref: NetnsRef) -> bool:
+        return namespaces.alive(ref)
+
+    def create_namespace(self, sandbox: str) -> NetnsRef:
+        return namespaces.create(self._netns_dir, sandbox)
+
+    def delete_namespace(self, ref: NetnsRef) -> None:
+        namespaces.delete(self._netns_dir, ref)
+
+    def resolve_namespace(self, where: str) -> NetnsRef:
+        return namespaces.resolve(where)
+
+    def port_user(self, port: PublishedPort) -> str | None:
+        for found in sock_diag.bound(port.proto, port.host_first, port.host_last):
+            if port.host_address is None or _overlap(found.address, port.host_address):
+                process = sock_diag.holder(found.inode)
+                return str(process) if process else "a process that cannot be named"
+        return None
+
+    def ephemeral_range(self) -> tuple[int, int]:
+        words = (sysctl.read("net/ipv4/ip_local_port_range") or "").split()
+        if len(words) != 2 or not all(word.isascii() and word.isdigit() for word in words):
+            return EPHEMERAL_DEFAULT
+        return int(words[0]), int(words[1])
+
+    def forget_flows(self, flows: Sequence[Flow]) -> int:
+        return forget_flows(self._nft, flows)
+
+    def boot_id(self) -> str:
+        with open(_BOOT_ID, encoding="ascii") as file:
+            return file.read(64).strip()
+
+    def _check_home(self) -> None:
+        """A thread that is somewhere else must not touch what it takes for the host."""
+        if namespaces.own_inode() != self._inode:
+            raise RuntimeError("this thread is not in the host's network namespace")
+
+
+def _overlap(held: str, wanted: str) -> bool:
+    """Whether a socket at `held` stands in the way of a publish at `wanted`. `::` holds IPv4 ports too, unless
+    IPV6_V6ONLY is set, which sock_diag tells only of TCP."""
+    if held == "::":
+        return True
+    return family_of(held) == family_of(wanted) and held in {wanted, "0.0.0.0"}

@@ -1,0 +1,286 @@
+"""RTM_*LINK: links, the bridge's and a port's own settings (linux/if_link.h).
+
+Two kernel facts shape these messages. A new link takes MAC, MTU, group and master with its creation, but its alias,
+its IPv6 address generation and its settings as a bridge port only afterwards (rtnl_newlink_create ignores them), so a
+link is made by `create` and finished by `settings`. And a port's settings go to the bridge that it is in when the
+message begins, so a link that moves to another bridge takes two messages.
+"""
+
+import struct
+import sys
+
+import msgspec
+
+from sealane.kernel.objects import GROUP_DOOMED, GROUP_LIVE, BridgePort, Link
+from sealane.linux.netlink import codec
+
+RTM_NEWLINK = 16
+RTM_DELLINK = 17
+RTM_GETLINK = 18
+RTM_SETLINK = 19
+
+IFF_UP = 1
+IPV6_MTU_MIN = 1280
+"""Below it a link has no IPv6 at all (RFC 8200 §5), nor any setting for it."""
+
+_IFLA_ADDRESS = 1
+_IFLA_IFNAME = 3
+_IFLA_MTU = 4
+_IFLA_MASTER = 10
+_IFLA_LINKINFO = 18
+_IFLA_IFALIAS = 20
+_IFLA_AF_SPEC = 26
+_IFLA_GROUP = 27
+_IFLA_NET_NS_FD = 28
+_IFLA_EXT_MASK = 29
+
+_IFLA_INFO_KIND = 1
+_IFLA_INFO_DATA = 2
+_IFLA_INFO_SLAVE_KIND = 4
+_IFLA_INFO_SLAVE_DATA = 5
+
+_VETH_INFO_PEER = 1
+_IFLA_BR_AGEING_TIME = 4
+_IFLA_BR_STP_STATE = 5
+_IFLA_BR_MCAST_SNOOPING = 23
+_IFLA_BRPORT_GUARD = 5
+_IFLA_BRPORT_LEARNING = 8
+_IFLA_BRPORT_UNICAST_FLOOD = 9
+_IFLA_BRPORT_ISOLATED = 33
+
+_AF_INET6 = 10
+_IFLA_INET6_ADDR_GEN_MODE = 8
+_EUI64, _NONE = 0, 1
+
+_RTEXT_FILTER_SKIP_STATS = 8
+_AGEING_DEFAULT = 30000
+"""300 seconds in clock_t (USER_HZ is 100)."""
+
+_IFINFO = struct.Struct("=BxHiII")
+_U32 = struct.Struct("=I")
+_ACKED = codec.NLM_F_REQUEST | codec.NLM_F_ACK
+_NEW = _ACKED | codec.NLM_F_CREATE | codec.NLM_F_EXCL
+
+
+class RawLink(msgspec.Struct, frozen=True, kw_only=True):
+    """A link as the kernel tells of it."""
+
+    index: int
+    name: str
+    flags: int = 0
+    mtu: int = 0
+    mac: str = ""
+    alias: str = ""
+    group: int = 0
+    master: int = 0
+    """Index; 0: none."""
+    kind: str = ""
+    port: BridgePort | None = None
+    addr_gen_none: bool | None = None
+    """None: the link has no IPv6."""
+    ageing_off: bool = False
+    loopback: bool = False
+
+
+def dump() -> bytes:
+    header = _IFINFO.pack(0, 0, 0, 0, 0)
+    mask = codec.u32(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
+    return codec.message(RTM_GETLINK, codec.NLM_F_REQUEST | codec.NLM_F_DUMP, 0, header + mask)
+
+
+def get(name: str) -> bytes:
+    wanted = codec.string(_IFLA_IFNAME, name) + codec.u32(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
+    return codec.message(RTM_GETLINK, _ACKED, 0, _IFINFO.pack(0, 0, 0, 0, 0) + wanted)
+
+
+def create_bridge(link: Link, index: int) -> bytes:
+    return codec.message(RTM_NEWLINK, _NEW, 0, _head(link, index) + _bridge_info(link))
+
+
+def create_veth(link: Link, index: int, master: int, peer: Link, peer_index: int, peer_netns: int) -> bytes:
+    """Both ends at once, the peer in the namespace of the descriptor `peer_netns`. Down, both of them."""
+    other = (
+        _IFINFO.pack(0, 0, peer_index, 0, 0)
+        + codec.string(_IFLA_IFNAME, peer.name)
+        + _basics(peer)
+        + codec.u32(_IFLA_NET_NS_FD, peer_netns)
+    )
+    info = codec.nested(
+        _IFLA_LINKINFO,
+        codec.string(_IFLA_INFO_KIND, "veth"),
+        codec.nested(_IFLA_INFO_DATA, codec.attr(_VETH_INFO_PEER | codec.NLA_F_NESTED, other)),
+    )
+    enslaved = codec.u32(_IFLA_MASTER, master) if master else b""
+    return codec.message(RTM_NEWLINK, _NEW, 0, _head(link, index) + enslaved + info)
+
+
+def settings(link: Link, index: int) -> bytes | None:
+    """What a fresh link did not take at its creation; None: there is nothing."""
+    parts = b""
+    if link.alias:
+        parts += codec.string(_IFLA_IFALIAS, link.alias)
+    if link.addr_gen_none and has_ipv6(link):
+        parts += _address_generation(link)
+    if link.port is not None:
+        parts += _port_info(link.port)
+    return _on(index, parts) if parts else None
+
+
+def change(link: Link, index: int, master: int, *, mac: bool, moves: bool, up: bool | None) -> list[bytes]:
+    """Set every field of a link that exists. `mac`: that too, which is announced to neighbours. `moves`: to another
+    bridge, for which it goes down, so that it never forwards with a port's default settings. `up` None: left."""
+    parts = _basics(link if mac else msgspec.structs.replace(link, mac=""))
+    if link.alias:
+        parts += codec.string(_IFLA_IFALIAS, link.alias)
+    if has_ipv6(link):
+        parts += _address_generation(link)
+    if link.kind == "bridge":
+        parts += _bridge_info(link)
+    if not moves:
+        if link.port is not None:
+            parts += _port_info(link.port)
+        return [_on(index, parts, up=up)]
+    first = _on(index, parts + codec.u32(_IFLA_MASTER, master), up=False)
+    return [first, _on(index, _port_info(link.port) if link.port else b"", up=up)]
+
+
+def set_up(index: int) -> bytes:
+    return _on(index, b"", up=True)
+
+
+def doom(name: str) -> bytes:
+    """Put a link into the group that `delete_doomed` deletes."""
+    parts = codec.string(_IFLA_IFNAME, name) + codec.u32(_IFLA_GROUP, GROUP_DOOMED)
+    return codec.message(RTM_SETLINK, _ACKED, 0, _IFINFO.pack(0, 0, 0, 0, 0) + parts)
+
+
+def delete_doomed() -> bytes:
+    group = codec.u32(_IFLA_GROUP, GROUP_DOOMED)
+    return codec.message(RTM_DELLINK, _ACKED, 0, _IFINFO.pack(0, 0, 0, 0, 0) + group)
+
+
+def delete(name: str) -> bytes:
+    parts = _IFINFO.pack(0, 0, 0, 0, 0) + codec.string(_IFLA_IFNAME, name)
+    return codec.message(RTM_DELLINK, _ACKED, 0, parts)
+
+
+def group(number: int) -> bytes:
+    """How a link's message says that it is in a group."""
+    return codec.u32(_IFLA_GROUP, number)
+
+
+def has_ipv6(link: Link) -> bool:
+    return link.kind != "loopback" and (not link.mtu or link.mtu >= IPV6_MTU_MIN)
+
+
+def parse_name(payload: memoryview) -> tuple[int, str]:
+    """Index and name alone. The kernel's first attribute is the name (rtnl_fill_ifinfo); another order is found too."""
+    index: int = _IFINFO.unpack_from(payload)[2]
+    for kind, value in codec.attr_list(payload[16:]):
+        if kind == _IFLA_IFNAME:
+            return index, codec.text(value)
+    return index, ""
+
+
+def parse(payload: memoryview) -> RawLink:
+    _, device, index, flags, _ = _IFINFO.unpack_from(payload)
+    found = codec.attrs(payload[16:])
+    info = codec.attrs(found.get(_IFLA_LINKINFO, _EMPTY))
+    kind = codec.text(info.get(_IFLA_INFO_KIND, _EMPTY))
+    slave = codec.text(info.get(_IFLA_INFO_SLAVE_KIND, _EMPTY))
+    bridge = codec.attrs(info.get(_IFLA_INFO_DATA, _EMPTY)) if kind == "bridge" else {}
+    return RawLink(
+        index=index,
+        name=codec.text(found.get(_IFLA_IFNAME, _EMPTY)),
+        flags=flags,
+        mtu=_number(found.get(_IFLA_MTU)),
+        mac=found.get(_IFLA_ADDRESS, _EMPTY).hex(":"),
+        alias=codec.text(found.get(_IFLA_IFALIAS, _EMPTY)),
+        group=_number(found.get(_IFLA_GROUP)),
+        master=_number(found.get(_IFLA_MASTER)),
+        kind=kind,
+        port=_parse_port(info.get(_IFLA_INFO_SLAVE_DATA, _EMPTY)) if slave == "bridge" else None,
+        addr_gen_none=_parse_generation(found.get(_IFLA_AF_SPEC, _EMPTY)),
+        ageing_off=_IFLA_BR_AGEING_TIME in bridge and _number(bridge[_IFLA_BR_AGEING_TIME]) == 0,
+        loopback=device == _ARPHRD_LOOPBACK,
+    )
+
+
+_EMPTY = memoryview(b"")
+_ARPHRD_LOOPBACK = 772
+
+
+def _head(link: Link, index: int) -> bytes:
+    return _IFINFO.pack(0, 0, index, 0, 0) + codec.string(_IFLA_IFNAME, link.name) + _basics(link)
+
+
+def _basics(link: Link) -> bytes:
+    parts = codec.u32(_IFLA_GROUP, GROUP_LIVE)
+    if link.mtu:
+        parts += codec.u32(_IFLA_MTU, link.mtu)
+    if link.mac:
+        parts += codec.attr(_IFLA_ADDRESS, _mac(link.mac))
+    return parts
+
+
+def _on(index: int, parts: bytes, *, up: bool | None = None) -> bytes:
+    """A change of the link `index`. RTM_NEWLINK without NLM_F_CREATE, since RTM_SETLINK ignores IFLA_LINKINFO."""
+    header = _IFINFO.pack(0, 0, index, IFF_UP if up else 0, 0 if up is None else IFF_UP)
+    return codec.message(RTM_NEWLINK, _ACKED, 0, header + parts)
+
+
+def _bridge_info(link: Link) -> bytes:
+    """No spanning tree, which would hold ports back for 30 s, and no snooping, which loses multicast without a querier."""
+    data = codec.nested(
+        _IFLA_INFO_DATA,
+        codec.u32(_IFLA_BR_AGEING_TIME, 0 if link.ageing_off else _AGEING_DEFAULT),
+        codec.u32(_IFLA_BR_STP_STATE, 0),
+        codec.u8(_IFLA_BR_MCAST_SNOOPING, 0),
+    )
+    return codec.nested(_IFLA_LINKINFO, codec.string(_IFLA_INFO_KIND, "bridge"), data)
+
+
+def _port_info(port: BridgePort) -> bytes:
+    data = codec.nested(
+        _IFLA_INFO_SLAVE_DATA,
+        codec.u8(_IFLA_BRPORT_ISOLATED, port.isolated),
+        codec.u8(_IFLA_BRPORT_LEARNING, port.learning),
+        codec.u8(_IFLA_BRPORT_UNICAST_FLOOD, port.flood),
+        codec.u8(_IFLA_BRPORT_GUARD, port.guard),
+    )
+    return codec.nested(_IFLA_LINKINFO, codec.string(_IFLA_INFO_SLAVE_KIND, "bridge"), data)
+
+
+def _address_generation(link: Link) -> bytes:
+    mode = codec.u8(_IFLA_INET6_ADDR_GEN_MODE, _NONE if link.addr_gen_none else _EUI64)
+    return codec.nested(_IFLA_AF_SPEC, codec.nested(_AF_INET6, mode))
+
+
+def _mac(text: str) -> bytes:
+    return bytes.fromhex(text.replace(":", ""))
+
+
+def _number(payload: memoryview | None) -> int:
+    """An unsigned number of the host's byte order, of one to four bytes; 0 if absent or torn."""
+    if payload is None or len(payload) > 4:
+        return 0
+    return int.from_bytes(payload, sys.byteorder)
+
+
+def _parse_port(payload: memoryview) -> BridgePort:
+    found = codec.attrs(payload)
+    return BridgePort(
+        isolated=bool(_number(found.get(_IFLA_BRPORT_ISOLATED))),
+        learning=bool(_number(found.get(_IFLA_BRPORT_LEARNING))),
+        flood=bool(_number(found.get(_IFLA_BRPORT_UNICAST_FLOOD))),
+        guard=bool(_number(found.get(_IFLA_BRPORT_GUARD))),
+    )
+
+
+def _parse_generation(payload: memoryview) -> bool | None:
+    for family, value in codec.attr_list(payload):
+        if family == _AF_INET6:
+            for kind, mode in codec.attr_list(value):
+                if kind == _IFLA_INET6_ADDR_GEN_MODE:
+                    return _number(mode) == _NONE
+    return None

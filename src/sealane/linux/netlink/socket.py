@@ -1,0 +1,325 @@
+"""Netlink sockets, and everything that goes wrong on them, dealt with once.
+
+The kernel works through a datagram of requests inside `sendmsg`: when that returns, every answer to requests that
+are no dumps waits in the receive queue already. So a batch of requests needs one acknowledgement, at its end: a
+failed request answers whether asked to or not, and silence before the last acknowledgement is success. (netlink_rcv_skb,
+net/netlink/af_netlink.c.)
+
+Be aware:
+
+- A dump is made in pieces, and objects may change between two of them. The kernel then marks what it sends with
+  NLM_F_DUMP_INTR, and the dump is begun anew, at most `DUMP_ATTEMPTS` times.
+- A receive queue that overflows loses answers silently and says ENOBUFS once. Requests are sent in windows that
+  cannot fill it; for dumps it means once more from the start; for events it means that anything may have changed
+  (`LostEventsError`).
+- A socket belongs for ever to the namespace in which it was made (`sealane.linux.netns`).
+
+This is the only module that opens netlink sockets (held by ruff's banned-api).
+"""
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from sealane.linux.netlink import codec
+
+NETLINK_ROUTE = 0
+NETLINK_SOCK_DIAG = 4
+NETLINK_NETFILTER = 12
+
+DUMP_ATTEMPTS = 10
+"""A dump of 4,000 links takes 20 ms; a host on which ten in a row are interrupted is not being observed, but watched."""
+
+DUMP_BYTES_MAX = 256 << 20
+SEND_BYTES = 128 << 10
+"""A datagram of requests. The default send buffer takes 208 KiB."""
+
+BATCH_BYTES_MAX = 256 << 20
+RECEIVE_BYTES = 64 << 10
+"""The kernel makes a dump's pieces at most 32 KiB long."""
+
+REQUEST_QUEUE_BYTES = 4 << 20
+EVENT_QUEUE_BYTES = 8 << 20
+ANSWER_TRUESIZE = 1024
+"""What one acknowledgement with its text may take of the receive queue (768 measured, more with long texts)."""
+
+EVENTS_PER_RECEIVE = 4096
+
+_SOL_NETLINK = 270
+_NETLINK_ADD_MEMBERSHIP = 1
+_NETLINK_CAP_ACK = 10
+_NETLINK_EXT_ACK = 11
+_NETLINK_GET_STRICT_CHK = 12
+
+_NLM_F_CAPPED = 0x100
+_NLM_F_ACK_TLVS = 0x200
+_NLMSGERR_ATTR_MSG = 1
+_NLMSGERR_ATTR_OFFS = 2
+
+_HEADER = struct.Struct("=IHHII")
+_U16 = struct.Struct("=H")
+_U32 = struct.Struct("=I")
+_S32 = struct.Struct("=i")
+
+
+class NetlinkError(OSError):
+    """The kernel's refusal. `strerror` is its extended acknowledgement where it gave one."""
+
+    def __init__(self, number: int, message: str = "", offset: int = 0) -> None:
+        super().__init__(number, message or os.strerror(number))
+        self.offset = offset
+        """Byte in the request that the kernel complains about; 0: it did not say."""
+
+
+class LostEventsError(Exception):
+    """Events came faster than they were read: what changed is not known."""
+
+
+class Event(NamedTuple):
+    """A message that nobody asked for."""
+
+    kind: int
+    flags: int
+    port: int
+    """Of the socket whose request caused it; 0: the kernel itself, or a kind that does not tell."""
+    payload: memoryview
+
+
+class Socket:
+    """One netlink socket of the namespace that it is made in, subscribed to `groups`."""
+
+    def __init__(self, family: int, groups: int | Iterable[int] = ()) -> None:
+        memberships = (groups,) if isinstance(groups, int) else tuple(groups)
+        self._socket = socket.socket(
+            socket.AF_NETLINK,  # noqa: TID251  # This is the one module for it.
+            socket.SOCK_RAW | socket.SOCK_CLOEXEC,
+            family,
+        )
+        try:
+            for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
+                self._socket.setsockopt(_SOL_NETLINK, option, 1)
+            queue = self._grow("RCVBUF", EVENT_QUEUE_BYTES if memberships else REQUEST_QUEUE_BYTES)
+            self._socket.bind((0, 0))
+            for group in memberships:
+                self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+        except BaseException:
+            self._socket.close()
+            raise
+        self._window = max(1, queue // ANSWER_TRUESIZE)
+        self._sequence = 0
+        self.port: int = self._socket.getsockname()[0]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def request(self, messages: Sequence[bytes]) -> list[NetlinkError | None]:
+        """Send requests in order, as few datagrams as possible; one result each. A failure does not stop the rest."""
+        results: list[NetlinkError | None] = []
+        for window in self._windows(messages):
+            results += self._request(window)
+        return results
+
+    def batch(self, messages: Sequence[bytes]) -> list[NetlinkError | None]:
+        """Send an nf_tables transaction, from NFNL_MSG_BATCH_BEGIN to _END, as one datagram; one result a message.
+
+        Any error means that nothing of it was done. One that concerns the transaction as a whole (a commit that
+        failed, a generation that has passed) is the first message's.
+        """
+        buffer, first = self._frame(messages)
+        if len(buffer) > BATCH_BYTES_MAX:
+            raise NetlinkError(
+                errno.EMSGSIZE, f"a transaction of {len(buffer)} bytes: at most {BATCH_BYTES_MAX}"
+            )
+        if len(buffer) > SEND_BYTES:
+            self._grow("SNDBUF", len(buffer) + SEND_BYTES)
+        self._socket.send(buffer)
+        results, complete = self._answers(first, len(messages))
+        if not complete and not any(results):
+            results[0] = NetlinkError(errno.ENOBUFS, "the kernel's answers were lost")
+        return results
+
+    def dump(self, message: bytes) -> list[tuple[int, memoryview]]:
+        """Every (type, payload) answered to one request: a dump (NLM_F_DUMP), or a single get (NLM_F_ACK)."""
+        for _ in range(DUMP_ATTEMPTS):
+            found = self._dump(message)
+            if found is not None:
+                return found
+        raise NetlinkError(errno.EINTR, f"the kernel's tables changed during each of {DUMP_ATTEMPTS} dumps")
+
+    def receive(self) -> Iterator[Event]:
+        """Events that wait, without blocking. Raises LostEventsError when some were lost."""
+        for _ in range(EVENTS_PER_RECEIVE):
+            try:
+                data = memoryview(self._socket.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT))
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno == errno.ENOBUFS:
+                    raise LostEventsError from error
+                raise
+            for kind, flags, _, port, payload in _messages(data):
+                yield Event(kind, flags, port, payload)
+
+    def _grow(self, which: str, size: int) -> int:
+        """Ask for a queue of `size` bytes; what the kernel grants. Beyond the system's limit it takes CAP_NET_ADMIN,
+        before 5.16 in the initial user namespace."""
+        option = getattr(socket, f"SO_{which}")
+        if self._socket.getsockopt(socket.SOL_SOCKET, option) >= size:
+            return size
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _FORCE[which], size)
+        except PermissionError:
+            self._socket.setsockopt(socket.SOL_SOCKET, option, size)
+        return self._socket.getsockopt(socket.SOL_SOCKET, option)
+
+    def _windows(self, messages: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+        start = size = 0
+        for index, item in enumerate(messages):
+            if index > start and (size + len(item) > SEND_BYTES or index - start >= self._window):
+                yield messages[start:index]
+                start, size = index, 0
+            size += len(item)
+        if start < len(messages):
+            yield messages[start:]
+
+    def _frame(self, messages: Sequence[bytes]) -> tuple[bytearray, int]:
+        """One datagram, with fresh sequence numbers, and the first of these."""
+        buffer = bytearray()
+        first = self._sequence + 1
+        for sequence, item in enumerate(messages, first):
+            start = len(buffer)
+            buffer += item
+            _U32.pack_into(buffer, start + 8, sequence & 0xFFFFFFFF)
+            if len(item) & 3:
+                buffer += bytes(-len(item) & 3)
+        self._sequence += len(messages)
+        return buffer, first
+
+    def _request(self, messages: Sequence[bytes]) -> list[NetlinkError | None]:
+        buffer, first = self._frame(messages)
+        offset = 0
+        for item in messages[:-1]:
+            flags = _U16.unpack_from(item, 6)[0]
+            _U16.pack_into(buffer, offset + 6, flags & ~codec.NLM_F_ACK)
+            offset += (len(item) + 3) & ~3
+        self._socket.send(buffer)
+        results, complete = self._answers(first, len(messages))
+        if not complete:
+            lost = NetlinkError(errno.ENOBUFS, "the kernel's answers were lost")
+            return [result or lost for result in results]
+        return results
+
+    def _answers(self, first: int, count: int) -> tuple[list[NetlinkError | None], bool]:
+        """Results of `count` requests from sequence `first` on, all of them sent, and whether none was lost."""
+        results: list[NetlinkError | None] = [None] * count
+        complete = True
+        while True:
+            try:
+                data = memoryview(self._socket.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT))
+            except BlockingIOError:
+                return results, complete
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                complete = False
+                continue
+            for kind, flags, sequence, _, payload in _messages(data):
+                index = (sequence - first) & 0xFFFFFFFF
+                if kind == codec.NLMSG_ERROR and index < count:
+                    results[index] = results[index] or _error(flags, payload)
+
+    def _dump(self, message: bytes) -> list[tuple[int, memoryview]] | None:
+        """One attempt; None: it was interrupted."""
+        buffer, wanted = self._frame([message])
+        self._socket.send(buffer)
+        found: list[tuple[int, memoryview]] = []
+        interrupted = False
+        size = 0
+        while True:
+            try:
+                data = memoryview(self._socket.recv(RECEIVE_BYTES))
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                self._drain()
+                return None
+            size += len(data)
+            if size > DUMP_BYTES_MAX:
+                self._drain()
+                raise NetlinkError(errno.EMSGSIZE, f"a dump of more than {DUMP_BYTES_MAX} bytes")
+            for kind, flags, sequence, _, payload in _messages(data):
+                if sequence != wanted & 0xFFFFFFFF:
+                    continue
+                interrupted = interrupted or bool(flags & codec.NLM_F_DUMP_INTR)
+                if kind in {codec.NLMSG_ERROR, codec.NLMSG_DONE}:
+                    failure = _error(flags, payload) if len(payload) >= 4 else None
+                    if interrupted or (failure and failure.errno == errno.EINTR):
+                        return None
+                    if failure:
+                        raise failure
+                    return found
+                found.append((kind, payload))
+
+    def _drain(self) -> None:
+        """Throw away what waits, up to the end of a dump that is under way: each receive makes its next piece."""
+        for _ in range(DUMP_BYTES_MAX // ANSWER_TRUESIZE):
+            try:
+                self._socket.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+
+
+_FORCE = {"SNDBUF": 32, "RCVBUF": 33}
+"""SO_SNDBUFFORCE and SO_RCVBUFFORCE (asm-generic/socket.h), which the socket module does not name."""
+
+
+def _messages(data: memoryview) -> Iterator[tuple[int, int, int, int, memoryview]]:
+    """As `codec.messages`, with the port."""
+    offset = 0
+    while offset + 16 <= len(data):
+        length, kind, flags, sequence, port = _HEADER.unpack_from(data, offset)
+        if length < 16 or offset + length > len(data):
+            return
+        yield kind, flags, sequence, port, data[offset + 16 : offset + length]
+        offset += (length + 3) & ~3
+
+
+def _error(flags: int, payload: memoryview) -> NetlinkError | None:
+    """What an NLMSG_ERROR or NLMSG_DONE says; None for success.
+
+    An error repeats the request's header (all of the request, if not capped) before the attributes; a dump's end
+    does not, and its flags never say capped.
+    """
+    number: int = -_S32.unpack_from(payload)[0]
+    if number <= 0:
+        return None
+    if not flags & _NLM_F_ACK_TLVS:
+        return NetlinkError(number)
+    start = 4
+    if not flags & codec.NLM_F_MULTI and len(payload) >= 8:
+        start += 16 if flags & _NLM_F_CAPPED else (_U32.unpack_from(payload, 4)[0] + 3) & ~3
+    found = codec.attrs(payload[start:])
+    offset = found.get(_NLMSGERR_ATTR_OFFS)
+    return NetlinkError(
+        number,
+        codec.text(found.get(_NLMSGERR_ATTR_MSG, memoryview(b""))),
+        _U32.unpack_from(offset)[0] if offset is not None and len(offset) == 4 else 0,
+    )

@@ -1,0 +1,206 @@
+"""Reading back what is ours in a namespace, as the records that describe it: `observe(apply(x)) == x`.
+
+A few dumps show a namespace whole, however many objects it has. What a record leaves to the kernel (`mac` or `mtu`
+empty, IPv6 settings of a link too small for IPv6) reads as it is wanted; a veth's `peer` reads None, since the
+kernel knows it by an index in another namespace.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import cast
+
+import msgspec
+
+from sealane.kernel.objects import (
+    GROUP_DOOMED,
+    GROUP_LIVE,
+    RTPROT_SEALANE,
+    Address,
+    FdbEntry,
+    Link,
+    LinkKind,
+    LoopbackPort,
+    Neighbour,
+    Route,
+    Sysctl,
+)
+from sealane.kernel.state import NamespaceState, Object
+from sealane.linux import sysctl
+from sealane.linux.bpf.entry import LoopbackEntry
+from sealane.linux.netlink import inet, link, neigh
+from sealane.linux.netlink.socket import Socket
+
+DOOMED = " (doomed)"
+"""Ends the alias of a link that a crash has left in the doomed group. It still reads as ours, and differs from
+everything wanted, so it is deleted, or taken out of the group before the group is deleted."""
+
+
+class _Links(msgspec.Struct):
+    names: dict[int, str]
+    ours: dict[int, Link]
+
+
+def observe_host(socket: Socket, instance: str, wanted: NamespaceState) -> Iterator[Object]:
+    """All of ours in the host's namespace that rtnetlink and sysctls know. Raises OSError."""
+    links = _host_links(socket, f"sealane/{instance}/", wanted)
+    yield from links.ours.values()
+    for address in _addresses(socket, links):
+        # Link-local addresses come from the kernel by themselves, unless the link is told otherwise.
+        if address.key in wanted or not address.address.startswith("fe80:"):
+            yield address
+    yield from _routes(socket, links)
+    yield from _neighbours(socket, links)
+    yield from _fdb(socket, links)
+    yield from _sysctls(wanted)
+
+
+def observe_sandbox(socket: Socket, wanted: NamespaceState) -> Iterator[Object]:
+    """Of what is in a sandbox, the wanted keys, and all routes of ours. Sysctls are read by `observe_sysctls`, since
+    that needs the thread to be inside."""
+    links = _sandbox_links(socket, wanted)
+    yield from links.ours.values()
+    kinds = {type(item) for item in wanted.values()}
+    if Address in kinds:
+        yield from (item for item in _addresses(socket, links) if item.key in wanted)
+    yield from _routes(socket, links)
+    if Neighbour in kinds:
+        yield from (item for item in _neighbours(socket, links) if item.key in wanted)
+    if FdbEntry in kinds:
+        yield from (item for item in _fdb(socket, links) if item.key in wanted)
+
+
+def observe_sysctls(wanted: NamespaceState) -> list[Object]:
+    """The wanted sysctls that exist, of the namespace that the thread is in."""
+    return list(_sysctls(wanted))
+
+
+def loopback_port(entry: LoopbackEntry) -> LoopbackPort:
+    family = inet.AF_INET6 if len(entry.address) == 16 else inet.AF_INET
+    address = inet.unpack_address(family, memoryview(entry.address))
+    return LoopbackPort(
+        family=entry.family,
+        proto=entry.proto,
+        first=entry.first,
+        last=entry.last,
+        address=address,
+        port=entry.port,
+    )
+
+
+def _host_links(socket: Socket, prefix: str, wanted: NamespaceState) -> _Links:
+    # Most links of a busy host may be foreign: looking for our marks anywhere is cheaper than parsing them all.
+    marks = (prefix.encode(), link.group(GROUP_LIVE), link.group(GROUP_DOOMED))
+
+    def is_ours(found: link.RawLink) -> bool:
+        # Without an alias it is one that a crash has left between creation and naming.
+        half_made = not found.alias and found.group in {GROUP_LIVE, GROUP_DOOMED}
+        return (
+            found.alias.startswith(prefix) or half_made or (found.loopback and ("link", found.name) in wanted)
+        )
+
+    return _links(socket, marks if ("link", "lo") not in wanted else (), is_ours, wanted)
+
+
+def _sandbox_links(socket: Socket, wanted: NamespaceState) -> _Links:
+    return _links(socket, (), lambda found: ("link", found.name) in wanted, wanted)
+
+
+def _links(
+    socket: Socket, marks: tuple[bytes, ...], is_ours: Callable[[link.RawLink], bool], wanted: NamespaceState
+) -> _Links:
+    """`marks`: a link without any of them in its bytes need not be parsed; none: all are."""
+    names: dict[int, str] = {}
+    candidates: list[link.RawLink] = []
+    for _, payload in socket.dump(link.dump()):
+        index, name = link.parse_name(payload)
+        names[index] = name
+        if marks:
+            data = bytes(payload)
+            if not any(mark in data for mark in marks):
+                continue
+        candidates.append(link.parse(payload))
+    return _Links(names, {found.index: _link(found, names, wanted) for found in candidates if is_ours(found)})
+
+
+def _link(found: link.RawLink, names: dict[int, str], wanted: NamespaceState) -> Link:
+    want = wanted.get(("link", found.name))
+    if not isinstance(want, Link):
+        want = None
+    up = bool(found.flags & link.IFF_UP)
+    if found.loopback:
+        return Link(name=found.name, kind="loopback", up=up)
+    return Link(
+        name=found.name,
+        # A kind that we never make reads as it is, and differs from everything wanted.
+        kind=cast("LinkKind", found.kind),
+        up=up,
+        mtu=0 if want and not want.mtu else found.mtu,
+        mac="" if want and not want.mac else found.mac,
+        alias=found.alias + DOOMED if found.group == GROUP_DOOMED else found.alias,
+        master=names.get(found.master, ""),
+        port=found.port,
+        addr_gen_none=bool(want and want.addr_gen_none)
+        if found.addr_gen_none is None
+        else found.addr_gen_none,
+        ageing_off=found.ageing_off,
+    )
+
+
+def _addresses(socket: Socket, links: _Links) -> Iterator[Address]:
+    if not links.ours:
+        return
+    for _, payload in socket.dump(inet.dump_addresses()):
+        found = inet.parse_address(payload)
+        if found.index in links.ours:
+            yield Address(link=links.names[found.index], address=found.address)
+
+
+def _routes(socket: Socket, links: _Links) -> Iterator[Route]:
+    for family in (inet.AF_INET, inet.AF_INET6):
+        for _, payload in socket.dump(inet.dump_routes(family, RTPROT_SEALANE)):
+            found = inet.parse_route(payload)
+            # Before 4.20 the kernel does not choose; it also dumps what path discovery has learnt.
+            if found.protocol == RTPROT_SEALANE and not found.cloned:
+                unreachable = found.type == inet.RTN_UNREACHABLE
+                yield Route(
+                    dst=found.dst,
+                    # An unreachable IPv6 route is at `lo`, an IPv4 one at nothing.
+                    link="" if unreachable else links.names.get(found.index, ""),
+                    gateway=found.gateway,
+                    type="unreachable" if unreachable else "unicast",
+                    src=found.src,
+                    metric=found.metric,
+                    onlink=found.onlink,
+                    table=found.table,
+                )
+
+
+def _neighbours(socket: Socket, links: _Links) -> Iterator[Neighbour]:
+    if not links.ours:
+        return
+    for proxies in (False, True):
+        for _, payload in socket.dump(neigh.dump(proxies=proxies)):
+            index, state, _ = neigh.parse_head(payload)
+            if index in links.ours and (proxies or state & neigh.NUD_PERMANENT):
+                found = neigh.parse(payload)
+                if found.address:
+                    yield Neighbour(
+                        link=links.names[index], address=found.address, mac="" if proxies else found.mac
+                    )
+
+
+def _fdb(socket: Socket, links: _Links) -> Iterator[FdbEntry]:
+    if not any(item.master for item in links.ours.values()):
+        return
+    for _, payload in socket.dump(neigh.dump(neigh.AF_BRIDGE)):
+        index, state, flags = neigh.parse_head(payload)
+        if state & neigh.NUD_NOARP and not flags & neigh.NTF_SELF and index in links.ours:
+            yield FdbEntry(link=links.names[index], mac=neigh.parse(payload).mac)
+
+
+def _sysctls(wanted: NamespaceState) -> Iterator[Object]:
+    for item in wanted.values():
+        if isinstance(item, Sysctl):
+            value = sysctl.read(item.path)
+            if value is not None:
+                same = value == sysctl.normal(item.value)
+                yield item if same else Sysctl(path=item.path, value=value)

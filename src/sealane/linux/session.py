@@ -1,0 +1,424 @@
+"""Operations on the links, addresses, routes, neighbours and sysctls of one namespace.
+
+Operations travel together: all that do not wait for one another go to the kernel in one datagram. What speaks for
+this are two rules:
+
+Rule 1: we choose the index of a new link, so that messages about it need not ask for it first. None of them is sent
+before the kernel has confirmed the link: had the index been taken, they would change somebody else's.
+
+Rule 2: a failure stops what depends on it and nothing else. On a link that could not be made nothing is tried; a
+link that could not be finished is not opened.
+"""
+
+import errno
+import secrets
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from itertools import groupby
+
+import msgspec
+
+from sealane.engine.ports import NamespaceGoneError
+from sealane.kernel.objects import (
+    GROUP_DOOMED,
+    GROUP_LIVE,
+    RTPROT_SEALANE,
+    Address,
+    FdbEntry,
+    Link,
+    Neighbour,
+    Route,
+    Sysctl,
+)
+from sealane.kernel.state import HOST, Object
+from sealane.linux import netns as namespaces
+from sealane.linux import sysctl
+from sealane.linux.namespaces import Namespaces
+from sealane.linux.netlink import inet, link, neigh
+from sealane.linux.netlink.socket import NetlinkError, Socket
+from sealane.reconcile.plan import Operation, Outcome
+
+CREATES_AT_ONCE = 64
+"""Links made by one datagram: each holds its sandbox's descriptor open, and the kernel's configuration lock is not
+kept from others for long."""
+
+DOOMED_AT_ONCE = 512
+INDEX_ATTEMPTS = 4
+INDEX_FIRST = 1 << 20
+"""The kernel counts from 1; up here nobody is met."""
+INDEX_LAST = (1 << 31) - 2
+
+_GONE = frozenset({errno.ENODEV, errno.ENXIO, errno.ESRCH, errno.ENOENT, errno.EADDRNOTAVAIL})
+
+
+class _Indexes:
+    """Indexes for new links, from a random start on, since another process of ours may have counted from here."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        self._next = INDEX_FIRST + secrets.randbelow(INDEX_LAST - INDEX_FIRST)
+
+    def take(self) -> int:
+        self._next = self._next + 1 if self._next < INDEX_LAST else INDEX_FIRST
+        return self._next
+
+
+_indexes = _Indexes()
+
+
+class Progress:
+    """What one plan has done so far, over all its namespaces and stages."""
+
+    def __init__(self, instance: str, operations: Iterable[Operation]) -> None:
+        self.alias_prefix = f"sealane/{instance}/"
+        self.outcomes: list[Outcome] = []
+        self.indexes: dict[tuple[str, str], int] = {}
+        """Of links by (namespace, name), as far as they were made or looked up."""
+        self.missing: set[tuple[str, str]] = set()
+        """Links that could not be made, or not be opened."""
+        self.faulty: set[tuple[str, str]] = set()
+        """Links of which something could not be set: they are not opened."""
+        self.links: dict[tuple[str, str], Link] = {
+            (operation.netns, operation.object.name): operation.object
+            for operation in operations
+            if isinstance(operation.object, Link) and operation.verb != "delete"
+        }
+
+    def fail(self, operation: Operation, number: int, message: str) -> None:
+        self.outcomes.append(Outcome(operation, number, message))
+        if operation.verb == "delete":
+            return
+        where = (operation.netns, hangs_on(operation.object))
+        self.faulty.add(where)
+        item = operation.object
+        if isinstance(item, Link) and operation.verb in {"create", "open"}:
+            self.missing.add(where)
+            if operation.verb == "create" and item.peer is not None:
+                self.missing.add(item.peer)
+
+
+class _Work(msgspec.Struct):
+    """An operation on its way: messages that go one after the other, each when the one before has succeeded."""
+
+    operation: Operation
+    steps: list[bytes]
+    makes: dict[tuple[str, str], int] = {}
+    """Indexes that exist when the first step has succeeded."""
+    attempts: int = 0
+
+
+class Session:
+    """One namespace's share of one plan."""
+
+    def __init__(
+        self, netns: str, descriptor: int | None, socket: Socket, sandboxes: Namespaces, progress: Progress
+    ) -> None:
+        self._netns = netns
+        self._descriptor = descriptor
+        self._socket = socket
+        self._sandboxes = sandboxes
+        self._progress = progress
+
+    def run(self, operations: Iterable[Operation]) -> None:
+        """Perform operations in their order; failures go to the plan's outcomes."""
+        for how, group in groupby(operations, _how):
+            if how == "sysctl":
+                self._write_sysctls(list(group))
+            elif how == "delete link":
+                self._delete_links(list(group))
+            else:
+                self._request(group)
+
+    def _request(self, operations: Iterable[Operation]) -> None:
+        queue: list[_Work] = []
+        unconfirmed: set[str] = set()
+        for operation in operations:
+            if len(unconfirmed) >= CREATES_AT_ONCE or not unconfirmed.isdisjoint(_needs(operation.object)):
+                self._send(queue)
+                queue, unconfirmed = [], set()
+            work = self._prepare(operation)
+            if work is not None and work.steps:
+                queue.append(work)
+                if work.makes or len(work.steps) > 1:
+                    unconfirmed.add(hangs_on(operation.object))
+        self._send(queue)
+
+    def _send(self, queue: list[_Work]) -> None:
+        while queue:
+            results = self._socket.request([work.steps[0] for work in queue])
+            queue = [
+                work for work, error in zip(queue, results, strict=True) if self._is_to_go_on(work, error)
+            ]
+
+    def _is_to_go_on(self, work: _Work, error: NetlinkError | None) -> bool:
+        """Whether more of the operation is to be sent, which then stands in its steps."""
+        if error is None:
+            self._progress.indexes.update(work.makes)
+            work.makes = {}
+            del work.steps[0]
+        else:
+            try:
+                work.steps = self._recover(work, error)
+            except OSError as failure:
+                self._fail(work.operation, failure)
+                return False
+        return bool(work.steps)
+
+    # --- from operations to messages --------------------------------------------------------------------------------
+
+    def _prepare(self, operation: Operation) -> _Work | None:
+        """The messages of an operation; None: it is done, or has failed, already."""
+        where = (self._netns, hangs_on(operation.object))
+        if operation.verb != "delete":
+            if where in self._progress.missing:
+                self._progress.fail(operation, 0, f"not tried: {where[1]} is not there")
+                return None
+            if operation.verb == "open" and where in self._progress.faulty:
+                self._progress.fail(operation, 0, f"not opened: {where[1]} is not complete")
+                return None
+        try:
+            return self._work(operation)
+        except (ValueError, struct.error, NamespaceGoneError, OSError) as error:
+            if operation.verb != "delete" or not _is_gone(error):
+                self._fail(operation, error)
+            return None
+
+    def _fail(self, operation: Operation, error: Exception) -> None:
+        number, message = errno_of(error)
+        self._progress.fail(operation, number, message)
+
+    def _work(self, operation: Operation) -> _Work:
+        item = operation.object
+        if isinstance(item, Link):
+            if operation.verb == "create" and item.kind != "loopback":
+                return self._create(operation, item)
+            if operation.verb == "change":
+                return _Work(operation, self._change(item, operation.before))
+            return _Work(operation, self._open(item))
+        index = self._index(item.link) if item.link else 0  # type: ignore[union-attr]  # `_how` sorted them.
+        return _Work(operation, [_message(operation.verb, item, index)])
+
+    def _create(self, operation: Operation, item: Link) -> _Work:
+        index = _indexes.take()
+        makes = {(self._netns, item.name): index}
+        if item.kind == "bridge":
+            first = link.create_bridge(item, index)
+        elif item.peer is None or self._netns != HOST:
+            raise OSError(errno.ENODEV, f"{item.name} is made together with its other end, on the host")
+        else:
+            peer = self._progress.links.get(item.peer) or Link(name=item.peer[1], kind="veth", mtu=item.mtu)
+            peer_index = _indexes.take()
+            makes[item.peer] = peer_index
+            first = link.create_veth(
+                item,
+                index,
+                self._index(item.master) if item.master else 0,
+                peer,
+                peer_index,
+                self._sandboxes.descriptor(item.peer[0]),
+            )
+        second = link.settings(item, index)
+        return _Work(operation, [first, second] if second else [first], makes)
+
+    def _change(self, item: Link, before: Object | None, *, found: link.RawLink | None = None) -> list[bytes]:
+        index = found.index if found else self._index(item.name)
+        if item.kind == "loopback":
+            return [link.set_up(index)] if item.up else []
+        master = self._index(item.master) if item.master else 0
+        if found is not None:
+            moves, mac, was_up = (
+                found.master != master,
+                found.mac != item.mac,
+                bool(found.flags & link.IFF_UP),
+            )
+        elif isinstance(before, Link):
+            moves, mac, was_up = before.master != item.master, before.mac != item.mac, before.up
+        else:
+            moves, mac, was_up = True, True, False
+        up = False if not item.up else (True if was_up and moves else None)
+        return link.change(item, index, master, mac=mac, moves=moves, up=up)
+
+    def _open(self, item: Link) -> list[bytes]:
+        """Inside a sandbox the link gets its name of ours here too: unnamed, it has never been open."""
+        index = self._index(item.name)
+        first = link.settings(item, index) if self._netns != HOST and item.kind != "loopback" else None
+        return [first, link.set_up(index)] if first else [link.set_up(index)]
+
+    def _index(self, name: str) -> int:
+        where = (self._netns, name)
+        index = self._progress.indexes.get(where)
+        if index is None:
+            found = self._find(name)
+            if found is None:
+                raise NetlinkError(errno.ENODEV, f"there is no link {name}")
+            index = self._progress.indexes[where] = found.index
+        return index
+
+    def _find(self, name: str) -> link.RawLink | None:
+        try:
+            return link.parse(self._socket.dump(link.get(name))[0][1])
+        except NetlinkError as error:
+            if error.errno == errno.ENODEV:
+                return None
+            raise
+
+    # --- what the kernel refused ------------------------------------------------------------------------------------
+
+    def _recover(self, work: _Work, error: NetlinkError) -> list[bytes]:
+        """Messages that bring a refused operation to its end; none if it has reached it already. Raises the error
+        that stands."""
+        verb, item = work.operation.verb, work.operation.object
+        if verb == "delete" and _is_gone(error):
+            return []
+        if verb == "create" and work.makes and isinstance(item, Link):
+            return self._recover_link(work, item, error)
+        if verb == "create" and error.errno == errno.EEXIST:
+            if isinstance(item, Address):
+                return self._recover_address(item, error)
+            if isinstance(item, Route):
+                return self._recover_route(item, error)
+        raise error
+
+    def _recover_link(self, work: _Work, item: Link, error: NetlinkError) -> list[bytes]:
+        if error.errno == errno.EXFULL:
+            raise NetlinkError(errno.EXFULL, f"{item.master} is full: a bridge takes 1023 ports")
+        if error.errno not in {errno.EEXIST, errno.EBUSY}:
+            raise error
+        found = self._find(item.name) if error.errno == errno.EEXIST else None
+        if found is not None:
+            return self._adopt(work, item, found)
+        # A taken index answers EEXIST on this side (rtnl_newlink), EBUSY on the other (register_netdevice).
+        if work.attempts < INDEX_ATTEMPTS:
+            _indexes.restart()
+            again = self._create(work.operation, item)
+            work.makes, work.attempts = again.makes, work.attempts + 1
+            return again.steps
+        where, name = item.peer or (self._netns, item.name)
+        raise NetlinkError(errno.EEXIST, f"there is a link {name} in {where} already")
+
+    def _adopt(self, work: _Work, item: Link, found: link.RawLink) -> list[bytes]:
+        """What is there already is brought to what is wanted, if it is the same link of ours."""
+        half_made = not found.alias and found.group in {GROUP_LIVE, GROUP_DOOMED}
+        if found.kind != item.kind or not (half_made or found.alias == item.alias):
+            whose = found.alias if found.alias.startswith(self._progress.alias_prefix) else "not ours"
+            raise NetlinkError(
+                errno.EEXIST, f"there is a link {item.name} already: {found.kind or 'a device'}, {whose}"
+            )
+        self._progress.indexes[self._netns, item.name] = found.index
+        work.makes = {}
+        return self._change(item, None, found=found)
+
+    def _recover_address(self, item: Address, error: NetlinkError) -> list[bytes]:
+        index = self._index(item.link)
+        family, _ = inet.pack_address(item.address.partition("/")[0])
+        for _, payload in self._socket.dump(inet.dump_addresses(family)):
+            if inet.parse_address(payload) == inet.RawAddress(index, item.address):
+                return []
+        raise NetlinkError(errno.EEXIST, f"{item.link} has the address with another prefix length") from error
+
+    def _recover_route(self, item: Route, error: NetlinkError) -> list[bytes]:
+        """Only a route of our own is replaced."""
+        family, _ = inet.pack_address(item.dst.partition("/")[0])
+        for _, payload in self._socket.dump(inet.dump_routes(family, RTPROT_SEALANE)):
+            found = inet.parse_route(payload)
+            if (found.table, found.dst, found.metric) == (item.table, item.dst, item.metric):
+                return [inet.replace_route(item, self._index(item.link) if item.link else 0)]
+        raise NetlinkError(
+            errno.EEXIST, f"there is a route to {item.dst} already, and it is not ours"
+        ) from error
+
+    # --- what goes its own way --------------------------------------------------------------------------------------
+
+    def _delete_links(self, operations: Sequence[Operation]) -> None:
+        """One by one each deletion would wait for an RCU grace period: 17 ms measured, against 0.4 by group."""
+        if len(operations) == 1:
+            self._send([_Work(operations[0], [link.delete(hangs_on(operations[0].object))])])
+            return
+        for start in range(0, len(operations), DOOMED_AT_ONCE):
+            part = operations[start : start + DOOMED_AT_ONCE]
+            results = self._socket.request([link.doom(hangs_on(operation.object)) for operation in part])
+            doomed = []
+            for operation, error in zip(part, results, strict=True):
+                if error is None:
+                    doomed.append(operation)
+                elif not _is_gone(error):
+                    self._fail(operation, error)
+            if doomed:
+                refusal = self._socket.request([link.delete_doomed()])[0]
+                if refusal is not None and not _is_gone(refusal):
+                    for operation in doomed:
+                        self._fail(operation, refusal)
+
+    def _write_sysctls(self, operations: Sequence[Operation]) -> None:
+        """There is nothing to be undone: a sysctl of a link goes with the link."""
+        there = nullcontext() if self._descriptor is None else namespaces.inside(self._descriptor)
+        failures: list[tuple[Operation, Exception]] = []
+        with there:
+            for operation in operations:
+                item = operation.object
+                if operation.verb == "delete" or not isinstance(item, Sysctl):
+                    continue
+                try:
+                    sysctl.write(item.path, item.value)
+                except (ValueError, OSError) as error:
+                    failures.append((operation, error))
+        for operation, failure in failures:
+            self._fail(operation, failure)
+
+
+def hangs_on(item: Object) -> str:
+    """The link that an object is, or belongs to; empty: none."""
+    match item:
+        case Link(name=name):
+            return name
+        case Address() | Neighbour() | FdbEntry() | Route():
+            return item.link
+        case Sysctl(path=path):
+            parts = path.split("/")
+            return parts[3] if len(parts) > 4 and parts[2] in {"conf", "neigh"} else ""
+    return ""
+
+
+def errno_of(error: Exception) -> tuple[int, str]:
+    """(number, text) of anything that an operation fails with."""
+    if isinstance(error, OSError):
+        name = f" ({error.filename})" if error.filename else ""
+        return error.errno or errno.EINVAL, f"{error.strerror or error}{name}"
+    return errno.ENOENT if isinstance(error, NamespaceGoneError) else errno.EINVAL, str(error)
+
+
+def _how(operation: Operation) -> str:
+    if isinstance(operation.object, Sysctl):
+        return "sysctl"
+    if isinstance(operation.object, Link) and operation.verb == "delete":
+        return "delete link"
+    return "request"
+
+
+def _needs(item: Object) -> Iterator[str]:
+    yield hangs_on(item)
+    if isinstance(item, Link):
+        yield item.master
+
+
+def _message(verb: str, item: Object, index: int) -> bytes:
+    gone = verb == "delete"
+    match item:
+        case Address():
+            return inet.delete_address(item, index) if gone else inet.create_address(item, index)
+        case Route():
+            if gone:
+                return inet.delete_route(item, index)
+            return inet.replace_route(item, index) if verb == "change" else inet.create_route(item, index)
+        case Neighbour():
+            return neigh.delete(item, index) if gone else neigh.put(item, index)
+        case FdbEntry():
+            return neigh.delete_fdb(item, index) if gone else neigh.put_fdb(item, index)
+    raise ValueError(f"rtnetlink has no {type(item).__name__}")
+
+
+def _is_gone(error: Exception) -> bool:
+    return isinstance(error, NamespaceGoneError) or (isinstance(error, OSError) and error.errno in _GONE)
