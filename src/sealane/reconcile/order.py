@@ -97,7 +97,7 @@ def _without_far_sides(differences: list[Difference]) -> list[Difference]:
     def stays(d: Difference) -> bool:
         if d.desired is not None or d.observed is None or d.netns == HOST:
             return True
-        name = d.observed.name if isinstance(d.observed, Link) else _hangs_on(d.observed)
+        name = d.observed.name if isinstance(d.observed, Link) else hangs_on(d.observed)
         return (d.netns, name) not in far
 
     return [d for d in differences if stays(d)]
@@ -118,7 +118,7 @@ def _operations(difference: Difference, doomed: set[tuple[str, str]]) -> Iterabl
         yield from _loopback(difference, item)
     elif isinstance(item, Link):
         yield from _link(difference, item, doomed)
-    elif _hangs_on(item) and (netns, _hangs_on(item)) in doomed:
+    elif hangs_on(item) and (netns, hangs_on(item)) in doomed:
         return
     elif want is None:
         yield "close", (CLOSE_ORDER.index(type(item)), netns == HOST), Operation("delete", netns, item, have)
@@ -126,7 +126,8 @@ def _operations(difference: Difference, doomed: set[tuple[str, str]]) -> Iterabl
         yield from _set(difference, want)
 
 
-def _hangs_on(item: Object) -> str:
+def hangs_on(item: Object) -> str:
+    """The link without which the object cannot be, by name; empty if there is none."""
     match item:
         case Address() | Neighbour() | FdbEntry() | Route():
             return item.link

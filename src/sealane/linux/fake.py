@@ -1,0 +1,284 @@
+"""A kernel in memory, for tests: the same protocol, the same references enforced, faults on demand. Public API.
+
+What it enforces is what makes an order of operations right or wrong: an address needs its link, a route a link that is
+up, a port its bridge, an element its set, a jump its chain, and nothing that is referred to can be deleted. It knows
+nothing of packets.
+
+    kernel = FakeKernel()
+    kernel.fail_at(3)                  # the third operation from now fails, once
+    kernel.fail_at(3, forever=True)    # and all that are like it, until `heal`
+"""
+
+import errno
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+
+from sealane.compile.facts import Facts
+from sealane.engine.ports import Flow, NamespaceGoneError
+from sealane.kernel.nft import (
+    Chain,
+    DnatMap,
+    Element,
+    Lookup,
+    ObservedChain,
+    Set,
+    Table,
+    Verdict,
+    VerdictMap,
+)
+from sealane.kernel.objects import FdbEntry, Key, Link, Route, Sysctl
+from sealane.kernel.state import HOST, NamespaceState, Object
+from sealane.model.endpoint import NetnsRef, PublishedPort
+from sealane.reconcile.order import hangs_on
+from sealane.reconcile.plan import Operation, Outcome, Plan
+
+_FENCES = ("unpublish", "fence", "sweep")
+_NFT = (Table, Chain, ObservedChain, Set, Element)
+
+
+class _RefusedError(Exception):
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.number = number
+
+
+class FakeKernel:
+    def __init__(self, facts: Facts | None = None) -> None:
+        self.state: dict[str, dict[Key, Object]] = {HOST: {}}
+        self.dead: set[int] = set()
+        """Inodes of namespaces that have died."""
+        self.performed: list[Operation] = []
+        self.forgotten: list[Flow] = []
+        self.port_users: dict[tuple[str, int], str] = {}
+        self._facts = facts or Facts(instance="abcdef")
+        self._countdown = 0
+        self._forever = False
+        self._inodes = 1000
+        self._boot = "boot-1"
+
+    # --- what a test does to it
+
+    def fail_at(self, number: int, *, forever: bool = False) -> None:
+        """Let the `number`-th operation from now fail with EIO; `forever`: and every one after it."""
+        self._countdown, self._forever = number, forever
+
+    def heal(self) -> None:
+        self._countdown, self._forever = 0, False
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the fault that was asked for has come."""
+        return self._countdown <= 0
+
+    def kill_namespace(self, netns: str, ref: NetnsRef) -> None:
+        """The namespace dies; the other ends of its veths go with it."""
+        self.dead.add(ref.inode)
+        there = self.state.pop(netns, {})
+        for item in list(self.state[HOST].values()):
+            if isinstance(item, Link) and item.peer and item.peer[0] == netns:
+                self._drop_link(HOST, item)
+        there.clear()
+
+    def reboot(self) -> None:
+        self.state = {HOST: {}}
+        self._boot = f"boot-{int(self._boot[5:]) + 1}"
+
+    def snapshot(self) -> dict[str, dict[Key, Object]]:
+        return {netns: dict(items) for netns, items in self.state.items() if items}
+
+    # --- the protocol
+
+    def facts(self) -> Facts:
+        return self._facts
+
+    def observe(self, netns: str, ref: NetnsRef | None, wanted: NamespaceState) -> NamespaceState:
+        if ref is not None and ref.inode in self.dead:
+            raise NamespaceGoneError(netns)
+        return {
+            key: _as_seen(item)
+            for key, item in self.state.get(netns, {}).items()
+            if not isinstance(item, Sysctl) or key in wanted
+        }
+
+    def sysctls(self, wanted: NamespaceState) -> NamespaceState:
+        return {key: item for key, item in self.state[HOST].items() if key in wanted}
+
+    def apply(self, plan: Plan, refs: Mapping[str, NetnsRef]) -> list[Outcome]:
+        failures: list[Outcome] = []
+        for name, operations in plan.stages:
+            fencing = [o for o in operations if name in _FENCES and isinstance(o.object, _NFT)]
+            outcome = self._transaction(fencing) if fencing else []
+            failures += outcome
+            if outcome and name == "fence":
+                return failures
+            for operation in operations:
+                if operation not in fencing:
+                    failures += self._one(operation, refs)
+        return failures
+
+    def alive(self, ref: NetnsRef) -> bool:
+        return ref.inode not in self.dead
+
+    def create_namespace(self, sandbox: str) -> NetnsRef:
+        self._inodes += 1
+        return NetnsRef(path=f"/run/fake/{sandbox}", inode=self._inodes, owner="sealane")
+
+    def delete_namespace(self, ref: NetnsRef) -> None:
+        self.dead.add(ref.inode)
+
+    def resolve_namespace(self, where: str) -> NetnsRef:
+        return NetnsRef(path=where, inode=sum(where.encode()) * 1000 + len(where))
+
+    def port_user(self, port: PublishedPort) -> str | None:
+        numbers = range(port.host_first, port.host_last + 1)
+        return next(
+            (self.port_users[port.proto, n] for n in numbers if (port.proto, n) in self.port_users), None
+        )
+
+    def ephemeral_range(self) -> tuple[int, int]:
+        return 32768, 32777
+
+    def forget_flows(self, flows: Sequence[Flow]) -> int:
+        self.forgotten += flows
+        return len(flows)
+
+    def boot_id(self) -> str:
+        return self._boot
+
+    # --- inside
+
+    def _inject(self) -> None:
+        if self._countdown <= 0 and not self._forever:
+            return
+        self._countdown -= 1
+        if self._countdown == 0 or (self._forever and self._countdown < 0):
+            raise _RefusedError(errno.EIO, "injected fault")
+
+    def _one(self, operation: Operation, refs: Mapping[str, NetnsRef]) -> list[Outcome]:
+        try:
+            self._inject()
+            ref = refs.get(operation.netns)
+            if operation.netns != HOST and (ref is None or ref.inode in self.dead):
+                if operation.verb == "delete":
+                    return []
+                raise _RefusedError(errno.ENOENT, "the namespace is gone")
+            self._perform(operation)
+        except _RefusedError as error:
+            return [Outcome(operation, error.number, str(error))]
+        self.performed.append(operation)
+        return []
+
+    def _transaction(self, operations: list[Operation]) -> list[Outcome]:
+        """All or nothing, references checked at the end as the kernel's commit does."""
+        before = dict(self.state[HOST])
+        try:
+            for operation in operations:
+                self._inject()
+                if operation.verb == "delete":
+                    self.state[HOST].pop(operation.object.key, None)
+                else:
+                    self.state[HOST][operation.object.key] = operation.object
+            self._check_nft()
+        except _RefusedError as error:
+            self.state[HOST] = before
+            return [Outcome(o, error.number if o is operations[0] else 0, str(error)) for o in operations]
+        self.performed += operations
+        return []
+
+    def _check_nft(self) -> None:
+        for item in self.state[HOST].values():
+            for kind, key in _nft_needs(item):
+                if key not in self.state[HOST]:
+                    raise _RefusedError(
+                        errno.ENOENT, f"{item.key} refers to {kind} {key[1:]}, which is not there"
+                    )
+
+    def _perform(self, operation: Operation) -> None:
+        there = self.state.setdefault(operation.netns, {})
+        item = operation.object
+        if operation.verb == "delete":
+            if isinstance(item, Link):
+                self._drop_link(operation.netns, item)
+            else:
+                there.pop(item.key, None)
+        elif isinstance(item, Link):
+            self._set_link(operation, item)
+        else:
+            self._check_link(there, item)
+            there[item.key] = item
+
+    def _set_link(self, operation: Operation, item: Link) -> None:
+        there = self.state[operation.netns]
+        if item.master and ("link", item.master) not in there:
+            raise _RefusedError(errno.ENODEV, f"{item.name}: its bridge {item.master} is not there")
+        present = there.get(item.key)
+        if operation.verb == "open":
+            if item.kind != "loopback" and not isinstance(present, Link):
+                raise _RefusedError(errno.ENODEV, f"{item.name} is not there")
+            there[item.key] = item
+            return
+        if operation.verb == "change":
+            was_up = isinstance(present, Link) and present.up
+            there[item.key] = msgspec.structs.replace(item, up=was_up)
+            return
+        if isinstance(present, Link) and present.alias != item.alias:
+            raise _RefusedError(errno.EEXIST, f"a link {item.name} is there")
+        if item.peer is not None:
+            self._make_far_side(item, item.peer)
+        there[item.key] = msgspec.structs.replace(item, up=False)
+
+    def _make_far_side(self, item: Link, peer: tuple[str, str]) -> None:
+        inside = self.state.setdefault(peer[0], {})
+        if ("link", peer[1]) in inside:
+            raise _RefusedError(errno.EEXIST, f"a link {peer[1]} is in the sandbox already")
+        inside["link", peer[1]] = Link(name=peer[1], kind="veth", up=False, alias=item.alias)
+
+    def _drop_link(self, netns: str, item: Link) -> None:
+        there = self.state.get(netns, {})
+        gone = there.pop(item.key, None)
+        for key in [k for k, other in there.items() if hangs_on(other) == item.name]:
+            del there[key]
+        if isinstance(gone, Link) and gone.peer:
+            far = self.state.get(gone.peer[0], {}).get(("link", gone.peer[1]))
+            if isinstance(far, Link):
+                self._drop_link(gone.peer[0], msgspec.structs.replace(far, peer=None))
+
+    def _check_link(self, there: dict[Key, Object], item: Object) -> None:
+        name = hangs_on(item)
+        if not name or name == "all":
+            return
+        link = there.get(("link", name))
+        if not isinstance(link, Link):
+            raise _RefusedError(errno.ENODEV, f"{item.key}: no link {name}")
+        if isinstance(item, Route) and not link.up:
+            raise _RefusedError(errno.ENETDOWN, f"{item.key}: link {name} is down")
+        if isinstance(item, FdbEntry) and not link.master:
+            raise _RefusedError(errno.EOPNOTSUPP, f"{name} is no bridge port")
+
+
+def _as_seen(item: Object) -> Object:
+    if isinstance(item, Chain):
+        return ObservedChain(family=item.family, name=item.name, tags=item.tags, hook=item.hook)
+    if isinstance(item, Link) and item.peer is not None:
+        return msgspec.structs.replace(item, peer=None)
+    return item
+
+
+def _nft_needs(item: Object) -> Iterator[tuple[str, Key]]:
+    """What an object of nftables refers to."""
+    if isinstance(item, Set | Chain):
+        yield "table", ("nft-table", item.family)
+    if isinstance(item, Element):
+        yield "set", ("nft-set", item.family, item.set)
+        if isinstance(item.data, Verdict) and item.data.chain:
+            yield "chain", ("nft-chain", item.family, item.data.chain)
+    if isinstance(item, Chain):
+        for rule in item.rules:
+            for statement in rule.statements:
+                if isinstance(statement, Verdict) and statement.chain:
+                    yield "chain", ("nft-chain", item.family, statement.chain)
+                elif isinstance(statement, Lookup):
+                    yield "set", ("nft-set", item.family, statement.set)
+                elif isinstance(statement, VerdictMap | DnatMap):
+                    yield "map", ("nft-set", item.family, statement.map)

@@ -1,0 +1,107 @@
+"""Laws of the compiler (style.md §5.7, 1 and 12) and of its increments."""
+
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from property.strategies_intent import intents, networks
+
+from harness.engines import FACTS
+from sealane.compile.host import Compiled, compile_host, touched, units
+from sealane.kernel.nft import Chain, Element, Set
+from sealane.kernel.state import HOST
+from sealane.model.change import Delete, Put
+from sealane.model.intent import Intent
+
+
+def non_empty(state):
+    return {netns: dict(items) for netns, items in state.items() if items}
+
+
+@given(intents(), st.randoms(use_true_random=False))
+def test_the_result_does_not_depend_on_the_order_of_the_intent(intent: Intent, chance: random.Random) -> None:
+    records = list(intent.records())
+    chance.shuffle(records)
+    assert non_empty(compile_host(Intent(records), FACTS)) == non_empty(compile_host(intent, FACTS))
+
+
+@given(intents(), intents())
+def test_an_increment_equals_a_full_compilation(before: Intent, after: Intent) -> None:
+    """From any intent to any other, record by record, in the only orders that keep referents: the memoised result is
+    the full one at every step, and the keys it calls different are exactly those that are."""
+    current = Intent(before.records())
+    compiled = Compiled(current, FACTS)
+    for change in edits(before, after):
+        old = {(n, k): v for n, items in compiled.desired.items() for k, v in items.items()}
+        current.apply(change)
+        different = compiled.refresh(current, touched(change, current))
+        full = non_empty(compile_host(current, FACTS))
+        assert non_empty(compiled.desired) == full
+        new = {(n, k): v for n, items in full.items() for k, v in items.items()}
+        assert different == {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
+    assert non_empty(compiled.desired) == non_empty(compile_host(after, FACTS))
+
+
+def edits(before: Intent, after: Intent):
+    """Changes from one intent to the other: endpoints go first and come last."""
+    old = {(type(r).__name__, r.id): r for r in before.records()}
+    new = {(type(r).__name__, r.id): r for r in after.records()}
+    yield from (Delete(r) for (kind, _), r in old.items() if kind == "Endpoint")
+    for kind in ("Network", "Sandbox"):
+        for key in [k for k in old if k[0] == kind and k not in new]:
+            yield Delete(old[key])
+        for key in [k for k in new if k[0] == kind]:
+            if old.get(key) != new[key]:
+                yield Put(new[key], old.get(key))
+    yield from (Put(r) for (kind, _), r in new.items() if kind == "Endpoint")
+
+
+@given(intents())
+def test_every_object_has_an_origin(intent: Intent) -> None:
+    compiled = Compiled(intent, FACTS)
+    everything = {(n, k) for n, items in compiled.desired.items() for k in items}
+    assert set(compiled.origins) == everything
+    assert set(compiled.origins.values()) <= set(units(intent))
+
+
+@given(intents())
+def test_no_user_text_reaches_the_kernel(intent: Intent) -> None:
+    """Names of networks, sandboxes and endpoints appear in no object of the kernel's but the link names inside
+    sandboxes, which are the user's own to choose."""
+    compiled = compile_host(intent, FACTS)
+    names = [r.name for r in intent.records()]
+    for item in compiled[HOST].values():
+        for name in names:
+            assert name not in repr(item).replace("/network-", "").replace("/endpoint-", "")
+
+
+FEATURES_OF_ONE_FAMILY = {"link-local", "unspecified"}
+"""Rules that only IPv6 has: its neighbour discovery is IP, where IPv4's ARP is not."""
+
+
+@given(st.integers(1, 200).flatmap(networks))
+def test_ipv6_is_ipv4_with_the_family_exchanged(network) -> None:
+    """Law 12, for the rules of a dual-stack network: same chains, same rules with the same reasons, same sets."""
+    if network.subnet(4) is None or network.subnet(6) is None or network.source_addresses:
+        return
+    state = compile_host(Intent([network]), FACTS)[HOST].values()
+
+    def shape(family: str):
+        chains = {
+            c.name: [r.comment for r in c.rules if r.comment.rpartition(":")[2] not in FEATURES_OF_ONE_FAMILY]
+            for c in state
+            if isinstance(c, Chain) and c.family == family
+        }
+        sets = {s.name: len(s.type) for s in state if isinstance(s, Set) and s.family == family}
+        elements = sorted(e.set for e in state if isinstance(e, Element) and e.family == family)
+        return chains, sets, elements
+
+    assert shape("ip") == shape("ip6")
+
+
+@settings(max_examples=30)
+@given(intents())
+def test_a_host_without_networks_holds_nothing(intent: Intent) -> None:
+    for record in [*intent.endpoints.values(), *intent.sandboxes.values(), *intent.networks.values()]:
+        intent.apply(Delete(record))
+    assert non_empty(compile_host(intent, FACTS)) == {}

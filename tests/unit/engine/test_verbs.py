@@ -1,0 +1,378 @@
+"""The verbs, on a kernel in memory: what they answer, what they refuse, and what they leave behind."""
+
+import pytest
+
+from harness.engines import Bench, publish, subnets
+from sealane.engine.errors import (
+    ConflictError,
+    ExistsError,
+    FullError,
+    HoldError,
+    InUseError,
+    InvalidError,
+    KernelError,
+    NotFoundError,
+    StoreFailedError,
+)
+from sealane.kernel.state import HOST
+from sealane.limits import RANGE_PORTS_MAX
+from sealane.model.network import BRIDGE_PORTS_MAX
+from sealane.reconcile.ownership import is_deletable
+from sealane.store.base import StoreError
+from sealane.wire import DetachRequest, NetworkRequest, SandboxRequest, SubnetRequest
+
+A, B = "/run/netns/a", "/run/netns/b"
+
+
+def held(bench: Bench) -> dict:
+    """What the kernel holds of ours, sysctls and sandboxes' loopback links aside: those are set, never deleted."""
+    return {
+        (netns, key): item
+        for netns, items in bench.kernel.snapshot().items()
+        for key, item in items.items()
+        if is_deletable(item)
+    }
+
+
+@pytest.fixture
+def bench() -> Bench:
+    bench = Bench()
+    bench.network("front", subnets=list(subnets("10.1.0.0/24")))
+    return bench
+
+
+class TestNetworks:
+    def test_a_network_is_on_the_host_once_it_is_answered(self, bench: Bench) -> None:
+        view = bench.engine.network("front")
+        assert ("link", view.link) in bench.kernel.state[HOST]
+        assert view.mtu == 1400, "the uplink's"
+        assert view.subnets[0].gateway == "10.1.0.1"
+
+    def test_the_same_request_again_is_the_same_network(self, bench: Bench) -> None:
+        before = bench.engine.revision
+        again = bench.network("front", subnets=list(subnets("10.1.0.0/24")))
+        assert again.id == bench.engine.network("front").id
+        assert bench.engine.revision == before
+
+    def test_a_different_one_of_the_same_name_is_refused_by_the_field(self, bench: Bench) -> None:
+        with pytest.raises(ExistsError) as caught:
+            bench.network("front", subnets=list(subnets("10.1.0.0/24")), internal=True)
+        assert caught.value.field == "internal"
+
+    def test_automatic_subnets_never_meet(self, bench: Bench) -> None:
+        prefixes = {bench.network(f"net{i}", ipv6=True).subnets[0].prefix for i in range(50)}
+        assert len(prefixes) == 50
+
+    @pytest.mark.parametrize(
+        ("request_fields", "field"),
+        [
+            ({"name": "-x"}, "name"),
+            ({"name": "x", "driver": "overlay"}, "driver"),
+            ({"name": "x", "subnets": [SubnetRequest(prefix="10.9.0.1/24")]}, "subnets[0].prefix"),
+            ({"name": "x", "subnets": [SubnetRequest(prefix="10.9.0.0/24", gateway="10.8.0.1")]}, "subnets[0]"),
+            ({"name": "x", "subnets": [SubnetRequest(prefix="10.9.0.0/24", ip_range="10.8.0.0/25")]}, "subnets[0]"),
+            ({"name": "x", "subnets": [SubnetRequest(gateway="10.9.0.1")]}, "subnets[0].prefix"),
+            ({"name": "x", "options": {"mtu": "20"}}, "options.mtu"),
+            ({"name": "x", "options": {"mtu": "1_500"}}, "options.mtu"),
+            ({"name": "x", "options": {"com.docker.network.bridge.enable_ic": "false"}}, "options."),
+            ({"name": "x", "options": {"bridge": "a/b"}}, "options.bridge"),
+            ({"name": "x", "ipv6": True, "options": {"mtu": "1000"}}, "options.mtu"),
+            ({"name": "x", "ipv4": False}, "ipv4"),
+            ({"name": "x", "driver": "host", "internal": True}, "internal"),
+        ],
+    )
+    def test_a_bad_field_is_named_and_changes_nothing(self, bench: Bench, request_fields, field: str) -> None:
+        before = bench.kernel.snapshot(), bench.engine.revision
+        with pytest.raises(InvalidError) as caught:
+            bench.engine.create_network(NetworkRequest(**request_fields))
+        assert caught.value.field.startswith(field)
+        assert (bench.kernel.snapshot(), bench.engine.revision) == before
+
+    def test_an_overlap_names_whose_it_is(self, bench: Bench) -> None:
+        with pytest.raises(ConflictError, match="front"):
+            bench.network("other", subnets=list(subnets("10.1.0.128/25")))
+        with pytest.raises(ConflictError, match="uplink0"):
+            bench.network("other", subnets=list(subnets("192.0.2.0/25")))
+
+    def test_a_network_in_use_stays_unless_forced(self, bench: Bench) -> None:
+        bench.attach(A)
+        with pytest.raises(InUseError, match="1 endpoints: a"):
+            bench.engine.remove_network("front")
+        bench.engine.remove_network("front", force=True)
+        assert held(bench) == {}
+
+    def test_prune_takes_only_what_is_unused(self, bench: Bench) -> None:
+        bench.network("idle")
+        bench.attach(A)
+        assert bench.engine.prune_networks().removed == ["idle"]
+
+    def test_docker_options_are_understood(self, bench: Bench) -> None:
+        docker = "com.docker.network."
+        view = bench.network(
+            "shaped",
+            options={
+                f"{docker}driver.mtu": "1300",
+                f"{docker}bridge.enable_icc": "false",
+                f"{docker}bridge.enable_ip_masquerade": "false",
+                f"{docker}bridge.name": "br-shaped",
+            },
+        )
+        assert (view.mtu, view.icc, view.masquerade, view.link) == (1300, False, False, "br-shaped")
+
+
+class TestAttach:
+    def test_attaching_twice_gives_the_same_answer(self, bench: Bench) -> None:
+        first = bench.attach(A, publish=[publish(8080, 80)])
+        before = bench.kernel.snapshot(), bench.engine.revision
+        assert bench.attach(A, publish=[publish(8080, 80)]) == first
+        assert (bench.kernel.snapshot(), bench.engine.revision) == before
+
+    def test_attaching_otherwise_is_refused_by_the_field(self, bench: Bench) -> None:
+        bench.attach(A)
+        with pytest.raises(ConflictError) as caught:
+            bench.attach(A, aliases=["db"])
+        assert caught.value.field == "aliases"
+
+    def test_attach_costs_the_kernel_the_same_at_any_size(self, bench: Bench) -> None:
+        bench.attach("/run/netns/first", publish=[publish(1000, 80)])
+        bench.kinds()
+        bench.attach("/run/netns/second", publish=[publish(1001, 80)])
+        small = bench.kinds()
+        for number in range(40):
+            bench.attach(f"/run/netns/more{number}")
+        bench.kinds()
+        bench.attach("/run/netns/last", publish=[publish(1002, 80)])
+        assert bench.kinds() == small
+
+    def test_detach_takes_everything_away_and_may_be_repeated(self, bench: Bench) -> None:
+        before = held(bench)
+        view = bench.attach(A, publish=[publish(8080, 80)])
+        assert bench.engine.detach([DetachRequest(endpoint=view.id)]).detached == [view.id]
+        assert bench.engine.detach([DetachRequest(endpoint=view.id)]).detached == []
+        assert held(bench) == before
+        assert not bench.engine.intent.sandboxes, "an implicit sandbox goes with its last endpoint"
+
+    def test_two_networks_and_the_way_out_by_priority(self, bench: Bench) -> None:
+        bench.network("back", subnets=list(subnets("10.2.0.0/24")))
+        bench.attach(A, "front")
+        second = bench.attach(A, "back", gateway_priority=1)
+        assert second.ifname == "eth1"
+        routes = [o for o in bench.kernel.state[second.sandbox_id].values() if getattr(o, "dst", "") == "0.0.0.0/0"]
+        assert [(r.link, r.gateway) for r in routes] == [("eth1", "10.2.0.1")]
+        bench.engine.detach([DetachRequest(sandbox="a", network="back")])
+        routes = [o for o in bench.kernel.state[second.sandbox_id].values() if getattr(o, "dst", "") == "0.0.0.0/0"]
+        assert [(r.link, r.gateway) for r in routes] == [("eth0", "10.1.0.1")]
+        assert bench.is_clean()
+
+    def test_an_internal_network_gives_no_way_out(self, bench: Bench) -> None:
+        bench.network("vault", internal=True)
+        view = bench.attach(A, "vault")
+        assert view.gateways == []
+        assert not [o for o in bench.kernel.state[view.sandbox_id].values() if getattr(o, "dst", "") == "0.0.0.0/0"]
+
+    @pytest.mark.parametrize(
+        ("options", "field", "error"),
+        [
+            ({"addresses": ["10.1.0.1"]}, "addresses[0]", ConflictError),
+            ({"addresses": ["10.2.0.9"]}, "addresses[0]", InvalidError),
+            ({"addresses": ["fd00::9"]}, "addresses[0]", InvalidError),
+            ({"addresses": ["10.1.0.8", "10.1.0.9"]}, "addresses[1]", InvalidError),
+            ({"addresses": ["::ffff:10.1.0.9"]}, "addresses[0]", InvalidError),
+            ({"mac": "01:00:00:00:00:01"}, "mac", InvalidError),
+            ({"ifname": "a b"}, "ifname", InvalidError),
+            ({"ifname": "lo"}, "ifname", ConflictError),
+            ({"name": "x\n"}, "name", InvalidError),
+            ({"aliases": ["ok", "no good"]}, "aliases[1]", InvalidError),
+            ({"sysctls": {"net.ipv4.conf.IFNAME.accept_ra/../../x": "1"}}, "sysctls", InvalidError),
+            ({"sysctls": {"net.ipv6.conf.IFNAME.accept_ra": "1"}}, "sysctls", InvalidError),
+            ({"sysctls": {"net.ipv4.conf.IFNAME.rp_filter": "1\n2"}}, "sysctls", InvalidError),
+            ({"publish": [publish(70000, 80)]}, "publish[0].host_first", InvalidError),
+            ({"publish": [publish(80, 0)]}, "publish[0].port", InvalidError),
+            ({"publish": [publish(80, 80, address="2001:db8::1")]}, "publish[0].host_address", InvalidError),
+        ],
+    )
+    def test_a_bad_field_is_named_and_changes_nothing(self, bench: Bench, options, field: str, error) -> None:
+        before = bench.kernel.snapshot(), bench.engine.revision
+        with pytest.raises(error) as caught:
+            bench.attach(A, **options)
+        assert caught.value.field.startswith(field)
+        assert (bench.kernel.snapshot(), bench.engine.revision) == before
+
+    def test_a_taken_address_names_its_holder(self, bench: Bench) -> None:
+        bench.attach(A, addresses=["10.1.0.9"])
+        with pytest.raises(ConflictError, match="endpoint a"):
+            bench.attach(B, addresses=["10.1.0.9"])
+
+    def test_a_full_subnet_says_so(self, bench: Bench) -> None:
+        bench.network("tiny", subnets=list(subnets("10.3.0.0/30")))
+        bench.attach(A, "tiny")
+        with pytest.raises(FullError, match=r"10\.3\.0\.0/30 is full"):
+            bench.attach(B, "tiny")
+
+    def test_a_full_bridge_is_refused_before_the_kernel_hears_of_it(self, bench: Bench) -> None:
+        bench.network("wide", subnets=list(subnets("10.16.0.0/20")))
+        wide = bench.engine.drafts.find_network("wide")
+        there = bench.engine.intent.endpoints_by_network[wide.id]
+        there.update({f"e{i}": None for i in range(BRIDGE_PORTS_MAX)})  # type: ignore[misc]
+        bench.kinds()
+        with pytest.raises(FullError) as caught:
+            bench.attach(A, "wide")
+        assert "routed" in caught.value.cure
+        assert bench.kinds() == []
+
+    def test_unknown_things_are_named_with_what_there_is(self, bench: Bench) -> None:
+        with pytest.raises(NotFoundError, match="no network 'frnot'") as caught:
+            bench.attach(A, "frnot")
+        assert "front" in caught.value.cure
+        with pytest.raises(NotFoundError, match="no sandbox 'nobody'"):
+            bench.attach("nobody")
+
+
+class TestPublish:
+    def test_a_conflict_names_the_endpoint_or_the_process(self, bench: Bench) -> None:
+        bench.attach(A, publish=[publish(8080, 80)])
+        bench.kernel.port_users["tcp", 9090] = "nginx (pid 812)"
+        with pytest.raises(ConflictError, match=r"held by endpoint a \(\*:8080->80/tcp\)"):
+            bench.attach(B, publish=[publish(8080, 81)])
+        with pytest.raises(ConflictError, match="nginx"):
+            bench.attach(B, publish=[publish(9090, 81)])
+        with pytest.raises(ConflictError, match="same request"):
+            bench.attach(B, publish=[publish(7000, 81), publish(7000, 82)])
+        bench.attach(B, publish=[publish(8080, 80, proto="udp")])
+
+    def test_a_range_is_one_element(self, bench: Bench) -> None:
+        bench.kinds()
+        bench.attach(A, publish=[publish(20000, 20000, count=1000)])
+        assert bench.kinds().count("create nft-element") == len(["guard", "range"])
+
+    def test_a_shifted_range_is_bounded(self, bench: Bench) -> None:
+        with pytest.raises(InvalidError, match=f"at most {RANGE_PORTS_MAX}"):
+            bench.attach(A, publish=[publish(20000, 10000, count=RANGE_PORTS_MAX + 1)])
+        bench.attach(A, publish=[publish(20000, 10000, count=100)])
+
+    def test_ephemeral_ports_are_free_ones_in_turn_and_run_out(self, bench: Bench) -> None:
+        bench.kernel.port_users["tcp", 32769] = "sshd (pid 1)"
+        seen = [bench.attach(f"/run/netns/e{i}", publish=[publish(0, 80)]).ports[0] for i in range(9)]
+        assert len(set(seen)) == 9
+        assert "*:32769->80/tcp" not in seen
+        with pytest.raises(FullError):
+            bench.attach(B, publish=[publish(0, 80)])
+
+    def test_nothing_is_published_on_an_internal_network(self, bench: Bench) -> None:
+        bench.network("vault", internal=True)
+        with pytest.raises(InvalidError) as caught:
+            bench.attach(A, "vault", publish=[publish(80, 80)])
+        assert caught.value.field == "publish"
+
+    def test_udp_flows_are_forgotten_by_host_port_on_publish_and_unpublish(self, bench: Bench) -> None:
+        """moby#53384: the filter was the container's port."""
+        view = bench.attach(A, publish=[publish(5300, 53, proto="udp")])
+        assert [(f.first, f.backend) for f in bench.kernel.forgotten] == [(5300, ""), (0, "10.1.0.2")]
+        bench.kernel.forgotten.clear()
+        bench.engine.detach([DetachRequest(endpoint=view.id)])
+        assert [(f.first, f.backend) for f in bench.kernel.forgotten] == [(5300, ""), (0, "10.1.0.2")]
+
+
+class TestFaults:
+    def test_a_refusal_of_the_kernel_at_any_operation_takes_everything_back(self, bench: Bench) -> None:
+        before, number = held(bench), 0
+        while True:
+            number += 1
+            bench.kernel.fail_at(number)
+            try:
+                bench.attach(A, publish=[publish(8080, 80)])
+            except KernelError:
+                bench.kernel.heal()
+                bench.upkeep.resync({HOST})
+                assert held(bench) == before, f"after a failure at operation {number}"
+                assert not bench.engine.intent.endpoints
+                assert not bench.store.snapshot().records[1:]
+            else:
+                break
+        assert number > 5
+        bench.kernel.heal()
+        assert bench.is_clean()
+
+    def test_a_link_name_that_the_sandbox_holds_is_passed_over(self, bench: Bench) -> None:
+        view = bench.engine.create_sandbox(SandboxRequest(name="box", netns=A))
+        bench.kernel.state[view.id] = {("link", "eth0"): "somebody's"}  # type: ignore[dict-item]
+        assert bench.attach("box").ifname == "eth1"
+
+    def test_a_store_that_cannot_write_leaves_attach_undone_and_detach_undone(self, bench: Bench, monkeypatch) -> None:
+        view = bench.attach(A)
+        before = held(bench)
+
+        def full(changes, revision):
+            raise StoreError("full", "no space left on device")
+
+        monkeypatch.setattr(bench.store, "commit", full)
+        with pytest.raises(StoreFailedError, match="full"):
+            bench.attach(B)
+        with pytest.raises(StoreFailedError):
+            bench.engine.detach([DetachRequest(endpoint=view.id)])
+        assert held(bench) == before
+        assert bench.engine.endpoint(view.id) == view
+
+    def test_a_holding_engine_changes_nothing(self, bench: Bench) -> None:
+        bench.engine.hold = "the store is corrupt"
+        before = bench.kernel.snapshot()
+        for verb in (lambda: bench.attach(A), lambda: bench.network("x"), bench.upkeep.gc):
+            with pytest.raises(HoldError, match="corrupt"):
+                verb()
+        assert bench.kernel.snapshot() == before
+
+
+class TestUpkeep:
+    def test_a_restart_with_nothing_changed_writes_nothing(self, bench: Bench) -> None:
+        for number in range(5):
+            bench.attach(f"/run/netns/{number}x", publish=[publish(8000 + number, 80)])
+        bench.kinds()
+        bench.restart()
+        assert bench.kinds() == []
+        assert bench.engine.reconciler.writes == 0
+
+    def test_an_empty_store_beside_live_endpoints_deletes_nothing(self, bench: Bench) -> None:
+        bench.attach(A)
+        bench.kinds()
+        fresh = Bench(kernel=bench.kernel)
+        assert bench.kinds() == []
+        assert len(fresh.engine.reconciler.unexplained) == 1
+        assert fresh.upkeep.gc().kept
+        assert bench.kinds() == []
+        fresh.upkeep.gc(confirmed=True)
+        fresh.upkeep.gc(confirmed=True)
+        assert held(bench) == {}
+
+    def test_a_dead_namespace_is_released_with_its_addresses_and_ports(self, bench: Bench) -> None:
+        view = bench.attach(A, publish=[publish(8080, 80)], addresses=["10.1.0.9"])
+        bench.kernel.kill_namespace(view.sandbox_id, bench.engine.intent.sandboxes[view.sandbox_id].netns)
+        bench.upkeep.resync({HOST})
+        assert not bench.engine.intent.endpoints
+        bench.attach(B, publish=[publish(8080, 80)], addresses=["10.1.0.9"])
+        assert bench.is_clean()
+
+    def test_a_reboot_releases_foreign_sandboxes_and_restores_our_own(self, bench: Bench) -> None:
+        bench.attach(A)
+        bench.engine.create_sandbox(SandboxRequest(name="mine"))
+        kept = bench.attach("mine", addresses=["10.1.0.50"])
+        bench.kernel.reboot()
+        bench.restart()
+        assert [e.name for e in bench.engine.endpoints()] == ["mine"]
+        assert bench.engine.endpoint(kept.id).addresses == ["10.1.0.50/24"]
+        bench.upkeep.resync({HOST, kept.sandbox_id})
+        assert bench.is_clean()
+
+    def test_drift_is_mended_and_told(self, bench: Bench) -> None:
+        view = bench.attach(A, publish=[publish(8080, 80)])
+        there = bench.kernel.state[HOST]
+        for key in [k for k in there if str(k[0]).startswith("nft")]:
+            del there[key]
+        bench.kernel._drop_link(HOST, there["link", view.host_link])  # type: ignore[arg-type]
+        bench.upkeep.resync({HOST})
+        assert bench.is_clean()
+        assert any(e.kind == "drift.repaired" for e in bench.engine.events.since(0))
+
+    def test_a_fight_is_slowed_down(self, bench: Bench) -> None:
+        waits = [bench.upkeep.may_heal() for _ in range(25)]
+        assert waits[0] == 0.0
+        assert waits[-1] > 0.0
