@@ -11,7 +11,14 @@ from sealane.linux.fake import FakeKernel
 from sealane.model.intent import Intent
 from sealane.store.base import Store
 from sealane.store.memory import MemoryStore
-from sealane.wire import AttachRequest, EndpointView, NetworkRequest, NetworkView, PublishRequest, SubnetRequest
+from sealane.wire import (
+    AttachRequest,
+    EndpointView,
+    NetworkRequest,
+    NetworkView,
+    PublishRequest,
+    SubnetRequest,
+)
 
 FACTS = Facts(
     instance="abcdef",

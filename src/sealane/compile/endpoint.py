@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from sealane.compile import names
 from sealane.compile.facts import Facts
 from sealane.compile.names import NFT_FAMILY
-from sealane.compile.network import has_data_plane, link_elements, mtu
+from sealane.compile.network import hardening, has_data_plane, link_elements, mtu
 from sealane.kernel import nft
 from sealane.kernel.nft import Element, TypeName
 from sealane.kernel.objects import Address, BridgePort, FdbEntry, Link, Neighbour, Route, Sysctl
@@ -46,7 +46,7 @@ def _links(endpoint: Endpoint, network: Network, facts: Facts) -> Iterator[Place
             mac=names.mac(f"host side {endpoint.id}"),
             alias=alias,
             master=names.network_link(network) if bridged else "",
-            port=BridgePort(isolated=not network.icc) if bridged else None,
+            port=_port(network, facts) if bridged else None,
             peer=(endpoint.sandbox, endpoint.ifname),
             # A bridge port, or a routed IPv4 link, has no business with IPv6 of its own.
             addr_gen_none=True,
@@ -67,6 +67,10 @@ def _links(endpoint: Endpoint, network: Network, facts: Facts) -> Iterator[Place
     )
     if bridged:
         yield HOST, FdbEntry(link=host_link, mac=endpoint.mac)
+
+
+def _port(network: Network, facts: Facts) -> BridgePort:
+    return BridgePort(isolated=not network.icc, hairpin=facts.features.bridge_netfilter)
 
 
 def _family(endpoint: Endpoint, network: Network, family: Family) -> Iterator[Placed]:
@@ -107,6 +111,7 @@ def _routed(endpoint: Endpoint, network: Network, family: Family) -> Iterator[Pl
     assert subnet is not None
     host_link, table = names.endpoint_link(endpoint.id), NFT_FAMILY[family]
     host_mac = names.mac(f"host side {endpoint.id}")
+    yield from ((HOST, setting) for setting in hardening(host_link, family))
     yield sandbox, Address(link=endpoint.ifname, address=host_prefix(address))
     yield sandbox, Neighbour(link=endpoint.ifname, address=subnet.gateway, mac=host_mac)
     yield sandbox, Route(dst=subnet.prefix, link=endpoint.ifname, gateway=subnet.gateway, onlink=True)
@@ -125,7 +130,6 @@ def _routed(endpoint: Endpoint, network: Network, family: Family) -> Iterator[Pl
         # The kernel answers ARP for any address of its own on any link, but ND only for that link's (RFC 4861).
         yield HOST, Neighbour(link=host_link, address=subnet.gateway)
         yield HOST, Sysctl(path=f"net/ipv6/conf/{host_link}/proxy_ndp", value="1")
-        yield HOST, Sysctl(path=f"net/ipv6/conf/{host_link}/accept_ra", value="0")
 
 
 def link_local(mac: str) -> str:

@@ -77,14 +77,23 @@ def _link(network: Network, facts: Facts) -> Iterator[Object]:
         addr_gen_none=network.subnet(6) is None,
         ageing_off=network.driver == "routed",
     )
-    # A workload's redirect or source-routed packet must not change the host's routing, nor the host tell
-    # workloads of better routes past itself.
-    for setting in ("accept_redirects", "send_redirects", "accept_source_route", "route_localnet"):
-        yield Sysctl(path=f"net/ipv4/conf/{name}/{setting}", value="0")
+    yield from hardening(name, 4)
     if facts.features.ipv6:
-        # CVE-2020-10749: a container's router advertisement would re-route the host's IPv6.
-        yield Sysctl(path=f"net/ipv6/conf/{name}/accept_ra", value="0")
-        yield Sysctl(path=f"net/ipv6/conf/{name}/accept_redirects", value="0")
+        yield from hardening(name, 6)
+
+
+def hardening(link: str, family: Family) -> Iterator[Sysctl]:
+    """What a link that workloads speak to the host through must not do.
+
+    A workload's redirect, source-routed packet or router advertisement would change the host's routing (CVE-2020-10749),
+    a redirect of the host's would lead workloads past it, and `route_localnet` would open 127.0.0.1 (CVE-2020-8558).
+    """
+    off = {
+        4: ("accept_redirects", "send_redirects", "accept_source_route", "route_localnet"),
+        6: ("accept_ra", "accept_redirects"),
+    }
+    for setting in off[family]:
+        yield Sysctl(path=f"net/ipv{family}/conf/{link}/{setting}", value="0")
 
 
 def _addresses(network: Network, subnet: Subnet) -> Iterator[Object]:

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 
+from sealane.api.routes import Routes
 from sealane.api.server import ApiServer
 from sealane.daemon.config import Config, ConfigError
 from sealane.daemon.service import Service
@@ -43,6 +44,11 @@ async def _serve(config: Config) -> int:
     service = Service(config, loop)
     service.start()
     server = ApiServer(service)
+
+    def route_anew() -> None:
+        server.routes = Routes(service)
+
+    service.rebuilt = route_anew
     try:
         await server.start(listen_sockets() or config.socket)
         # Records live as long as the daemon: a full collection over thousands of them is a pause for nothing.

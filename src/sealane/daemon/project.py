@@ -21,7 +21,7 @@ class Projects:
         self._engine = engine
         self._workloads = workloads
 
-    def plan(self, manifest: Manifest, *, delete: bool = False) -> PlanView:
+    def plan(self, manifest: Manifest, *, delete: bool) -> PlanView:
         """The kernel difference that `apply` (or `delete`) would make, line by line. Changes nothing."""
         preview = Preview(self._engine)
         if delete:
@@ -68,7 +68,7 @@ class Projects:
         present = self._engine.intent.container_named(request.name)
         if present is not None and present.name == request.name:
             if request_of(present) == request:
-                current = self._workloads.get(present.id)
+                current = self._workloads.view(present.id)
                 if current.status in ("running", "restarting"):
                     view.unchanged.append(f"container {request.name}")
                     return
@@ -93,7 +93,7 @@ class Projects:
             await asyncio.sleep(CONDITION_POLL_S)
 
     def _is_met(self, name: str, condition: str) -> bool:
-        view = self._workloads.get(name)
+        view = self._workloads.view(name)
         ended = view.status in ("exited", "dead")
         if condition == "completed":
             if ended and view.exit_code:

@@ -47,7 +47,7 @@ STORE_RETRY_S = 5.0
 
 
 class Service:
-    """Everything of one daemon. `engine`, `upkeep`, `workloads` and `projects` are what the API's routes call."""
+    """Everything of one daemon. `engine`, `upkeep`, `workloads` and `project` are what the API's routes call."""
 
     def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
         self.config = config
@@ -62,6 +62,8 @@ class Service:
         self._runtime_missing = ""
         self._closing: list[Callable[[], object]] = []
         self.recovered: asyncio.Task[None] | None = None
+        self.rebuilt: Callable[[], None] = lambda: None
+        """Called when a store that could not be read can be: `engine` and all with it are others then."""
 
     # --- start and end
 
@@ -94,6 +96,7 @@ class Service:
         log.info("the store can be read again")
         self._close_parts()
         self._run(store)
+        self.rebuilt()
 
     def _hold(self, why: str) -> None:
         """An engine over nothing that refuses to change anything."""
@@ -137,7 +140,7 @@ class Service:
         self.upkeep = Upkeep(self.engine)
         self._runtime = self._open_runtime(facts.instance)
         self.workloads = Workloads(self.engine, self._runtime, self._runtime_missing)
-        self.projects = Projects(self.engine, self.workloads)
+        self.project = Projects(self.engine, self.workloads)
 
     def _open_runtime(self, instance: str) -> Runtime | None:
         try:

@@ -8,7 +8,7 @@ its record, and `recover` completes or removes it. The runtime blocks, so it is 
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -49,6 +49,7 @@ from sealane.wire import (
 )
 
 T = TypeVar("T")
+Changes = list[Change]
 
 OWNED_BY = "sealane.container"
 """Label on a sandbox that was made for a container: it goes with it."""
@@ -113,7 +114,7 @@ class Workloads:
             spec=msgspec.Raw(msgspec.json.encode(request)),
             labels=dict(request.labels),
         )
-        changes: list[Change] = [Put(sandbox), Put(container)] if mine else [Put(container)]
+        changes: Changes = [Put(sandbox), Put(container)] if mine else [Put(container)]
         try:
             self._engine.bring(changes)
         except SealaneError:
@@ -189,7 +190,7 @@ class Workloads:
         )
         await self._call(self._runtime.create_and_start, spec)
 
-    def _dns(self, request: ContainerRequest, endpoints: list[Endpoint]) -> Dns:
+    def _dns(self, request: ContainerRequest, endpoints: Sequence[Endpoint]) -> Dns:
         """The resolvers of its networks, those with a way out first; `dns` of the request come after them, so that
         names of the networks go on resolving."""
         intent = self._engine.intent
@@ -198,13 +199,13 @@ class Workloads:
         search, options = tuple(request.dns_search), tuple(request.dns_options)
         return Dns(nameservers=tuple(dict.fromkeys([*servers, *request.dns])), search=search, options=options)
 
-    def _hosts(self, request: ContainerRequest, endpoints: list[Endpoint]) -> tuple[str, ...]:
+    def _hosts(self, request: ContainerRequest, endpoints: Sequence[Endpoint]) -> tuple[str, ...]:
         own = [f"{address_part(a)} {request.name}" for e in endpoints for a in e.addresses]
         gateway = self._gateway(endpoints)
         more = [f"{gateway if a == 'host-gateway' else a} {name}" for name, a in request.hosts.items()]
         return (*own, *more)
 
-    def _gateway(self, endpoints: list[Endpoint]) -> str:
+    def _gateway(self, endpoints: Sequence[Endpoint]) -> str:
         subnets = [s for e in endpoints for s in self._engine.intent.networks[e.network].subnets]
         return next((s.gateway for s in subnets), "127.0.0.1")
 
@@ -240,7 +241,7 @@ class Workloads:
 
     def _remove_records(self, container: Container, sandbox: Sandbox | None) -> None:
         engine = self._engine
-        changes: list[Change] = []
+        changes: Changes = []
         if engine.intent.containers.get(container.id) is not None:
             changes.append(Delete(container))
         if sandbox is not None and sandbox.id in engine.intent.sandboxes:
@@ -250,9 +251,9 @@ class Workloads:
         if sandbox is not None:
             engine.drop_namespaces([sandbox])
 
-    async def stop(self, reference: str, timeout: float | None = None) -> ContainerView:  # noqa: ASYNC109
+    async def stop(self, reference: str, timeout_s: float | None = None) -> ContainerView:
         container = self.find(reference)
-        await self._call(lambda: self._runtime.stop(container.id, timeout))
+        await self._call(lambda: self._runtime.stop(container.id, timeout_s))
         self._engine.events.emit("container.stopped", container.name, id=container.id)
         return self._view(container)
 
@@ -266,9 +267,9 @@ class Workloads:
         self._engine.events.emit("container.started", container.name, id=container.id)
         return self._view(container)
 
-    async def kill(self, reference: str, signal: str) -> ContainerView:
+    async def kill(self, reference: str, signal: int) -> ContainerView:
         container = self.find(reference)
-        await self._call(self._runtime.kill, container.id, signal)
+        await self._call(self._runtime.kill, container.id, str(signal))
         return self._view(container)
 
     async def wait(self, reference: str) -> ContainerView:
@@ -293,12 +294,15 @@ class Workloads:
             raise NotFoundError(f"there is no container {reference!r}")
         return container
 
-    def get(self, reference: str) -> ContainerView:
+    async def get(self, reference: str) -> ContainerView:
+        return self.view(reference)
+
+    def view(self, reference: str) -> ContainerView:
         return self._view(self.find(reference))
 
-    def all(self, *, everything: bool = True) -> list[ContainerView]:
+    async def list(self, *, stopped: bool) -> Sequence[ContainerView]:
         views = [self._view(c) for c in sorted(self._engine.intent.containers.values(), key=lambda c: c.name)]
-        return [v for v in views if everything or v.status in ("running", "restarting")]
+        return [v for v in views if stopped or v.status in ("running", "restarting")]
 
     def _state(self, container: Container) -> ContainerState | None:
         try:
@@ -331,7 +335,7 @@ class Workloads:
             labels=dict(container.labels),
         )
 
-    async def exec(self, reference: str, request: ExecRequest) -> AsyncIterator[ExecView]:
+    async def exec(self, reference: str, request: ExecRequest) -> AsyncGenerator[ExecView, None]:
         container = self.find(reference)
         session = await self._call(
             lambda: self._runtime.exec(
@@ -351,8 +355,14 @@ class Workloads:
             yield view
 
     async def logs(
-        self, reference: str, *, follow: bool = False, tail: int | None = None, since: float | None = None
-    ) -> AsyncIterator[LogView]:
+        self,
+        reference: str,
+        *,
+        follow: bool,
+        tail: int | None,
+        timestamps: bool,  # noqa: ARG002 (every line carries its time; a client shows it or not)
+        since: float | None,
+    ) -> AsyncGenerator[LogView, None]:
         container = self.find(reference)
         lines = await self._call(
             lambda: self._runtime.logs(container.id, follow=follow, tail=tail, since=since)
@@ -362,17 +372,18 @@ class Workloads:
             for line in lines:
                 if stop.is_set():
                     return
-                yield LogView(stream=line.stream, time=line.time, text=line.text)  # type: ignore[arg-type]
+                text = line.text.decode(errors="replace")
+                yield LogView(stream=line.stream, time=line.unix_time, text=text)  # type: ignore[arg-type]
 
         async for view in Stream(run):
             yield view
 
     # --- after a start of the daemon
 
-    async def recover(self) -> list[str]:
+    async def recover(self) -> Sequence[str]:
         """Complete or remove what a crash left half-made; start again what its policy wants after a reboot."""
         engine = self._engine
-        done: list[str] = []
+        done = []
         for sandbox in list(engine.intent.sandboxes.values()):
             owner = sandbox.labels.get(OWNED_BY)
             if owner is not None and owner not in engine.intent.containers:

@@ -110,7 +110,7 @@ class Drafts:
                 cure="a sandbox's name, a namespace's path, or a pid",
             )
         ref = self._kernel.resolve_namespace(where)
-        known = self.intent.sandbox_by_inode.get(ref.inode)
+        known = self.intent.sandbox_by_netns.get(ref.identity)
         if known is not None:
             return self.intent.sandboxes[known], []
         sandbox = Sandbox(id=SandboxId(new_id()), name=self._name_for(where, ref), netns=ref, implicit=True)
@@ -207,7 +207,7 @@ class Drafts:
         if by_path is not None:
             return by_path
         try:
-            known = self.intent.sandbox_by_inode.get(self._kernel.resolve_namespace(where).inode)
+            known = self.intent.sandbox_by_netns.get(self._kernel.resolve_namespace(where).identity)
         except Exception:  # The namespace may be gone: then it is not known.
             return None
         return self.intent.sandboxes[known] if known else None

@@ -37,6 +37,9 @@ class BridgePort(msgspec.Struct, frozen=True, kw_only=True):
     """Unknown unicast goes out here. Off: nobody sees frames for others."""
     guard: bool = True
     """BPDUs that arrive here are dropped."""
+    hairpin: bool = False
+    """Frames may leave by the port they came in by. Needed for a workload's own published port where br_netfilter is
+    on: it turns the translated packet back into a frame of the bridge."""
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):

@@ -126,7 +126,13 @@ def _link(item: Link) -> dict[str, str]:
 
 
 def _port(port: BridgePort) -> dict[str, str]:
-    fields = {"isolated": port.isolated, "learning": port.learning, "flood": port.flood, "guard": port.guard}
+    fields = {
+        "isolated": port.isolated,
+        "learning": port.learning,
+        "flood": port.flood,
+        "guard": port.guard,
+        "hairpin": port.hairpin,
+    }
     return {name: "on" if value else "off" for name, value in fields.items()}
 
 

@@ -43,15 +43,18 @@ class Applier:
         nft: Socket,
         apply_nft: Callable[[Socket, Sequence[Operation]], list[Outcome]],
         loopback: LoopbackPublisher | None,
+        *,
+        ipv6: bool = True,
     ) -> None:
         self._instance = instance
         self._route = route
         self._nft = nft
         self._apply_nft = apply_nft
         self._loopback = loopback
+        self._ipv6 = ipv6
 
     def apply(self, plan: Plan, refs: Mapping[str, NetnsRef]) -> list[Outcome]:
-        progress = Progress(self._instance, plan)
+        progress = Progress(self._instance, plan, ipv6=self._ipv6)
         fenced = True
         with Namespaces(refs) as sandboxes:
             for name, operations in plan.stages:

@@ -11,6 +11,7 @@ import msgspec
 from sealane.compile.facts import Facts, Features, ForeignRoute
 from sealane.kernel.objects import RTPROT_SEALANE
 from sealane.linux import netns
+from sealane.linux.marks import alias_prefix
 from sealane.linux.netlink import codec, inet, link
 from sealane.linux.netlink.socket import NETLINK_NETFILTER, Socket
 from sealane.model.net import ParseError, host_prefix, parse_address, parse_prefix
@@ -51,7 +52,7 @@ def read_facts(socket: Socket, instance: str, features: Features, resolv_conf: s
         if route.type == inet.RTN_UNICAST and not route.cloned and route.protocol != RTPROT_SEALANE
     ]
     uplink = _uplink(routes, links)
-    foreign = [*_foreign(routes, links, f"sealane/{instance}/"), *_nameservers(resolv_conf)]
+    foreign = [*_foreign(routes, links, alias_prefix(instance)), *_nameservers(resolv_conf)]
     return Facts(
         instance=instance,
         uplink=uplink.name if uplink else "",

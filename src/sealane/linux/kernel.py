@@ -1,9 +1,9 @@
 """The host's kernel, as the engine is given it: `engine.ports.Kernel` on the real thing."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 import msgspec
 
@@ -16,11 +16,11 @@ from sealane.linux import netns as namespaces
 from sealane.linux.apply import Applier, LoopbackPublisher
 from sealane.linux.monitor import Ports
 from sealane.linux.netlink import sock_diag
-from sealane.linux.netlink.conntrack import forget_flows
+from sealane.linux.netlink.conntrack import PORT_MAX, FlowMatch, delete_flows
 from sealane.linux.netlink.socket import NETLINK_NETFILTER, NETLINK_ROUTE, Socket
 from sealane.linux.nft import apply_nft, observe_nft
 from sealane.model.endpoint import NetnsRef, PublishedPort
-from sealane.model.net import family_of
+from sealane.model.net import FAMILIES, Proto, family_of
 from sealane.reconcile.plan import Outcome, Plan
 
 EPHEMERAL_DEFAULT = (32768, 60999)
@@ -52,7 +52,9 @@ class LinuxKernel:
         self._features = facts.with_loopback(facts.probe_features(), loopback_reason)
         self._route = Socket(NETLINK_ROUTE)
         self._nft = Socket(NETLINK_NETFILTER)
-        self._applier = Applier(instance, self._route, self._nft, apply_nft, loopback)
+        self._applier = Applier(
+            instance, self._route, self._nft, apply_nft, loopback, ipv6=self._features.ipv6
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -90,7 +92,7 @@ class LinuxKernel:
         descriptor = namespaces.open_ref(ref)
         try:
             with namespaces.open_socket(descriptor, NETLINK_ROUTE) as socket:
-                found = list(observe.observe_sandbox(socket, wanted))
+                found = list(observe.observe_sandbox(socket, self._instance, wanted))
             if any(isinstance(item, Sysctl) for item in wanted.values()):
                 with namespaces.inside(descriptor):
                     found += observe.observe_sysctls(wanted)
@@ -132,7 +134,7 @@ class LinuxKernel:
         return int(words[0]), int(words[1])
 
     def forget_flows(self, flows: Sequence[Flow]) -> int:
-        return forget_flows(self._nft, flows)
+        return delete_flows(self._nft, [match for flow in flows for match in _matches(flow)])
 
     def boot_id(self) -> str:
         with open(_BOOT_ID, encoding="ascii") as file:
@@ -150,3 +152,17 @@ def _overlap(held: str, wanted: str) -> bool:
     if held == "::":
         return True
     return family_of(held) == family_of(wanted) and held in {wanted, "0.0.0.0"}
+
+
+def _matches(flow: Flow) -> Iterator[FlowMatch]:
+    """A flow of either family, unless an address says which."""
+    named = flow.address or flow.backend
+    for family in (family_of(named),) if named else FAMILIES:
+        yield FlowMatch(
+            family=family,
+            proto=cast("Proto", flow.proto),
+            destination=flow.address,
+            first=flow.first,
+            last=flow.last or PORT_MAX,
+            reply_source=flow.backend,
+        )

@@ -4,9 +4,9 @@ An event carries no truth here, it only says that somebody should look. What is 
 us at all, and whether it is our own doing: most of a busy host's events are other people's links, neighbours that
 come and go, tables of other programs.
 
-Be aware, so that these are found by the next full look alone: the kernel tells nothing of sysctls and proxy
-neighbours. Of links it does not tell who changed them; `read(own)` leaves out events of links that the caller has
-just worked on itself.
+Be aware, so that these are found by the next full look alone: the kernel tells nothing of sysctls, of proxy
+neighbours, and of a new alias or group of a link that is down (netdev_state_change). Of links it does not tell who
+changed them; `read(own)` leaves out events of links that the caller has just worked on itself.
 """
 
 from collections.abc import Collection, Iterable
@@ -15,8 +15,9 @@ from typing import Self
 import msgspec
 
 from sealane.kernel.nft import TABLE
-from sealane.kernel.objects import GROUP_DOOMED, GROUP_LIVE, RTPROT_SEALANE
+from sealane.kernel.objects import RTPROT_SEALANE
 from sealane.kernel.state import HOST
+from sealane.linux.marks import alias_prefix, is_ours
 from sealane.linux.netlink import codec, inet, link, neigh
 from sealane.linux.netlink.socket import (
     NETLINK_NETFILTER,
@@ -67,21 +68,19 @@ class Dirty(msgspec.Struct, frozen=True):
         return bool(self.host or self.facts)
 
 
-class _Known(msgspec.Struct):
-    name: str
-    mtu: int
-    ours: bool
-
-
 class Monitor:
     """Sockets for an event loop: when one of `filenos` is readable, call `read`."""
 
     def __init__(self, instance: str, ports: Ports | None = None) -> None:
-        self._prefix = f"sealane/{instance}/"
+        self._prefix = alias_prefix(instance)
         self._ports = ports or Ports()
         self._route = Socket(NETLINK_ROUTE, _GROUPS)
         self._nft = Socket(NETLINK_NETFILTER, _NFNLGRP_NFTABLES)
-        self._links: dict[int, _Known] = {}
+        self._links: dict[int, link.RawLink] = {}
+        self._ours: set[int] = set()
+        """Indexes of links that bear our mark, or have borne it."""
+        self._addresses: set[inet.RawAddress] = set()
+        """On links of ours."""
         self._learn()
 
     def __enter__(self) -> Self:
@@ -98,15 +97,15 @@ class Monitor:
         return self._route.fileno(), self._nft.fileno()
 
     def read(self, own: Collection[str] = ()) -> Dirty:
-        """Take the events that wait, without blocking. `own`: links the caller has changed since it last read."""
+        """Take the events that wait, without blocking; say the first reason there is. `own`: links of the host that
+        the caller has worked on since it last read (`touched`)."""
         host = facts = ""
         try:
             for event in self._route.receive():
-                host = self._route_event(event, own) or host
-                facts = self._fact(event) or facts
-                self._remember(event)
+                dirty = self._route_event(event, own)
+                host, facts = host or dirty.host, facts or dirty.facts
             for event in self._nft.receive():
-                host = self._nft_event(event) or host
+                host = host or self._nft_event(event)
         except LostEventsError:
             self._learn()
             return Dirty(LOST, LOST)
@@ -115,78 +114,105 @@ class Monitor:
     def _learn(self) -> None:
         """Which links there are. On a socket of its own: answers and events do not mix."""
         with Socket(NETLINK_ROUTE) as socket:
-            found = [link.parse(payload) for _, payload in socket.dump(link.dump())]
-        self._links = {raw.index: _Known(raw.name, raw.mtu, self._is_ours(raw)) for raw in found}
-
-    def _is_ours(self, raw: link.RawLink) -> bool:
-        return raw.alias.startswith(self._prefix) or raw.group in {GROUP_LIVE, GROUP_DOOMED}
-
-    def _remember(self, event: Event) -> None:
-        if event.kind == link.RTM_DELLINK and event.payload[0] != neigh.AF_BRIDGE:
-            self._links.pop(link.parse_name(event.payload)[0], None)
-        elif event.kind == link.RTM_NEWLINK and event.payload[0] != neigh.AF_BRIDGE:
-            raw = link.parse(event.payload)
-            before = self._links.get(raw.index)
-            # One that has lost our mark stays ours to look after.
-            ours = self._is_ours(raw) or (before is not None and before.ours)
-            self._links[raw.index] = _Known(raw.name, raw.mtu, ours)
+            found = [_essence(link.parse(payload)) for _, payload in socket.dump(link.dump())]
+            addresses = [inet.parse_address(payload) for _, payload in socket.dump(inet.dump_addresses())]
+        self._links = {raw.index: raw for raw in found}
+        self._ours = {i for i in self._ours if i in self._links} | {
+            r.index for r in found if is_ours(r, self._prefix)
+        }
+        self._addresses = {item for item in addresses if item.index in self._ours}
 
     def _our_link(self, index: int, own: Collection[str]) -> str:
-        known = self._links.get(index)
-        return known.name if known is not None and known.ours and known.name not in own else ""
+        known = self._links.get(index) if index in self._ours else None
+        return known.name if known is not None and known.name not in own else ""
 
-    def _route_event(self, event: Event, own: Collection[str]) -> str:
-        """Why the host should be looked at."""
-        if event.port and event.port == self._ports.route:
-            return ""
+    def _route_event(self, event: Event, own: Collection[str]) -> Dirty:
+        if event.kind in {link.RTM_NEWLINK, link.RTM_DELLINK}:
+            return self._link_event(event, own)
+        if event.kind in {inet.RTM_NEWADDR, inet.RTM_DELADDR}:
+            return self._address_event(event, own)
+        if self._is_own(event):
+            return _CLEAN
         match event.kind:
-            case link.RTM_NEWLINK | link.RTM_DELLINK:
-                return self._link_event(event, own)
-            case inet.RTM_NEWADDR | inet.RTM_DELADDR:
-                name = self._our_link(inet.parse_address(event.payload).index, own)
-                return f"an address of {name}" if name else ""
             case inet.RTM_NEWROUTE | inet.RTM_DELROUTE:
-                route = inet.parse_route(event.payload)
-                # A route that takes the place of ours is told of alone, as somebody else's.
-                ours = route.protocol == RTPROT_SEALANE or event.flags & codec.NLM_F_REPLACE
-                known = self._links.get(route.index)
-                own_doing = known is not None and known.name in own
-                return f"the route to {route.dst}" if ours and not own_doing else ""
+                return self._route_change(event, own)
             case neigh.RTM_NEWNEIGH | neigh.RTM_DELNEIGH:
                 return self._neigh_event(event, own)
-        return ""
+        return _CLEAN
 
-    def _link_event(self, event: Event, own: Collection[str]) -> str:
-        index, name = link.parse_name(event.payload)
-        known = self._links.get(index)
-        if known is None:
-            known = _Known(name, 0, self._is_ours(link.parse(event.payload)))
-        if not known.ours or known.name in own:
-            return ""
-        return f"the link {known.name}"
+    def _is_own(self, event: Event) -> bool:
+        return bool(event.port) and event.port == self._ports.route
 
-    def _neigh_event(self, event: Event, own: Collection[str]) -> str:
+    def _link_event(self, event: Event, own: Collection[str]) -> Dirty:
+        """Links are remembered, only to tell a change from news of no weight: the kernel announces carrier, queues
+        and a port's state in the same messages, some a second late."""
+        raw = _essence(link.parse(event.payload))
+        before = self._links.get(raw.index)
+        after: link.RawLink | None = raw
+        if event.payload[0] == neigh.AF_BRIDGE:
+            # The bridge's own message, of which only the port's settings are complete. A port's end is told twice.
+            if before is None or raw.port is None or event.kind == link.RTM_DELLINK:
+                return _CLEAN
+            after = msgspec.structs.replace(before, port=raw.port)
+        elif event.kind == link.RTM_DELLINK:
+            after = None
+        if after is None:
+            self._links.pop(raw.index, None)
+        else:
+            self._links[raw.index] = after
+        if after is not None and is_ours(after, self._prefix):
+            self._ours.add(raw.index)
+        ours = raw.index in self._ours
+        if after is None:
+            self._ours.discard(raw.index)
+            self._addresses = {item for item in self._addresses if item.index != raw.index}
+        if before == after:
+            return _CLEAN
+        if ours:
+            return Dirty(host="" if raw.name in own else f"the link {raw.name}")
+        moved = before is not None and (after is None or after.mtu != before.mtu)
+        return Dirty(facts=f"the link {raw.name}" if moved else "")
+
+    def _address_event(self, event: Event, own: Collection[str]) -> Dirty:
+        """IPv6 addresses are announced again whenever their state changes; the kernel's own link-local ones are no news
+        at all."""
+        found = inet.parse_address(event.payload)
+        if found.index not in self._ours:
+            return _CLEAN
+        known = found in self._addresses
+        if event.kind == inet.RTM_DELADDR:
+            self._addresses.discard(found)
+        else:
+            self._addresses.add(found)
+            if known or found.address.startswith("fe80:"):
+                return _CLEAN
+        name = self._our_link(found.index, own)
+        return Dirty(host=f"an address of {name}" if name and not self._is_own(event) else "")
+
+    def _route_change(self, event: Event, own: Collection[str]) -> Dirty:
+        route = inet.parse_route(event.payload)
+        if route.cloned:
+            return _CLEAN
+        default = route.dst in {"0.0.0.0/0", "::/0"} and route.table == inet.TABLE_MAIN
+        # A route that takes the place of ours is told of alone, as somebody else's.
+        ours = route.protocol == RTPROT_SEALANE or event.flags & codec.NLM_F_REPLACE
+        known = self._links.get(route.index)
+        if known is not None and known.name in own:
+            ours = False
+        return Dirty(
+            host=f"the route to {route.dst}" if ours else "", facts="the default route" if default else ""
+        )
+
+    def _neigh_event(self, event: Event, own: Collection[str]) -> Dirty:
         index, state, flags = neigh.parse_head(event.payload)
         name = self._our_link(index, own)
         if not name or flags & neigh.NTF_SELF:
-            return ""
+            return _CLEAN
         if event.payload[0] == neigh.AF_BRIDGE:
-            return f"the forwarding database at {name}"
+            return Dirty(host=f"the forwarding database at {name}")
         # What the kernel finds out and forgets by itself comes from port 0, and is never permanent.
-        return f"a neighbour at {name}" if event.port or state & neigh.NUD_PERMANENT else ""
-
-    def _fact(self, event: Event) -> str:
-        if event.kind in {inet.RTM_NEWROUTE, inet.RTM_DELROUTE}:
-            route = inet.parse_route(event.payload)
-            if route.dst in {"0.0.0.0/0", "::/0"} and route.table == inet.TABLE_MAIN and not route.cloned:
-                return "the default route"
-        elif event.kind in {link.RTM_NEWLINK, link.RTM_DELLINK} and event.payload[0] != neigh.AF_BRIDGE:
-            raw = link.parse(event.payload)
-            known = self._links.get(raw.index)
-            gone = event.kind == link.RTM_DELLINK
-            if known is not None and not known.ours and (gone or raw.mtu != known.mtu):
-                return f"the link {known.name}"
-        return ""
+        told = event.port or state & neigh.NUD_PERMANENT
+        return Dirty(host=f"a neighbour at {name}" if told else "")
 
     def _nft_event(self, event: Event) -> str:
         ours = event.port and event.port == self._ports.nft
@@ -194,6 +220,14 @@ class Monitor:
             return ""
         table = codec.attrs(event.payload[4:]).get(_NFTA_TABLE)
         return "nftables" if table is not None and codec.text(table) == TABLE else ""
+
+
+_CLEAN = Dirty()
+
+
+def _essence(raw: link.RawLink) -> link.RawLink:
+    """Without what moves by itself: of the flags, all but `up`."""
+    return msgspec.structs.replace(raw, flags=raw.flags & link.IFF_UP)
 
 
 def touched(operations: Iterable[Operation]) -> frozenset[str]:

@@ -15,8 +15,10 @@ import ctypes
 import errno
 import fcntl
 import os
+import socket
 import stat
 import struct
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -40,10 +42,14 @@ _PROC_MAGIC = 0x9FA0
 _OWN = "/proc/thread-self/ns/net"
 
 _MS_BIND = 4096
-_MS_REC = 16384
 _MS_PRIVATE = 1 << 18
 _MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
+
+_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESRCH, errno.ELOOP})
+
+_SO_NETNS_COOKIE = 71
+"""asm-generic/socket.h, the same on x86-64 and arm64."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _STATFS_BYTES = 256
@@ -56,21 +62,18 @@ class NamespaceError(ValueError):
 def open_ref(ref: NetnsRef) -> int:
     """A descriptor of the very namespace that `ref` recorded, at its path or through a process that lives in it.
 
-    The caller closes it: as long as it is open the namespace lives. Raises NamespaceGoneError when there is none.
+    The caller closes it: as long as it is open the namespace lives. Raises NamespaceGoneError when there is none, and
+    OSError when it cannot be looked at, which proves nothing.
     """
-    with suppress(OSError, NamespaceError):
-        descriptor = _open(ref.path)
-        if os.fstat(descriptor).st_ino == ref.inode:
-            return descriptor
-        os.close(descriptor)
-    path = _inhabited(ref.inode)
-    if path is not None:
-        with suppress(OSError, NamespaceError):
-            descriptor = _open(path)
-            if os.fstat(descriptor).st_ino == ref.inode:
-                return descriptor
-            os.close(descriptor)
-    raise NamespaceGoneError(f"the network namespace net:[{ref.inode}] ({ref.path}) does not exist any more")
+    descriptor = _open_same(ref.path, ref)
+    if descriptor is None:
+        inhabited = _inhabited(ref.inode)
+        descriptor = None if inhabited is None else _open_same(inhabited, ref)
+    if descriptor is None:
+        raise NamespaceGoneError(
+            f"the network namespace net:[{ref.inode}] ({ref.path}) does not exist any more"
+        )
+    return descriptor
 
 
 def alive(ref: NetnsRef) -> bool:
@@ -93,7 +96,7 @@ def resolve(where: str) -> NetnsRef:
         path = f"/proc/{int(where)}/ns/net"
     descriptor = _open(path)
     try:
-        return NetnsRef(path=path, inode=os.fstat(descriptor).st_ino)
+        return NetnsRef(path=path, inode=os.fstat(descriptor).st_ino, cookie=cookie(descriptor))
     finally:
         os.close(descriptor)
 
@@ -202,6 +205,35 @@ def _open(path: str) -> int:
     return descriptor
 
 
+def cookie(descriptor: int) -> int:
+    """The namespace's SO_NETNS_COOKIE: unlike its inode it is never given to another."""
+    with inside(descriptor), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        value = probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+    return int.from_bytes(value, sys.byteorder)
+
+
+def _is_same(descriptor: int, ref: NetnsRef) -> bool:
+    if os.fstat(descriptor).st_ino != ref.inode:
+        return False
+    return not ref.cookie or cookie(descriptor) == ref.cookie
+
+
+def _open_same(path: str, ref: NetnsRef) -> int | None:
+    """None: what is there is no namespace, another one, or nothing."""
+    try:
+        descriptor = _open(path)
+    except NamespaceError:
+        return None
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return None
+        raise
+    if _is_same(descriptor, ref):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
 def _check(descriptor: int, path: str) -> None:
     if fcntl.ioctl(descriptor, _NS_GET_NSTYPE) != CLONE_NEWNET:
         raise NamespaceError(f"{path} is a namespace of another kind, not a network namespace")
@@ -225,7 +257,8 @@ def _inhabited(inode: int) -> str | None:
 def _pinned(path: str) -> NetnsRef:
     descriptor = _open(path)
     try:
-        return NetnsRef(path=path, inode=os.fstat(descriptor).st_ino, owner="sealane")
+        inode = os.fstat(descriptor).st_ino
+        return NetnsRef(path=path, inode=inode, cookie=cookie(descriptor), owner="sealane")
     finally:
         os.close(descriptor)
 
@@ -234,10 +267,10 @@ def _make_private(directory: str) -> None:
     """Pins do not spread to other mount namespaces, where they would keep namespaces alive. Only a mount point can be
     made private, so the directory becomes one."""
     with suppress(OSError):
-        _mount("none", directory, _MS_PRIVATE | _MS_REC)
+        _mount("none", directory, _MS_PRIVATE)
         return
-    _mount(directory, directory, _MS_BIND | _MS_REC)
-    _mount("none", directory, _MS_PRIVATE | _MS_REC)
+    _mount(directory, directory, _MS_BIND)
+    _mount("none", directory, _MS_PRIVATE)
 
 
 def _unpin(path: str) -> None:

@@ -30,8 +30,8 @@ def apply_nft(socket: Socket, operations: Sequence[Operation]) -> list[Outcome]:
     error, the others with errno 0.
 
     Idempotent: creating what is there and equal succeeds, and so does deleting what is gone. `create` and `change` of
-    a chain both replace all its rules. `change` of a set makes it anew, empty: all its elements, and all chains that
-    refer to it, must be among the operations. An element of an interval set needs its `end`: without one the kernel
+    a chain both replace all its rules. `change` of a set makes it anew, empty: those of its elements
+    that stay must be created again; chains that refer to it stay as they are. An element of an interval set needs its `end`: without one the kernel
     takes it for a range that is open.
     """
     pending = list(operations)

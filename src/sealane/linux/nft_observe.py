@@ -9,7 +9,7 @@ one of no type.
 import errno
 import sys
 from collections.abc import Iterator
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 from sealane.kernel.nft import TABLE, Element, Hook, NftFamily, ObservedChain, Set, Table, TypeName, Verdict
 from sealane.kernel.state import Object
@@ -51,6 +51,34 @@ def observe_sets(socket: Socket, family: NftFamily) -> list[Set]:
         if error.errno == errno.ENOENT:
             return []
         raise
+
+
+class HeldRule(NamedTuple):
+    """A rule as the kernel gave it, good to be given back."""
+
+    chain: str
+    attrs: bytes
+    """Expressions and user data."""
+    sets: frozenset[str]
+    """Which it looks something up in."""
+
+
+def observe_rules(socket: Socket, family: NftFamily) -> list[HeldRule]:
+    """Every rule of our table, in the order of each chain. Raises NetlinkError."""
+    found = []
+    for rule in _dump(socket, nfnl.GETRULE, family, codec.string(1, TABLE)):
+        attrs = b"".join([codec.attr(kind, bytes(rule[kind])) for kind in (4, 7) if kind in rule])
+        found.append(HeldRule(codec.text(rule[2]), attrs, _looked_up(rule.get(4, memoryview(b"")))))
+    return found
+
+
+def _looked_up(expressions: memoryview) -> frozenset[str]:
+    names = set()
+    for _, payload in codec.attr_list(expressions):
+        expression = codec.attrs(payload)
+        if codec.text(expression[1]) == "lookup":
+            names.add(codec.text(codec.attrs(expression[2])[1]))
+    return frozenset(names)
 
 
 def _generation(socket: Socket) -> bytes:

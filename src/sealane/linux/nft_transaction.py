@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from sealane.kernel.nft import Chain, Element, NftFamily, ObservedChain, Set, Table
 from sealane.linux.netlink import nfnl
 from sealane.linux.netlink.socket import NetlinkError, Socket
-from sealane.linux.nft_observe import observe_sets
+from sealane.linux.nft_observe import HeldRule, observe_rules, observe_sets
 from sealane.reconcile.plan import Operation
 
 _SetName = tuple[NftFamily, str]
@@ -86,9 +86,11 @@ class Transaction:
 
 
 def compose(socket: Socket, operations: Sequence[Operation], *, destroy: bool) -> Transaction:
-    """The transaction of some operations (at least one). `socket` is asked about interval sets of 16-byte values that
-    are not among them. Raises RefusedError."""
+    """The transaction of some operations (at least one). `socket` is asked for what only the kernel knows: which rules
+    hold on to a set that is to change, and the makings of sets of 16-byte ranges. Raises RefusedError, NetlinkError.
+    """
     work = _Work(operations)
+    work.hold_rules(socket)
     transaction = Transaction()
     work.create_tables(transaction)
     work.create_chains(transaction, destroy=destroy)
@@ -113,6 +115,7 @@ class _Work:
         self.sets_gone: list[tuple[Operation, Set]] = []
         self.elements: dict[_SetName, list[tuple[Operation, Element]]] = {}
         self.elements_gone: dict[_SetName, list[tuple[Operation, Element]]] = {}
+        self.held: list[tuple[Operation, NftFamily, str, list[HeldRule]]] = []
         for operation in operations:
             self._sort(operation)
         self._leave_out_what_goes_with_its_owner()
@@ -150,6 +153,23 @@ class _Work:
             if operation.verb != "create":
                 self.elements_gone.pop((item.family, item.name), None)
 
+    def hold_rules(self, socket: Socket) -> None:
+        """A set that changes is made anew, which rules that look into it forbid. So chains with such rules are emptied
+        and get back what they had, if they are not filled anyway."""
+        filled = {(chain.family, chain.name) for _, chain in self.chains}
+        for family in {item.family for operation, item in self.sets if operation.verb == "change"}:
+            changed = {
+                item.name: op for op, item in self.sets if op.verb == "change" and item.family == family
+            }
+            chains: dict[str, list[HeldRule]] = {}
+            for rule in observe_rules(socket, family):
+                chains.setdefault(rule.chain, []).append(rule)
+            for name, rules in chains.items():
+                looked_up = frozenset[str]().union(*(rule.sets for rule in rules)) & changed.keys()
+                if looked_up and (family, name) not in filled:
+                    filled.add((family, name))
+                    self.held.append((changed[min(looked_up)], family, name, rules))
+
     def create_tables(self, transaction: Transaction) -> None:
         for operation, table in self.tables:
             transaction.add(operation, nfnl.new_table(table.family))
@@ -167,6 +187,8 @@ class _Work:
             transaction.add(operation, nfnl.new_chain(chain))
         for operation, item in [*self.chains, *self.chains_gone]:
             transaction.add(operation, nfnl.flush_chain(item.family, item.name, destroy=destroy))
+        for operation, family, name, _ in self.held:
+            transaction.add(operation, nfnl.flush_chain(family, name, destroy=destroy))
 
     def delete_elements(self, transaction: Transaction, encoder: "_Encoder", *, destroy: bool) -> None:
         kind = nfnl.DESTROYSETELEM if destroy else nfnl.DELSETELEM
@@ -189,6 +211,8 @@ class _Work:
                     transaction.add(operation, nfnl.new_rule(chain, rule))
                 except ValueError as error:
                     raise RefusedError(operation, str(error)) from error
+        for operation, family, name, rules in self.held:
+            transaction.add(operation, *(nfnl.append_rule(family, name, rule.attrs) for rule in rules))
 
     def create_elements(self, transaction: Transaction, encoder: "_Encoder") -> None:
         for where, pairs in self.elements.items():

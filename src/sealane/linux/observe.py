@@ -12,7 +12,6 @@ import msgspec
 
 from sealane.kernel.objects import (
     GROUP_DOOMED,
-    GROUP_LIVE,
     RTPROT_SEALANE,
     Address,
     FdbEntry,
@@ -26,6 +25,7 @@ from sealane.kernel.objects import (
 from sealane.kernel.state import NamespaceState, Object
 from sealane.linux import sysctl
 from sealane.linux.bpf.entry import LoopbackEntry
+from sealane.linux.marks import GROUPS, alias_prefix, is_ours
 from sealane.linux.netlink import inet, link, neigh
 from sealane.linux.netlink.socket import Socket
 
@@ -41,7 +41,7 @@ class _Links(msgspec.Struct):
 
 def observe_host(socket: Socket, instance: str, wanted: NamespaceState) -> Iterator[Object]:
     """All of ours in the host's namespace that rtnetlink and sysctls know. Raises OSError."""
-    links = _host_links(socket, f"sealane/{instance}/", wanted)
+    links = _host_links(socket, alias_prefix(instance), wanted)
     yield from links.ours.values()
     for address in _addresses(socket, links):
         # Link-local addresses come from the kernel by themselves, unless the link is told otherwise.
@@ -53,10 +53,10 @@ def observe_host(socket: Socket, instance: str, wanted: NamespaceState) -> Itera
     yield from _sysctls(wanted)
 
 
-def observe_sandbox(socket: Socket, wanted: NamespaceState) -> Iterator[Object]:
+def observe_sandbox(socket: Socket, instance: str, wanted: NamespaceState) -> Iterator[Object]:
     """Of what is in a sandbox, the wanted keys, and all routes of ours. Sysctls are read by `observe_sysctls`, since
     that needs the thread to be inside."""
-    links = _sandbox_links(socket, wanted)
+    links = _sandbox_links(socket, alias_prefix(instance), wanted)
     yield from links.ours.values()
     kinds = {type(item) for item in wanted.values()}
     if Address in kinds:
@@ -88,20 +88,23 @@ def loopback_port(entry: LoopbackEntry) -> LoopbackPort:
 
 def _host_links(socket: Socket, prefix: str, wanted: NamespaceState) -> _Links:
     # Most links of a busy host may be foreign: looking for our marks anywhere is cheaper than parsing them all.
-    marks = (prefix.encode(), link.group(GROUP_LIVE), link.group(GROUP_DOOMED))
-
-    def is_ours(found: link.RawLink) -> bool:
-        # Without an alias it is one that a crash has left between creation and naming.
-        half_made = not found.alias and found.group in {GROUP_LIVE, GROUP_DOOMED}
-        return (
-            found.alias.startswith(prefix) or half_made or (found.loopback and ("link", found.name) in wanted)
-        )
-
-    return _links(socket, marks if ("link", "lo") not in wanted else (), is_ours, wanted)
+    marks = (prefix.encode(), *(link.group(number) for number in GROUPS))
+    loopback = ("link", "lo") in wanted
+    return _links(
+        socket,
+        () if loopback else marks,
+        lambda found: is_ours(found, prefix) or (loopback and found.loopback),
+        wanted,
+    )
 
 
-def _sandbox_links(socket: Socket, wanted: NamespaceState) -> _Links:
-    return _links(socket, (), lambda found: ("link", found.name) in wanted, wanted)
+def _sandbox_links(socket: Socket, prefix: str, wanted: NamespaceState) -> _Links:
+    return _links(
+        socket,
+        (),
+        lambda found: ("link", found.name) in wanted and (found.loopback or is_ours(found, prefix)),
+        wanted,
+    )
 
 
 def _links(

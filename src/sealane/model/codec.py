@@ -84,8 +84,8 @@ def decode(data: bytes) -> Record:
     except msgspec.MsgspecError as error:
         raise CodecError(f"{name}: {error}") from error
     if isinstance(record, Container):
-        # A Raw is a view that would keep the whole encoding alive.
-        return msgspec.structs.replace(record, spec=msgspec.Raw(bytes(record.spec)))
+        # A decoded Raw is a view that keeps the whole encoding alive.
+        return msgspec.structs.replace(record, spec=record.spec.copy())
     return record
 
 

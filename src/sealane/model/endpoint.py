@@ -14,9 +14,15 @@ class NetnsRef(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     """An nsfs file: `/proc/PID/ns/net`, a bind mount, or one that sealane pinned itself."""
     inode: int
-    """Of the nsfs file: a namespace has one for as long as it lives."""
+    """Of the nsfs file. The kernel gives the number of a dead namespace to the next one that is made."""
+    cookie: int = 0
+    """SO_NETNS_COOKIE (Linux 5.14): never given twice in one boot. 0: not known, the inode has to do."""
     owner: Literal["sealane", "foreign"] = "foreign"
     """`sealane`: made and pinned by us, and deleted with the sandbox."""
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        return self.inode, self.cookie
 
 
 class Sandbox(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,7 +29,7 @@ class Intent:
         self.network_ids: dict[str, NetworkId] = {}
         self.sandbox_ids: dict[str, SandboxId] = {}
         self.container_ids: dict[str, str] = {}
-        self.sandbox_by_inode: dict[int, SandboxId] = {}
+        self.sandbox_by_netns: dict[tuple[int, int], SandboxId] = {}
         self.endpoints_by_network: dict[NetworkId, dict[EndpointId, Endpoint]] = {}
         self.endpoints_by_sandbox: dict[SandboxId, dict[EndpointId, Endpoint]] = {}
         self.leases: dict[tuple[NetworkId, Address], EndpointId] = {}
@@ -65,7 +65,7 @@ class Intent:
                 self.sandboxes[record.id] = record
                 self.sandbox_ids[record.name] = record.id
                 if record.netns is not None:
-                    self.sandbox_by_inode[record.netns.inode] = record.id
+                    self.sandbox_by_netns[record.netns.identity] = record.id
                 self.endpoints_by_sandbox.setdefault(record.id, {})
             case Endpoint():
                 self._add_endpoint(record)
@@ -83,8 +83,8 @@ class Intent:
             case Sandbox():
                 del self.sandboxes[record.id]
                 del self.sandbox_ids[record.name]
-                if record.netns is not None and self.sandbox_by_inode.get(record.netns.inode) == record.id:
-                    del self.sandbox_by_inode[record.netns.inode]
+                if record.netns is not None and self.sandbox_by_netns.get(record.netns.identity) == record.id:
+                    del self.sandbox_by_netns[record.netns.identity]
                 if not self.endpoints_by_sandbox[record.id]:
                     del self.endpoints_by_sandbox[record.id]
             case Endpoint():

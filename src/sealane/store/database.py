@@ -1,13 +1,17 @@
 """Opening the SQLite file: whose it is, whether it is sound, which schema it has, and what SQLite's errors mean."""
 
 import contextlib
+import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib import resources
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
+from urllib.parse import quote
 
 from sealane.store.base import StoreError
+
+T = TypeVar("T")
 
 Reason = Literal["full", "unreadable", "corrupt", "locked", "schema"]
 
@@ -23,16 +27,20 @@ commit waits for the disk three times (12 ms where a flush takes 4); all others 
 LOG_BYTES_MAX: Final = 4 << 20
 """The log's file is cut to this at a checkpoint."""
 
-_PRAGMAS: Final = (
-    # In this order: a connection that is exclusive before it first reads the log keeps the index in memory.
-    "PRAGMA locking_mode = EXCLUSIVE",
+_CAREFUL: Final = (
     "PRAGMA trusted_schema = OFF",
     "PRAGMA cell_size_check = ON",
-    "PRAGMA foreign_keys = ON",
+    "PRAGMA temp_store = MEMORY",
+)
+_WRITER: Final = (
+    # Before anything is read: the log's index is then kept in memory.
+    "PRAGMA locking_mode = EXCLUSIVE",
+    *_CAREFUL,
+    "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = NORMAL",
+    "PRAGMA foreign_keys = ON",
     # Debian builds SQLite to overwrite what is deleted, at the price of more pages a commit. No secrets are in here.
     "PRAGMA secure_delete = OFF",
-    "PRAGMA temp_store = MEMORY",
     f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}",
     f"PRAGMA journal_size_limit = {LOG_BYTES_MAX}",
 )
@@ -47,6 +55,8 @@ _REASONS: Final[dict[int, Reason]] = {
     # A statement that does not fit the schema, which has been compared: the schema changed below us.
     sqlite3.SQLITE_ERROR: "corrupt",
     sqlite3.SQLITE_SCHEMA: "corrupt",
+    sqlite3.SQLITE_IOERR_SHORT_READ: "corrupt",
+    sqlite3.SQLITE_IOERR_SHMSIZE: "full",
 }
 
 _CURES: Final[dict[Reason, str]] = {
@@ -64,10 +74,10 @@ def store_error(reason: Reason, path: str, what: str) -> StoreError:
 
 @contextlib.contextmanager
 def failures(path: str) -> Iterator[None]:
-    """Turn what SQLite raises into StoreError; constraint errors, which are the caller's, pass through."""
+    """Turn what SQLite raises into StoreError. Broken constraints, and calls after `close`, are the caller's."""
     try:
         yield
-    except sqlite3.IntegrityError:
+    except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
         raise
     except sqlite3.Error as error:
         raise store_error(_reason(error), path, f"{error}{_code_name(error)}") from error
@@ -79,9 +89,7 @@ def failures(path: str) -> Iterator[None]:
 def _reason(error: sqlite3.Error) -> Reason:
     # Without a code: the module itself could not read a value, such as TEXT that is not UTF-8.
     code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
-    if code == sqlite3.SQLITE_IOERR_SHORT_READ:
-        return "corrupt"
-    return _REASONS.get(code & 0xFF, "unreadable")
+    return _REASONS.get(code) or _REASONS.get(code & 0xFF, "unreadable")
 
 
 def _code_name(error: sqlite3.Error) -> str:
@@ -89,49 +97,86 @@ def _code_name(error: sqlite3.Error) -> str:
     return f", {name}" if name else ""
 
 
-def open_database(path: str, *, expect_empty: bool) -> sqlite3.Connection:
-    """Open, check and migrate. `expect_empty`: no revision of it is known, so that an empty file is a new database.
+def inspect(path: str, read: Callable[[sqlite3.Connection], T], *, may_be_empty: bool) -> T | None:
+    """What `read` makes of the database, once that has been found to be ours and sound.
 
-    Raises StoreError; then nothing was changed.
+    None: it is empty, or of an older schema; it can be read after `open_database`. A database that is refused stays
+    as it was, byte for byte, and so does its log. (Opened for writing, SQLite would move what it can read of a
+    damaged log into the database, and delete the log.) Raises StoreError.
     """
     with failures(path):
-        db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-    try:
-        with failures(path):
-            for pragma in _PRAGMAS:
+        db = sqlite3.connect(
+            f"file:{quote(path)}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None
+        )
+        try:
+            for pragma in _CAREFUL:
                 db.execute(pragma)
-            _identify(db, path, expect_empty=expect_empty)
-            _migrate(db)
-            _check_schema(db, path)
-    except BaseException:
-        db.close()
+            return read(db) if _is_sound(db, path, may_be_empty=may_be_empty) else None
+        finally:
+            db.close()
+            # A reader's map of the log. The writer keeps its own in memory.
+            with contextlib.suppress(OSError):
+                os.unlink(f"{path}-shm")
+
+
+def _is_sound(db: sqlite3.Connection, path: str, *, may_be_empty: bool) -> bool:
+    """True: sound, and of our schema. False: sound, and not yet."""
+    try:
+        empty = _is_empty(db)
+    except sqlite3.OperationalError as error:
+        # A process was killed while it made the database: the one transaction that has a journal and no log.
+        if error.sqlite_errorcode == sqlite3.SQLITE_READONLY_ROLLBACK and may_be_empty:
+            return False
         raise
-    return db
-
-
-def _identify(db: sqlite3.Connection, path: str, *, expect_empty: bool) -> None:
-    version = _pragma(db, "PRAGMA user_version")
-    application = _pragma(db, "PRAGMA application_id")
-    empty = db.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,)
-    if empty and version == application == 0:
-        if not expect_empty:
-            raise store_error("corrupt", path, "the database is empty, and it was not")
-        db.execute("PRAGMA journal_mode = WAL")
-        return
-    if application != APPLICATION_ID:
-        raise store_error("schema", path, "the database is not one of sealane")
-    if not 1 <= version <= len(_migrations()):
-        what = f"the database has schema version {version}; this release knows up to {len(_migrations())}"
-        raise store_error("schema", path, what)
+    if empty and may_be_empty:
+        return False
+    if empty:
+        raise store_error("corrupt", path, "the database is empty, and it was not")
+    version = _check_identity(db, path)
     found = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if found != "ok":
         raise store_error("corrupt", path, found.replace("\n", " "))
-    db.execute("PRAGMA journal_mode = WAL")
+    if version < len(_migrations()):
+        return False
+    if _schema(db) != _expected_schema():
+        raise store_error("corrupt", path, "its tables are not those of its schema version")
+    return True
+
+
+def open_database(path: str) -> sqlite3.Connection:
+    """Open for writing what has been inspected, and bring its schema up to date. Raises StoreError."""
+    with failures(path):
+        db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        try:
+            for pragma in _WRITER:
+                db.execute(pragma)
+            if not _is_empty(db):
+                _check_identity(db, path)
+            _migrate(db)
+        except BaseException:
+            db.close()
+            raise
+    return db
+
+
+def _is_empty(db: sqlite3.Connection) -> bool:
+    tables = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    return not (tables or _pragma(db, "PRAGMA user_version") or _pragma(db, "PRAGMA application_id"))
+
+
+def _check_identity(db: sqlite3.Connection, path: str) -> int:
+    """The schema version."""
+    version, known = _pragma(db, "PRAGMA user_version"), len(_migrations())
+    if _pragma(db, "PRAGMA application_id") != APPLICATION_ID:
+        raise store_error("schema", path, "the database is not one of sealane")
+    if not 1 <= version <= known:
+        what = f"the database has schema version {version}, this release knows up to {known}"
+        raise store_error("schema", path, what)
+    return version
 
 
 def _pragma(db: sqlite3.Connection, statement: str) -> int:
-    value = db.execute(statement).fetchone()[0]
-    return int(value)
+    return int(db.execute(statement).fetchone()[0])
 
 
 @cache
@@ -143,13 +188,17 @@ def _migrations() -> tuple[str, ...]:
 
 
 def _migrate(db: sqlite3.Connection) -> None:
-    for script in _migrations()[_pragma(db, "PRAGMA user_version") :]:
+    scripts = _migrations()[_pragma(db, "PRAGMA user_version") :]
+    for script in scripts:
         try:
             db.executescript(script)
         except sqlite3.Error:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
+    if scripts:
+        # On the disk for good: a power cut then takes commits back, but leaves a database that is ours.
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 @cache
@@ -164,8 +213,3 @@ def _expected_schema() -> list[tuple[str, str, str | None]]:
 
 def _schema(db: sqlite3.Connection) -> list[tuple[str, str, str | None]]:
     return db.execute("SELECT type, name, sql FROM sqlite_schema ORDER BY type, name").fetchall()
-
-
-def _check_schema(db: sqlite3.Connection, path: str) -> None:
-    if _schema(db) != _expected_schema():
-        raise store_error("corrupt", path, "its tables are not those that its schema version has")

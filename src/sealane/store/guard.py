@@ -8,6 +8,7 @@
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -28,7 +29,7 @@ class Guard:
     """The files beside the database; each path is relative to the directory's descriptor."""
 
     def __init__(self, directory: str, reserve_bytes: int = RESERVE_BYTES) -> None:
-        """Make the directory, take its lock, fill the reserve if there is room. Raises StoreError."""
+        """Make the directory and take its lock. Raises StoreError."""
         self._reserve_bytes = reserve_bytes
         self._boot = _boot_id()
         self.path = directory
@@ -48,8 +49,7 @@ class Guard:
         except BaseException:
             self.close()
             raise
-        self.has_reserve = False
-        self.fill_reserve()
+        self.has_reserve = os.path.exists(f"{directory}/state.reserve")
 
     def _take(self) -> None:
         try:
@@ -106,26 +106,35 @@ class Guard:
     def create_database(self, name: str) -> None:
         """Make the database's file if there never was one, readable by us alone; SQLite's other files get its mode.
 
-        Raises StoreError, also if there was one and it is gone: an empty one in its place would look like an intent
-        to remove everything.
+        Raises StoreError, also if there was one and it is gone or empty: opened, it would look like an intent to
+        remove everything, and SQLite deletes the log that lies beside an empty file.
         """
         with _reported(f"{self.path}/{name}"):
             flags = os.O_RDWR | os.O_NOFOLLOW
             try:
                 fd = os.open(name, flags, dir_fd=self._directory)
             except FileNotFoundError:
-                if self.noted_revision:
-                    what = f"{self.path}/{name} is gone, it was at revision {self.noted_revision}"
-                    cure = "restore a copy, or move the directory away to begin from nothing"
-                    raise StoreError("corrupt", f"{what} ({cure})") from None
+                self._check_unwritten(f"{name} is gone")
                 fd = os.open(name, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._directory)
                 os.fsync(self._directory)
+            empty = os.fstat(fd).st_size == 0
             os.close(fd)
+        if empty:
+            self._check_unwritten(f"{name} is empty")
+
+    def _check_unwritten(self, what: str) -> None:
+        if self.noted_revision:
+            cure = "restore a copy, or move the directory away to begin from nothing"
+            raise StoreError(
+                "corrupt", f"{self.path}/{what}, it was at revision {self.noted_revision} ({cure})"
+            )
 
     def close(self) -> None:
-        """Give up the lock. The reserve stays."""
-        os.close(self._lock)
-        os.close(self._directory)
+        """Give up the lock; the reserve stays. Idempotent."""
+        for fd in (self._lock, self._directory):
+            if fd >= 0:
+                os.close(fd)
+        self._lock = self._directory = -1
 
 
 def _open_directory(path: str) -> int:
@@ -168,5 +177,5 @@ def _reported(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in {28, 122}
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
         raise StoreError("full" if full else "unreadable", f"{path}: {error.strerror}") from error

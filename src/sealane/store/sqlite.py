@@ -22,61 +22,14 @@ from typing import Final
 
 import msgspec
 
-from sealane.model.change import Change, Delete, Put, Record
-from sealane.model.codec import CodecError, decode, encode, kind_of
-from sealane.model.container import Container
-from sealane.model.endpoint import Endpoint
-from sealane.model.net import address_part
+from sealane.model.change import Change, Delete, Put
+from sealane.model.codec import encode, kind_of
 from sealane.store.base import RevisionConflictError, Snapshot, StoreError, TakenError
-from sealane.store.database import failures, open_database, store_error
+from sealane.store.database import failures, inspect, open_database, store_error
 from sealane.store.guard import RESERVE_BYTES, Guard
+from sealane.store.rows import TABLES, Lease, columns, leases, meta_crc, read_all, read_revision, revision_crc
 
 DATABASE: Final = "state.db"
-
-Lease = tuple[str, str, str]
-"""(network, address, endpoint)."""
-
-
-class _Table(msgspec.Struct, frozen=True):
-    """The statements of one kind of record. The columns are those of `_columns`, then record and crc32."""
-
-    select: str
-    insert: str
-    update: str
-    checksum: str
-    delete: str
-
-
-_TABLES: Final = {
-    "network": _Table(
-        "SELECT id, name, record, crc32 FROM networks",
-        "INSERT INTO networks (id, name, record, crc32) VALUES (?1, ?2, ?3, ?4)",
-        "UPDATE networks SET name = ?2, record = ?3, crc32 = ?4 WHERE id = ?1",
-        "SELECT crc32 FROM networks WHERE id = ?",
-        "DELETE FROM networks WHERE id = ?",
-    ),
-    "sandbox": _Table(
-        "SELECT id, name, record, crc32 FROM sandboxes",
-        "INSERT INTO sandboxes (id, name, record, crc32) VALUES (?1, ?2, ?3, ?4)",
-        "UPDATE sandboxes SET name = ?2, record = ?3, crc32 = ?4 WHERE id = ?1",
-        "SELECT crc32 FROM sandboxes WHERE id = ?",
-        "DELETE FROM sandboxes WHERE id = ?",
-    ),
-    "endpoint": _Table(
-        "SELECT id, network, sandbox, record, crc32 FROM endpoints",
-        "INSERT INTO endpoints (id, network, sandbox, record, crc32) VALUES (?1, ?2, ?3, ?4, ?5)",
-        "UPDATE endpoints SET network = ?2, sandbox = ?3, record = ?4, crc32 = ?5 WHERE id = ?1",
-        "SELECT crc32 FROM endpoints WHERE id = ?",
-        "DELETE FROM endpoints WHERE id = ?",
-    ),
-    "container": _Table(
-        "SELECT id, name, sandbox, record, crc32 FROM containers",
-        "INSERT INTO containers (id, name, sandbox, record, crc32) VALUES (?1, ?2, ?3, ?4, ?5)",
-        "UPDATE containers SET name = ?2, sandbox = ?3, record = ?4, crc32 = ?5 WHERE id = ?1",
-        "SELECT crc32 FROM containers WHERE id = ?",
-        "DELETE FROM containers WHERE id = ?",
-    ),
-}
 
 
 class SqliteStore:
@@ -87,35 +40,49 @@ class SqliteStore:
         self._path = f"{directory}/{DATABASE}"
         self._guard = Guard(directory, reserve_bytes)
         try:
-            self._guard.create_database(DATABASE)
-            self._db = open_database(self._path, expect_empty=not self._guard.noted_revision)
+            self._db, found = self._open()
         except BaseException:
             self._guard.close()
             raise
         try:
-            self._check_promise(self.snapshot().revision)
-            self._check_meta()
+            if found is None:
+                found = self.snapshot()
+            self._guard.promise(found.revision)
         except BaseException:
             self.close()
             raise
 
+    def _open(self) -> tuple[sqlite3.Connection, Snapshot | None]:
+        self._guard.create_database(DATABASE)
+        try:
+            found = self._inspect()
+        except StoreError as error:
+            if error.reason != "full":
+                raise
+            # A reader needs space for a map of the log.
+            self._guard.release_reserve()
+            found = self._inspect()
+        db = open_database(self._path)
+        self._guard.fill_reserve()
+        return db, found
+
+    def _inspect(self) -> Snapshot | None:
+        return inspect(self._path, self._prove, may_be_empty=not self._guard.noted_revision)
+
+    def _prove(self, db: sqlite3.Connection) -> Snapshot:
+        found = read_all(db, self._path)
+        promised = self._guard.promised_revision
+        if found.revision < promised:
+            what = (
+                f"it is at revision {found.revision}, and {promised} was written since this machine started; "
+                "if it is a copy that you restored, remove state.lock"
+            )
+            raise store_error("corrupt", self._path, what)
+        return found
+
     def snapshot(self) -> Snapshot:
         with failures(self._path), self._transaction("BEGIN"):
-            revision, digest = self._revision()
-            records: list[Record] = []
-            leases: set[Lease] = set()
-            for kind, table in _TABLES.items():
-                for row in self._db.execute(table.select):
-                    digest -= row[-1]
-                    record = self._decode(kind, row)
-                    records.append(record)
-                    leases.update(_leases(record))
-            kept = self._db.execute("SELECT network, address, endpoint FROM leases").fetchall()
-        if digest != 0:
-            raise store_error("corrupt", self._path, "records are missing, or are back from the past")
-        if len(kept) != len(leases) or set(kept) != leases:
-            raise store_error("corrupt", self._path, "the leases are not those of the endpoints")
-        return Snapshot(revision, tuple(records))
+            return read_all(self._db, self._path)
 
     def commit(self, changes: Sequence[Change], revision: int) -> int:
         steps = [_step(change) for change in changes]
@@ -135,7 +102,7 @@ class SqliteStore:
         return None if row is None else str(row[0])
 
     def set_meta(self, key: str, value: str) -> None:
-        crc32 = zlib.crc32(f"{key}={value}".encode())
+        crc32 = meta_crc(key, value)
         with failures(self._path):
             self._db.execute(
                 "INSERT OR REPLACE INTO meta (key, value, crc32) VALUES (?, ?, ?)", (key, value, crc32)
@@ -150,14 +117,14 @@ class SqliteStore:
         with failures(self._path):
             try:
                 with self._transaction("BEGIN IMMEDIATE"):
-                    found, digest = self._revision()
+                    found, digest = read_revision(self._db, self._path)
                     if found != revision:
                         raise RevisionConflictError(f"the store is at revision {found}, not {revision}")
                     for step in steps:
                         digest += self._perform(step)
                     self._db.execute(
                         "UPDATE revision SET revision = ?, digest = ?, crc32 = ?",
-                        (revision + 1, digest, _revision_crc(revision + 1, digest)),
+                        (revision + 1, digest, revision_crc(revision + 1, digest)),
                     )
             except sqlite3.IntegrityError as error:
                 # Deferred references are checked by COMMIT, which does not say which one it was.
@@ -169,7 +136,7 @@ class SqliteStore:
 
     def _perform(self, step: "_Step") -> int:
         """Perform one change; return by how much it changes the digest."""
-        table = _TABLES[step.kind]
+        table = TABLES[step.kind]
         digest = 0
         if step.replaces:
             old = self._db.execute(table.checksum, (step.id,)).fetchone()
@@ -228,42 +195,6 @@ class SqliteStore:
                 self._db.execute("ROLLBACK")
             raise
 
-    def _revision(self) -> tuple[int, int]:
-        row = self._db.execute("SELECT revision, digest, crc32 FROM revision").fetchone()
-        if row is None or row[2] != _revision_crc(row[0], row[1]):
-            raise store_error("corrupt", self._path, "its revision is damaged")
-        return int(row[0]), int(row[1])
-
-    def _decode(self, kind: str, row: tuple[object, ...]) -> Record:
-        *columns, data, crc32 = row
-        where = f"{kind} {columns[0]!a}"
-        if not isinstance(data, bytes) or zlib.crc32(data) != crc32:
-            raise store_error("corrupt", self._path, f"{where} is damaged")
-        try:
-            record = decode(data)
-        except CodecError as error:
-            # Its bytes are those that were written, by a release that spelt them otherwise.
-            raise store_error("schema", self._path, str(error)) from error
-        if kind_of(record) != kind or _columns(record) != tuple(columns):
-            raise store_error("corrupt", self._path, f"{where} does not match its row")
-        return record
-
-    def _check_promise(self, revision: int) -> None:
-        promised = self._guard.promised_revision
-        if revision < promised:
-            what = (
-                f"it is at revision {revision}, and {promised} was written since this machine started; "
-                "if it is a copy that you restored, remove state.lock"
-            )
-            raise store_error("corrupt", self._path, what)
-        self._guard.promise(revision)
-
-    def _check_meta(self) -> None:
-        with failures(self._path):
-            for key, value, crc32 in self._db.execute("SELECT key, value, crc32 FROM meta"):
-                if zlib.crc32(f"{key}={value}".encode()) != crc32:
-                    raise store_error("corrupt", self._path, f"meta {key!a} is damaged")
-
 
 class _Step(msgspec.Struct, frozen=True):
     """A change, encoded before the transaction begins."""
@@ -289,8 +220,8 @@ def _step(change: Change) -> _Step:
         )
     data = encode(record)
     crc32 = zlib.crc32(data)
-    row = (*_columns(record), data, crc32)
-    return _Step(kind, record.id, record.name, change.before is not None, row, crc32, _leases(record))
+    row = (*columns(record), data, crc32)
+    return _Step(kind, record.id, record.name, change.before is not None, row, crc32, leases(record))
 
 
 def _grows(changes: Sequence[Change]) -> bool:
@@ -302,21 +233,3 @@ def _grows(changes: Sequence[Change]) -> bool:
                 return True
             growth += len(encode(change.record)) - len(encode(change.before))
     return growth > 0
-
-
-def _columns(record: Record) -> tuple[str | None, ...]:
-    if isinstance(record, Endpoint):
-        return record.id, record.network, record.sandbox
-    if isinstance(record, Container):
-        return record.id, record.name, record.sandbox
-    return record.id, record.name
-
-
-def _leases(record: Record) -> tuple[Lease, ...]:
-    if not isinstance(record, Endpoint):
-        return ()
-    return tuple((record.network, address_part(address), record.id) for address in record.addresses)
-
-
-def _revision_crc(revision: int, digest: int) -> int:
-    return zlib.crc32(f"{revision} {digest}".encode())

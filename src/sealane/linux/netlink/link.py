@@ -20,6 +20,8 @@ RTM_GETLINK = 18
 RTM_SETLINK = 19
 
 IFF_UP = 1
+LOOPBACK_INDEX = 1
+"""`lo`'s, in every namespace (LOOPBACK_IFINDEX, net/flow.h)."""
 IPV6_MTU_MIN = 1280
 """Below it a link has no IPv6 at all (RFC 8200 §5), nor any setting for it."""
 
@@ -27,6 +29,7 @@ _IFLA_ADDRESS = 1
 _IFLA_IFNAME = 3
 _IFLA_MTU = 4
 _IFLA_MASTER = 10
+_IFLA_PROTINFO = 12
 _IFLA_LINKINFO = 18
 _IFLA_IFALIAS = 20
 _IFLA_AF_SPEC = 26
@@ -43,11 +46,14 @@ _VETH_INFO_PEER = 1
 _IFLA_BR_AGEING_TIME = 4
 _IFLA_BR_STP_STATE = 5
 _IFLA_BR_MCAST_SNOOPING = 23
+_IFLA_BRPORT_MODE = 4
+"""Hairpin."""
 _IFLA_BRPORT_GUARD = 5
 _IFLA_BRPORT_LEARNING = 8
 _IFLA_BRPORT_UNICAST_FLOOD = 9
 _IFLA_BRPORT_ISOLATED = 33
 
+_AF_BRIDGE = 7
 _AF_INET6 = 10
 _IFLA_INET6_ADDR_GEN_MODE = 8
 _EUI64, _NONE = 0, 1
@@ -114,25 +120,32 @@ def create_veth(link: Link, index: int, master: int, peer: Link, peer_index: int
     return codec.message(RTM_NEWLINK, _NEW, 0, _head(link, index) + enslaved + info)
 
 
-def settings(link: Link, index: int) -> bytes | None:
-    """What a fresh link did not take at its creation; None: there is nothing."""
+def settings(link: Link, index: int, *, ipv6: bool = True) -> bytes | None:
+    """What a fresh link did not take at its creation; None: there is nothing. `ipv6`: the kernel has it."""
     parts = b""
     if link.alias:
         parts += codec.string(_IFLA_IFALIAS, link.alias)
-    if link.addr_gen_none and has_ipv6(link):
+    if link.addr_gen_none and ipv6 and has_ipv6(link):
         parts += _address_generation(link)
     if link.port is not None:
         parts += _port_info(link.port)
     return _on(index, parts) if parts else None
 
 
-def change(link: Link, index: int, master: int, *, mac: bool, moves: bool, up: bool | None) -> list[bytes]:
+def widen(link: Link, index: int) -> bytes:
+    """The MTU alone: a link that was too small for IPv6 takes no setting for it in the message that widens it."""
+    return _on(index, codec.u32(_IFLA_MTU, link.mtu))
+
+
+def change(
+    link: Link, index: int, master: int, *, mac: bool, moves: bool, up: bool | None, ipv6: bool = True
+) -> list[bytes]:
     """Set every field of a link that exists. `mac`: that too, which is announced to neighbours. `moves`: to another
     bridge, for which it goes down, so that it never forwards with a port's default settings. `up` None: left."""
     parts = _basics(link if mac else msgspec.structs.replace(link, mac=""))
     if link.alias:
         parts += codec.string(_IFLA_IFALIAS, link.alias)
-    if has_ipv6(link):
+    if ipv6 and has_ipv6(link):
         parts += _address_generation(link)
     if link.kind == "bridge":
         parts += _bridge_info(link)
@@ -148,10 +161,10 @@ def set_up(index: int) -> bytes:
     return _on(index, b"", up=True)
 
 
-def doom(name: str) -> bytes:
+def doom(index: int) -> bytes:
     """Put a link into the group that `delete_doomed` deletes."""
-    parts = codec.string(_IFLA_IFNAME, name) + codec.u32(_IFLA_GROUP, GROUP_DOOMED)
-    return codec.message(RTM_SETLINK, _ACKED, 0, _IFINFO.pack(0, 0, 0, 0, 0) + parts)
+    group = codec.u32(_IFLA_GROUP, GROUP_DOOMED)
+    return codec.message(RTM_SETLINK, _ACKED, 0, _IFINFO.pack(0, 0, index, 0, 0) + group)
 
 
 def delete_doomed() -> bytes:
@@ -159,9 +172,8 @@ def delete_doomed() -> bytes:
     return codec.message(RTM_DELLINK, _ACKED, 0, _IFINFO.pack(0, 0, 0, 0, 0) + group)
 
 
-def delete(name: str) -> bytes:
-    parts = _IFINFO.pack(0, 0, 0, 0, 0) + codec.string(_IFLA_IFNAME, name)
-    return codec.message(RTM_DELLINK, _ACKED, 0, parts)
+def delete(index: int) -> bytes:
+    return codec.message(RTM_DELLINK, _ACKED, 0, _IFINFO.pack(0, 0, index, 0, 0))
 
 
 def group(number: int) -> bytes:
@@ -183,11 +195,15 @@ def parse_name(payload: memoryview) -> tuple[int, str]:
 
 
 def parse(payload: memoryview) -> RawLink:
-    _, device, index, flags, _ = _IFINFO.unpack_from(payload)
+    """Of a link's message, or of the bridge's own about a port, which has little but the port's settings."""
+    family, device, index, flags, _ = _IFINFO.unpack_from(payload)
     found = codec.attrs(payload[16:])
     info = codec.attrs(found.get(_IFLA_LINKINFO, _EMPTY))
     kind = codec.text(info.get(_IFLA_INFO_KIND, _EMPTY))
     slave = codec.text(info.get(_IFLA_INFO_SLAVE_KIND, _EMPTY))
+    port = info.get(_IFLA_INFO_SLAVE_DATA) if slave == "bridge" else None
+    if family == _AF_BRIDGE:
+        port = found.get(_IFLA_PROTINFO)
     bridge = codec.attrs(info.get(_IFLA_INFO_DATA, _EMPTY)) if kind == "bridge" else {}
     return RawLink(
         index=index,
@@ -199,7 +215,7 @@ def parse(payload: memoryview) -> RawLink:
         group=_number(found.get(_IFLA_GROUP)),
         master=_number(found.get(_IFLA_MASTER)),
         kind=kind,
-        port=_parse_port(info.get(_IFLA_INFO_SLAVE_DATA, _EMPTY)) if slave == "bridge" else None,
+        port=None if port is None else _parse_port(port),
         addr_gen_none=_parse_generation(found.get(_IFLA_AF_SPEC, _EMPTY)),
         ageing_off=_IFLA_BR_AGEING_TIME in bridge and _number(bridge[_IFLA_BR_AGEING_TIME]) == 0,
         loopback=device == _ARPHRD_LOOPBACK,
@@ -247,6 +263,7 @@ def _port_info(port: BridgePort) -> bytes:
         codec.u8(_IFLA_BRPORT_LEARNING, port.learning),
         codec.u8(_IFLA_BRPORT_UNICAST_FLOOD, port.flood),
         codec.u8(_IFLA_BRPORT_GUARD, port.guard),
+        codec.u8(_IFLA_BRPORT_MODE, port.hairpin),
     )
     return codec.nested(_IFLA_LINKINFO, codec.string(_IFLA_INFO_SLAVE_KIND, "bridge"), data)
 
@@ -274,6 +291,7 @@ def _parse_port(payload: memoryview) -> BridgePort:
         learning=bool(_number(found.get(_IFLA_BRPORT_LEARNING))),
         flood=bool(_number(found.get(_IFLA_BRPORT_UNICAST_FLOOD))),
         guard=bool(_number(found.get(_IFLA_BRPORT_GUARD))),
+        hairpin=bool(_number(found.get(_IFLA_BRPORT_MODE))),
     )
 
 

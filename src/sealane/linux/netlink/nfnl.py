@@ -131,13 +131,14 @@ def flush_chain(family: NftFamily, name: str, *, destroy: bool) -> bytes:
 
 def new_rule(chain: Chain, rule: Rule) -> bytes:
     """Appended to its chain. Raises ValueError for a comment that is no id of ours."""
-    attrs = (
-        string(1, TABLE)
-        + string(2, chain.name)
-        + nested(4, expressions(chain.family, rule))
-        + codec.attr(7, _comment(rule))
-    )
-    return request(NEWRULE, chain.family, attrs, codec.NLM_F_CREATE | codec.NLM_F_APPEND)
+    body = nested(4, expressions(chain.family, rule)) + codec.attr(7, _comment(rule))
+    return append_rule(chain.family, chain.name, body)
+
+
+def append_rule(family: NftFamily, chain: str, body: bytes) -> bytes:
+    """A rule whose expressions and user data are attributes already."""
+    attrs = string(1, TABLE) + string(2, chain) + body
+    return request(NEWRULE, family, attrs, codec.NLM_F_CREATE | codec.NLM_F_APPEND)
 
 
 def _comment(rule: Rule) -> bytes:

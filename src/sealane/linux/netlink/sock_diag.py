@@ -20,9 +20,9 @@ _INODE_OFFSET = 68
 _U32 = struct.Struct("=I")
 
 _PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "sctp": socket.IPPROTO_SCTP}
-_STATES = {"tcp": 1 << 10, "udp": 1 << 7 | 1 << 1, "sctp": 1 << 10}
-"""TCP_LISTEN; for UDP TCP_CLOSE, as its bound sockets read, and TCP_ESTABLISHED, as its connected ones do
-(net/tcp_states.h)."""
+_STATES = {"tcp": 1 << 10, "udp": 1 << 7, "sctp": 1 << 10}
+"""TCP_LISTEN; for UDP TCP_CLOSE, as its sockets read until they are connected (net/tcp_states.h). A connected one has
+its one peer, and is in nobody's way."""
 
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _COMMAND_BYTES = 64

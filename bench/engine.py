@@ -1,0 +1,120 @@
+"""The engine in this process, without daemon and API: what an attach takes inside, call to answer."""
+
+import gc
+import os
+import shutil
+import tempfile
+import time
+
+from bench.floor import Replay, Tape, object_count
+from bench.host import make_sandboxes
+from sealane.engine.engine import Engine
+from sealane.engine.events import EventLog
+from sealane.engine.reconciler import Reconciler
+from sealane.engine.upkeep import Upkeep
+from sealane.kernel.state import HOST
+from sealane.linux.bpf import loopback
+from sealane.linux.kernel import LinuxKernel
+from sealane.model.intent import Intent
+from sealane.store.sqlite import SqliteStore
+from sealane.wire import AttachRequest, DetachRequest, NetworkRequest, PublishRequest, SubnetRequest
+
+PORT_FIRST = 10000
+PORTS = 50000
+RUN_DIR = "/run/sealane"
+
+
+class EngineHost:
+    """An engine on the real kernel and an SQLite store on disk, with one network and so many endpoints on it."""
+
+    def __init__(self, driver: str, endpoints: int) -> None:
+        os.makedirs(RUN_DIR)
+        self._state_dir = tempfile.mkdtemp(prefix="sealane-bench-", dir="/var/tmp")
+        self._loopback = self._open_loopback()
+        self._store = SqliteStore(self._state_dir)
+        self._kernel = LinuxKernel("be7c40", RUN_DIR, loopback=self._loopback)
+        reconciler = Reconciler(self._kernel, Intent(), self._kernel.facts())
+        self.engine = Engine(self._store, self._kernel, reconciler, EventLog(time.time), 0)
+        Upkeep(self.engine).start()
+        self.engine.create_network(
+            NetworkRequest(name="bench", driver=driver, subnets=[SubnetRequest(prefix="10.66.0.0/16")])
+        )
+        *others, self._probe = make_sandboxes(endpoints + 1)
+        self._attached = 0
+        for path in others:
+            self.attach(path)
+        # As the daemon does once it is ready.
+        gc.collect()
+        gc.freeze()
+
+    @staticmethod
+    def _open_loopback() -> loopback.LoopbackPublisher | None:
+        if loopback.probe() is not None:
+            return None
+        publisher = loopback.LoopbackPublisher(f"{RUN_DIR}/bpf")
+        publisher.open()
+        return publisher
+
+    def close(self) -> None:
+        self._kernel.close()
+        self._store.close()
+        if self._loopback is not None:
+            self._loopback.detach()
+        shutil.rmtree(self._state_dir)
+
+    def attach(self, path: str) -> float:
+        publish = PublishRequest(host_first=PORT_FIRST + self._attached % PORTS, port=80)
+        request = AttachRequest(sandbox=path, network="bench", publish=[publish])
+        self._attached += 1
+        started = time.perf_counter()
+        self.engine.attach(request)
+        return time.perf_counter() - started
+
+    def detach(self, path: str) -> float:
+        started = time.perf_counter()
+        self.engine.detach([DetachRequest(sandbox=path)])
+        return time.perf_counter() - started
+
+    def round(self) -> dict[str, float]:
+        """One more endpoint attached by the engine, and then, once it has been detached, by a replay of what the engine
+        sent to the kernel: seconds of each, and how many objects it was."""
+        with Tape(self._kernel) as tape:
+            ours = self.attach(self._probe)
+        with Tape(self._kernel) as back:
+            self.detach(self._probe)
+        replay, undo = Replay(tape, self._probe), Replay(back, self._probe)
+        try:
+            floor = replay.run(self._kernel)
+            undo.run(self._kernel)
+        finally:
+            replay.close()
+            undo.close()
+        return {
+            "ours": ours,
+            "floor": floor,
+            "inside": replay.time_entering(),
+            "objects": object_count(tape),
+            "calls": len(tape.calls),
+        }
+
+    def is_same_state(self) -> bool:
+        """Whether a replay leaves in the kernel what the engine's own attach did: the floor's bite control."""
+        with Tape(self._kernel) as tape:
+            self.attach(self._probe)
+        by_engine = self._observed()
+        with Tape(self._kernel) as back:
+            self.detach(self._probe)
+        without = self._observed()
+        replay, undo = Replay(tape, self._probe), Replay(back, self._probe)
+        try:
+            replay.run(self._kernel)
+            by_replay = self._observed()
+            undo.run(self._kernel)
+        finally:
+            replay.close()
+            undo.close()
+        return by_engine == by_replay != without
+
+    def _observed(self) -> object:
+        desired = self.engine.reconciler.compiled.desired
+        return dict(self._kernel.observe(HOST, None, desired[HOST]))

@@ -1,0 +1,113 @@
+"""Records as JSON and errors as answers: what every route has in common.
+
+Decoding is strict: a field that is not known, of another type or missing is an InvalidError that names its path.
+"""
+
+import logging
+import re
+from typing import Generic, TypeVar
+
+import msgspec
+
+from sealane.engine.errors import InvalidError, SealaneError, StoreFailedError
+from sealane.model.net import ParseError
+from sealane.store.base import StoreError
+from sealane.wire import ErrorBody
+
+T = TypeVar("T")
+
+log = logging.getLogger("sealane.api")
+
+STATUS_BY_CODE = {
+    "invalid": 400,
+    "not_found": 404,
+    "exists": 409,
+    "conflict": 409,
+    "in_use": 409,
+    "full": 507,
+    "unavailable": 503,
+    "store": 503,
+    "kernel": 500,
+    "internal": 500,
+}
+STORE_FULL_STATUS = 507
+
+_AT = re.compile(r"(?P<what>.*) - at `(?P<key>key in )?\$(?P<path>.*)`", re.DOTALL)
+_NAMED = re.compile(r"Object (?P<how>contains unknown|missing required) field `(?P<name>.*)`", re.DOTALL)
+
+
+class Body(Generic[T]):
+    """Decoder of one kind of request."""
+
+    def __init__(self, kind: type[T]) -> None:
+        self._decoder = msgspec.json.Decoder(kind)
+        self._known = _field_names(kind)
+
+    def decode(self, data: bytes) -> T:
+        """Raises InvalidError."""
+        if not data:
+            raise InvalidError("the request has no body", cure="send it as JSON")
+        try:
+            return self._decoder.decode(data)
+        except msgspec.ValidationError as error:
+            raise self._invalid(str(error)) from error
+        except msgspec.DecodeError as error:
+            raise InvalidError(f"the body is not JSON: {error}") from error
+        except UnicodeDecodeError as error:
+            raise InvalidError("the body is not UTF-8", cure="send JSON in UTF-8") from error
+        except RecursionError as error:
+            # CPython's own limit of depth stops the decoder; frames are unwound by now.
+            raise InvalidError("the body is nested too deeply") from error
+
+    def _invalid(self, message: str) -> InvalidError:
+        at = _AT.fullmatch(message)
+        what = at["what"] if at else message
+        path = at["path"].removeprefix(".") if at else ""
+        named = _NAMED.fullmatch(what)
+        if named is None:
+            return InvalidError(what, field=path)
+        field = f"{path}.{named['name']}" if path else named["name"]
+        if named["how"] == "missing required":
+            return InvalidError(f"{field} is missing", field=field)
+        cure = f"known are {self._known}" if self._known and not path else "see the API's documentation"
+        return InvalidError(f"there is no field {named['name']!r}", field=field, cure=cure)
+
+
+def _field_names(kind: object) -> str:
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return ", ".join(sorted(kind.__struct_fields__))
+    return ""
+
+
+encode = msgspec.json.Encoder().encode
+
+
+def failure(error: Exception) -> tuple[int, ErrorBody]:
+    """The status and the body for an error. What nobody foresaw is logged, and the client learns nothing of it."""
+    if isinstance(error, SealaneError):
+        body = ErrorBody(code=error.code, message=error.message, field=error.field, cure=error.cure)
+        return _status(error), body
+    if isinstance(error, ParseError):
+        return STATUS_BY_CODE["invalid"], ErrorBody(code="invalid", message=str(error))
+    log.error("a verb failed without an answer", exc_info=error)
+    return 500, ErrorBody(
+        code="internal",
+        message="the daemon failed in a way that it does not know",
+        cure="see its log, and report it",
+    )
+
+
+def _status(error: SealaneError) -> int:
+    cause = error.__cause__
+    if isinstance(error, StoreFailedError) and isinstance(cause, StoreError) and cause.reason == "full":
+        return STORE_FULL_STATUS
+    return STATUS_BY_CODE[error.code]
+
+
+def error_document(body: ErrorBody) -> bytes:
+    """Lone surrogates, which a message may quote from a file's name, have no UTF-8 and are shown escaped."""
+    try:
+        return encode({"error": body})
+    except UnicodeEncodeError:
+        plain = body.message.encode("ascii", "backslashreplace").decode()
+        return encode({"error": ErrorBody(code=body.code, message=plain)})

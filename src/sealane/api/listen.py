@@ -1,0 +1,107 @@
+"""The listening socket: only its owner can reach it, and it never takes the place of a living daemon's."""
+
+import errno
+import os
+import socket
+import stat
+import struct
+
+from sealane.engine.errors import ConflictError, InvalidError
+
+BACKLOG = 128
+FIRST_INHERITED = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3).
+INHERITED_MAX = 16
+PATH_BYTES_MAX = 107
+"""sun_path has 108 bytes with its closing NUL (unix(7))."""
+
+_UCRED = struct.Struct("=3i")
+
+
+def listen(path: str) -> socket.socket:
+    """A socket of mode 0600 at `path`, in a directory that others cannot write; a missing one is made, 0700.
+
+    Raises InvalidError for a path that cannot be used and ConflictError if another daemon listens there.
+    """
+    if not 0 < len(os.fsencode(path)) <= PATH_BYTES_MAX or "\0" in path:
+        raise InvalidError(
+            f"{path!r} is not a socket's path", field="socket", cure=f"use 1 to {PATH_BYTES_MAX} bytes"
+        )
+    _make_directory(os.path.dirname(os.path.abspath(path)))
+    _remove_stale(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        # bind(2) gives the file the mode of the socket's own inode less the umask (net/unix/af_unix.c,
+        # unix_bind_bsd): so it is never open to others, not even for a moment, whatever the umask.
+        os.fchmod(sock.fileno(), 0o600)
+        sock.bind(path)
+        os.chmod(path, 0o600)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise _unusable(path, error) from error
+    return sock
+
+
+def _make_directory(directory: str) -> None:
+    missing: list[str] = []
+    present = directory
+    while not os.path.isdir(present) and present != "/":
+        missing.append(present)
+        present = os.path.dirname(present)
+    try:
+        for each in reversed(missing):
+            os.mkdir(each, 0o700)
+            os.chmod(each, 0o700)  # The umask may have taken even our own rights.
+        found = os.stat(directory)
+    except OSError as error:
+        raise _unusable(directory, error) from error
+    others_write = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX
+    if found.st_uid not in {0, os.geteuid()} or others_write:
+        raise InvalidError(
+            f"others can replace what is in {directory}", field="socket", cure=f"chmod 0700 {directory}"
+        )
+
+
+def _remove_stale(path: str) -> None:
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _unusable(path, error) from error
+    if not stat.S_ISSOCK(mode):
+        raise InvalidError(f"{path} is there and is no socket", field="socket", cure="choose another path")
+    if _is_alive(path):
+        raise ConflictError(
+            f"another daemon listens on {path}", field="socket", cure="stop it, or choose another --socket"
+        )
+    os.unlink(path)
+
+
+def _is_alive(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(path)
+        except OSError as error:
+            # EAGAIN: its backlog is full, so somebody has it.
+            return error.errno == errno.EAGAIN
+    return True
+
+
+def _unusable(path: str, error: OSError) -> InvalidError:
+    return InvalidError(f"{path}: {error.strerror}", field="socket", cure="choose another --socket")
+
+
+def inherited_sockets(environ: dict[str, str], pid: int) -> list[socket.socket]:
+    """Sockets that the service manager has opened for this process (sd_listen_fds(3)); none is the usual case."""
+    count = environ.get("LISTEN_FDS", "")
+    if environ.get("LISTEN_PID") != str(pid) or not (count.isascii() and count.isdigit()):
+        return []
+    descriptors = range(FIRST_INHERITED, FIRST_INHERITED + min(int(count[:4]), INHERITED_MAX))
+    return [socket.socket(fileno=descriptor) for descriptor in descriptors]
+
+
+def peer_uid(sock: socket.socket) -> int:
+    """Who connected, as the kernel noted it then (unix(7), SO_PEERCRED): 65534 for a user of another namespace."""
+    packed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    return int(_UCRED.unpack(packed)[1])

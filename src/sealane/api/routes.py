@@ -1,0 +1,234 @@
+"""Paths to verbs: the table of `sealane.wire`, one line each. A route translates and does nothing else."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+from sealane.api.call import Call, Later, Lines, Now, Query, Route
+from sealane.api.detach import Detacher
+from sealane.api.follow import events
+from sealane.api.json import Body
+from sealane.api.services import Containers, Projects, Services
+from sealane.engine.engine import Engine
+from sealane.engine.errors import InvalidError, NotFoundError
+from sealane.wire import (
+    AttachRequest,
+    ContainerRequest,
+    DetachRequest,
+    ExecRequest,
+    Manifest,
+    NetworkRequest,
+    SandboxRequest,
+)
+
+B = TypeVar("B")
+Shape = tuple[str | None, ...]
+"""Segments of a path below /v1; None stands for a REF."""
+Methods = Mapping[str, Route]
+
+DETACHES_MAX = 4096
+"""Requests in one detach."""
+SIGTERM = 15
+SIGNAL_MAX = 64
+SHOWN_CHARS = 80
+SEGMENTS_MAX = 4
+
+
+class MethodError(Exception):
+    """The path exists, the method does not. `allowed` is the Allow header (RFC 9110 §15.5.6)."""
+
+    def __init__(self, allowed: str) -> None:
+        super().__init__(f"this path takes {allowed}")
+        self.allowed = allowed
+
+
+class Routes:
+    def __init__(self, services: Services) -> None:
+        self._table: dict[Shape, Methods] = {
+            **_daemon_routes(services),
+            **_network_routes(services.engine),
+            **_endpoint_routes(services.engine),
+            **_project_routes(services.project),
+            **_container_routes(services.workloads),
+        }
+
+    def find(self, method: str, target: str) -> tuple[Route, Call[bytes]]:
+        """The route, and the call with its body still to come. Raises NotFoundError, MethodError, InvalidError."""
+        path, _, query = target.partition("?")
+        methods, ref = self._match(path)
+        route = methods.get(method)
+        if route is None:
+            raise MethodError(", ".join(sorted(methods)))
+        return route, Call(ref, Query(_parse_query(query, route.query)), b"")
+
+    def _match(self, path: str) -> tuple[Methods, str]:
+        head, *parts = path.removeprefix("/").split("/", SEGMENTS_MAX)
+        shape: Shape = tuple(parts)
+        if head == "v1" and 1 <= len(parts) < SEGMENTS_MAX:
+            if shape in self._table:
+                return self._table[shape], ""
+            shape = (parts[0], None, *parts[2:])
+            if len(parts) > 1 and shape in self._table:
+                return self._table[shape], _unquoted(parts[1])
+            shape = (parts[0], None, None)
+            if len(parts) > 2 and shape in self._table:
+                return self._table[shape], f"{_unquoted(parts[1])}/{_unquoted(parts[2])}"
+        raise NotFoundError(f"there is no {path[:SHOWN_CHARS]!r}", cure="see the table in sealane.wire")
+
+
+def _unquoted(segment: str) -> str:
+    try:
+        return unquote(segment, errors="strict")
+    except UnicodeDecodeError:
+        raise InvalidError("the path is not UTF-8 under its percent signs", field="path") from None
+
+
+def _parse_query(text: str, known: frozenset[str]) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for pair in text.split("&") if text else ():
+        name, _, value = pair.partition("=")
+        if name not in known:
+            cure = f"this path takes {', '.join(sorted(known))}" if known else "this path takes no parameters"
+            raise InvalidError(f"there is no parameter {name[:SHOWN_CHARS]!r}", field="query", cure=cure)
+        if name in values:
+            raise InvalidError(f"{name} is given twice", field=name)
+        values[name] = _unquoted(value)
+    return values
+
+
+def _route(
+    verb: Now | Later | Lines, *, query: tuple[str, ...] = (), body: type[Any] | object = None
+) -> Route:
+    return Route(
+        verb=verb,
+        query=frozenset(query),
+        body=None if body is None else Body(body),  # type: ignore[arg-type]
+    )
+
+
+def _given(verb: Callable[[B], object]) -> Now:
+    """A verb that takes the body."""
+
+    def answer(call: Call[B]) -> object:
+        return verb(call.body)
+
+    return Now(answer)
+
+
+def _about(verb: Callable[[str], object]) -> Now:
+    """A verb that takes the reference."""
+    return Now(lambda call: verb(call.ref))
+
+
+def _daemon_routes(services: Services) -> dict[Shape, Methods]:
+    upkeep, log = services.upkeep, services.engine.events
+    follow = Lines(lambda call: events(log, call.query.whole("since"), follow=call.query.flag("follow")))
+    gc = Now(lambda call: upkeep.gc(confirmed=call.query.flag("confirm")))
+    return {
+        ("version",): {"GET": _route(Now(lambda _: services.version()))},
+        ("status",): {"GET": _route(Now(lambda _: services.status()))},
+        ("gc",): {"POST": _route(gc, query=("confirm",))},
+        ("audit",): {"GET": _route(Now(lambda _: upkeep.audit()))},
+        ("events",): {"GET": _route(follow, query=("follow", "since"))},
+    }
+
+
+def _network_routes(engine: Engine) -> dict[Shape, Methods]:
+    remove_network = Now(lambda call: engine.remove_network(call.ref, force=call.query.flag("force")))
+    remove_sandbox = Now(lambda call: engine.remove_sandbox(call.ref, force=call.query.flag("force")))
+    return {
+        ("networks",): {
+            "GET": _route(Now(lambda _: engine.networks())),
+            "POST": _route(_given(engine.create_network), body=NetworkRequest),
+        },
+        ("networks", "prune"): {"POST": _route(Now(lambda _: engine.prune_networks()))},
+        ("networks", None): {
+            "GET": _route(_about(engine.network)),
+            "DELETE": _route(remove_network, query=("force",)),
+        },
+        ("sandboxes",): {
+            "GET": _route(Now(lambda _: engine.sandboxes())),
+            "POST": _route(_given(engine.create_sandbox), body=SandboxRequest),
+        },
+        ("sandboxes", None): {
+            "GET": _route(_about(engine.sandbox)),
+            "DELETE": _route(remove_sandbox, query=("force",)),
+        },
+    }
+
+
+def _endpoint_routes(engine: Engine) -> dict[Shape, Methods]:
+    detacher = Detacher(engine)
+    listed = Now(lambda call: engine.endpoints(call.query.text("network"), call.query.text("sandbox")))
+    one: Methods = {"GET": _route(_about(engine.endpoint))}
+
+    def detach(call: Call[list[DetachRequest]]) -> object:
+        if len(call.body) > DETACHES_MAX:
+            raise InvalidError(f"{len(call.body)} detaches", cure=f"send at most {DETACHES_MAX} at once")
+        return detacher.submit(call.body)
+
+    return {
+        ("endpoints",): {"GET": _route(listed, query=("network", "sandbox"))},
+        ("endpoints", None): one,
+        ("endpoints", None, None): one,
+        ("attach",): {"POST": _route(_given(engine.attach), body=AttachRequest)},
+        ("detach",): {"POST": _route(Later(detach), body=list[DetachRequest])},  # type: ignore[arg-type]
+    }
+
+
+def _project_routes(project: Projects) -> dict[Shape, Methods]:
+    plan = Now(lambda call: project.plan(call.body, delete=call.query.flag("delete")))
+    return {
+        ("plan",): {"POST": _route(plan, query=("delete",), body=Manifest)},
+        ("apply",): {"POST": _route(Later(lambda call: project.apply(call.body)), body=Manifest)},
+        ("delete",): {"POST": _route(Later(lambda call: project.delete(call.body)), body=Manifest)},
+    }
+
+
+def _container_routes(containers: Containers) -> dict[Shape, Methods]:
+    listed = Later(lambda call: containers.list(stopped=call.query.flag("all")))
+    create = Later(lambda call: containers.create(call.body))
+    remove = Later(lambda call: containers.remove(call.ref, force=call.query.flag("force")))
+    stop = Later(lambda call: containers.stop(call.ref, call.query.seconds("timeout")))
+    kill = Later(lambda call: containers.kill(call.ref, _signal(call.query)))
+    wait = Later(lambda call: containers.wait(call.ref), only_waits=True)
+    execute = Lines(lambda call: containers.exec(call.ref, call.body))
+    return {
+        ("containers",): {
+            "GET": _route(listed, query=("all",)),
+            "POST": _route(create, body=ContainerRequest),
+        },
+        ("containers", None): {
+            "GET": _route(Later(lambda call: containers.get(call.ref))),
+            "DELETE": _route(remove, query=("force",)),
+        },
+        ("containers", None, "start"): {"POST": _route(Later(lambda call: containers.start(call.ref)))},
+        ("containers", None, "stop"): {"POST": _route(stop, query=("timeout",))},
+        ("containers", None, "kill"): {"POST": _route(kill, query=("signal",))},
+        ("containers", None, "wait"): {"POST": _route(wait)},
+        ("containers", None, "exec"): {"POST": _route(execute, body=ExecRequest)},
+        ("containers", None, "logs"): {
+            "GET": _route(_logs(containers), query=("follow", "since", "tail", "timestamps"))
+        },
+    }
+
+
+def _signal(query: Query) -> int:
+    number = query.whole("signal")
+    if number is None:
+        return SIGTERM
+    if not 1 <= number <= SIGNAL_MAX:
+        raise InvalidError(f"there is no signal {number}", field="signal")
+    return number
+
+
+def _logs(containers: Containers) -> Lines:
+    return Lines(
+        lambda call: containers.logs(
+            call.ref,
+            follow=call.query.flag("follow"),
+            tail=call.query.whole("tail"),
+            timestamps=call.query.flag("timestamps"),
+            since=call.query.seconds("since"),
+        )
+    )

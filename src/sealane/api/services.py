@@ -1,0 +1,97 @@
+"""What the routes need: the verbs of the engine, of the containers and of the daemon. `daemon` provides it.
+
+A stream is an async generator, so that it can be closed when its client leaves. Errors are `engine.errors`; anything
+else that is raised becomes `internal` and is logged.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Protocol
+
+from sealane.engine.engine import Engine
+from sealane.engine.upkeep import Upkeep
+from sealane.wire import (
+    ApplyView,
+    ContainerRequest,
+    ContainerView,
+    ExecRequest,
+    ExecView,
+    LogView,
+    Manifest,
+    PlanView,
+    StatusView,
+    VersionView,
+)
+
+
+class ContainerRecords(Protocol):
+    async def create(self, request: ContainerRequest) -> ContainerView:
+        """Make, attach and start. Idempotent for an equal request; after an error nothing is left."""
+        ...
+
+    async def list(self, *, stopped: bool) -> Sequence[ContainerView]:
+        """By name; `stopped`: also those that do not run."""
+        ...
+
+    async def get(self, ref: str) -> ContainerView: ...
+
+    async def remove(self, ref: str, *, force: bool) -> ContainerView:
+        """The view is of before. A running one needs `force`."""
+        ...
+
+
+class ContainerProcesses(Protocol):
+    async def start(self, ref: str) -> ContainerView: ...
+
+    async def stop(self, ref: str, timeout_s: float | None) -> ContainerView:
+        """None: the container's own time; then it is killed."""
+        ...
+
+    async def kill(self, ref: str, signal: int) -> ContainerView: ...
+
+    async def wait(self, ref: str) -> ContainerView:
+        """Once it has ended for good. Cancelled when the client leaves."""
+        ...
+
+
+class ContainerStreams(Protocol):
+    def exec(self, ref: str, request: ExecRequest) -> AsyncGenerator[ExecView, None]:
+        """Output as it comes; the last is of stream `exit`. Closed when the client leaves."""
+        ...
+
+    def logs(
+        self, ref: str, *, follow: bool, tail: int | None, timestamps: bool, since: float | None
+    ) -> AsyncGenerator[LogView, None]:
+        """Lines, oldest first; with `follow` until the container has ended for good. `since` is a Unix time."""
+        ...
+
+
+class Containers(ContainerRecords, ContainerProcesses, ContainerStreams, Protocol):
+    """All verbs on containers. A `ref` is a name, an id, or the beginning of an id."""
+
+
+class Projects(Protocol):
+    """Manifests as a whole."""
+
+    async def apply(self, manifest: Manifest) -> ApplyView: ...
+
+    async def delete(self, manifest: Manifest) -> ApplyView: ...
+
+    def plan(self, manifest: Manifest, *, delete: bool) -> PlanView: ...
+
+
+class Services(Protocol):
+    @property
+    def engine(self) -> Engine: ...
+
+    @property
+    def upkeep(self) -> Upkeep: ...
+
+    @property
+    def workloads(self) -> Containers: ...
+
+    @property
+    def project(self) -> Projects: ...
+
+    def status(self) -> StatusView: ...
+
+    def version(self) -> VersionView: ...

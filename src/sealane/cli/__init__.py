@@ -1,0 +1,1 @@
+"""The `sealane` command: parse, one call of the daemon, render."""

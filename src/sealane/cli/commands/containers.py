@@ -1,0 +1,150 @@
+"""`sealane ps`, `start`, `stop`, `kill` and `rm`, with Docker's flags."""
+
+import time
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from sealane.cli.context import Context
+from sealane.cli.options import add_quiet, signal_number
+from sealane.cli.output import Cell
+from sealane.cli.parser import describe
+from sealane.cli.registry import Verb
+from sealane.client import path_of
+
+STATUS_STYLES = {"running": "green", "restarting": "yellow", "exited": "dim", "dead": "red"}
+STOP_MARGIN_S = 60
+COMMAND_CHARS = 30
+_UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+
+
+def add_containers(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "container", metavar="CONTAINER", nargs="+", help="a name, an id, or the beginning of an id"
+    )
+
+
+def configure_ps(parser: ArgumentParser) -> None:
+    parser.add_argument("-a", "--all", action="store_true", help="also those that do not run")
+    add_quiet(parser)
+
+
+def ps(context: Context, arguments: Namespace) -> int:
+    views = context.client.request("GET", path_of("containers", all=1 if arguments.all else None))
+    if context.output.as_json:
+        context.output.document(views)
+    elif arguments.quiet:
+        for view in views:
+            context.output.line(view["name"])
+    else:
+        container_table(context, views)
+    return 0
+
+
+def container_table(context: Context, views: list[dict[str, Any]]) -> None:
+    headers = ("NAME", "STATUS", "ADDRESSES", "PORTS", "COMMAND")
+    context.output.table(headers, [_row(view, time.time()) for view in views])
+
+
+def _row(view: dict[str, Any], now: float) -> tuple[Cell, ...]:
+    addresses = [f"{network} {', '.join(found)}" for network, found in view["addresses"].items()]
+    command = " ".join(view["command"])
+    return (
+        view["name"],
+        (status_text(view, now), STATUS_STYLES.get(view["status"], "")),
+        "; ".join(addresses),
+        ", ".join(view["ports"]),
+        command if len(command) <= COMMAND_CHARS else f"{command[: COMMAND_CHARS - 1]}…",
+    )
+
+
+def status_text(view: dict[str, Any], now: float) -> str:
+    """`running 3m (healthy)`, `exited 137 2h ago`."""
+    if view["status"] == "exited":
+        return f"exited {view['exit_code']} {_span(now - view['finished_at'])} ago"
+    text = str(view["status"])
+    if view["status"] == "running":
+        text += f" {_span(now - view['started_at'])}"
+    return f"{text} ({view['health']})" if view["health"] else text
+
+
+def _span(seconds: float) -> str:
+    for unit, name in _UNITS:
+        if seconds >= unit:
+            return f"{int(seconds // unit)}{name}"
+    return "0s"
+
+
+def configure_start(parser: ArgumentParser) -> None:
+    describe(parser, "They keep their networks and addresses. One that runs already is no error.")
+    add_containers(parser)
+
+
+def start(context: Context, arguments: Namespace) -> int:
+    return context.each(
+        arguments.container, lambda ref: context.client.request("POST", path_of("containers", ref, "start"))
+    )
+
+
+def configure_stop(parser: ArgumentParser) -> None:
+    describe(
+        parser, "Sends the container's stop signal, waits, and then kills it. One that has ended is no error."
+    )
+    add_containers(parser)
+    parser.add_argument(
+        "-t",
+        "--timeout",
+        "--time",
+        metavar="SECONDS",
+        type=float,
+        help="how long to wait (default: the container's own, 10 unless it says otherwise)",
+    )
+
+
+def stop(context: Context, arguments: Namespace) -> int:
+    # The daemon answers when it is done, which is at the container's own time if none is given.
+    patience = None if arguments.timeout is None else arguments.timeout + STOP_MARGIN_S
+    return context.each(
+        arguments.container,
+        lambda ref: context.client.request(
+            "POST", path_of("containers", ref, "stop", timeout=arguments.timeout), timeout_s=patience
+        ),
+    )
+
+
+def configure_kill(parser: ArgumentParser) -> None:
+    add_containers(parser)
+    parser.add_argument(
+        "-s", "--signal", type=signal_number, default="KILL", help="a name or a number (default: KILL)"
+    )
+
+
+def kill(context: Context, arguments: Namespace) -> int:
+    return context.each(
+        arguments.container,
+        lambda ref: context.client.request(
+            "POST", path_of("containers", ref, "kill", signal=arguments.signal)
+        ),
+    )
+
+
+def configure_rm(parser: ArgumentParser) -> None:
+    describe(parser, "Its addresses, ports and names are free when the command returns.")
+    add_containers(parser)
+    parser.add_argument("-f", "--force", action="store_true", help="kill it first if it runs")
+
+
+def rm(context: Context, arguments: Namespace) -> int:
+    force = 1 if arguments.force else None
+    return context.each(
+        arguments.container,
+        lambda ref: context.client.request("DELETE", path_of("containers", ref, force=force)),
+    )
+
+
+VERBS = {
+    "ps": Verb(configure_ps, ps),
+    "start": Verb(configure_start, start),
+    "stop": Verb(configure_stop, stop),
+    "kill": Verb(configure_kill, kill),
+    "rm": Verb(configure_rm, rm),
+}

@@ -1,0 +1,115 @@
+"""`sealane exec`."""
+
+import argparse
+import base64
+import os
+import sys
+
+from sealane.cli.context import Context, UsageError
+from sealane.cli.parser import describe
+from sealane.cli.registry import Verb
+from sealane.client import ApiError, path_of
+
+DAEMON_FAILED = 125
+NOT_EXECUTABLE = 126
+NOT_FOUND = 127
+STDIN_BYTES_MAX = 700 * 1024
+"""A request has at most 1 MiB, and base64 makes four bytes of three."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    describe(
+        parser,
+        "Its output comes as it is written, and its exit code is this command's.",
+        ["sealane exec web cat /etc/hosts", "sealane exec -i db psql -U shop < schema.sql"],
+    )
+    parser.add_argument(
+        "-i", "--interactive", action="store_true", help="give it this command's whole stdin first"
+    )
+    parser.add_argument(
+        "-e",
+        "--env",
+        metavar="KEY[=VALUE]",
+        action="append",
+        default=[],
+        help="a variable; without a value, this command's own",
+    )
+    parser.add_argument("-u", "--user", default="", help="a name or number, with :GROUP if need be")
+    parser.add_argument("-w", "--workdir", metavar="DIR", default="", help="(default: the container's)")
+    parser.add_argument("container", metavar="CONTAINER", help="a name, an id, or the beginning of an id")
+    parser.add_argument("command_line", metavar="COMMAND", nargs=argparse.REMAINDER, help="and its arguments")
+
+
+def execute(context: Context, arguments: argparse.Namespace) -> int:
+    request = {
+        "command": command_words(arguments.command_line),
+        "env": environment(context, arguments.env),
+        "user": arguments.user,
+        "working_dir": arguments.workdir,
+    }
+    if arguments.interactive:
+        request["stdin"] = base64.b64encode(_standard_input()).decode()
+    try:
+        return _relay(context, arguments.container, request)
+    except ApiError as error:
+        context.output.error(error.body)
+        return failed_code(error)
+
+
+def _relay(context: Context, container: str, request: dict[str, object]) -> int:
+    code = DAEMON_FAILED
+    for view in context.client.stream("POST", path_of("containers", container, "exec"), request):
+        if context.output.as_json:
+            context.output.document_line(view)
+        if view["stream"] == "exit":
+            code = view["exit_code"]
+        elif not context.output.as_json:
+            stream = sys.stderr if view["stream"] == "stderr" else sys.stdout
+            stream.flush()
+            stream.buffer.write(base64.b64decode(view["data"]))
+            stream.flush()
+    return code
+
+
+def command_words(words: list[str]) -> list[str]:
+    """What follows the flags; a `--` in front of it is argparse's."""
+    command = words[1:] if words[:1] == ["--"] else words
+    if not command:
+        raise UsageError("no command", field="COMMAND", cure="say what to run, as in `sealane run sleep 60`")
+    return command
+
+
+def environment(context: Context, words: list[str]) -> dict[str, str]:
+    """`KEY=VALUE`, or `KEY` for this process's own value, which may be missing. The last of a name wins."""
+    found: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not key:
+            raise UsageError(f"{word!r} has no name", field="--env", cure="write NAME=VALUE")
+        if equals:
+            found[key] = value
+        elif key in context.environ:
+            found[key] = context.environ[key]
+    return found
+
+
+def failed_code(error: ApiError) -> int:
+    """Docker's codes for what the daemon answers."""
+    if error.field.rpartition(".")[2] == "command":
+        return NOT_FOUND if error.code == "not_found" else NOT_EXECUTABLE
+    return DAEMON_FAILED
+
+
+def _standard_input() -> bytes:
+    with os.fdopen(os.dup(0), "rb") as file:
+        data = file.read(STDIN_BYTES_MAX + 1)
+    if len(data) > STDIN_BYTES_MAX:
+        raise UsageError(
+            f"stdin is longer than {STDIN_BYTES_MAX} bytes",
+            field="--interactive",
+            cure="copy a file into a volume",
+        )
+    return data
+
+
+VERBS = {"exec": Verb(configure, execute)}

@@ -1,0 +1,127 @@
+"""`sealane run`, with Docker's flags."""
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from sealane.cli.commands.exec import command_words, failed_code
+from sealane.cli.containerspec import DEFAULT_NETWORK, add_container_flags, container_request
+from sealane.cli.context import Context, UsageError
+from sealane.cli.parser import describe
+from sealane.cli.registry import Verb
+from sealane.client import ApiError, Client, ClientError, path_of
+
+NAME_CHARS = 20
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    describe(
+        parser,
+        "In the foreground its output is shown, SIGINT and SIGTERM are passed on to it, and its exit code is\n"
+        "this command's. With --detach the command returns when it has started.",
+        [
+            "sealane run --rm wget -qO- http://web",
+            "sealane run -d --name web --network front -p 8080:80 nginx -g 'daemon off;'",
+            "sealane run -d --network name=front,alias=db,ip=10.1.0.7 --network back --memory 256m \\",
+            "    -v ./data:/data --health-cmd 'pg_isready' postgres -D /data",
+        ],
+    )
+    parser.add_argument("--name", default="", help="(default: made from the command's)")
+    parser.add_argument(
+        "-d", "--detach", action="store_true", help="return when it has started; print its name"
+    )
+    parser.add_argument("--rm", action="store_true", help="remove it when it has ended (not with --detach)")
+    add_container_flags(parser)
+    parser.add_argument("command_line", metavar="COMMAND", nargs=argparse.REMAINDER, help="and its arguments")
+
+
+def run(context: Context, arguments: argparse.Namespace) -> int:
+    if arguments.rm and arguments.detach:
+        raise UsageError(
+            "--rm is this command's work, which has ended by then",
+            field="--rm",
+            cure="leave out --detach, or remove it with `sealane rm` later",
+        )
+    command = command_words(arguments.command_line)
+    name = arguments.name or _made_name(command[0])
+    request = container_request(context, arguments, name, command)
+    try:
+        if not arguments.network:
+            _make_default_network(context.client)
+        view = context.client.request("POST", "/v1/containers", msgspec.json.encode(request))
+        if arguments.detach:
+            _print(context, view)
+            return 0
+        return _attend(context, view["id"], remove=arguments.rm)
+    except ApiError as error:
+        context.output.error(error.body)
+        return failed_code(error)
+
+
+def _made_name(program: str) -> str:
+    base = "".join(char for char in os.path.basename(program).lower() if char.isascii() and char.isalnum())
+    return f"{base[:NAME_CHARS] or 'container'}-{os.urandom(3).hex()}"
+
+
+def _make_default_network(client: Client) -> None:
+    try:
+        client.request("GET", path_of("networks", DEFAULT_NETWORK))
+    except ApiError as error:
+        if error.code != "not_found":
+            raise
+        client.request("POST", "/v1/networks", {"name": DEFAULT_NETWORK})
+
+
+def _print(context: Context, view: dict[str, Any]) -> None:
+    if context.output.as_json:
+        context.output.document(view)
+    else:
+        context.output.line(view["name"])
+
+
+def _attend(context: Context, identity: str, *, remove: bool) -> int:
+    """Show its output until it has ended; its exit code."""
+    try:
+        with _passed_on(context, identity):
+            for line in context.client.stream("GET", path_of("containers", identity, "logs", follow=1)):
+                _show(context, line)
+            view = context.client.request("POST", path_of("containers", identity, "wait"), timeout_s=None)
+    finally:
+        if remove:
+            with contextlib.suppress(ClientError):
+                context.client.request("DELETE", path_of("containers", identity, force=1))
+    return int(view["exit_code"] or 0)
+
+
+def _show(context: Context, line: dict[str, Any]) -> None:
+    if context.output.as_json:
+        context.output.document_line(line)
+        return
+    stream = sys.stderr if line["stream"] == "stderr" else sys.stdout
+    stream.write(f"{line['text']}\n")
+    stream.flush()
+
+
+@contextlib.contextmanager
+def _passed_on(context: Context, identity: str) -> Iterator[None]:
+    """SIGINT and SIGTERM go to the container, by a connection of their own: the first is reading its output."""
+
+    def pass_on(number: int, _frame: object) -> None:
+        with contextlib.suppress(ClientError), context.another_client() as client:
+            client.request("POST", path_of("containers", identity, "kill", signal=number))
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+VERBS = {"run": Verb(configure, run)}

@@ -1,0 +1,148 @@
+"""`sealane up` and `sealane down`: compose projects, as `docker compose` does them."""
+
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from sealane.cli.commands.containers import container_table
+from sealane.cli.context import Context, UsageError
+from sealane.cli.parser import describe
+from sealane.cli.registry import Verb
+from sealane.client import path_of
+
+if TYPE_CHECKING:
+    from sealane.wire import Manifest
+
+INTERRUPTED = 130
+
+
+def _add_project(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "-f",
+        "--file",
+        metavar="FILE",
+        help="the compose file, or the directory of one; - is stdin (default: here)",
+    )
+    parser.add_argument(
+        "-p",
+        "--project-name",
+        metavar="NAME",
+        help="(default: $COMPOSE_PROJECT_NAME, else the file's name:, else the directory's)",
+    )
+
+
+def configure_up(parser: ArgumentParser) -> None:
+    describe(
+        parser,
+        "Makes the networks, starts the services in the order of their depends_on, waits until each condition is\n"
+        "met, and removes what the file no longer has. Without --detach the output of all services follows, until\n"
+        "all have ended or Ctrl-C stops them.",
+        ["sealane up -d", "sealane up -f examples/shop/compose.yaml -p shop"],
+    )
+    _add_project(parser)
+    parser.add_argument("-d", "--detach", action="store_true", help="return when everything is started")
+
+
+def up(context: Context, arguments: Namespace) -> int:
+    from sealane.cli.load import load_project, project_manifest
+    from sealane.cli.manifest import missing_sources
+
+    project = load_project(arguments.file or ".", arguments.project_name)
+    manifest = project_manifest(project)
+    for warning in project.warnings:
+        context.output.note(f"warning: {warning}")
+    for source in missing_sources(project):
+        _make_source(source)
+    view = _perform(context, "apply", _names(manifest), msgspec.json.encode(manifest))
+    containers = _of_project(context, manifest.project)
+    if context.output.as_json:
+        context.output.document({"apply": view, "containers": containers})
+        return 0
+    container_table(context, containers)
+    return 0 if arguments.detach or not containers else _attend(context, manifest.project, containers)
+
+
+def _make_source(source: str) -> None:
+    try:
+        if not os.path.lexists(source):
+            os.makedirs(source, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"{source} cannot be made: {error.strerror}",
+            field="volumes",
+            cure="make it, or bind another place",
+        ) from error
+
+
+def _names(manifest: "Manifest") -> set[str]:
+    return {network.name for network in manifest.networks} | {each.name for each in manifest.containers}
+
+
+def _perform(context: Context, verb: str, names: set[str], manifest: bytes) -> dict[str, Any]:
+    from sealane.cli.progress import Progress
+
+    with Progress(context, names) as progress:
+        view: dict[str, Any] = context.client.request("POST", path_of(verb), manifest, timeout_s=None)
+    if not context.output.as_json:
+        progress.finish(view)
+    return view
+
+
+def _of_project(context: Context, project: str) -> list[dict[str, Any]]:
+    views: list[dict[str, Any]] = context.client.request("GET", path_of("containers", all=1))
+    return [view for view in views if view["labels"].get("sealane.project") == project]
+
+
+def _attend(context: Context, project: str, containers: list[dict[str, Any]]) -> int:
+    """Follow all output; Ctrl-C stops all."""
+    from sealane.cli.follow import FOLLOWED_MAX, Interleaved, prefixes
+
+    names = [view["name"] for view in containers]
+    if len(names) > FOLLOWED_MAX:
+        context.output.note(f"the first {FOLLOWED_MAX} of {len(names)} containers are followed")
+    labels = prefixes(context.output, [name.removeprefix(f"{project}-") for name in names])
+    followed = Interleaved(context, names)
+    try:
+        for index, line in followed.lines():
+            sys.stdout.write(f"{labels[index]}{line['text']}\n")
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        followed.stop()
+        context.output.note("stopping; Ctrl-C again leaves them running")
+        for name in reversed(names):
+            context.client.request("POST", path_of("containers", name, "stop"), timeout_s=None)
+        return INTERRUPTED
+    return 0
+
+
+def configure_down(parser: ArgumentParser) -> None:
+    describe(
+        parser,
+        "Stops and removes the containers, then the networks. External networks stay. With -p alone no file is\n"
+        "needed: what belongs to the project is found by its label.",
+        ["sealane down", "sealane down -f examples/shop/compose.yaml", "sealane down -p shop"],
+    )
+    _add_project(parser)
+
+
+def down(context: Context, arguments: Namespace) -> int:
+    from sealane.cli.load import load_project, project_manifest
+    from sealane.wire import Manifest
+
+    if arguments.file is None and arguments.project_name is not None:
+        manifest = Manifest(project=arguments.project_name)
+    else:
+        manifest = project_manifest(load_project(arguments.file or ".", arguments.project_name))
+    left = {view["name"] for view in _of_project(context, manifest.project)}
+    view = _perform(context, "delete", left | _names(manifest), msgspec.json.encode(manifest))
+    if context.output.as_json:
+        context.output.document(view)
+    elif not view["removed"]:
+        context.output.line("nothing to remove")
+    return 0
+
+
+VERBS = {"up": Verb(configure_up, up), "down": Verb(configure_down, down)}

@@ -1,0 +1,48 @@
+"""What a command is given: the daemon, the output, and the process's surroundings."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from sealane.cli.output import Output
+from sealane.client import ApiError, Client, default_socket
+
+
+class UsageError(Exception):
+    """The command line or a file is wrong. Nothing was asked of the daemon; exit code 2."""
+
+    def __init__(
+        self, message: str, *, field: str = "", cure: str = "", problems: Iterable[dict[str, str]] = ()
+    ) -> None:
+        super().__init__(message)
+        self.body: dict[str, Any] = {"code": "invalid", "message": message, "field": field, "cure": cure}
+        if listed := list(problems):
+            self.body["problems"] = listed
+
+
+class Context:
+    def __init__(self, output: Output, environ: Mapping[str, str], socket: str) -> None:
+        self.output = output
+        self.environ = environ
+        self.socket = socket or default_socket(environ)
+        self.client = Client(self.socket)
+
+    def another_client(self) -> Client:
+        """For a stream beside the calls."""
+        return Client(self.socket)
+
+    def each(self, names: Iterable[str], act: Callable[[str], object]) -> int:
+        """Act on all, also after one has failed; print the names that are done. The exit code."""
+        code = 0
+        done = []
+        for name in names:
+            try:
+                done.append(act(name))
+            except ApiError as error:
+                self.output.error(error.body)
+                code = 1
+                continue
+            if not self.output.as_json:
+                self.output.line(name)
+        if self.output.as_json:
+            self.output.document(done)
+        return code

@@ -1,0 +1,54 @@
+"""The entry point: errors become lines and exit codes here and nowhere else."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from sealane.cli.context import Context, UsageError
+from sealane.cli.output import Output, prepare_streams
+from sealane.cli.parser import build_parser
+from sealane.client import ApiError, UnreachableError
+
+DONE = 0
+FAILED = 1
+USAGE = 2
+UNREACHABLE = 3
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code; see `sealane --help` for their meaning. Usage errors of argparse raise SystemExit(2)."""
+    prepare_streams()
+    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = build_parser(words).parse_args(words)
+    output = Output(sys.stdout, sys.stderr, as_json=arguments.json, environ=os.environ)
+    context = Context(output, os.environ, arguments.socket)
+    try:
+        code: int = arguments.verb.run(context, arguments)
+        sys.stdout.flush()
+    except UsageError as error:
+        output.error(error.body)
+        return USAGE
+    except ApiError as error:
+        output.error(error.body)
+        return FAILED
+    except UnreachableError as error:
+        output.error({"code": "unavailable", "message": str(error), "cure": _cure(error, context.socket)})
+        return UNREACHABLE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of a pipe has left (`| head`). Python would complain once more when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    finally:
+        context.client.close()
+    return code
+
+
+def _cure(error: UnreachableError, socket: str) -> str:
+    if error.is_sent:
+        return "see whether the daemon still runs: it may have done what was asked"
+    if not os.access(os.path.dirname(socket) or ".", os.X_OK):
+        return "the socket's directory is missing or not yours: start `sealane daemon`, or become its user"
+    return "start it with `sealane daemon`, or name its socket with --socket or SEALANE_SOCKET"

@@ -1,0 +1,96 @@
+"""Flags and values that several commands share."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from sealane.cli.context import UsageError
+
+T = TypeVar("T")
+
+
+def add_labels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-l",
+        "--label",
+        metavar="KEY[=VALUE]",
+        action="append",
+        default=[],
+        help="a label; may be given several times",
+    )
+
+
+def add_publish(parser: argparse.ArgumentParser, help_text: str = "publish a port") -> None:
+    parser.add_argument(
+        "-p",
+        "--publish",
+        metavar="SPEC",
+        action="append",
+        default=[],
+        help=f"{help_text}: [HOST_IP:][HOST_PORT[-END]:]PORT[-END][/tcp|udp|sctp]; may be given several times",
+    )
+
+
+def add_quiet(parser: argparse.ArgumentParser, what: str = "names") -> None:
+    parser.add_argument("-q", "--quiet", action="store_true", help=f"print {what} only")
+
+
+def add_sysctls(parser: argparse.ArgumentParser, help_text: str) -> None:
+    parser.add_argument(
+        "--sysctl",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help=f"{help_text}; may be given several times",
+    )
+
+
+def pairs(words: list[str], flag: str) -> dict[str, str]:
+    """`KEY=VALUE` words; a key without a value has an empty one, and a key given twice is refused."""
+    found: dict[str, str] = {}
+    for word in words:
+        key, _, value = word.partition("=")
+        if not key:
+            raise UsageError(f"{word!r} has no key", field=flag, cure="write KEY=VALUE")
+        if key in found:
+            raise UsageError(f"{key!r} is given twice", field=flag, cure="keep one of them")
+        found[key] = value
+    return found
+
+
+def stated(fields: dict[str, Any]) -> dict[str, Any]:
+    """Without what says nothing: None, False, empty. A number says something, 0 too."""
+    return {
+        key: value
+        for key, value in fields.items()
+        if value or (isinstance(value, int | float) and not isinstance(value, bool))
+    }
+
+
+def parsed(parse: Callable[[str], T], text: str, flag: str) -> T:
+    """With a parser of `sealane.compose`, whose errors have their cure with them."""
+    from sealane.compose.problems import BadValue
+
+    try:
+        return parse(text)
+    except BadValue as error:
+        raise UsageError(error.message, field=flag, cure=error.cure) from error
+
+
+def whole(text: str) -> int:
+    """argparse type: a whole number from 0, in ASCII digits."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 12):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def signal_number(text: str) -> int:
+    """argparse type: `9`, `KILL` or `SIGKILL`."""
+    import signal
+
+    if text.isascii() and text.isdigit() and len(text) <= 2 and 1 <= int(text) <= signal.SIGRTMAX:
+        return int(text)
+    name = text.upper() if text.upper().startswith("SIG") else f"SIG{text.upper()}"
+    if name not in signal.Signals.__members__:
+        raise argparse.ArgumentTypeError(f"there is no signal {text!r}")
+    return int(signal.Signals[name])

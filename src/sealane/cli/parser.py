@@ -1,0 +1,96 @@
+"""The command line's grammar. Only the commands whose words occur are given their arguments: the rest stays a name."""
+
+import argparse
+from collections.abc import Collection, Sequence
+
+from sealane import __version__
+from sealane.cli.registry import COMMANDS, GROUPS, Command
+
+EXIT_CODES = """exit codes:
+  0    done
+  1    the daemon refused or failed; `audit`: something differs
+  2    the command line or a file is wrong; nothing was asked of the daemon
+  3    the daemon cannot be reached
+  130  interrupted
+  `run` and `exec` end with the command's own code; 125, 126 and 127 as in Docker:
+  the daemon failed, the command cannot be executed, the command was not found
+"""
+
+ENVIRONMENT = """environment:
+  SEALANE_SOCKET  the daemon's socket, unless --socket is given
+  NO_COLOR        no colours
+"""
+
+DESCRIPTION = "Container networks on the real Linux kernel."
+
+
+def build_parser(words: Collection[str] | None = None) -> argparse.ArgumentParser:
+    """`words` are those of the command line; None gives every command its arguments (for help and completion)."""
+    root = argparse.ArgumentParser(
+        prog="sealane",
+        description=DESCRIPTION,
+        epilog=f"{EXIT_CODES}\n{ENVIRONMENT}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        # Abbreviations would make each new flag a change of what old scripts mean.
+        allow_abbrev=False,
+    )
+    root.add_argument("--version", action="version", version=f"sealane {__version__}")
+    root.set_defaults(json=False, socket="")
+    add_common(root)
+    below = root.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+    groups: dict[str, argparse._SubParsersAction[argparse.ArgumentParser]] = {}
+    for name, summary in GROUPS.items():
+        group = add_parser(below, name, summary)
+        if words is None or name in words:
+            groups[name] = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        parent = groups.get(command.path[0]) if len(command.path) > 1 else below
+        if parent is not None:
+            _add_command(parent, command, words)
+    return root
+
+
+def _add_command(
+    parent: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    command: Command,
+    words: Collection[str] | None,
+) -> None:
+    parser = add_parser(parent, command.path[-1], command.summary)
+    if words is None or command.path[-1] in words:
+        verb = command.load()
+        add_common(parser)
+        verb.configure(parser)
+        parser.set_defaults(verb=verb)
+
+
+def add_parser(
+    below: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str
+) -> argparse.ArgumentParser:
+    return below.add_parser(
+        name,
+        help=summary,
+        description=f"{summary}.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Flags that are taken before and after the command alike."""
+    group = parser.add_argument_group("common")
+    group.add_argument(
+        "--json", action="store_true", default=argparse.SUPPRESS, help="print JSON, errors too"
+    )
+    group.add_argument(
+        "--socket",
+        metavar="PATH",
+        default=argparse.SUPPRESS,
+        help="the daemon's socket (default: $SEALANE_SOCKET, else /run/sealane/sealane.sock)",
+    )
+
+
+def describe(parser: argparse.ArgumentParser, text: str, examples: Sequence[str] = ()) -> None:
+    """A command's long description, below its summary, and its examples."""
+    parser.description = f"{parser.description}\n\n{text.strip()}"
+    if examples:
+        parser.epilog = "examples:\n" + "\n".join(f"  {line}" for line in examples)

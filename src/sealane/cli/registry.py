@@ -1,0 +1,73 @@
+"""Every command: its place, one line of help, and the module that has the rest. No module is loaded for a mere list."""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from sealane.cli.context import Context
+
+
+class Verb(NamedTuple):
+    """What a command's module provides."""
+
+    configure: "Callable[[ArgumentParser], None]"
+    """Adds description, arguments and examples."""
+    run: "Callable[[Context, Namespace], int]"
+    """The exit code. Raises UsageError and the client's errors, which main renders."""
+
+
+class Command(NamedTuple):
+    path: tuple[str, ...]
+    summary: str
+    module: str
+    """Below sealane.cli.commands; its VERBS are keyed by the last word of the path."""
+
+    def load(self) -> Verb:
+        verbs: dict[str, Verb] = import_module(f"sealane.cli.commands.{self.module}").VERBS
+        return verbs[self.path[-1]]
+
+
+GROUPS = {
+    "network": "Make, show and remove networks",
+    "endpoint": "Show endpoints: the places of sandboxes on networks",
+    "sandbox": "Make, show and remove sandboxes: network namespaces that endpoints live in",
+}
+
+COMMANDS = (
+    Command(("daemon",), "Run the daemon in the foreground", "daemon"),
+    Command(("up",), "Start the services of a compose file", "up"),
+    Command(("down",), "Remove what `up` made", "up"),
+    Command(("plan",), "Show what apply or delete would change in the kernel, line by line", "project"),
+    Command(("apply",), "Make true what a compose file or a manifest says", "project"),
+    Command(("delete",), "Take away what a compose file or a manifest says", "project"),
+    Command(("network", "create"), "Make a network", "network"),
+    Command(("network", "ls"), "List networks", "network"),
+    Command(("network", "inspect"), "Show networks as JSON", "network"),
+    Command(("network", "rm"), "Remove networks", "network"),
+    Command(("network", "prune"), "Remove all networks that nobody is on", "network"),
+    Command(("endpoint", "ls"), "List endpoints", "endpoint"),
+    Command(("endpoint", "inspect"), "Show endpoints as JSON", "endpoint"),
+    Command(("attach",), "Join a sandbox, namespace or process to a network", "attach"),
+    Command(("detach",), "Part a sandbox from networks", "attach"),
+    Command(("sandbox", "create"), "Make a sandbox, or give an existing namespace a name", "sandbox"),
+    Command(("sandbox", "ls"), "List sandboxes", "sandbox"),
+    Command(("sandbox", "inspect"), "Show sandboxes as JSON", "sandbox"),
+    Command(("sandbox", "rm"), "Remove sandboxes", "sandbox"),
+    Command(("run",), "Run a command in a new container", "run"),
+    Command(("exec",), "Run a command in a running container", "exec"),
+    Command(("ps",), "List containers", "containers"),
+    Command(("logs",), "Show the output of a container", "logs"),
+    Command(("start",), "Start containers that have ended", "containers"),
+    Command(("stop",), "Stop containers", "containers"),
+    Command(("kill",), "Send a signal to containers", "containers"),
+    Command(("rm",), "Remove containers", "containers"),
+    Command(("status",), "Show the state of the daemon and what it has to say", "daemon_state"),
+    Command(("events",), "Show what has happened", "daemon_state"),
+    Command(("gc",), "Release what is dead and delete what nobody wants", "daemon_state"),
+    Command(("audit",), "Compare what should be with what is in the kernel; changes nothing", "daemon_state"),
+    Command(("version",), "Show versions", "daemon_state"),
+    Command(("completion",), "Print a completion script for a shell", "completion"),
+)

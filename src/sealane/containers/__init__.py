@@ -1,0 +1,12 @@
+"""Containers as processes in namespaces of their own, run by an OCI runtime (runc, else crun).
+
+Who does what:
+
+* `spec`, `oci`, `health`, `users`, `seccomp`: pure. What is wanted, and the runtime's `config.json` for it.
+* `runtime`: the verbs (create_and_start, stop, exec, logs, ...). Keeps nothing in memory: all truth is in files.
+* `shim` + `supervisor` + `probe` + `logwriter`: one process a container, standard library only. It owns the container's
+  output, exit status, restarts and health checks, so that the daemon may die at any instant.
+* `files`, `process`: what both sides share, standard library only.
+
+This module imports nothing: the shim pays for every import with memory.
+"""

@@ -1,0 +1,57 @@
+"""The one exception tree of this package.
+
+ContainerError
+ ├─ SpecError          a field of a ContainerSpec (or of a verb's arguments) is wrong; nothing was changed
+ ├─ NotFoundError      no container of that id
+ ├─ ConflictError      the id is taken by another spec, or the container's state forbids the verb
+ ├─ NotRunningError    the verb needs a running container
+ ├─ LimitsError        resource limits were asked for where this process may not set them
+ └─ LaunchError        the OCI runtime refused; carries the exit code a shell would give
+"""
+
+from __future__ import annotations
+
+
+class ContainerError(Exception):
+    """Base of all errors of this package; its text is meant for the user."""
+
+
+class SpecError(ContainerError):
+    """A wrong field. Nothing was changed."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+
+
+class NotFoundError(ContainerError):
+    """There is no such container."""
+
+    def __init__(self, container_id: str) -> None:
+        super().__init__(f"no such container: {container_id}")
+
+
+class ConflictError(ContainerError):
+    """The container's present state forbids the verb."""
+
+
+class NotRunningError(ContainerError):
+    """The verb needs a running container."""
+
+    def __init__(self, container_id: str, status: str) -> None:
+        super().__init__(f"container {container_id} is not running (it is {status})")
+
+
+class LimitsError(ContainerError):
+    """Limits cannot be set by this process; the text names the field and the reason."""
+
+
+class LaunchError(ContainerError):
+    """The OCI runtime refused to start a process.
+
+    `exit_code` is what Docker and shells answer: 127 command not found, 126 not executable, 125 anything else.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

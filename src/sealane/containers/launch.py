@@ -1,0 +1,156 @@
+"""Makes a container's bundle and starts its shim."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import stat
+import subprocess
+import time
+
+from sealane.containers import cgroups, files, process
+from sealane.containers.errors import ConflictError, LaunchError, SpecError
+from sealane.containers.host import Host
+from sealane.containers.oci import build_config, build_process, hosts_file, resolv_file
+from sealane.containers.plan import Paths, Plan
+from sealane.containers.rootfs import prepare_root
+from sealane.containers.spec import HOST_ROOTFS, ContainerSpec, parse_signal
+from sealane.containers.supervisor import LAUNCH_TIMEOUT_S
+from sealane.containers.users import User, is_mapped, resolve_user
+
+SHIM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "shim.py")
+ANSWER_TIMEOUT_S = LAUNCH_TIMEOUT_S + 10.0
+MAX_ANSWER_BYTES = 65536
+MAX_ACCOUNT_FILE_BYTES = 1024 * 1024
+
+
+def prepare(spec: ContainerSpec, paths: Paths, host: Host, hidden: tuple[str, ...]) -> None:
+    """Write all files a shim and the OCI runtime need. Repeatable; /etc files that exist are kept, they may be newer."""
+    if spec.netns is not None and not os.path.exists(spec.netns):
+        raise SpecError("netns", f"{spec.netns} does not exist")
+    user = resolve(spec, host)
+    for folder in (paths.logs, paths.run_folder, paths.etc):
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+    root = prepare_root(spec, paths.rootfs, paths.etc, hidden)
+    for name, content in _etc_files(spec).items():
+        path = os.path.join(paths.etc, name)
+        if not os.path.exists(path):
+            files.write_atomic(path, content, 0o644)
+    files.write_json(paths.config, build_config(spec, user, root, host.facts))
+    check = spec.health.command if spec.health else ()
+    if check:
+        files.write_json(paths.probe_process, build_process(spec, user, command=check))
+    _plan(spec, paths, host, has_check=bool(check)).save(paths.plan)
+    files.remove(paths.desired)
+
+
+def resolve(spec: ContainerSpec, host: Host) -> User:
+    """The spec's user by the container's own account files; SpecError if it cannot exist here."""
+    top = "/" if spec.rootfs == HOST_ROOTFS else spec.rootfs
+    user = resolve_user(spec.user, _account_file(top, "passwd"), _account_file(top, "group"))
+    if not is_mapped(user.uid, host.uid_map):
+        raise SpecError("user", f"uid {user.uid} does not exist in this user namespace")
+    if not is_mapped(user.gid, host.gid_map):
+        raise SpecError("user", f"gid {user.gid} does not exist in this user namespace")
+    groups = tuple(gid for gid in user.groups if is_mapped(gid, host.gid_map))
+    return User(user.uid, user.gid, groups, user.home)
+
+
+def launch_shim(python: str, paths: Paths) -> int:
+    """Start the shim and wait for its answer: the container's pid. LaunchError if it did not start."""
+    errors_path = os.path.join(paths.run_folder, "shim.err")
+    lock = process.take_lock(paths.lock)
+    if lock is None:
+        raise ConflictError(f"container {os.path.basename(paths.run_folder)} already has a supervisor")
+    reader, writer = os.pipe()
+    try:
+        with open(errors_path, "wb") as errors:
+            shim = subprocess.Popen(
+                # -I -S: nothing of the user's environment, no site-packages: small, fast, and not to be led astray.
+                [python, "-I", "-S", SHIM, paths.plan, str(lock), str(writer)],
+                pass_fds=(lock, writer), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors,
+                start_new_session=True, cwd="/",
+            )  # fmt: skip
+    finally:
+        # From here on both belong to the shim alone; its death is seen as the end of the pipe.
+        os.close(writer)
+        os.close(lock)
+    try:
+        answer = _read_answer(reader)
+    finally:
+        os.close(reader)
+    # The started process forks the shim proper and ends at once.
+    shim.wait()
+    if answer is None:
+        said = (files.read_bytes(errors_path) or b"").decode("utf-8", "replace").strip()
+        raise LaunchError(f"the supervisor gave no answer: {said[-2000:] or 'it was killed'}", 125)
+    if "error" in answer:
+        raise LaunchError(str(answer["error"]), int(str(answer["exit_code"])))
+    return int(str(answer["pid"]))
+
+
+def _read_answer(reader: int) -> dict[str, object] | None:
+    """The shim's one line; None if it died or did not answer in time."""
+    deadline = time.monotonic() + ANSWER_TIMEOUT_S
+    poll = select.poll()
+    poll.register(reader, select.POLLIN)
+    data = b""
+    while not data.endswith(b"\n") and len(data) < MAX_ANSWER_BYTES:
+        left = deadline - time.monotonic()
+        if left <= 0 or not poll.poll(left * 1000):
+            return None
+        chunk = os.read(reader, MAX_ANSWER_BYTES)
+        if not chunk:
+            return None
+        data += chunk
+    answer = json.loads(data)
+    return answer if isinstance(answer, dict) else None
+
+
+def _plan(spec: ContainerSpec, paths: Paths, host: Host, *, has_check: bool) -> Plan:
+    policy, most = spec.restart_policy
+    health = None
+    if spec.health is not None and has_check:
+        health = {
+            name: float(getattr(spec.health, name))
+            for name in spec.health.__struct_fields__
+            if name != "test"
+        }
+    return Plan(
+        container_id=spec.id,
+        runtime=list(host.runtime),
+        state_folder=paths.state_folder,
+        run_folder=paths.run_folder,
+        restart=policy,
+        max_restarts=most,
+        stop_signal=parse_signal(spec.stop_signal),
+        stop_timeout_s=spec.stop_timeout_s,
+        oom_file=cgroups.oom_file(host.cgroups, host.group_of(spec.id)) if host.facts.cgroup_path else "",
+        health=health,
+    )
+
+
+def _etc_files(spec: ContainerSpec) -> dict[str, bytes]:
+    return {
+        "hosts": hosts_file(spec.effective_hostname, spec.hosts),
+        "resolv.conf": resolv_file(spec.dns),
+        "hostname": f"{spec.effective_hostname}\n".encode(),
+    }
+
+
+def _account_file(top: str, name: str) -> str:
+    """The text of /etc/passwd or /etc/group; "" if there is none, or it is anything but a plain file.
+
+    A root folder is foreign content: a FIFO there would block us, a link could lead out of it.
+    """
+    try:
+        descriptor = os.open(
+            os.path.join(top, "etc", name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        )
+    except OSError:
+        return ""
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return ""
+        return file.read(MAX_ACCOUNT_FILE_BYTES).decode("utf-8", "replace")

@@ -1,0 +1,386 @@
+"""The verbs on containers. Holds no state: every call reads the truth from files, locks and live processes.
+
+So any number of daemons, one after the other, see the same containers, and one that is killed leaves nothing that the
+next cannot read. All verbs block; all are idempotent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from sealane.containers import cgroups, files, process
+from sealane.containers.errors import (
+    ConflictError,
+    ContainerError,
+    LimitsError,
+    NotFoundError,
+    NotRunningError,
+)
+from sealane.containers.execution import ExecSession
+from sealane.containers.host import Host, find_host, run_quietly
+from sealane.containers.launch import launch_shim, prepare, resolve
+from sealane.containers.logs import LogLine, follow_logs, read_logs
+from sealane.containers.oci import build_process, hosts_file, resolv_file
+from sealane.containers.spec import (
+    ContainerSpec,
+    Dns,
+    check_command,
+    check_dns,
+    check_env,
+    check_hosts,
+    check_path,
+    check_spec,
+    parse_signal,
+)  # fmt: skip
+from sealane.containers.store import ContainerState, Store, Stored
+
+# What a stop may take beyond its own timeout: the kill, the runtime's clean-up, the shim's last words.
+STOP_MARGIN_S = 40.0
+WAIT_PAUSE_S = 0.02
+LOST_EXIT_CODE = 137
+
+
+class Recovered(msgspec.Struct, frozen=True):
+    """A container found without its shim. `restart`: its policy wants it started again (`Runtime.start`)."""
+
+    id: str
+    restart: bool
+
+
+class Runtime:
+    """All containers of one instance on this host.
+
+    `state_dir` outlives reboots (specs, logs, exit codes); `run_dir` should be a tmpfs. `hidden` are further folders of
+    the engine that no container with the host's root may see. With `degrade_limits` a spec's limits are ignored with a
+    warning in its state where they cannot be set, instead of being refused.
+    """
+
+    def __init__(
+        self,
+        state_dir: str,
+        run_dir: str,
+        *,
+        instance: str = "default",
+        oci_runtime: str | None = None,
+        python: str = sys.executable,
+        hidden: tuple[str, ...] = (),
+        degrade_limits: bool = False,
+    ) -> None:
+        self._store = Store(state_dir, run_dir)
+        self._host: Host = find_host(
+            instance=instance, runtime_root=self._store.runtime_root, runtime=oci_runtime
+        )
+        self._python = python
+        self._hidden = tuple(map(os.path.realpath, (state_dir, run_dir, *hidden)))
+        self._degrade_limits = degrade_limits
+
+    @property
+    def limits_unavailable(self) -> str:
+        """Why resource limits cannot be set here; "" if they can."""
+        return self._host.no_limits
+
+    # Starting
+
+    def create_and_start(self, spec: ContainerSpec) -> int:
+        """Make and start a container; the pid of its first process.
+
+        The same spec again changes nothing and answers the present pid (0 once it has ended). Another spec under the
+        same id is a ConflictError. After any error nothing is left of the container.
+        """
+        check_spec(spec)
+        wanted = Stored(spec, self._warnings(spec))
+        with self._store.locked(spec.id, create=True):
+            try:
+                present = self._store.stored(spec.id)
+            except NotFoundError:
+                self._store.save(wanted)
+            else:
+                if present.spec != spec:
+                    raise ConflictError(f"container {spec.id} exists with another configuration")
+                state = self._settled(spec.id)
+                if state.started_at:
+                    return state.pid
+            try:
+                return self._start(spec)
+            except (ContainerError, OSError):
+                self._destroy(spec.id)
+                raise
+
+    def start(self, container_id: str) -> int:
+        """Start a container that has ended, or answer the pid of a running one."""
+        with self._store.locked(container_id):
+            spec = self._store.stored(container_id).spec
+            state = self._settled(container_id)
+            if state.supervised:
+                return state.pid
+            return self._start(spec)
+
+    def _start(self, spec: ContainerSpec) -> int:
+        paths = self._store.paths(spec.id)
+        self._bury(spec.id, "")
+        prepare(spec, paths, self._host, self._hidden)
+        return launch_shim(self._python, paths)
+
+    def _settled(self, container_id: str) -> ContainerState:
+        """The state once a shim just starting or just ending has done so (its starter may have been killed)."""
+        deadline = time.monotonic() + STOP_MARGIN_S
+        while True:
+            state = self._store.state(container_id)
+            passing = state.supervised and state.status in {"created", "exited"}
+            if not passing or time.monotonic() >= deadline:
+                return state
+            time.sleep(WAIT_PAUSE_S)
+
+    def _warnings(self, spec: ContainerSpec) -> tuple[str, ...]:
+        warnings = (
+            [] if self._host.facts.seccomp else ["seccomp-missing: the OCI runtime or kernel has no seccomp"]
+        )
+        if self._host.no_limits and not spec.limits.is_empty():
+            field = next(
+                name for name in spec.limits.__struct_fields__ if getattr(spec.limits, name) is not None
+            )
+            text = f"limits.{field}: cannot be set here: {self._host.no_limits}"
+            if not self._degrade_limits:
+                raise LimitsError(text)
+            warnings.append(f"limits-ignored: {text}")
+        return tuple(warnings)
+
+    # Ending
+
+    def stop(self, container_id: str, timeout: float | None = None) -> None:
+        """Send the stop signal, kill after `timeout` seconds (default: the spec's), and wait for the end.
+
+        The restart policy does not apply after it. What is not running or does not exist is stopped already.
+        """
+        try:
+            spec = self._store.stored(container_id).spec
+            state = self._store.state(container_id)
+        except NotFoundError:
+            return
+        seconds = spec.stop_timeout_s if timeout is None else timeout
+        if state.supervised:
+            self._ask_to_stop(container_id, seconds)
+        elif state.status == "running":
+            with self._store.locked(container_id):
+                self._bury(container_id, "stopped; its supervisor had been killed")
+
+    def _ask_to_stop(self, container_id: str, seconds: float) -> None:
+        paths = self._store.paths(container_id)
+        files.write_json(paths.desired, {"action": "stop", "timeout_s": seconds})
+        status = self._store.status_file(container_id)
+        # A shim that has not written its status yet reads desired.json after it has.
+        process.send_signal(status.shim if status else None, signal.SIGUSR1)
+        if self._wait_for_shim(container_id, seconds + STOP_MARGIN_S):
+            return
+        with self._store.locked(container_id):
+            self._bury(container_id, "its supervisor did not answer")
+
+    def _wait_for_shim(self, container_id: str, seconds: float | None) -> bool:
+        """True once no shim holds the container; False after `seconds`."""
+        deadline = None if seconds is None else time.monotonic() + seconds
+        lock = self._store.paths(container_id).lock
+        while process.is_locked(lock):
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            status = self._store.status_file(container_id)
+            pidfd = process.open_same(status.shim if status else None)
+            if pidfd is None:
+                time.sleep(WAIT_PAUSE_S)
+                continue
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            poll.poll(None if left is None else left * 1000)
+            os.close(pidfd)
+        return True
+
+    def kill(self, container_id: str, signal_name: str = "SIGKILL") -> None:
+        """Send a signal to the container's first process. The restart policy goes on to apply."""
+        number = parse_signal(signal_name, "signal")
+        state = self.state(container_id)
+        status = self._store.status_file(container_id)
+        if state.status != "running" or not process.send_signal(status.init if status else None, number):
+            raise NotRunningError(container_id, state.status)
+
+    def remove(self, container_id: str, *, force: bool = False) -> None:
+        """Delete a container and all its traces, logs included; a running one only with `force`."""
+        try:
+            state = self._store.state(container_id)
+        except NotFoundError:
+            self._remove_traces(container_id)
+            return
+        if state.status in {"running", "restarting"} and not force:
+            raise ConflictError(f"container {container_id} is {state.status}: stop it first, or force")
+        if state.supervised:
+            self._ask_to_stop(container_id, 0.0)
+        self._remove_traces(container_id)
+
+    def _remove_traces(self, container_id: str) -> None:
+        if container_id in self._traces():
+            with self._store.locked(container_id, create=True):
+                self._destroy(container_id)
+
+    def _destroy(self, container_id: str) -> None:
+        self._bury(container_id, "removed")
+        self._store.erase(container_id)
+        if self._host.facts.cgroup_path and not self._store.ids():
+            for group in (self._host.facts.cgroup_path, os.path.dirname(self._host.facts.cgroup_path)):
+                cgroups.remove_empty(self._host.cgroups, group)
+
+    def _bury(self, container_id: str, error: str) -> None:
+        """End whatever is left of a container, a shim that does not answer included, and record it. Idempotent."""
+        paths = self._store.paths(container_id)
+        status = self._store.status_file(container_id)
+        if process.is_locked(paths.lock) and process.send_signal(
+            status.shim if status else None, signal.SIGKILL
+        ):
+            self._wait_for_shim(container_id, STOP_MARGIN_S)
+        if status is not None and status.status != "exited":
+            process.send_signal(status.init, signal.SIGKILL)
+        if os.path.exists(os.path.join(self._store.runtime_root, container_id)):
+            run_quietly([*self._host.runtime, "delete", "--force", container_id])
+        if self._host.facts.cgroup_path:
+            cgroups.remove(self._host.cgroups, self._host.group_of(container_id))
+        if status is not None and status.status != "exited":
+            ended = msgspec.structs.replace(
+                status,
+                status="exited",
+                pid=0,
+                init=None,
+                exit_code=LOST_EXIT_CODE,
+                error=error,
+                finished_at=time.time(),
+            )
+            files.write_atomic(paths.status, msgspec.json.encode(ended))
+
+    # Looking
+
+    def state(self, container_id: str) -> ContainerState:
+        return self._store.state(container_id)
+
+    def spec(self, container_id: str) -> ContainerSpec:
+        return self._store.stored(container_id).spec
+
+    def list(self) -> tuple[ContainerState, ...]:
+        """All containers, by id."""
+        states = []
+        for container_id in self._store.ids():
+            try:
+                states.append(self._store.state(container_id))
+            except NotFoundError:
+                continue
+        return tuple(states)
+
+    def wait(self, container_id: str, timeout: float | None = None) -> ContainerState:
+        """Block until the container has ended for good (restarts included) or the time is up; its state then."""
+        self._wait_for_shim(container_id, timeout)
+        return self.state(container_id)
+
+    def logs(
+        self,
+        container_id: str,
+        *,
+        follow: bool = False,
+        tail: int | None = None,
+        since: float | None = None,
+    ) -> Iterator[LogLine]:
+        """Lines of the log, oldest first; with `follow` until the container has ended for good."""
+        paths = self._store.paths(container_id)
+        self._store.stored(container_id)
+        if not follow:
+            return read_logs(paths.logs, tail=tail, since=since)
+        return follow_logs(paths.logs, alive=lambda: process.is_locked(paths.lock), tail=tail, since=since)
+
+    # Inside a running container
+
+    def exec(
+        self,
+        container_id: str,
+        command: tuple[str, ...],
+        *,
+        env: dict[str, str] | None = None,
+        user: str = "",
+        working_dir: str | None = None,
+        tty: bool = False,
+    ) -> ExecSession:
+        """Start a further process in a running container, with the container's environment, user and rights."""
+        check_command(command)
+        check_env(env or {})
+        if working_dir is not None:
+            check_path("working_dir", working_dir)
+        stored, state = self._store.stored(container_id), self.state(container_id)
+        if state.status != "running":
+            raise NotRunningError(container_id, state.status)
+        spec = msgspec.structs.replace(stored.spec, user=user) if user else stored.spec
+        description = build_process(
+            spec, resolve(spec, self._host), command=command, env=env, working_dir=working_dir, tty=tty
+        )
+        folder = self._store.paths(container_id).run_folder
+        return ExecSession(
+            list(self._host.runtime), json.dumps(description).encode(), folder, container_id, tty=tty
+        )
+
+    def update_hosts(self, container_id: str, lines: tuple[str, ...]) -> None:
+        """Replace the extra lines of /etc/hosts, seen at once by a running container."""
+        check_hosts(lines)
+        spec = self.spec(container_id)
+        self._rewrite(container_id, "hosts", hosts_file(spec.effective_hostname, lines))
+
+    def update_resolv(self, container_id: str, dns: Dns) -> None:
+        """Replace /etc/resolv.conf, seen at once by a running container."""
+        check_dns(dns)
+        self.spec(container_id)
+        self._rewrite(container_id, "resolv.conf", resolv_file(dns))
+
+    def _rewrite(self, container_id: str, name: str, content: bytes) -> None:
+        path = os.path.join(self._store.paths(container_id).etc, name)
+        with self._store.locked(container_id):
+            if os.path.exists(path):
+                files.overwrite_in_place(path, content)
+
+    # After a crash
+
+    def recover(self) -> tuple[Recovered, ...]:
+        """Put in order every container whose shim is gone although it should not be: killed, or the machine restarted.
+
+        Their rests are ended and recorded. The caller starts again those with `restart`, once their networks exist.
+        """
+        found = []
+        for container_id in self._store.ids():
+            status = self._store.status_file(container_id)
+            if status is None or self._store.state(container_id).supervised:
+                continue
+            policy = self.spec(container_id).restart_policy[0]
+            if status.status != "exited":
+                with self._store.locked(container_id):
+                    self._bury(container_id, "its supervisor was killed or the machine restarted")
+                found.append(Recovered(container_id, policy != "no" and not status.stopped_by_user))
+            elif policy == "always" and status.shim and status.shim.get("boot_id") != process.boot_id():
+                # Docker's: `always` comes back with the machine, even if somebody had stopped it.
+                found.append(Recovered(container_id, restart=True))
+        return tuple(found)
+
+    def _traces(self) -> set[str]:
+        traces = self._store.traces()
+        if self._host.facts.cgroup_path:
+            traces |= cgroups.children(self._host.cgroups, self._host.facts.cgroup_path)
+        return traces
+
+    def orphans(self, known: Iterable[str]) -> tuple[str, ...]:
+        """Ids of all that is here in any form (files, runtime state, control groups) and not among `known`."""
+        return tuple(sorted(self._traces() - set(known)))
+
+    def sweep(self, known: Iterable[str]) -> tuple[str, ...]:
+        """Remove all orphans, running or not; their ids."""
+        removed = self.orphans(known)
+        for container_id in removed:
+            self.remove(container_id, force=True)
+        return removed

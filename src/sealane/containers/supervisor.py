@@ -1,0 +1,391 @@
+"""The shim: one process a container, which outlives the daemon. Standard library only.
+
+Why it exists: the daemon may be killed at any instant, and the container, its log, its restart policy and its health
+checks go on. The shim is the container's parent (as child subreaper: the OCI runtime starts the container and leaves),
+so it alone learns the exit status. It talks through files and one signal:
+
+    status.json   shim -> all     replaced whole at every change; `runtime.py` documents its fields
+    desired.json  all -> shim     {"action": "stop", "timeout_s": s}; read at SIGUSR1 and before every start
+    LOCK_FD       shim.lock, locked by the starter before it starts the shim and held for the shim's whole life:
+                  whoever finds it free knows that there is no shim, not even one just starting
+    READY_FD      one JSON line to the starter: {"pid": n} or {"error": text, "exit_code": n}
+
+SIGTERM ends the container as `stop` does, but is not remembered as the user's wish (a machine shutting down sends it).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+
+from sealane.containers import files, process
+from sealane.containers.logwriter import LogWriter
+from sealane.containers.plan import Paths, Plan
+from sealane.containers.probe import Probe, spawn
+
+FIRST_DELAY_S = 0.1
+MAX_DELAY_S = 60.0
+# A run of this length counts as good: the next failure starts again at FIRST_DELAY_S.
+GOOD_RUN_S = 10.0
+# The OCI runtime answers within 50 ms on an idle machine; only a stuck one takes this long.
+LAUNCH_TIMEOUT_S = 60.0
+DELETE_TIMEOUT_S = 30.0
+READ_BYTES = 65536
+PR_SET_NAME = 15
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def main(arguments: list[str]) -> None:
+    """Detach from the starter and supervise until the container has ended for good."""
+    plan_path, lock, ready_fd = arguments[0], int(arguments[1]), int(arguments[2])
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    for descriptor in (lock, ready_fd):
+        os.set_inheritable(descriptor, False)
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_NAME, b"sealane-shim", 0, 0, 0)
+    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        answer(ready_fd, {"error": "the kernel refuses PR_SET_CHILD_SUBREAPER", "exit_code": 125})
+        return
+    os.chdir("/")
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(null, descriptor)
+    plan = Plan.load(plan_path)
+    if plan is None:
+        answer(ready_fd, {"error": f"cannot read {plan_path}", "exit_code": 125})
+        return
+    supervisor = Supervisor(plan, ready_fd)
+    try:
+        supervisor.supervise()
+    except Exception as problem:
+        # The wall of this process: whatever happens, no container is left running without its supervisor.
+        supervisor.give_up(f"the supervisor failed: {problem!r}")
+
+
+def answer(ready_fd: int, value: dict[str, object]) -> None:
+    """Tell the starter how it went; it may be dead already."""
+    try:
+        files.write_all(ready_fd, json.dumps(value).encode() + b"\n")
+    except BrokenPipeError:
+        return
+    finally:
+        os.close(ready_fd)
+
+
+class Supervisor:
+    """Runs one container to its end, over all its restarts.
+
+    All waiting happens in `_pump`, which meanwhile copies output, reaps children, keeps the stop deadline and runs
+    health checks; so the life cycle in `supervise` reads from top to bottom.
+    """
+
+    def __init__(self, plan: Plan, ready_fd: int) -> None:
+        self._plan = plan
+        self._ready_fd = ready_fd
+        self._paths = Paths(plan.state_folder, plan.run_folder)
+        self._runtime = [*plan.runtime, "--log", self._paths.runtime_log]
+        self._log = LogWriter(self._paths.logs)
+        self._exits: dict[int, int] = {}
+        self._init = 0
+        self._probe: Probe | None = None
+        self._restarts = 0
+        self._stopping = False
+        self._kill_at: float | None = None
+        self._killed = False
+        self._status: dict[str, object] = {"shim": process.identify(os.getpid()), "restarts": 0}
+        self._open_descriptors()
+
+    def _open_descriptors(self) -> None:
+        # The shim keeps the writing ends too: one pair of pipes serves all restarts and never reports an end.
+        self._null = os.open(os.devnull, os.O_RDONLY)
+        self._writers: dict[str, int] = {}
+        self._readers: dict[int, str] = {}
+        for stream in ("stdout", "stderr"):
+            reader, self._writers[stream] = os.pipe()
+            os.set_blocking(reader, False)
+            self._readers[reader] = stream
+        self._wake, wake_writer = os.pipe()
+        os.set_blocking(self._wake, False)
+        os.set_blocking(wake_writer, False)
+        signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
+        for number in (signal.SIGCHLD, signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
+            # The handler does nothing: its number arrives through the wake pipe.
+            signal.signal(number, lambda _number, _frame: None)
+
+    # The life cycle
+
+    def supervise(self) -> None:
+        delay = FIRST_DELAY_S
+        self._publish(status="created")
+        self._read_desired()
+        while True:
+            began = time.monotonic()
+            error, exit_code = self._launch()
+            if not error:
+                exit_code = self._serve()
+            self._clean_up()
+            # A container that cannot even start once is its starter's to judge, not the restart policy's.
+            if (error and self._ready_fd >= 0) or not self._restarts_after(exit_code):
+                self._finish(exit_code, error)
+                return
+            delay = FIRST_DELAY_S if time.monotonic() - began >= GOOD_RUN_S else delay
+            self._publish(
+                status="restarting",
+                pid=0,
+                init=None,
+                exit_code=exit_code,
+                error=error,
+                finished_at=time.time(),
+            )
+            if self._pump(lambda: self._stopping, time.monotonic() + delay):
+                self._finish(exit_code, error)
+                return
+            delay = min(delay * 2, MAX_DELAY_S)
+            self._restarts += 1
+            self._status["restarts"] = self._restarts
+
+    def _launch(self) -> tuple[str, int]:
+        """Start the container; ("", 0) or what went wrong and the exit code for it."""
+        for path in (self._paths.pid_file, self._paths.runtime_log):
+            files.remove(path)
+        self._exits.clear()
+        command = [*self._runtime, "run", "--detach", "--bundle", self._paths.run_folder]
+        command += ["--pid-file", self._paths.pid_file, self._plan.container_id]
+        try:
+            runtime = spawn(command, self._null, self._writers["stdout"], self._writers["stderr"])
+        except OSError as problem:
+            return f"cannot run {command[0]}: {problem.strerror}", 125
+        if not self._pump(lambda: runtime in self._exits, time.monotonic() + LAUNCH_TIMEOUT_S):
+            os.kill(runtime, signal.SIGKILL)
+            return f"the OCI runtime did not answer within {LAUNCH_TIMEOUT_S:.0f} s", 125
+        if self._exits[runtime] != 0:
+            return explain_failure(self._paths.runtime_log, self._exits[runtime])
+        self._init = int(files.read_bytes(self._paths.pid_file) or b"0")
+        if self._init not in self._exits and not is_child(self._init):
+            # Its end would never be reported to us.
+            self._init = 0
+            return "the OCI runtime did not hand over the container's first process", 125
+        self._publish(
+            status="running", pid=self._init, init=process.identify(self._init), error="", exit_code=0,
+            started_at=time.time(), finished_at=0.0, oom_killed=False,
+        )  # fmt: skip
+        return "", 0
+
+    def _serve(self) -> int:
+        """Be there while the container runs; its exit code as a shell gives it."""
+        if self._ready_fd >= 0:
+            answer(self._ready_fd, {"pid": self._init})
+            self._ready_fd = -1
+        self._start_probe()
+        if self._stopping:
+            # Asked to stop while the OCI runtime was at work.
+            self._send(self._plan.stop_signal)
+        self._pump(lambda: self._init in self._exits, None)
+        if self._probe:
+            self._probe.abandon()
+            self._probe = None
+        return self._exits[self._init]
+
+    def _restarts_after(self, exit_code: int) -> bool:
+        policy = self._plan.restart
+        if self._stopping or policy == "no":
+            return False
+        if policy == "on-failure":
+            most = self._plan.max_restarts
+            return exit_code != 0 and (most == 0 or self._restarts < most)
+        return True
+
+    def _clean_up(self) -> None:
+        """Take the rest of the container's output and let the OCI runtime forget it."""
+        self._status["oom_killed"] = count_oom_kills(self._plan.oom_file) > 0
+        self._init = 0
+        self._delete()
+        for reader in self._readers:
+            while self._copy(reader):
+                pass
+        self._log.flush(time.time_ns())
+
+    def _delete(self) -> None:
+        command = [*self._runtime, "delete", "--force", self._plan.container_id]
+        try:
+            delete = spawn(command, self._null, self._null, self._null)
+        except OSError:
+            # No OCI runtime any more. What it leaves behind is found by `Runtime.remove`.
+            return
+        if not self._pump(lambda: delete in self._exits, time.monotonic() + DELETE_TIMEOUT_S):
+            os.kill(delete, signal.SIGKILL)
+
+    def give_up(self, error: str) -> None:
+        """Kill the container and record why; for failures of the shim itself."""
+        self._send(signal.SIGKILL)
+        self._finish(125, error)
+
+    def _finish(self, exit_code: int, error: str) -> None:
+        self._log.close()
+        self._publish(
+            status="exited", pid=0, init=None, exit_code=exit_code, error=error, finished_at=time.time()
+        )
+        if self._ready_fd >= 0:
+            answer(self._ready_fd, {"error": error, "exit_code": exit_code})
+
+    # Waiting
+
+    def _pump(self, done: Callable[[], bool], deadline: float | None) -> bool:
+        """Work until `done` (True) or the deadline on the monotonic clock (False)."""
+        while not done():
+            now = time.monotonic()
+            if deadline is not None and now >= deadline:
+                return False
+            self._tick(now)
+            poll = select.poll()
+            for descriptor in self._descriptors():
+                poll.register(descriptor, select.POLLIN)
+            for descriptor, _events in poll.poll(self._patience_ms(now, deadline)):
+                if descriptor == self._wake:
+                    self._woken()
+                elif descriptor in self._readers:
+                    self._copy(descriptor)
+                elif self._probe and descriptor == self._probe.output_fd:
+                    # Else the check ended, and its descriptor was closed, while this round was at work.
+                    self._probe.read_output()
+        return True
+
+    def _descriptors(self) -> list[int]:
+        probe = [self._probe.output_fd] if self._probe and self._probe.output_fd >= 0 else []
+        return [self._wake, *self._readers, *probe]
+
+    def _tick(self, now: float) -> None:
+        if self._kill_at is not None and now >= self._kill_at and self._init and not self._killed:
+            self._killed = True
+            self._send(signal.SIGKILL)
+        if self._probe and self._init not in self._exits:
+            self._probe.tick(now)
+
+    def _patience_ms(self, now: float, deadline: float | None) -> int | None:
+        moments = [] if deadline is None else [deadline]
+        if self._kill_at is not None and self._init and not self._killed:
+            moments.append(self._kill_at)
+        if self._probe:
+            moments.append(self._probe.deadline)
+        return max(0, int((min(moments) - now) * 1000) + 1) if moments else None
+
+    def _copy(self, reader: int) -> bool:
+        """Copy one chunk of output to the log; False if there is none now."""
+        try:
+            chunk = os.read(reader, READ_BYTES)
+        except BlockingIOError:
+            return False
+        self._log.feed(self._readers[reader], chunk, time.time_ns())
+        return bool(chunk)
+
+    def _woken(self) -> None:
+        numbers = os.read(self._wake, 512)
+        self._reap()
+        if signal.SIGUSR1 in numbers:
+            self._read_desired()
+        if signal.SIGTERM in numbers or signal.SIGINT in numbers:
+            self._stop(self._plan.stop_timeout_s)
+
+    def _reap(self) -> None:
+        """Collect every ended child, also orphans that the container's other processes left to us."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            code = os.waitstatus_to_exitcode(status)
+            code = 128 - code if code < 0 else code
+            if self._probe and pid == self._probe.pid:
+                self._probe.exited(code, time.monotonic())
+                self._publish(health=self._probe.report)
+            elif not self._init or pid == self._init:
+                self._exits[pid] = code
+
+    # Stopping and checking
+
+    def _read_desired(self) -> None:
+        desired = files.read_json(self._paths.desired)
+        if desired and desired.get("action") == "stop":
+            self._publish(stopped_by_user=True)
+            self._stop(float(desired["timeout_s"]))
+
+    def _stop(self, timeout: float) -> None:
+        """Ask the container to end, and kill it after the timeout. A second call may shorten the time."""
+        kill_at = time.monotonic() + timeout
+        self._kill_at = kill_at if self._kill_at is None else min(self._kill_at, kill_at)
+        if not self._stopping:
+            self._stopping = True
+            self._send(self._plan.stop_signal)
+
+    def _send(self, number: int) -> None:
+        # Nobody but this process reaps the container's init, so its pid cannot have been reused.
+        if self._init and self._init not in self._exits:
+            os.kill(self._init, number)
+
+    def _start_probe(self) -> None:
+        health = self._plan.health_plan
+        if health is None:
+            return
+        paths = self._paths
+        # What the runtime says of a check goes to the check's output.
+        command = [*self._plan.runtime, "--log", os.devnull, "exec", "--pid-file", paths.probe_pid_file]
+        command += ["--process", paths.probe_process, self._plan.container_id]
+        self._probe = Probe(health, command, paths.probe_pid_file, time.monotonic())
+        self._publish(health=self._probe.report)
+
+    def _publish(self, **changes: object) -> None:
+        self._status.update(changes)
+        try:
+            files.write_json(self._paths.status, self._status)
+        except OSError:
+            # A full disk must not end the container. The next change tries again; the lock still tells who lives.
+            return
+
+
+def is_child(pid: int) -> bool:
+    """Whether a live or ended process is ours to reap."""
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except OSError:
+        return False
+    return True
+
+
+def explain_failure(runtime_log: str, runtime_exit: int) -> tuple[str, int]:
+    """What the OCI runtime logged, and the exit code that Docker gives for it (127, 126, else 125)."""
+    message = ""
+    for line in (files.read_bytes(runtime_log) or b"").splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and entry.get("level") == "error":
+            message = str(entry.get("msg", ""))
+    if not message:
+        return f"the OCI runtime failed with exit code {runtime_exit} and said nothing", 125
+    lowered = message.lower()
+    if "executable file not found" in lowered or (
+        "exec" in lowered and "no such file or directory" in lowered
+    ):
+        return message, 127
+    if "exec" in lowered and "permission denied" in lowered:
+        return message, 126
+    return message, 125
+
+
+def count_oom_kills(path: str) -> int:
+    """`oom_kill N` in memory.events (v2) or memory.oom_control (v1, since Linux 4.13); 0 if there is no such file."""
+    for line in (files.read_bytes(path) or b"").splitlines() if path else []:
+        words = line.split()
+        if len(words) == 2 and words[0] == b"oom_kill":
+            return int(words[1])
+    return 0

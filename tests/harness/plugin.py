@@ -1,0 +1,94 @@
+"""pytest fixtures of the kernel tests, and the refusal to run them anywhere but in private namespaces."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from harness.audit import audit, changes, foreign
+from harness.host import Host, Lan
+from harness.netns import Netns
+from harness.scene import Bites, GuardedScene, guarded
+
+REFUSAL = "kernel tests change the network around them: run `scripts/in-namespaces pytest …` (or `make test`)"
+
+
+def isolated() -> bool:
+    """Whether network and mount namespaces are not the machine's. What we may not even look at, is not ours."""
+    for kind in ("net", "mnt"):
+        try:
+            machine = os.stat(f"/proc/1/ns/{kind}").st_ino
+        except OSError:
+            continue
+        if machine == os.stat(f"/proc/self/ns/{kind}").st_ino:
+            return False
+    return True
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("kernel") and not isolated():
+        pytest.fail(REFUSAL, pytrace=False)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """With a failure, show what the daemons of its hosts have said."""
+    outcome: Any = yield
+    report = outcome.get_result()
+    if not report.failed:
+        return
+    for value in getattr(item, "funcargs", {}).values():
+        host = getattr(value, "machine", value)
+        if isinstance(host, Host):
+            report.sections.append((f"daemon of {host.name}", host.stderr()))
+
+
+@pytest.fixture(scope="session")
+def lan() -> Iterator[Lan]:
+    wire = Lan()
+    yield wire
+    wire.close()
+    # What tests that failed half-way have left.
+    for host in tuple(Host.alive):
+        host.close()
+    for ns in tuple(Netns.alive):
+        ns.close()
+
+
+@pytest.fixture
+def host(lan: Lan) -> Iterator[Host]:
+    """A fresh host with a running daemon. Whatever the test leaves is audited, and foreign objects are unchanged."""
+    with Host(lan).start() as fresh:
+        before = foreign(fresh.ns)
+        yield fresh
+        if fresh.daemon is not None:
+            assert audit(fresh) == []
+            assert changes(before, foreign(fresh.ns)) == []
+
+
+@pytest.fixture(scope="module")
+def shared_host(lan: Lan) -> Iterator[Host]:
+    """One host for a whole module, audited at its end."""
+    with Host(lan, number=2).start() as fresh:
+        yield fresh
+        assert audit(fresh) == []
+
+
+@pytest.fixture(params=[4, 6], ids=["ipv4", "ipv6"])
+def family(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
+@pytest.fixture(scope="session")
+def bites(lan: Lan) -> Bites:
+    """Whether an attack succeeds where nothing guards."""
+    return Bites(lan)
+
+
+@pytest.fixture(scope="module", params=["bridge", "routed"])
+def scene(request: pytest.FixtureRequest, lan: Lan) -> Iterator[GuardedScene]:
+    """Three workloads on a dual-stack network of each driver."""
+    with Host(lan, number=3).start() as machine:
+        yield from guarded(machine, request.param)
+        assert audit(machine) == []

@@ -1,0 +1,387 @@
+"""Crashes and faults (CP1, CP3, CP5, CP6, CP8, CP9, ST1 to ST4 of docs/reliability): after each of them a start puts
+everything right, the caller's retry succeeds, and nothing is left over."""
+
+import contextlib
+import glob
+import http.client
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from harness.api import ApiError
+from harness.audit import audit
+from harness.crash import Point, killed_at, points, spread
+from harness.host import Host, Lan, Workload
+from harness.netns import Netns, eventually
+
+pytestmark = pytest.mark.kernel
+
+QUICK_POINTS = 14
+"""Of each operation in the quick loop; `-m slow` takes them all."""
+SETTLED_S = 3.0
+
+
+@contextlib.contextmanager
+def unless_there() -> Iterator[None]:
+    """A request whose first try was killed after its commit is told so at the second."""
+    try:
+        yield
+    except ApiError as error:
+        if error.code != "exists":
+            raise
+
+
+class Yard:
+    """A host with one network of each driver, a steady neighbour, and an operation to be killed in."""
+
+    def __init__(self, lan: Lan) -> None:
+        self.host = Host(lan, number=10).start()
+        for driver, prefixes in (
+            ("bridge", ("10.90.0.0/24", "fd90::/64")),
+            ("routed", ("10.91.0.0/24", "fd91::/64")),
+        ):
+            self.host.api.network(driver, *prefixes, driver=driver)
+        self.steady, self.peer = Workload(self.host, "steady"), Workload(self.host, "peer")
+        self.steady.attach("bridge", publish=[{"proto": "udp", "host_first": 8080, "port": 80}])
+        self.peer.attach("bridge")
+        self.server = self.steady.ns.listen("udp", "0.0.0.0", 80)
+        self.subject = Netns("subject")
+
+    def check(self) -> None:
+        """The auditor is content, and the neighbours never noticed."""
+        eventually(
+            lambda: audit(self.host) == [] or None, SETTLED_S, f"{audit(self.host)}\n{self.host.stderr()}"
+        )
+        assert self.peer.ns.reaches(self.server, self.steady.v4)
+        assert self.peer.ns.reaches(self.server, self.host.address(4), 8080)
+
+    def close(self) -> None:
+        for ns in (self.steady.ns, self.peer.ns, self.subject):
+            ns.close()
+        self.host.close()
+
+    # --- what is killed, and what undoes it ---------------------------------------------------------------------
+
+    def attach(self, driver: str) -> None:
+        publish = [
+            {"proto": "tcp", "host_first": 8200, "port": 80},
+            {"proto": "udp", "host_address": "127.0.0.1", "host_first": 8201, "port": 80},
+        ]
+        endpoint = self.host.api.attach(self.subject.path, driver, name="subject", publish=publish)
+        address = endpoint["addresses"][0].partition("/")[0]
+        server = self.subject.listen("tcp", "0.0.0.0", 80)
+        assert self.host.ns.reaches(server, address)
+        server.close()
+
+    def detach(self, driver: str) -> None:
+        self.host.api.detach(sandbox=self.subject.path, network=driver)
+        links = [link["ifname"] for link in self.subject.json("ip", "link", "show") if link["ifname"] != "lo"]
+        assert links == []
+
+    def create(self, driver: str) -> None:
+        with unless_there():
+            self.host.api.network("fresh", "10.92.0.0/24", "fd92::/64", driver=driver)
+        assert self.host.api.get("/networks/fresh")["driver"] == driver
+
+    def remove(self, driver: str) -> None:
+        with contextlib.suppress(ApiError):
+            self.host.api.remove_network("fresh")
+        with pytest.raises(ApiError) as gone:
+            self.host.api.get("/networks/fresh")
+        assert gone.value.code == "not_found"
+
+    def make_sandbox(self, driver: str) -> None:
+        with unless_there():
+            self.host.api.post("/sandboxes", {"name": "made"})
+        self.host.api.attach("made", driver)
+
+    def remove_sandbox(self, driver: str) -> None:
+        self.host.api.detach(sandbox="made")
+        with contextlib.suppress(ApiError):
+            self.host.api.delete("/sandboxes/made")
+        with pytest.raises(ApiError) as gone:
+            self.host.api.get("/sandboxes/made")
+        assert gone.value.code == "not_found"
+
+
+@pytest.fixture(scope="module")
+def yard(lan: Lan) -> Iterator[Yard]:
+    made = Yard(lan)
+    yield made
+    made.close()
+
+
+OPERATIONS = {
+    "attach": (Yard.attach, Yard.detach),
+    "network": (Yard.create, Yard.remove),
+    "sandbox": (Yard.make_sandbox, Yard.remove_sandbox),
+}
+
+
+def sweep(yard: Yard, name: str, driver: str, which: Callable[[list[Point]], list[Point]]) -> None:
+    """Kill the daemon in the operation and in its undoing, at each chosen point."""
+    forward, back = OPERATIONS[name]
+    there = points(yard.host, lambda: forward(yard, driver))
+    home = points(yard.host, lambda: back(yard, driver))
+    assert there, "the operation makes no system call: the recorder is broken"
+    kills = 0
+    for operation, undo, found in ((forward, back, there), (back, forward, home)):
+        if operation is back:
+            forward(yard, driver)
+        for point in which(found):
+            if killed_at(yard.host, point, lambda: operation(yard, driver)):
+                kills += 1
+                yard.host.start()
+                yard.check()
+            operation(yard, driver)
+            yard.check()
+            undo(yard, driver)
+    back(yard, driver)
+    yard.check()
+    assert kills >= len(which(there)) // 2, f"only {kills} kills struck"
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("driver", ["bridge", "routed"])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_any_death_is_survived(yard: Yard, name: str, driver: str) -> None:
+    """CP1, a sample of the points."""
+    sweep(yard, name, driver, lambda found: spread(found, QUICK_POINTS))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("driver", ["bridge", "routed"])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_death_is_survived(yard: Yard, name: str, driver: str) -> None:
+    """CP1, all points."""
+    sweep(yard, name, driver, lambda found: found)
+
+
+@pytest.mark.timeout(300)
+def test_a_death_during_recovery_is_survived(yard: Yard) -> None:
+    """CP3: the daemon is killed in an attach, and again and again in the start that should repair it."""
+    found = points(yard.host, lambda: yard.attach("bridge"))
+    yard.detach("bridge")
+    middle = found[len(found) // 2]
+    assert killed_at(yard.host, middle, lambda: yard.attach("bridge"))
+    for number in range(1, 60, 12):
+        wrapper = ("strace", "-D", "-f", "-qq", "-o", "/dev/null")
+        inject = (
+            "-e",
+            "trace=sendto,sendmsg,pwrite64",
+            "-e",
+            f"inject=sendto,sendmsg,pwrite64:signal=KILL:when={number}",
+        )
+        yard.host.start(wait=False, wrapper=(*wrapper, *inject))
+        if not yard.host.reap(3.0):
+            yard.host.kill9()
+    yard.host.start()
+    yard.check()
+    yard.attach("bridge")
+    yard.detach("bridge")
+    yard.check()
+
+
+# --- callers that repeat themselves, and callers that are gone (CP5, CP8, CP9) --------------------------------------
+
+
+def test_the_same_verb_twice_gives_the_same_answer(host: Host) -> None:
+    host.api.network("front", "10.93.0.0/24")
+    with Netns("w") as w:
+        answers = [host.api.attach(w.path, "front", name="w") for _ in range(5)]
+        assert all(a["id"] == answers[0]["id"] and a["addresses"] == answers[0]["addresses"] for a in answers)
+        assert host.api.detach(answers[0]["id"]) != []
+        for _ in range(5):
+            assert host.api.detach(answers[0]["id"]) == []
+    assert host.api.detach("no-such-endpoint") == []
+    host.api.remove_network("front")
+    assert host.api.get("/sandboxes") == []
+
+
+def test_the_dead_are_swept(host: Host) -> None:
+    """CP8: workloads end without a word. Their namespaces are the proof, and `gc` takes what they had."""
+    host.api.network("front", "10.94.0.0/24", "fd94::/64")
+    workloads = [Workload(host, f"w{n}") for n in range(5)]
+    for number, workload in enumerate(workloads):
+        workload.attach("front", publish=[{"host_first": 8500 + number, "port": 80}])
+    for workload in workloads[1:]:
+        workload.ns.close()
+    host.api.post("/gc")
+    left = host.api.get("/endpoints")
+    assert [e["name"] for e in left] == ["w0"]
+    assert audit(host) == []
+    workloads[0].close()
+    host.api.remove_network("front")
+
+
+def test_stopping_takes_nothing_down(host: Host) -> None:
+    """CP9: SIGTERM and SIGINT end the daemon with status 0; SIGHUP does not; networks and workloads stay as they are."""
+    host.api.network("front", "10.95.0.0/24")
+    with host.workload("front", "a") as a, host.workload("front", "b") as b:
+        server = b.ns.listen("udp", "0.0.0.0", 80)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            os.kill(host.pid, number)
+            assert host.daemon is not None
+            assert host.daemon.wait(10) == 0
+            host.daemon = None
+            assert a.ns.reaches(server, b.v4)
+            assert audit(host) == []
+            host.start()
+        assert audit(host) == []
+
+
+def test_clients_that_hang_up_leave_no_half(host: Host) -> None:
+    """CP4: the request is cut at every eighth byte."""
+    host.api.network("front", "10.96.0.0/24")
+    with Netns("w") as w:
+        body = f'{{"sandbox": "{w.path}", "network": "front", "name": "w"}}'
+        request = f"POST /v1/attach HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+        for cut in range(0, len(request) + 8, 8):
+            host.ns.python(HANG_UP.format(path=host.socket_path, text=request[:cut].encode()))
+        endpoint = eventually(lambda: host.api.attach(w.path, "front", name="w"))
+        assert endpoint["state"] == "up"
+        assert len(host.api.get("/endpoints")) == 1
+        host.api.detach(endpoint["id"])
+
+
+HANG_UP = """
+import socket
+s = socket.socket(socket.AF_UNIX)
+s.connect({path!r})
+s.sendall({text!r})
+s.close()
+"""
+
+
+# --- reboot (CP6) ---------------------------------------------------------------------------------------------------
+
+
+def test_after_a_reboot_networks_are_back_and_the_dead_hold_nothing(host: Host) -> None:
+    host.api.network("front", "10.97.0.0/30")
+    host.api.network("back", "10.97.1.0/24", "fd97::/64", driver="routed")
+    host.api.post("/sandboxes", {"name": "pinned"})
+    host.api.attach("pinned", "back")
+    workload = Workload(host, "w")
+    workload.attach("front", publish=[{"host_first": 8080, "port": 80}])
+    workload.attach("back")
+    workload.ns.close()
+    host.reboot()
+    host.start()
+    eventually(lambda: audit(host) == [] or None, 5.0, f"{audit(host)}")
+    assert {n["name"] for n in host.api.get("/networks")} == {"front", "back"}
+    # The only address of this network is free again, and the port too.
+    with host.workload("front", "next", publish=[{"host_first": 8080, "port": 80}]) as after:
+        assert after.v4.startswith("10.97.0.")
+    host.api.delete("/sandboxes/pinned")
+    for network in ("front", "back"):
+        host.api.remove_network(network, force=True)
+
+
+# --- the store (ST1 to ST4) -----------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_refuses_and_harms_nobody(lan: Lan) -> None:
+    """ST1: an attach fails with a coded error and leaves nothing; a detach still works; with space all is well."""
+    with Host(lan, number=11) as host:
+        os.makedirs(host.state_dir)
+        host.ns.sh("mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", host.state_dir)
+        host.start()
+        host.api.network("front", "10.98.0.0/24", "fd98::/64")
+        first, second = Workload(host, "first"), Workload(host, "second")
+        first.attach("front")
+        server = first.ns.listen("udp", "0.0.0.0", 80)
+        host.ns.run("dd", "if=/dev/zero", f"of={host.state_dir}/ballast", "bs=4k")
+        refused = 0
+        with contextlib.suppress(ApiError):
+            for number in range(300):
+                second.attach("front", name=f"second-{number}")
+                second.detach("front")
+                refused = number
+        assert refused < 300
+        with pytest.raises(ApiError) as error:
+            second.attach("front")
+        assert error.value.code == "store", error.value
+        assert host.ns.reaches(server, first.v4)
+        assert audit(host) == []
+        first.detach("front")
+        assert audit(host) == []
+        os.unlink(host.path(f"{host.state_dir}/ballast"))
+        second.attach("front")
+        assert audit(host) == []
+        second.close()
+        first.close()
+
+
+def damage_bits(folder: str) -> None:
+    with open(f"{folder}/state.db", "r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        for offset in range(0, size, 512):
+            file.seek(offset)
+            file.write(b"\xa5" * 16)
+
+
+def truncate(folder: str) -> None:
+    os.truncate(f"{folder}/state.db", 5000)
+
+
+def replace_by_folder(folder: str) -> None:
+    os.unlink(f"{folder}/state.db")
+    os.mkdir(f"{folder}/state.db")
+
+
+def remove(folder: str) -> None:
+    for path in glob.glob(f"{folder}/state.db*"):
+        os.unlink(path)
+
+
+def remove_everything(folder: str) -> None:
+    shutil.rmtree(folder)
+    os.mkdir(folder)
+
+
+@pytest.mark.parametrize("damage", [damage_bits, truncate, replace_by_folder, remove, remove_everything])
+def test_a_lost_store_never_costs_live_state(lan: Lan, damage: Callable[[str], None]) -> None:
+    """ST3, ST4: whatever happened to the file, what lives goes on: links, rules, traffic. The daemon refuses to start,
+    or starts holding still and says so; it never takes an empty store for an order to delete."""
+    with Host(lan, number=11).start() as host:
+        host.api.network("front", "10.99.0.0/24", "fd99::/64")
+        a, b = Workload(host, "a"), Workload(host, "b")
+        a.attach("front")
+        b.attach("front", publish=[{"proto": "udp", "host_first": 8080, "port": 80}])
+        server = b.ns.listen("udp", "0.0.0.0", 80)
+        assert lan.ext.reaches(server, host.address(4), 8080)
+        before = (host.ns.sh("nft", "list", "ruleset"), host.ns.ip("-br", "link"), host.ns.ip("route"))
+        host.stop()
+        damage(host.path(host.state_dir))
+        host.start(wait=False)
+        deadline = time.monotonic() + 10
+        state = ""
+        while (
+            time.monotonic() < deadline
+            and not state
+            and host.daemon is not None
+            and host.daemon.poll() is None
+        ):
+            with contextlib.suppress(OSError, http.client.HTTPException, ApiError):
+                state = host.api.status()["state"]
+        time.sleep(0.3)
+        assert state != "ready", "it takes what is left for the truth"
+        if state:
+            conditions = " ".join(c["message"] + c["cure"] for c in host.api.status()["conditions"])
+            assert "store" in conditions or "state.db" in conditions, conditions
+            with Netns("c") as c, pytest.raises(ApiError) as refusal:
+                host.api.attach(c.path, "front", name="c")
+            assert refusal.value.code in {"store", "unavailable"}
+        else:
+            assert "state.db" in host.stderr()
+        after = (host.ns.sh("nft", "list", "ruleset"), host.ns.ip("-br", "link"), host.ns.ip("route"))
+        assert after == before
+        assert a.ns.reaches(server, b.v4)
+        assert lan.ext.reaches(server, host.address(4), 8080)
+        a.ns.close()
+        b.ns.close()

@@ -1,0 +1,314 @@
+"""Namespaces: what may be entered, and that nobody ever stays."""
+
+import errno
+import faulthandler
+import gc
+import os
+import threading
+import time
+
+import pytest
+
+from kernel.rtnl_support import BOX, fresh_host, ip_json, rig, run, within
+from sealane.engine.ports import NamespaceGoneError
+from sealane.linux import netns
+from sealane.linux.netlink.socket import NETLINK_ROUTE, Socket
+from sealane.linux.netns import NamespaceError
+from sealane.model.endpoint import NetnsRef
+from sealane.model.net import ParseError
+
+pytestmark = pytest.mark.kernel
+
+
+def test_a_pinned_namespace_is_a_network_namespace_of_its_own():
+    with rig(BOX) as it:
+        ref = it.refs[BOX]
+        assert ref.owner == "sealane"
+        assert ref.inode != netns.own_inode()
+        assert [item["ifname"] for item in ip_json("link")] == ["lo"]
+        assert within(ref, "readlink", "/proc/self/ns/net").strip() == f"net:[{ref.inode}]"
+
+
+def test_creating_again_gives_the_same_and_deleting_again_succeeds():
+    with rig() as it:
+        one = it.kernel.create_namespace("one")
+        assert it.kernel.create_namespace("one") == one
+        assert it.kernel.alive(one)
+        it.kernel.delete_namespace(one)
+        it.kernel.delete_namespace(one)
+        assert not os.path.exists(one.path)
+        assert not it.kernel.alive(one)
+
+
+def test_a_pin_that_a_reboot_left_without_its_mount_is_made_good():
+    with rig() as it:
+        one = it.kernel.create_namespace("one")
+        run("umount", one.path)
+        assert os.path.exists(one.path)
+        again = it.kernel.create_namespace("one")
+        assert it.kernel.alive(again)
+        it.kernel.delete_namespace(again)
+
+
+def test_a_namespace_pinned_since_at_the_same_path_is_not_taken_away():
+    with rig() as it:
+        old = NetnsRef(path=f"{it.kernel._netns_dir}/one", inode=1, owner="sealane")
+        new = it.kernel.create_namespace("one")
+        it.kernel.delete_namespace(old)
+        assert it.kernel.alive(new)
+        it.kernel.delete_namespace(new)
+
+
+@pytest.mark.parametrize("path", ["/tmp/x", "{dir}/../x", "{dir}/a/b", "{dir}/"])
+def test_only_pins_of_ours_are_deleted(path):
+    with rig() as it:
+        ref = NetnsRef(path=path.format(dir=it.kernel._netns_dir), inode=1, owner="sealane")
+        with pytest.raises((NamespaceError, ParseError)):
+            it.kernel.delete_namespace(ref)
+        with pytest.raises(NamespaceError):
+            it.kernel.delete_namespace(NetnsRef(path=f"{it.kernel._netns_dir}/x", inode=1))
+
+
+@pytest.mark.parametrize("sandbox", ["", "..", "a/b", "a\n", "../../etc/x", "a" * 129])
+def test_a_sandbox_id_is_no_path(sandbox):
+    with rig() as it, pytest.raises(ParseError):
+        it.kernel.create_namespace(sandbox)
+
+
+def test_deleting_unpins_also_in_mount_namespaces_that_copied_the_pin():
+    with rig() as it:
+        ref = it.kernel.create_namespace("one")
+        reader = sleeper("unshare", "-m", "--propagation", "private")
+        try:
+            it.kernel.delete_namespace(ref)
+            assert not it.kernel.alive(ref)
+        finally:
+            reader.close()
+
+
+class sleeper:
+    """A process that waits until closed."""
+
+    def __init__(self, *prefix):
+        import subprocess
+
+        self.process = subprocess.Popen(
+            [*prefix, "sh", "-c", "echo ready; read x"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert self.process.stdout.readline() == b"ready\n"
+        self.pid = self.process.pid
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait(timeout=5)
+        self.process.stdout.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def test_a_process_is_resolved_by_pid_or_path_and_found_again_by_any_other_in_it():
+    with rig() as it, sleeper("unshare", "-n") as first:
+        ref = it.kernel.resolve_namespace(str(first.pid))
+        assert ref == it.kernel.resolve_namespace(f"/proc/{first.pid}/ns/net")
+        assert ref.owner == "foreign"
+        with sleeper("nsenter", f"--net=/proc/{first.pid}/ns/net"):
+            first.close()
+            assert it.kernel.alive(ref)
+            descriptor = netns.open_ref(ref)
+            assert os.fstat(descriptor).st_ino == ref.inode
+            os.close(descriptor)
+        deadline = time.monotonic() + 5
+        while it.kernel.alive(ref) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not it.kernel.alive(ref)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda d: str(os.getpid()), "host's own"),
+        (lambda d: f"/proc/{os.getpid()}/ns/net", "host's own"),
+        (lambda d: "/proc/thread-self/ns/net", "host's own"),
+        (lambda d: f"/proc/{os.getpid()}/ns/pid", "another kind"),
+        (lambda d: f"/proc/{os.getpid()}/ns/mnt", "another kind"),
+        (lambda d: f"/proc/{os.getpid()}/root", "not a namespace"),
+        (lambda d: f"/proc/{os.getpid()}/status", "not a namespace"),
+        (lambda d: "/dev/zero", "not a namespace"),
+        (lambda d: d, "not a namespace"),
+        (lambda d: link_to(d, "/proc/1/ns/net"), "symbolic link"),
+        (lambda d: fifo(d), "not a namespace"),
+        (lambda d: "relative/path", "absolute path"),
+        (lambda d: "", "absolute path"),
+        (lambda d: "/proc/\0/x", "absolute path"),
+        (lambda d: "/" + "x" * 5000, "absolute path"),
+        (lambda d: "0", "not a process id"),
+        (lambda d: "99999999", "not a process id"),
+        (lambda d: "１２", "absolute path"),
+    ],
+)
+def test_what_is_no_sandbox_is_refused_in_plain_words(tmp_path, make, message):
+    with fresh_host(), pytest.raises(NamespaceError, match=message):
+        netns.resolve(make(str(tmp_path)))
+
+
+def link_to(directory, target):
+    os.symlink(target, f"{directory}/link")
+    return f"{directory}/link"
+
+
+def fifo(directory):
+    os.mkfifo(f"{directory}/fifo")
+    return f"{directory}/fifo"
+
+
+@pytest.mark.parametrize("where", ["4194303", "/no/such/file", "/proc/4194303/ns/net"])
+def test_what_is_not_there_is_an_oserror(where):
+    with fresh_host(), pytest.raises(OSError):
+        netns.resolve(where)
+
+
+def test_a_path_swapped_while_it_is_looked_at_never_leads_to_the_host(tmp_path):
+    """F3: a racer swaps a sandbox's file for the host's namespace and back."""
+    path = str(tmp_path / "ns")
+    with rig(BOX) as it:
+        box, own = it.refs[BOX].path, f"/proc/{os.getpid()}/task/{threading.get_native_id()}/ns/net"
+        stop = threading.Event()
+
+        def race():
+            turn = 0
+            while not stop.is_set():
+                turn += 1
+                os.symlink((box, own)[turn % 2], f"{path}.{turn}")
+                os.rename(f"{path}.{turn}", path)
+
+        os.symlink(box, path)
+        racer = threading.Thread(target=race)
+        racer.start()
+        seen = set()
+        try:
+            for _ in range(1500):
+                # Followed as an intermediate link the swap is of the directory; the descriptor decides either way.
+                try:
+                    descriptor = netns._open(path)
+                except (NamespaceError, OSError) as error:
+                    seen.add(type(error))
+                else:
+                    assert os.fstat(descriptor).st_ino == it.refs[BOX].inode
+                    os.close(descriptor)
+                for where in (box, own):
+                    try:
+                        descriptor = netns._open(where)
+                    except NamespaceError:
+                        assert where == own
+                    else:
+                        assert where == box
+                        os.close(descriptor)
+        finally:
+            stop.set()
+            racer.join()
+        assert seen == {NamespaceError}
+
+
+def test_a_reference_whose_path_leads_elsewhere_by_now_is_gone():
+    with rig(BOX, "other") as it:
+        moved = NetnsRef(path=it.refs["other"].path, inode=1)
+        assert not it.kernel.alive(moved)
+        with pytest.raises(NamespaceGoneError, match="does not exist"):
+            netns.open_ref(moved)
+
+
+def test_not_being_able_to_look_is_no_proof_of_death(monkeypatch):
+    with rig(BOX) as it:
+
+        def full(*_, **__):
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "open", full)
+            with pytest.raises(OSError, match="Too many open files"):
+                it.kernel.alive(it.refs[BOX])
+        assert it.kernel.alive(it.refs[BOX])
+
+
+def test_inside_is_left_again_whatever_happens():
+    with rig(BOX) as it:
+        home = netns.own_inode()
+        descriptor = netns.open_ref(it.refs[BOX])
+        with netns.inside(descriptor):
+            assert netns.own_inode() == it.refs[BOX].inode
+        assert netns.own_inode() == home
+        with pytest.raises(KeyboardInterrupt), netns.inside(descriptor):
+            raise KeyboardInterrupt
+        assert netns.own_inode() == home
+        os.close(descriptor)
+        with pytest.raises(OSError), netns.inside(descriptor):
+            raise AssertionError("never inside")
+        assert netns.own_inode() == home
+
+
+def test_a_socket_made_inside_stays_inside():
+    with rig(BOX) as it:
+        descriptor = netns.open_ref(it.refs[BOX])
+        with netns.open_socket(descriptor, NETLINK_ROUTE) as socket:
+            os.close(descriptor)
+            within(it.refs[BOX], "ip", "link", "add", "proof", "type", "bridge")
+            from sealane.linux.netlink import link
+
+            assert [link.parse(p).name for _, p in socket.dump(link.dump())] == ["lo", "proof"]
+
+
+def test_a_thread_that_cannot_come_back_ends_its_process():
+    with rig(BOX) as it:
+        pid = os.fork()
+        if not pid:
+            try:
+                faulthandler.disable()
+                netns._setns = lambda descriptor: (
+                    None
+                )  # The way back is barred: it claims to go and does not.
+                netns._return(os.open(netns._OWN, os.O_RDONLY), it.refs[BOX].inode)
+            finally:
+                os._exit(7)
+        _, status = os.waitpid(pid, 0)
+        assert os.WIFSIGNALED(status)
+        assert os.WTERMSIG(status) == 6
+
+
+def test_the_adapter_refuses_to_work_in_a_thread_that_is_elsewhere():
+    from sealane.reconcile.plan import Plan
+
+    with rig(BOX) as it:
+        descriptor = netns.open_ref(it.refs[BOX])
+        with netns.inside(descriptor), pytest.raises(RuntimeError, match="not in the host's"):
+            it.kernel.apply(Plan(), {})
+        os.close(descriptor)
+
+
+def test_a_new_namespace_never_touches_the_callers_thread():
+    with fresh_host():
+        home = netns.own_inode()
+        assert netns.in_new_namespace(netns.own_inode) != home
+        with pytest.raises(ZeroDivisionError):
+            netns.in_new_namespace(lambda: 1 // 0)
+        assert netns.own_inode() == home
+
+
+def test_no_descriptor_is_left_open():
+    with rig(BOX) as it:
+        gc.collect()
+        before = len(os.listdir("/proc/self/fd"))
+        for where in (it.refs[BOX].path, str(os.getpid()), "/dev/null", "/none"):
+            try:
+                netns.resolve(where)
+            except (NamespaceError, OSError):
+                pass
+        it.kernel.alive(it.refs[BOX])
+        it.kernel.alive(NetnsRef(path="/dev/null", inode=1))
+        it.observed(BOX)
+        with Socket(NETLINK_ROUTE):
+            pass
+        assert len(os.listdir("/proc/self/fd")) == before

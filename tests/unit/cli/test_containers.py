@@ -1,0 +1,262 @@
+"""`run`, `exec`, `ps`, `logs`, `stop`, `start`, `kill`, `rm`, with Docker's flags and codes."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import msgspec
+import pytest
+
+import sealane
+from sealane.cli.commands.containers import status_text
+from sealane.cli.follow import since_time, stamp
+from sealane.containers.spec import ContainerSpec, check_spec
+from unit.api.doubles import until
+
+SOURCE = os.path.dirname(os.path.dirname(sealane.__file__))
+
+
+def spec_of(request, **filled):
+    """The runtime's record, as the daemon makes it of a request; proves that the fields and their types are right."""
+    given = msgspec.json.decode(request.spec) | {"id": "c" * 32, "name": request.name} | filled
+    spec = msgspec.convert(given, ContainerSpec)
+    check_spec(spec)
+    return spec
+
+
+@pytest.fixture
+def sent(api):
+    return api.services.workloads.requests
+
+
+def test_a_detached_run_prints_the_name_and_returns(cli, sent):
+    ran = cli("run", "-d", "--name", "web", "--network", "front", "sleep", "-x", "9")
+    assert (ran.code, ran.out) == (0, "web\n")
+    assert spec_of(sent["web"]).command == ("sleep", "-x", "9")
+    assert [a.network for a in sent["web"].attachments] == ["front"]
+
+
+def test_a_name_is_made_from_the_command(cli, sent):
+    name = cli("run", "-d", "--network", "none", "/usr/sbin/nginx", "-g", "x").out.strip()
+    assert name.startswith("nginx-")
+    assert sent[name].network_mode == "none"
+
+
+def test_every_flag_reaches_the_request(cli, sent, tmp_path):
+    (tmp_path / "e.env").write_text("A=file\nC='3'\n")
+    ran = cli(
+        "run", "-d", "--name", "web", "--network", "name=front,alias=a,alias=b,ip=10.1.0.7,ip6=fd00::7,gw-priority=9",
+        "--network", "back", "--network-alias", "www", "-p", "8080:80", "-p", "127.0.0.1::53/udp",
+        "-e", "A=flag", "-e", "HERE", "--env-file", str(tmp_path / "e.env"),
+        "-v", f"{tmp_path}:/data:ro", "--tmpfs", "/scratch:size=1m,mode=700", "--rootfs", str(tmp_path),
+        "--restart", "on-failure:3", "--memory", "256m", "--cpus", "1.5", "--pids-limit", "64",
+        "--cap-add", "NET_ADMIN", "--cap-drop", "ALL", "--dns", "9.9.9.9", "--dns-search", "corp", "--dns-option", "ndots:2",
+        "--add-host", "db:10.0.0.1", "--add-host", "host=host-gateway", "--add-host", "six:[fd00::1]",
+        "--sysctl", "net.ipv4.ip_forward=1", "-w", "/data", "-u", "1000:1000", "--hostname", "box", "--read-only",
+        "--init", "--label", "tier=web", "--health-cmd", "true", "--health-interval", "5s", "--health-timeout", "2s",
+        "--health-retries", "4", "--health-start-period", "1m", "--stop-signal", "INT", "--stop-timeout", "0",
+        "sleep", "9",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    request = sent["web"]
+    front, back = request.attachments
+    assert (front.network, front.aliases, front.addresses) == ("front", ["a", "b", "www"], ["10.1.0.7", "fd00::7"])
+    assert (front.gateway_priority, back.network, back.aliases) == (9, "back", ["www"])
+    assert [(p.host_first, p.port, p.proto) for p in request.publish] == [(8080, 80, "tcp"), (0, 53, "udp")]
+    assert (request.dns, request.dns_search, request.dns_options) == (["9.9.9.9"], ["corp"], ["ndots:2"])
+    assert request.hosts == {"db": "10.0.0.1", "host": "host-gateway", "six": "fd00::1"}
+    assert (request.sysctls, request.labels) == ({"net.ipv4.ip_forward": "1"}, {"tier": "web"})
+    spec = spec_of(request, netns="/run/netns/x")
+    assert spec.env == {"A": "flag", "C": "3"}
+    assert [m.target for m in spec.mounts] == ["/data", "/scratch"]
+    assert (spec.mounts[0].read_only, spec.mounts[1].size_bytes, spec.mounts[1].mode) == (True, 1 << 20, 0o700)
+    assert (spec.rootfs, spec.restart, spec.working_dir, spec.user) == (str(tmp_path), "on-failure:3", "/data", "1000:1000")
+    assert (spec.limits.memory_bytes, spec.limits.cpus, spec.limits.pids) == (256 << 20, 1.5, 64)
+    assert (spec.cap_add, spec.cap_drop, spec.hostname) == (("NET_ADMIN",), ("ALL",), "box")
+    assert (spec.read_only, spec.init, spec.stop_signal, spec.stop_timeout_s) == (True, True, "INT", 0.0)
+    assert (spec.health.test, spec.health.interval_s, spec.health.retries) == (("CMD-SHELL", "true"), 5.0, 4)
+
+
+def test_a_variable_without_a_value_is_the_callers(cli, sent, monkeypatch):
+    monkeypatch.setenv("HERE", "yes")
+    monkeypatch.delenv("GONE", raising=False)
+    cli("run", "-d", "--name", "web", "-e", "HERE", "-e", "GONE", "env")
+    assert spec_of(sent["web"]).env == {"HERE": "yes"}
+
+
+def test_without_a_network_the_default_one_is_made_once(cli, api, sent):
+    cli("run", "-d", "--name", "a", "true")
+    made = api.services.engine.nets["default"]
+    cli("run", "-d", "--name", "b", "true")
+    assert api.services.engine.nets["default"] is made
+    assert [a.network for a in sent["b"].attachments] == ["default"]
+
+
+def test_static_addresses_are_for_the_only_network(cli, sent):
+    cli("run", "-d", "--name", "a", "--network", "n", "--ip", "10.0.0.5", "--mac-address", "02:00:00:00:00:01", "true")
+    assert (sent["a"].attachments[0].addresses, sent["a"].attachments[0].mac) == (["10.0.0.5"], "02:00:00:00:00:01")
+
+
+@pytest.mark.parametrize(
+    ("words", "field"),
+    [
+        ((), "COMMAND"),
+        (("--",), "COMMAND"),
+        (("--rm", "-d", "true"), "--rm"),
+        (("--network", "a", "--network", "a", "true"), "--network"),
+        (("--network", "host", "--network", "a", "true"), "--network"),
+        (("--network", "none", "--ip", "10.0.0.1", "true"), "--network"),
+        (("--network", "a", "--network", "b", "--ip", "10.0.0.1", "true"), "--ip"),
+        (("--network", "name=a,color=red", "true"), "--network"),
+        (("--network", "alias=a", "true"), "--network"),
+        (("--network", "name=a,ip=10.0.0.1,ip=10.0.0.2", "true"), "--network"),
+        (("--network", "name=a,gw-priority=high", "true"), "--network"),
+        (("--network", "name=a,driver-opt=x=y", "true"), "--network"),
+        (("-p", "80:80:80:80", "true"), "--publish"),
+        (("-v", "named:/data", "true"), "--volume"),
+        (("--tmpfs", "/x:ro", "true"), "--tmpfs"),
+        (("--memory", "lots", "true"), "--memory"),
+        (("--cpus", "0", "true"), "--cpus"),
+        (("--env", "=x", "true"), "--env"),
+        (("--env-file", "/nonexistent", "true"), "--env-file"),
+        (("--add-host", "db", "true"), "--add-host"),
+        (("--health-interval", "5s", "true"), "--health-cmd"),
+        (("--health-cmd", "x", "--health-interval", "5", "true"), "--health-interval"),
+        (("--sysctl", "a=1", "--sysctl", "a=2", "true"), "--sysctl"),
+        (("--rootfs", "~nobody/x", "true"), "--rootfs"),
+    ],
+)
+def test_a_flag_that_is_wrong_is_2_and_starts_nothing(cli, sent, words, field):
+    ran = cli("run", *words)
+    assert (ran.code, sent) == (2, {})
+    assert f"field: {field}\n" in ran.err
+
+
+def test_a_daemon_that_refuses_is_125_and_a_missing_command_127(cli, api):
+    cli("run", "-d", "--name", "web", "true")
+    assert cli("run", "-d", "--name", "unlaunchable", "nope").code == 127
+    assert cli("exec", "none", "true").code == 125
+    assert cli("exec", "web", "nope").code == 127
+    assert cli("exec", "web").code == 2
+
+
+def test_a_foreground_run_shows_the_output_and_ends_with_the_code(api, cli):
+    def finish():
+        until(lambda: "web" in api.services.workloads.all)
+        api.call(api.services.workloads.finish, "web", 42)
+
+    thread = threading.Thread(target=finish)
+    thread.start()
+    ran = cli("run", "--rm", "--name", "web", "true")
+    thread.join()
+    assert (ran.code, ran.out, ran.err) == (42, "line 0\nline 1\nline 2\n", "bye\n")
+    assert "web" not in api.services.workloads.all
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_passed_on_to_the_container(api, number):
+    command = [sys.executable, "-m", "sealane", "--socket", api.path, "run", "--name", "web", "true"]
+    process = subprocess.Popen(command, env={"PYTHONPATH": SOURCE}, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "line 0\n"
+    process.send_signal(number)
+    process.communicate(timeout=10)
+    assert process.returncode == 128 + number
+    assert api.services.workloads.signals == [("web", number)]
+
+
+def test_exec_passes_bytes_both_ways_and_the_code_on(cli, api, monkeypatch, capfdbinary):
+    cli("run", "-d", "--name", "web", "true")
+    reader, writer = os.pipe()
+    os.write(writer, b"\x00\xffin")
+    os.close(writer)
+    saved = os.dup(0)
+    os.dup2(reader, 0)
+    try:
+        from sealane.cli.main import main
+
+        code = main(["--socket", api.path, "exec", "-i", "-e", "CODE=7", "-u", "9", "-w", "/x", "web", "cat", "-n"])
+    finally:
+        os.dup2(saved, 0)
+        os.close(saved)
+        os.close(reader)
+    captured = capfdbinary.readouterr()
+    assert (code, captured.out, captured.err) == (7, b"out:\x00\xffin", b"err\n")
+    (request,) = api.services.workloads.exec_requests
+    assert (request.command, request.user, request.working_dir) == (["cat", "-n"], "9", "/x")
+
+
+def test_an_exec_that_the_daemon_breaks_off_is_125(cli):
+    cli("run", "-d", "--name", "web", "true")
+    ran = cli("exec", "web", "fail")
+    assert (ran.code, ran.out) == (125, "out:")
+    assert "secret" not in ran.err
+
+
+def test_ps_lists_what_runs_and_with_all_what_has_ended(cli, api):
+    cli("run", "-d", "--name", "web", "--network", "n", "-p", "8080:80", "sleep", "1")
+    cli("run", "-d", "--name", "job", "--network", "n", "true")
+    cli("stop", "job")
+    header, row = cli("ps").out.splitlines()
+    assert header.split() == ["NAME", "STATUS", "ADDRESSES", "PORTS", "COMMAND"]
+    assert row.startswith("web    running ")
+    assert "n 10.9.0.2/24   *:8080->80/tcp   sleep 1" in row
+    assert len(cli("ps", "-a").out.splitlines()) == 3
+    assert cli("ps", "-aq").out == "job\nweb\n"
+    assert len(json.loads(cli("ps", "--json").out)) == 1
+
+
+def test_a_status_is_words():
+    view = {"status": "running", "started_at": 100.0, "finished_at": 0.0, "health": "healthy", "exit_code": None}
+    assert status_text(view, 100.0 + 7300) == "running 2h (healthy)"
+    assert status_text(view | {"health": ""}, 100.2) == "running 0s"
+    ended = view | {"status": "exited", "exit_code": 137, "finished_at": 200.0}
+    assert status_text(ended, 200.0 + 3 * 86400) == "exited 137 3d ago"
+    assert status_text(view | {"status": "restarting", "health": ""}, 0.0) == "restarting"
+
+
+def test_several_containers_are_stopped_killed_and_removed(cli, api):
+    for name in ("a", "b"):
+        cli("run", "-d", "--name", name, "true")
+    assert cli("start", "a", "b").out == "a\nb\n"
+    assert cli("kill", "-s", "usr1", "a").out == "a\n"
+    assert cli("kill", "b").code == 0
+    assert api.services.workloads.signals == [("a", 10), ("b", 9)]
+    ran = cli("stop", "-t", "0", "a", "none")
+    assert (ran.code, ran.out) == (1, "a\n")
+    assert cli("rm", "a", "b").out == "a\nb\n"
+    cli("run", "-d", "--name", "c", "true")
+    assert (cli("rm", "c").code, cli("rm", "-f", "c").code) == (1, 0)
+
+
+def test_logs_keep_their_streams_apart(cli, api):
+    cli("run", "-d", "--name", "web", "true")
+    assert cli("logs", "web").out == "line 0\nline 1\nline 2\n"
+    assert cli("logs", "-n", "1", "-t", "web").out == "2023-11-14T22:13:22.000Z line 2\n"
+    assert cli("logs", "--tail", "all", "web").out.count("\n") == 3
+    assert cli("logs", "--since", "2023-11-14T22:13:22Z", "web").out == "line 2\n"
+    assert [json.loads(line)["text"] for line in cli("logs", "--json", "web").out.splitlines()][0] == "line 0"
+    api.call(api.services.workloads.finish, "web", 0)
+    ran = cli("logs", "-f", "web")
+    assert (ran.out.count("\n"), ran.err) == (3, "bye\n")
+    assert cli("logs", "none").code == 1
+
+
+def test_times_are_read_as_people_write_them():
+    assert since_time("1700000000.5") == 1_700_000_000.5
+    assert since_time("2023-11-14T22:13:20Z") == 1_700_000_000
+    assert since_time("2023-11-14T23:13:20+01:00") == 1_700_000_000
+    assert since_time("2h") < since_time("1h") < since_time("10s")
+    assert stamp(1_700_000_000.25) == "2023-11-14T22:13:20.250Z"
+
+
+def test_stdin_that_is_too_long_is_refused_before_anything_runs(cli, api, monkeypatch):
+    from sealane.cli.commands import exec as module
+
+    monkeypatch.setattr(module.os, "fdopen", lambda *_: io.BytesIO(b"x" * (module.STDIN_BYTES_MAX + 1)))
+    cli("run", "-d", "--name", "web", "true")
+    ran = cli("exec", "-i", "web", "cat")
+    assert (ran.code, api.services.workloads.exec_requests) == (2, [])

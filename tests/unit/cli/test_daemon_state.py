@@ -1,0 +1,67 @@
+"""`status`, `events`, `gc`, `audit`."""
+
+import json
+
+import msgspec
+import pytest
+
+from unit.api.doubles import DoubleUpkeep
+
+
+def test_status_says_what_is_wrong_and_how_to_mend_it(cli):
+    assert cli("status").out == (
+        "sealane 0.1.0  ready\n"
+        "  instance   default\n"
+        "  objects    0 networks, 0 sandboxes, 0 endpoints, 0 containers\n"
+        "  uplink     eth0, MTU 1500\n"
+        "  store      sqlite:///var/lib/sealane/state.db, revision 7\n"
+        "  loopback   program\n"
+        "  repairs    0 objects put right\n"
+        "  writes     42 kernel objects\n"
+        "  since      2023-11-14 22:13:20\n"
+        "  warning    sctp: the module is missing\n"
+        "             hint: modprobe sctp\n"
+    )
+    assert json.loads(cli("status", "--json").out)["conditions"][0]["subject"] == "sctp"
+
+
+def test_events_are_lines_with_a_number(cli, api):
+    cli("network", "create", "front")
+    cli("network", "rm", "front")
+    first, second = cli("events").out.splitlines()
+    assert first == f"     1  22:13:20.000  network.created     front  id={0:032x}"
+    assert "network.removed" in second
+    assert cli("events", "--since", "1").out == second + "\n"
+    lines = cli("events", "--json", "--since", "1").out.splitlines()
+    assert [json.loads(line)["kind"] for line in lines] == ["network.removed"]
+
+
+def test_names_in_events_cannot_move_the_cursor(cli, api):
+    api.services.engine.events.emit("x", "\x1b[2J\u202e", why="\r\n")
+    assert cli("events").out.endswith("x                   \\x1b[2J\\u202e  why=\\r\\n\n")
+
+
+def test_gc_tells_what_it_kept_and_how_to_delete_it(cli):
+    ran = cli("gc")
+    assert ran.out == "! link slp9 is in no record and was kept\n"
+    assert ran.err == "hint: `sealane gc --confirm` deletes what was kept\n"
+    assert cli("gc", "--confirm").out == "- sandbox old\n"
+    assert json.loads(cli("gc", "--json").out)["kept"] == ["link slp9"]
+
+
+@pytest.mark.parametrize("findings", [[], ["host: missing: link sl-0"]])
+def test_an_audit_that_finds_something_is_1(cli, monkeypatch, findings):
+    monkeypatch.setattr(DoubleUpkeep, "findings", findings)
+    ran = cli("audit")
+    assert ran.code == (1 if findings else 0)
+    if findings:
+        assert ran.out == "! host: missing: link sl-0\n1 findings in 12 kernel objects\n"
+    else:
+        assert ran.out == "clean: 12 kernel objects are as they should be\n"
+    assert cli("audit", "--json").code == ran.code
+
+
+def test_a_repair_is_shown_with_its_time(cli, api, monkeypatch):
+    view = msgspec.structs.replace(api.services.status(), repairs=3, last_repair_ms=12.34)
+    monkeypatch.setattr(api.services, "status", lambda: view)
+    assert "3 objects put right, the last time in 12.3 ms" in cli("status").out

@@ -1,0 +1,162 @@
+"""Exit codes, errors, and the speed of starting."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import sealane
+from sealane.cli.parser import build_parser
+from sealane.cli.registry import COMMANDS, GROUPS
+
+SOURCE = os.path.dirname(os.path.dirname(sealane.__file__))
+
+
+def test_a_refusal_is_1_with_message_field_and_hint(cli):
+    cli("network", "create", "front")
+    ran = cli("network", "create", "-d", "routed", "front")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err == (
+        "error: network front exists with another driver\n"
+        "field: driver\n"
+        "hint: `sealane network rm front` first, or choose another name\n"
+    )
+
+
+def test_a_refusal_as_json_is_the_error_body(cli):
+    ran = cli("--json", "network", "create", "a/b")
+    assert (ran.code, ran.out) == (1, "")
+    assert json.loads(ran.err)["field"] == "name"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("netwrok",),
+        ("network",),
+        ("network", "creat", "x"),
+        ("network", "create"),
+        ("network", "create", "--driver", "overlay", "x"),
+        ("network", "create", "--sub", "10.0.0.0/8", "x"),
+        ("network", "create", "--ipv6=maybe", "x"),
+        ("events", "--since", "-1"),
+        ("events", "--since", "١"),
+        ("kill", "-s", "SIGNOTHING", "x"),
+        ("logs", "--tail", "few", "x"),
+        ("logs", "--since", "yesterday", "x"),
+        ("completion", "tcsh"),
+    ],
+)
+def test_a_wrong_command_line_is_2_and_asks_nothing(run, words):
+    ran = run("--socket", "/nonexistent/s.sock", *words)
+    assert ran.code == 2
+    assert "usage:" in ran.err
+    assert ran.out == ""
+
+
+def test_no_daemon_is_3_with_a_way_out(run, tmp_path):
+    ran = run("--socket", str(tmp_path / "none.sock"), "ps")
+    assert ran.code == 3
+    assert ran.err == (
+        f"error: no daemon at {tmp_path}/none.sock: No such file or directory\n"
+        "hint: start it with `sealane daemon`, or name its socket with --socket or SEALANE_SOCKET\n"
+    )
+
+
+def test_a_socket_in_a_place_that_is_not_there_says_so(run):
+    assert "the socket's directory is missing" in run("--socket", "/nonexistent/x/s.sock", "ps").err
+
+
+def test_the_environment_names_the_socket_unless_the_flag_does(api, run, monkeypatch):
+    monkeypatch.setenv("SEALANE_SOCKET", api.path)
+    assert run("ps").code == 0
+    assert run("ps", "--socket", "/nonexistent/s.sock").code == 3
+    monkeypatch.setenv("SEALANE_SOCKET", "/nonexistent/s.sock")
+    assert run("ps", "--socket", api.path).code == 0
+
+
+def test_common_flags_stand_before_and_after_the_command(api, run):
+    for words in (
+        ("--json", "--socket", api.path, "network", "ls"),
+        ("network", "ls", "--json", "--socket", api.path),
+        ("--socket", api.path, "network", "ls", "--json"),
+    ):
+        assert run(*words).out == "[]\n"
+
+
+def test_version_works_without_a_daemon_and_says_so(run, api):
+    ran = run("--socket", "/nonexistent/s.sock", "version")
+    assert (ran.code, ran.out) == (3, f"sealane {sealane.__version__}\n")
+    assert run("--version").out == f"sealane {sealane.__version__}\n"
+    ran = run("--socket", api.path, "version")
+    assert ran.out.splitlines()[1] == "daemon  0.1.0 (API v1, instance default, Linux 6.18, Python 3.11.7)"
+    assert json.loads(run("--socket", api.path, "--json", "version").out)["daemon"]["api"] == "v1"
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command.path))
+def test_every_command_has_help_that_ends_well(run, command):
+    ran = run(*command.path, "--help")
+    assert ran.code == 0
+    assert f"{command.summary}." in " ".join(ran.out.split())
+    assert "--json" in ran.out
+
+
+def test_the_help_names_every_command_and_every_exit_code(run):
+    text = run("--help").out
+    for command in COMMANDS:
+        if len(command.path) == 1:
+            assert f"\n    {command.path[0]} " in text
+    for group in GROUPS:
+        assert f"\n    {group} " in text
+    for code in ("  0 ", "  1 ", "  2 ", "  3 ", "  130 ", "125, 126 and 127"):
+        assert code in text
+
+
+def test_every_flag_and_argument_of_more_than_a_name_is_explained():
+    def parsers(parser):
+        yield parser
+        for action in parser._actions:
+            if hasattr(action, "choices") and isinstance(action.choices, dict):
+                for child in action.choices.values():
+                    yield from parsers(child)
+
+    unexplained = [
+        f"{parser.prog} {action.option_strings}"
+        for parser in parsers(build_parser())
+        for action in parser._actions
+        if action.option_strings and not action.help
+    ]
+    assert unexplained == [*(entry for entry in unexplained if "--mac" in entry)] == []
+
+
+def test_commands_are_loaded_only_when_they_are_asked_for():
+    code = "import sys; from sealane.cli.main import main\ntry: main(['version'])\nexcept SystemExit: pass\nprint(*sys.modules)"
+    environ = {"PYTHONPATH": SOURCE, "SEALANE_SOCKET": "/nonexistent/s"}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environ)
+    modules = set(run.stdout.split())
+    assert "sealane.cli.commands.daemon_state" in modules
+    assert not modules & {
+        "msgspec", "yaml", "asyncio", "sealane.wire", "sealane.compose", "sealane.cli.commands.run",
+        "sealane.cli.commands.daemon", "http.client", "ipaddress", "tempfile",
+    }  # fmt: skip
+
+
+def test_a_reader_that_leaves_is_no_traceback(api):
+    for number in range(3000):
+        api.services.engine.events.emit("network.created", f"n{number}")
+    command = f"{sys.executable} -m sealane --socket {api.path} events | head -1"
+    environ = {"PYTHONPATH": SOURCE, "PATH": os.environ["PATH"]}
+    run = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environ)
+    assert "n" in run.stdout
+    assert run.stderr == ""
+
+
+def test_text_that_the_terminal_cannot_show_is_escaped(api):
+    environ = {"PYTHONPATH": SOURCE, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    api.services.engine.events.emit("network.created", "tür")
+    command = [sys.executable, "-m", "sealane", "--socket", api.path, "events"]
+    run = subprocess.run(command, capture_output=True, text=True, env=environ)
+    assert (run.returncode, "t\\xfcr" in run.stdout) == (0, True)

@@ -1,0 +1,9 @@
+import pytest
+
+from unit.api.doubles import ServerThread
+
+
+@pytest.fixture
+def api(tmp_path):
+    with ServerThread(tmp_path / "s.sock") as server:
+        yield server

@@ -1,0 +1,136 @@
+"""What is on disk and what it means when nobody is alive any more."""
+
+import os
+import threading
+
+import msgspec
+import pytest
+
+from sealane.containers import process, store
+from sealane.containers.errors import ConflictError, NotFoundError
+from sealane.containers.spec import ContainerSpec
+from sealane.containers.store import StatusFile, Store, Stored
+
+SPEC = ContainerSpec(id="web1", name="web", command=("true",))
+
+
+@pytest.fixture
+def disk(tmp_path):
+    return Store(str(tmp_path / "state"), str(tmp_path / "run"))
+
+
+def save(disk, status=None, spec=SPEC):
+    with disk.locked(spec.id, create=True):
+        disk.save(Stored(spec, ("note",)))
+        if status:
+            with open(disk.paths(spec.id).status, "wb") as file:
+                file.write(msgspec.json.encode(status))
+
+
+def test_folders_are_private(disk, tmp_path):
+    assert os.stat(tmp_path / "state" / "containers").st_mode & 0o777 == 0o700
+
+
+def test_a_stored_spec_is_listed_and_read_back(disk):
+    save(disk)
+    assert disk.ids() == ["web1"]
+    assert disk.stored("web1") == Stored(SPEC, ("note",))
+    state = disk.state("web1")
+    assert (state.status, state.name, state.warnings, state.supervised) == (
+        "created",
+        "web",
+        ("note",),
+        False,
+    )
+
+
+def test_half_made_containers_are_traces_but_not_listed(disk):
+    os.makedirs(disk.paths("half").state_folder)
+    os.makedirs(disk.paths("run-only").run_folder)
+    os.makedirs(os.path.join(disk.runtime_root, "runtime-only"))
+    assert disk.ids() == []
+    assert disk.traces() == {"half", "run-only", "runtime-only"}
+
+
+@pytest.mark.parametrize("text", ["", "..", "../x", "a/b", ".hidden", "nosuch"])
+def test_what_is_no_container_is_not_found(disk, text):
+    with pytest.raises(NotFoundError):
+        disk.state(text)
+
+
+def test_running_needs_a_live_first_process(disk):
+    me = process.identify(os.getpid())
+    save(disk, StatusFile(status="running", pid=os.getpid(), init=me, shim=me))
+    state = disk.state("web1")
+    assert (state.status, state.pid, state.supervised) == ("running", os.getpid(), False)
+    assert "supervisor was killed" in state.error
+
+
+@pytest.mark.parametrize("status", ["running", "restarting", "created"])
+def test_without_shim_and_process_it_has_ended(disk, status):
+    gone = {"pid": 1, "start_time": 1, "boot_id": "another boot"}
+    save(disk, StatusFile(status=status, pid=1, init=gone, shim=gone))
+    state = disk.state("web1")
+    assert (state.status, state.pid) == ("exited", 0)
+    assert "machine restarted" in state.error
+
+
+def test_a_held_lock_means_supervised(disk):
+    save(disk, StatusFile(status="restarting", exit_code=3))
+    os.makedirs(disk.paths("web1").run_folder)
+    lock = process.take_lock(disk.paths("web1").lock)
+    state = disk.state("web1")
+    os.close(lock)
+    assert (state.status, state.supervised, state.exit_code) == ("restarting", True, 3)
+
+
+def test_a_torn_status_counts_as_none(disk):
+    save(disk)
+    with open(disk.paths("web1").status, "w", encoding="ascii") as file:
+        file.write('{"status":')
+    assert disk.status_file("web1") is None
+
+
+def test_erase_leaves_nothing_and_may_be_repeated(disk):
+    save(disk, StatusFile(status="exited"))
+    os.makedirs(disk.paths("web1").run_folder)
+    os.makedirs(os.path.join(disk.runtime_root, "web1"))
+    disk.erase("web1")
+    disk.erase("web1")
+    assert disk.traces() == set()
+
+
+def test_one_verb_at_a_time(disk, monkeypatch):
+    save(disk)
+    monkeypatch.setattr(store, "LOCK_TIMEOUT_S", 0.05)
+    with disk.locked("web1"), pytest.raises(ConflictError, match="busy"), disk.locked("web1"):
+        pass
+    with disk.locked("web1"):
+        pass
+
+
+def test_a_waiter_gets_the_lock_of_the_new_folder(disk):
+    """A verb that waited while the container was removed must not work on the removed folder."""
+    save(disk)
+    entered, order = threading.Event(), []
+
+    def create_again() -> None:
+        with disk.locked("web1", create=True):
+            order.append("made")
+            disk.save(Stored(SPEC))
+
+    with disk.locked("web1"):
+        thread = threading.Thread(target=create_again)
+        thread.start()
+        entered.wait(0.05)
+        disk.erase("web1")
+        order.append("erased")
+    thread.join()
+    assert order == ["erased", "made"]
+    assert disk.ids() == ["web1"]
+
+
+def test_locking_what_does_not_exist_makes_nothing(disk):
+    with pytest.raises(NotFoundError), disk.locked("nosuch"):
+        pass
+    assert disk.traces() == set()

@@ -1,0 +1,422 @@
+"""The shim's life cycle with a stand-in for the OCI runtime: a script that starts the command as a plain process.
+
+What only a real runtime shows is in tests/real/test_containers.py. Here everything runs without any privilege.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from sealane.containers import files, process
+from sealane.containers.errors import ConflictError, LaunchError
+from sealane.containers.launch import launch_shim
+from sealane.containers.logs import read_logs
+from sealane.containers.plan import Paths, Plan
+from sealane.containers.supervisor import count_oom_kills, explain_failure
+
+# `run`: start $BUNDLE/command in the background and leave, as runc does. The command waits until its starter has left,
+# because bash, other than runc, would reap it. `delete` and `exec` are logged.
+RUNTIME = r"""#!/bin/bash
+log=$2 verb=$3; shift 3
+echo "$verb $*" >> "$0.calls"
+case $verb in
+run) bundle=$3 pid_file=$5
+     [ -e "$bundle/refuse" ] && { cat "$bundle/refuse" >> "$log"; exit 1; }
+     parent=$$ setsid bash -c 'while [ "$(cut -d" " -f4 /proc/$$/stat)" = "$parent" ]; do :; done
+                               exec bash "$0"' "$bundle/command" & echo $! > "$pid_file"
+     if [ -e "$bundle/reap" ]; then kill $!; wait; fi ;;
+exec) echo $$ > "$2"; exec bash "$4" ;;
+esac
+"""
+
+
+class Container:
+    """A shim with its files, for one test."""
+
+    def __init__(self, folder: str) -> None:
+        self.paths = Paths(os.path.join(folder, "state"), os.path.join(folder, "run"))
+        for path in (self.paths.logs, self.paths.run_folder):
+            os.makedirs(path)
+        self.runtime = os.path.join(folder, "runtime")
+        with open(self.runtime, "w", encoding="ascii") as file:
+            file.write(RUNTIME)
+        os.chmod(self.runtime, 0o755)
+
+    def start(self, command: str, **changes: object) -> int:
+        with open(os.path.join(self.paths.run_folder, "command"), "w", encoding="ascii") as file:
+            file.write(command)
+        fields = {
+            "container_id": "c1", "runtime": [self.runtime], "state_folder": self.paths.state_folder,
+            "run_folder": self.paths.run_folder, "restart": "no", "max_restarts": 0, "stop_signal": signal.SIGTERM,
+            "stop_timeout_s": 5.0, "oom_file": "", "health": None,
+        }  # fmt: skip
+        Plan(**(fields | changes)).save(self.paths.plan)
+        return launch_shim(sys.executable, self.paths)
+
+    @property
+    def status(self) -> dict[str, object]:
+        return files.read_json(self.paths.status) or {}
+
+    def until(self, condition, seconds: float = 10.0) -> dict[str, object]:
+        deadline = time.monotonic() + seconds
+        while not condition(self.status):
+            assert time.monotonic() < deadline, json.dumps(self.status)
+            time.sleep(0.01)
+        return self.status
+
+    def ended(self, seconds: float = 10.0) -> dict[str, object]:
+        """The last status, once the shim is gone."""
+        deadline = time.monotonic() + seconds
+        while process.is_locked(self.paths.lock):
+            assert time.monotonic() < deadline, json.dumps(self.status)
+            time.sleep(0.01)
+        return self.status
+
+    def stop(self, timeout: float) -> None:
+        files.write_json(self.paths.desired, {"action": "stop", "timeout_s": timeout})
+        process.send_signal(self.status["shim"], signal.SIGUSR1)
+
+    def log(self) -> list[tuple[str, bytes]]:
+        return [(line.stream, line.text) for line in read_logs(self.paths.logs)]
+
+    def calls(self) -> list[str]:
+        with open(f"{self.runtime}.calls", encoding="ascii") as file:
+            return [line.split()[0] for line in file]
+
+
+@pytest.fixture
+def container(tmp_path):
+    made = Container(str(tmp_path))
+    yield made
+    process.send_signal(made.status.get("shim"), signal.SIGKILL)
+    if process.is_alive(made.status.get("init")):
+        for send in (os.kill, os.killpg):
+            # The stand-in makes it leader of a session, perhaps only in a moment.
+            with contextlib.suppress(ProcessLookupError):
+                send(made.status["init"]["pid"], signal.SIGKILL)
+
+
+def test_output_and_exit_code_are_kept(container):
+    pid = container.start("echo out; echo err >&2; printf end; exit 7")
+    assert pid > 0
+    status = container.ended()
+    assert (status["status"], status["exit_code"], status["pid"], status["error"]) == ("exited", 7, 0, "")
+    assert status["started_at"] <= status["finished_at"] <= time.time()
+    assert sorted(container.log()) == [("stderr", b"err"), ("stdout", b"end"), ("stdout", b"out")]
+    assert container.calls() == ["run", "delete"]
+
+
+def test_a_running_container_is_described(container):
+    pid = container.start("sleep 60")
+    status = container.status
+    assert (status["status"], status["pid"]) == ("running", pid)
+    assert process.is_alive(status["init"])
+    assert process.is_alive(status["shim"])
+    assert status["init"]["pid"] == pid
+
+
+def test_death_by_signal_is_128_plus_its_number(container):
+    container.start("kill -SEGV $$")
+    assert container.ended()["exit_code"] == 128 + signal.SIGSEGV
+
+
+def test_the_shim_is_a_daemon_of_its_own(container):
+    container.start("sleep 60")
+    shim = container.status["shim"]["pid"]
+    assert os.getsid(shim) != os.getsid(0)
+    assert os.getpgid(shim) != os.getpgid(0)
+    with open(f"/proc/{shim}/stat", encoding="ascii") as file:
+        assert int(file.read().rsplit(")", 1)[1].split()[1]) != os.getpid()
+    assert all(os.readlink(f"/proc/{shim}/fd/{number}") == "/dev/null" for number in (0, 1, 2))
+    assert os.readlink(f"/proc/{shim}/cwd") == "/"
+
+
+def test_the_shim_is_small(container):
+    container.start("sleep 60")
+    with open(f"/proc/{container.status['shim']['pid']}/status", encoding="ascii") as file:
+        rss_kib = next(int(line.split()[1]) for line in file if line.startswith("VmRSS"))
+    assert rss_kib <= 12 * 1024
+
+
+def test_a_second_shim_is_refused(container):
+    container.start("sleep 60")
+    first = container.status["shim"]
+    with pytest.raises(ConflictError, match="already has a supervisor"):
+        launch_shim(sys.executable, container.paths)
+    assert process.is_alive(first)
+
+
+def test_stop_sends_the_signal_and_waits(container):
+    container.start("trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.02; done")
+    container.until(lambda _status: container.log())
+    container.stop(5.0)
+    status = container.ended()
+    assert (status["exit_code"], status["stopped_by_user"]) == (0, True)
+    assert ("stdout", b"bye") in container.log()
+
+
+def test_stop_uses_the_containers_own_signal(container):
+    container.start("trap 'exit 3' USR2; echo up; while :; do sleep 0.02; done", stop_signal=signal.SIGUSR2)
+    container.until(lambda _status: container.log())
+    container.stop(5.0)
+    assert container.ended()["exit_code"] == 3
+
+
+def test_stop_kills_after_the_timeout(container):
+    container.start("trap '' TERM; echo up; while :; do sleep 0.02; done")
+    container.until(lambda _status: container.log())
+    began = time.monotonic()
+    container.stop(0.3)
+    assert container.ended()["exit_code"] == 128 + signal.SIGKILL
+    assert 0.25 < time.monotonic() - began < 3
+
+
+def test_a_second_stop_shortens_the_wait(container):
+    container.start("trap '' TERM; echo up; while :; do sleep 0.02; done")
+    container.until(lambda _status: container.log())
+    container.stop(3600.0)
+    container.until(lambda status: status.get("stopped_by_user"))
+    container.stop(0.0)
+    assert container.ended()["exit_code"] == 128 + signal.SIGKILL
+
+
+def test_sigterm_to_the_shim_ends_the_container_but_is_nobodys_wish(container):
+    container.start("exec sleep 60", restart="always")
+    process.send_signal(container.status["shim"], signal.SIGTERM)
+    status = container.ended()
+    assert status["status"] == "exited"
+    assert not status.get("stopped_by_user")
+
+
+def test_restarts_on_failure_stop_at_the_maximum(container):
+    container.start("echo run; exit 5", restart="on-failure", max_restarts=2)
+    status = container.ended()
+    assert (status["restarts"], status["exit_code"]) == (2, 5)
+    assert container.log() == [("stdout", b"run")] * 3
+    assert container.calls() == ["run", "delete"] * 3
+
+
+def test_on_failure_does_not_restart_success(container):
+    container.start("exit 0", restart="on-failure")
+    assert container.ended()["restarts"] == 0
+
+
+@pytest.mark.parametrize("policy", ["always", "unless-stopped"])
+def test_restarts_back_off_and_end_with_a_stop(container, policy):
+    container.start("date +%s.%N; exit 0", restart=policy)
+    container.until(lambda _status: len(container.log()) >= 4)
+    container.stop(1.0)
+    status = container.ended()
+    assert status["status"] == "exited"
+    times = [float(text) for _stream, text in container.log()]
+    pauses = [after - before for before, after in zip(times, times[1:], strict=False)]
+    assert pauses[0] >= 0.1
+    assert pauses[1] >= 0.2
+    assert pauses[2] >= 0.4
+
+
+def test_a_stop_during_the_back_off_takes_effect_at_once(container):
+    container.start("exit 1", restart="always")
+    container.until(lambda status: status["restarts"] >= 3 and status["status"] == "restarting")
+    began = time.monotonic()
+    container.stop(60.0)
+    assert container.ended()["status"] == "exited"
+    assert time.monotonic() - began < 0.5
+
+
+def test_a_refusal_of_the_runtime_is_handed_on(container):
+    message = 'exec: "nope": executable file not found in $PATH'
+    with open(os.path.join(container.paths.run_folder, "refuse"), "w", encoding="ascii") as file:
+        json.dump({"level": "error", "msg": message}, file)
+    with pytest.raises(LaunchError, match="nope") as caught:
+        container.start("true", restart="always")
+    assert caught.value.exit_code == 127
+    assert container.ended()["exit_code"] == 127
+
+
+def test_a_first_process_that_is_not_handed_over_is_an_error_not_a_hang(container):
+    with open(os.path.join(container.paths.run_folder, "reap"), "w", encoding="ascii"):
+        pass
+    with pytest.raises(LaunchError, match="did not hand over"):
+        container.start("true")
+
+
+def test_a_missing_runtime_is_handed_on(container):
+    with pytest.raises(LaunchError, match="cannot run /nonexistent/runc"):
+        container.start("true", runtime=["/nonexistent/runc"])
+
+
+def test_a_restart_that_fails_is_tried_again(container):
+    container.start("exit 1", restart="always")
+    refusal = os.path.join(container.paths.run_folder, "refuse")
+    with open(refusal, "w", encoding="ascii") as file:
+        json.dump({"level": "error", "msg": "network namespace is gone"}, file)
+    status = container.until(lambda status: status.get("error"))
+    assert "namespace is gone" in status["error"]
+    os.unlink(refusal)
+    container.until(lambda status: not status.get("error"))
+
+
+def test_a_plan_that_cannot_be_read_is_an_answer_not_a_hang(container):
+    with pytest.raises(LaunchError, match="cannot read"):
+        launch_shim(sys.executable, container.paths)
+
+
+def test_a_shim_that_dies_at_once_is_an_answer_with_its_last_words(container):
+    with pytest.raises(LaunchError, match="gave no answer.*No module named|gave no answer"):
+        launch_shim("/bin/false", container.paths)
+
+
+def test_the_starter_may_die_before_the_answer(container):
+    """The daemon is killed while the runtime works: the container comes up all the same."""
+    reader, writer = os.pipe()
+    with open(os.path.join(container.paths.run_folder, "command"), "w", encoding="ascii") as file:
+        file.write("echo survived")
+    os.close(reader)
+    plan = {
+        "container_id": "c1", "runtime": [container.runtime], "state_folder": container.paths.state_folder,
+        "run_folder": container.paths.run_folder, "restart": "no", "max_restarts": 0, "stop_signal": 15,
+        "stop_timeout_s": 5.0, "oom_file": "", "health": None,
+    }  # fmt: skip
+    Plan(**plan).save(container.paths.plan)
+    shim = os.path.join(os.path.dirname(files.__file__), "shim.py")
+    lock = process.take_lock(container.paths.lock)
+    command = [sys.executable, "-I", "-S", shim, container.paths.plan, str(lock), str(writer)]
+    subprocess.run(command, pass_fds=(lock, writer), check=True)
+    os.close(writer)
+    os.close(lock)
+    assert process.is_locked(container.paths.lock)
+    container.until(lambda status: status.get("status") == "exited")
+    assert container.log() == [("stdout", b"survived")]
+
+
+def test_a_flood_of_output_neither_blocks_nor_fills_the_disk(container):
+    container.start("head -c 40000000 /dev/zero | tr '\\0' 'x' | fold -w 100; echo done >&2")
+    assert container.ended(60)["exit_code"] == 0
+    sizes = [entry.stat().st_size for entry in os.scandir(container.paths.logs)]
+    assert len(sizes) == 3
+    assert sum(sizes) < 33_000_000
+    assert ("stderr", b"done") in container.log()[-2:]
+
+
+def test_grandchildren_left_behind_are_reaped(container):
+    container.start("(sleep 0.2 & exec setsid sleep 0.1) & exec sleep 60")
+    shim = container.status["shim"]["pid"]
+    deadline = time.monotonic() + 1.0
+    while time.monotonic() < deadline:
+        with (
+            contextlib.suppress(FileNotFoundError),
+            open(f"/proc/{shim}/task/{shim}/children", encoding="ascii") as file,
+        ):
+            children = file.read().split()
+        time.sleep(0.05)
+    assert all(process.start_time(int(child)) is not None for child in children)
+
+
+def health(**changes: float) -> dict[str, float]:
+    return {"interval_s": 0.05, "timeout_s": 2.0, "retries": 2, "start_period_s": 0.0} | changes
+
+
+def check(container: Container, script: str) -> None:
+    with open(container.paths.probe_process, "w", encoding="ascii") as file:
+        file.write(script)
+
+
+def test_health_goes_from_starting_over_healthy_to_unhealthy_and_back(container, tmp_path):
+    flag = tmp_path / "flag"
+    check(container, f"echo checked; test -e {flag}")
+    flag.touch()
+    container.start("sleep 60", health=health(interval_s=0.1))
+    assert container.until(lambda status: status.get("health"))["health"]["status"] == "starting"
+    report = container.until(lambda status: status["health"]["status"] == "healthy")["health"]
+    assert report["log"][-1]["output"] == "checked\n"
+    flag.unlink()
+    report = container.until(lambda status: status["health"]["status"] == "unhealthy")["health"]
+    assert report["failing_streak"] >= 2
+    assert report["log"][-1]["exit_code"] == 1
+    flag.touch()
+    container.until(lambda status: status["health"]["status"] == "healthy")
+
+
+def test_one_failure_is_not_enough(container, tmp_path):
+    count = tmp_path / "count"
+    check(container, f"echo x >> {count}; [ $(wc -l < {count}) -ne 2 ]")
+    container.start("sleep 60", health=health())
+    container.until(lambda _status: count.exists() and count.read_text().count("x") >= 4)
+    assert container.status["health"]["status"] == "healthy"
+
+
+def test_failures_in_the_start_period_do_not_count(container):
+    check(container, "exit 1")
+    container.start("sleep 60", health=health(start_period_s=0.6))
+    report = container.until(lambda status: len(status.get("health", {}).get("log", ())) >= 2)["health"]
+    assert (report["status"], report["failing_streak"]) == ("starting", 0)
+    container.until(lambda status: status["health"]["status"] == "unhealthy")
+
+
+def test_a_slow_check_is_killed_and_counts_as_failure(container, tmp_path):
+    pid_file = tmp_path / "pid"
+    check(container, f"echo $$ > {pid_file}; exec sleep 60")
+    container.start("sleep 60", health=health(timeout_s=0.2, retries=1))
+    report = container.until(lambda status: status.get("health", {}).get("status") == "unhealthy")["health"]
+    assert "timeout" in report["log"][-1]["output"]
+    first = int(pid_file.read_text())
+    container.until(lambda _status: process.start_time(first) is None)
+
+
+def test_a_talkative_check_is_cut_and_does_not_block(container):
+    check(container, "head -c 1000000 /dev/zero | tr '\\0' y")
+    container.start("sleep 60", health=health())
+    report = container.until(lambda status: status.get("health", {}).get("status") == "healthy")["health"]
+    assert len(report["log"][-1]["output"]) == 4096
+    container.until(lambda status: len(status["health"]["log"]) == 5)
+
+
+def test_the_container_may_end_during_a_check(container):
+    check(container, "exec sleep 60")
+    container.start("sleep 0.3; exit 4", health=health())
+    assert container.ended()["exit_code"] == 4
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ('exec: "x": executable file not found in $PATH', 127),
+        ('exec: "/x": stat /x: no such file or directory', 127),
+        ("exec /x: no such file or directory", 127),
+        ('exec: "/etc/passwd": permission denied', 126),
+        ("error mounting proc: operation not permitted", 125),
+    ],
+)
+def test_failures_get_the_exit_codes_of_a_shell(tmp_path, message, code):
+    log = tmp_path / "log"
+    log.write_text(
+        'not json\n{"level":"warning","msg":"x"}\n' + json.dumps({"level": "error", "msg": message}) + "\n"
+    )
+    assert explain_failure(str(log), 1) == (message, code)
+
+
+def test_a_silent_failure_says_so(tmp_path):
+    text, code = explain_failure(str(tmp_path / "none"), 9)
+    assert code == 125
+    assert "exit code 9" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n", 2),
+        ("low 0\noom 1\noom_kill 1\noom_group_kill 0\n", 1),
+        ("", 0),
+    ],
+)
+def test_oom_kills_are_read_in_both_formats(tmp_path, text, count):
+    (tmp_path / "f").write_text(text)
+    assert count_oom_kills(str(tmp_path / "f")) == count
+    assert count_oom_kills("") == 0

@@ -1,0 +1,142 @@
+"""The order and the dependencies of operations, without a kernel."""
+
+import errno
+
+import pytest
+
+from sealane.engine.ports import NamespaceGoneError
+from sealane.kernel.objects import Address, FdbEntry, Link, LoopbackPort, Neighbour, Route, Sysctl
+from sealane.kernel.state import HOST
+from sealane.linux import session
+from sealane.linux.apply import by_namespace, entry_of
+from sealane.linux.facts import UnsupportedKernelError, check_release
+from sealane.linux.namespaces import Namespaces
+from sealane.linux.netlink.socket import NetlinkError
+from sealane.linux.observe import loopback_port
+from sealane.linux.session import Progress, errno_of, hangs_on
+from sealane.reconcile.plan import Operation
+
+
+def op(netns, name="x", verb="create"):
+    return Operation(verb, netns, Address(link=name, address="10.0.0.1/24"))
+
+
+def shape(operations):
+    return [(netns, len(group)) for netns, group in by_namespace(operations)]
+
+
+def test_the_host_goes_before_and_after_its_sandboxes():
+    operations = [op(HOST), op("a"), op("b"), op("a"), op(HOST), op("b"), op(HOST)]
+    assert shape(operations) == [(HOST, 1), ("a", 2), ("b", 2), (HOST, 2)]
+    assert shape([op("a"), op(HOST)]) == [("a", 1), (HOST, 1)]
+    assert shape([op(HOST)]) == [(HOST, 1)]
+    assert shape([]) == []
+
+
+def test_operations_of_one_namespace_keep_their_order():
+    operations = [op("a", "1"), op(HOST, "2"), op("a", "3"), op(HOST, "4")]
+    assert [[o.object.link for o in group] for _, group in by_namespace(operations)] == [
+        ["1", "3"],
+        ["2", "4"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("item", "name"),
+    [
+        (Link(name="a", kind="veth"), "a"),
+        (Address(link="a", address="10.0.0.1/24"), "a"),
+        (Route(dst="10.0.0.0/8", link="a"), "a"),
+        (Route(dst="10.0.0.0/8", type="unreachable"), ""),
+        (Neighbour(link="a", address="10.0.0.1"), "a"),
+        (FdbEntry(link="a", mac="02:00:00:00:00:01"), "a"),
+        (Sysctl(path="net/ipv4/conf/a/forwarding", value="1"), "a"),
+        (Sysctl(path="net/ipv6/neigh/a/retrans_time", value="1"), "a"),
+        (Sysctl(path="net/ipv4/ip_forward", value="1"), ""),
+        (Sysctl(path="net/ipv4/conf", value="1"), ""),
+    ],
+)
+def test_what_an_object_hangs_on(item, name):
+    assert hangs_on(item) == name
+
+
+def test_a_failed_creation_takes_both_ends_away_from_what_follows():
+    progress = Progress("abc", [])
+    item = Link(name="h0", kind="veth", peer=("box", "eth0"))
+    progress.fail(Operation("create", HOST, item), errno.EEXIST, "there")
+    assert progress.missing == {(HOST, "h0"), ("box", "eth0")}
+    assert [(o.errno, o.message) for o in progress.outcomes] == [(errno.EEXIST, "there")]
+
+
+def test_a_failed_setting_keeps_its_link_shut_but_there():
+    progress = Progress("abc", [])
+    progress.fail(op(HOST, "h0"), errno.EINVAL, "bad")
+    assert (progress.missing, progress.faulty) == (set(), {(HOST, "h0")})
+
+
+def test_a_failed_deletion_keeps_nothing_shut():
+    progress = Progress("abc", [])
+    progress.fail(op(HOST, "h0", "delete"), errno.EBUSY, "busy")
+    assert (progress.missing, progress.faulty) == (set(), set())
+
+
+def test_the_sandbox_side_is_known_from_its_own_operation():
+    inside = Link(name="eth0", kind="veth", mac="02:00:00:00:00:01")
+    gone = Link(name="eth1", kind="veth")
+    progress = Progress("abc", [Operation("open", "box", inside), Operation("delete", "box", gone)])
+    assert progress.links == {("box", "eth0"): inside}
+
+
+@pytest.mark.parametrize(
+    ("error", "number", "text"),
+    [
+        (NetlinkError(errno.EEXIST, "taken"), errno.EEXIST, "taken"),
+        (OSError(errno.ENOENT, "No such file", "/proc/x"), errno.ENOENT, "No such file (/proc/x)"),
+        (OSError("bare"), errno.EINVAL, "bare"),
+        (ValueError("field: bad"), errno.EINVAL, "field: bad"),
+        (NamespaceGoneError("gone"), errno.ENOENT, "gone"),
+    ],
+)
+def test_every_failure_has_a_number_and_words(error, number, text):
+    assert errno_of(error) == (number, text)
+
+
+def test_indexes_stay_above_the_kernels_and_below_its_last():
+    indexes = session._Indexes()
+    indexes._next = session.INDEX_LAST - 1
+    assert [indexes.take() for _ in range(3)] == [
+        session.INDEX_LAST,
+        session.INDEX_FIRST,
+        session.INDEX_FIRST + 1,
+    ]
+    for _ in range(100):
+        indexes.restart()
+        assert session.INDEX_FIRST < indexes.take() <= session.INDEX_LAST
+
+
+def test_a_sandbox_without_a_namespace_is_gone():
+    with Namespaces({}) as sandboxes, pytest.raises(NamespaceGoneError, match="box has no namespace"):
+        sandboxes.descriptor("box")
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        LoopbackPort(family=4, proto="tcp", first=80, last=90, address="10.1.0.2", port=8080),
+        LoopbackPort(family=6, proto="udp", first=53, last=53, address="fd00::2", port=53),
+        LoopbackPort(family=6, proto="tcp", first=1, last=1, address="10.1.0.2", port=1),
+    ],
+)
+def test_loopback_publishes_come_back_as_they_went(item):
+    assert loopback_port(entry_of(item)) == item
+
+
+@pytest.mark.parametrize("release", ["5.15", "5.15.0-100-generic", "6.18.44-fc-v657", "10.0", "5.150.1"])
+def test_kernels_from_5_15_on_are_taken(release):
+    check_release(release)
+
+
+@pytest.mark.parametrize("release", ["5.14.21", "4.19.0", "5.4", "", "six", "5", "v5.15"])
+def test_older_or_unreadable_kernels_are_refused(release):
+    with pytest.raises(UnsupportedKernelError, match=r"needs 5\.15"):
+        check_release(release)
