@@ -16,6 +16,7 @@ import hashlib
 import ipaddress
 import os
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -44,6 +45,16 @@ def audit(host: Host) -> list[str]:
     findings += _descriptors(host, stored)
     findings += _flows(host, stored)
     return findings
+
+
+def settle(host: Host, timeout_s: float) -> float:
+    """Wait until the audit is clean; return the seconds it took. AssertionError with the findings that stay."""
+    begun = time.monotonic()
+    while findings := audit(host):
+        if time.monotonic() - begun > timeout_s:
+            raise AssertionError(f"after {timeout_s} s: " + "\n".join(findings))
+        time.sleep(0.02)
+    return time.monotonic() - begun
 
 
 def digest(identity: str, length: int = 12) -> str:
@@ -221,7 +232,7 @@ def _fdb(stored: Stored, observed: Observed) -> Iterator[str]:
 
 def _nft(stored: Stored, observed: Observed) -> Iterator[str]:
     nft = observed.nft
-    tables = {(family, name) for family, name in nft.tables if name.startswith("sealane")}
+    tables = {(family, name) for family, name in nft.tables if name == "sealane"}
     wanted = (
         {("bridge", "sealane"), ("ip", "sealane"), ("ip6", "sealane")} if stored.has_data_plane else set()
     )

@@ -56,6 +56,8 @@ class Tracer:
 
     def __init__(self, host: Host, *options: str) -> None:
         self._host, self._options = host, options
+        self.calls: list[tuple[str, str]] = []
+        """(thread, call) in order, once the context has ended."""
         self._log = tempfile.NamedTemporaryFile(prefix="sealane-strace-", suffix=".log")  # noqa: SIM115
 
     def __enter__(self) -> Self:
@@ -79,12 +81,9 @@ class Tracer:
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
         self._process.wait()
-
-    def calls(self) -> list[tuple[str, str]]:
-        """(thread, call) in order."""
-        with open(self._log.name, encoding="utf-8", errors="replace") as file:
-            found = re.findall(r"^(\d+)\s+(?:<\.\.\. )?(\w+)\(", file.read(), re.MULTILINE)
-        return [(thread, call) for thread, call in found]
+        with self._log:
+            text = self._log.read().decode(errors="replace")
+        self.calls = re.findall(r"^(\d+)\s+(\w+)\(", text, re.MULTILINE)
 
 
 def points(host: Host, operation: Callable[[], object]) -> list[Point]:
@@ -93,7 +92,7 @@ def points(host: Host, operation: Callable[[], object]) -> list[Point]:
         operation()
     counts: Counter[tuple[str, str]] = Counter()
     found: list[Point] = []
-    for thread, call in tracer.calls():
+    for thread, call in tracer.calls:
         counts[thread, call] += 1
         point = (call, counts[thread, call])
         if point not in found:

@@ -53,10 +53,9 @@ class Lan:
         # One address, one MAC, also for the next namespace that takes it: neighbours remember.
         mac = f"02:00:5e:00:53:{int(address4.rpartition('.')[2]):02x}"
         port = f"p{where.pid}"
-        join(self.wire, port, where, "eth0")
+        join(self.wire, port, where, "eth0", mac)
         self.wire.ip("link", "set", port, "master", "lan0")
         where.batch(
-            f"link set eth0 address {mac}",
             f"addr add {address4}/24 dev eth0",
             f"addr add {address6}/64 dev eth0 nodad",
             "route add default via 192.0.2.1",
@@ -73,6 +72,9 @@ class Host:
 
     alive: ClassVar[set["Host"]] = set()
     """All that are not closed yet."""
+
+    last_words: ClassVar[list[tuple[str, str]]] = []
+    """What the daemons of closed ones have said."""
 
     def __init__(self, lan: Lan | None, number: int = 1, state_dir: str = "") -> None:
         self.lan, self.number = lan, number
@@ -115,6 +117,7 @@ class Host:
     def close(self) -> None:
         self.alive.discard(self)
         self.power_off()
+        self.last_words.append((self.name, self.stderr()))
         shutil.rmtree(self.dir, ignore_errors=True)
 
     # --- the daemon -------------------------------------------------------------------------------------------------
@@ -212,13 +215,17 @@ class Host:
         self.power_off()
         self.boot()
 
-    def stderr(self) -> str:
+    def stderr(self, since: int = 0) -> str:
         with (
             contextlib.suppress(FileNotFoundError),
             open(self.stderr_path, encoding="utf-8", errors="replace") as file,
         ):
+            file.seek(since)
             return file.read()[-STDERR_SHOWN:]
         return ""
+
+    def stderr_size(self) -> int:
+        return os.path.getsize(self.stderr_path) if os.path.exists(self.stderr_path) else 0
 
     # --- using it ---------------------------------------------------------------------------------------------------
 

@@ -202,22 +202,10 @@ class Server:
         self.where("unlisten", proto=self.proto, address=self.address, port=self.port)
 
 
-def join(one: Netns, one_link: str, other: Netns, other_link: str, **options: str) -> None:
+def join(one: Netns, one_link: str, other: Netns, other_link: str, other_mac: str = "") -> None:
     """A veth between two namespaces, both ends up."""
-    extra = [word for key, value in options.items() for word in (key, value)]
-    one.ip(
-        "link",
-        "add",
-        one_link,
-        *extra,
-        "type",
-        "veth",
-        "peer",
-        "name",
-        other_link,
-        "netns",
-        str(other.pid),
-        *extra,
-    )
+    mac = ("address", other_mac) if other_mac else ()
+    peer = ("peer", "name", other_link, *mac, "netns", str(other.pid))
+    one.ip("link", "add", one_link, "type", "veth", *peer)
     one.ip("link", "set", one_link, "up")
     other.ip("link", "set", other_link, "up")

@@ -14,6 +14,10 @@ from harness.scene import Bites, GuardedScene, guarded
 REFUSAL = "kernel tests change the network around them: run `scripts/in-namespaces pytest …` (or `make test`)"
 
 
+SAID = pytest.StashKey[dict[Host, int]]()
+"""Size of each daemon's log when a test began."""
+
+
 def isolated() -> bool:
     """Whether network and mount namespaces are not the machine's. What we may not even look at, is not ours."""
     for kind in ("net", "mnt"):
@@ -27,21 +31,22 @@ def isolated() -> bool:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    Host.last_words.clear()
     if item.get_closest_marker("kernel") and not isolated():
         pytest.fail(REFUSAL, pytrace=False)
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """With a failure, show what the daemons of its hosts have said."""
+    """With a failure, show what the daemons have said meanwhile."""
+    if call.when == "setup":
+        item.stash[SAID] = {host: host.stderr_size() for host in Host.alive}
     outcome: Any = yield
     report = outcome.get_result()
     if not report.failed:
         return
-    for value in getattr(item, "funcargs", {}).values():
-        host = getattr(value, "machine", value)
-        if isinstance(host, Host):
-            report.sections.append((f"daemon of {host.name}", host.stderr()))
+    said = [(host.name, host.stderr(item.stash[SAID].get(host, 0))) for host in Host.alive]
+    report.sections += [(f"daemon of {name}", text) for name, text in Host.last_words + said if text]
 
 
 @pytest.fixture(scope="session")

@@ -99,7 +99,7 @@ PLANTS: dict[str, tuple[Callable[[Scene], object], str]] = {
     "routed source": (lambda s: s.nft("flush", "set", "ip", "sealane", "sources"), "I4: ip sources"),
     "private element": (lambda s: s.nft("flush", "set", "ip6", "sealane", "private"), "I4: ip6 private"),
     "chain": (lambda s: s.nft("add", "chain", "ip", "sealane", "n_00000000_from"), "I1: chain"),
-    "table": (lambda s: s.nft("add", "table", "inet", "sealane_old"), "I1: nft table"),
+    "table": (lambda s: s.nft("add", "table", "inet", "sealane"), "I1: nft table"),
     "ruleset gone": (lambda s: s.nft("flush", "ruleset"), "I4: nft table"),
     "lease": (
         lambda s: s.sql("UPDATE leases SET address = '10.80.0.77' WHERE address LIKE '10.80.0.%'"),

@@ -108,6 +108,7 @@ def cases(family, address, other, prefixes, saddr, daddr):
     yield BitTest(Ct("state"), 8 | 64, "new,untracked"), ACCEPT
     yield BitTest(Ct("status"), 32, "dnat"), ACCEPT
     yield BitTest(Ct("status"), 16, "snat"), ACCEPT
+    yield Cmp(Ct("direction"), "==", b"\x01", "reply"), ACCEPT
     yield Cmp(Fib(), "==", HOST_ORDER_LOCAL, "local"), ACCEPT
     yield Cmp(Fib(), "!=", HOST_ORDER_LOCAL, "local"), ACCEPT
     yield TCP, Cmp(DPORT, "==", b"\x00\x50", "80"), ACCEPT

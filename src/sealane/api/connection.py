@@ -32,6 +32,7 @@ FIRST_LINE_S = 0.05
 
 Headers = list[tuple[bytes, bytes]]
 _JSON: Headers = [(b"content-type", b"application/json")]
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _LINES: Headers = [(b"content-type", b"application/x-ndjson")]
 
 
@@ -342,13 +343,18 @@ def _refusal(request: h11.Request, bounds: Bounds) -> tuple[int, str] | None:
     if not request.http_version.startswith(b"1."):
         return 505, "HTTP/1.1 is spoken here"
     size = len(request.target)
+    framings = 0
     for name, value in request.headers:
+        framings += name in _FRAMING
         size += len(name) + len(value) + 4
         if name == b"content-length" and int(value) > bounds.body_bytes:
             return _too_long(bounds)
         if name == b"origin":
             # Only browsers send it, and no page has any business here.
             return 403, "requests of web pages are not answered"
+    if framings > 1:
+        # Two lengths of one body are how requests are smuggled (RFC 9112 §6.1).
+        return 400, "a body has one length"
     if size > HEADER_BYTES_MAX:
         # h11's own bound is for heads that come in pieces.
         return 431, f"the head is longer than {HEADER_BYTES_MAX} bytes"

@@ -74,7 +74,7 @@ def _one_line(text: str | None) -> str:
     return " ".join((text or "").split())
 
 
-# --- bash
+# --- bash; `path` and `words` are special in zsh, which runs the same code
 
 _BASH_HEAD = """# bash completion for sealane; made by `sealane completion bash`
 _sealane_list() {
@@ -83,15 +83,15 @@ _sealane_list() {
 _BASH_BODY = """    esac
 }
 _sealane() {
-    local cur="${COMP_WORDS[COMP_CWORD]}" prev="${COMP_WORDS[COMP_CWORD-1]}" path="" i word try
+    local cur="${COMP_WORDS[COMP_CWORD]}" prev="${COMP_WORDS[COMP_CWORD-1]}" place="" i word try
     for ((i = 1; i < COMP_CWORD; i++)); do
         word="${COMP_WORDS[i]}"
         [[ $word == -* ]] && continue
-        try="${path:+$path }$word"
-        case "|$_sealane_paths|" in *"|$try|"*) path="$try" ;; esac
+        try="${place:+$place }$word"
+        case "|$_sealane_paths|" in *"|$try|"*) place="$try" ;; esac
     done
-    local words="" flags="" kind="" value=""
-    case "$path" in
+    local subs="" flags="" kind="" value=""
+    case "$place" in
 """
 _BASH_TAIL = """    esac
     if [[ $value == %PATH% ]]; then
@@ -103,7 +103,7 @@ _BASH_TAIL = """    esac
     elif [[ $kind == %PATH% ]]; then
         compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur")
     else
-        mapfile -t COMPREPLY < <(compgen -W "$words $(_sealane_list "$kind")" -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W "$subs $(_sealane_list "$kind")" -- "$cur")
     fi
 }
 complete -o default -F _sealane sealane
@@ -123,7 +123,7 @@ def _bash_case(place: Place) -> str:
     words = " ".join(word for word, _ in place.words)
     flags = " ".join(flag for flag, _ in place.flags)
     kind = "%PATH%" if place.kind in PATHS else place.kind
-    lines = [f"        '{place.path}')", f"            words='{words}' flags='{flags}' kind='{kind}'"]
+    lines = [f"        '{place.path}')", f"            subs='{words}' flags='{flags}' kind='{kind}'"]
     by_value: dict[str, list[str]] = {}
     for flag, value in place.values:
         if value:
@@ -163,9 +163,9 @@ def fish_script(places: list[Place]) -> str:
     ]
     groups = {place.path for place in places if place.words and place.path}
     for place in places:
-        at = f"-n '__sealane_at \"{place.path}\"'"
+        at = f"-n '__sealane_at \"{place.path and place.path + ' '}\"'"
         if place.path not in groups and place.path:
-            at = f"-n '__sealane_in \"{place.path}\"'"
+            at = f"-n '__sealane_in \"{place.path} \"'"
         lines += [
             f"complete -c sealane {at} -a {_quoted(word)} -d {_quoted(text)}" for word, text in place.words
         ]
@@ -174,20 +174,22 @@ def fish_script(places: list[Place]) -> str:
         elif place.kind:
             lines.append(f"complete -c sealane {at} -F")
         values = dict(place.values)
-        lines += [_fish_flag(at, flag, text, values.get(flag)) for flag, text in place.flags]
+        # fish splits at the `=` by itself.
+        plain = [(flag, text) for flag, text in place.flags if "=" not in flag]
+        lines += [_fish_flag(at, flag, text, values.get(flag)) for flag, text in plain]
     return "\n".join(lines) + "\n"
 
 
 _FISH_AT = """function __sealane_words
     for word in (commandline -opc)[2..]
-        string match -q -- '-*' $word; or echo $word
+        string match -q -- '-*' $word; or echo -n "$word "
     end
 end
 function __sealane_at
-    test (string join ' ' (__sealane_words)) = "$argv[1]"
+    test "$(__sealane_words)" = "$argv[1]"
 end
 function __sealane_in
-    string match -q -- "$argv[1] *" (string join ' ' (__sealane_words))' '
+    string match -q -- "$argv[1]*" "$(__sealane_words)"
 end"""
 
 

@@ -93,8 +93,9 @@ class Interleaved:
 
 def prefixes(output: Output, labels: Sequence[str]) -> list[str]:
     """`web-1  | `, aligned, each in a colour of its own."""
-    width = max((len(label) for label in labels), default=0)
+    shown = [safe(label) for label in labels]
+    width = max(map(len, shown), default=0)
     return [
-        output.styled(f"{safe(label):<{width}} | ", PALETTE[index % len(PALETTE)])
-        for index, label in enumerate(labels)
+        output.styled(f"{label:<{width}} | ", PALETTE[index % len(PALETTE)])
+        for index, label in enumerate(shown)
     ]

@@ -41,7 +41,11 @@ from sealane.model.network import Network, Subnet
 MTU_WITHOUT_UPLINK = 1500
 
 DNATTED = BitTest(Ct("status"), nft.CT_STATUS["dnat"], "dnat")
-REPLY = BitTest(Ct("state"), nft.CT_STATE["established"] | nft.CT_STATE["related"], "established,related")
+REPLY: tuple[Statement, ...] = (
+    BitTest(Ct("state"), nft.CT_STATE["established"] | nft.CT_STATE["related"], "established,related"),
+    # Only back: a flow that once got through while rules were gone is established too, and would stay for ever.
+    Cmp(Ct("direction"), "==", b"\x01", "reply"),
+)
 
 
 def mtu(network: Network, facts: Facts) -> int:
@@ -179,7 +183,7 @@ def _from(network: Network, own: Statement) -> Iterator[Rule]:
         yield _rule(network, "own", own, ACCEPT)
     else:
         yield _rule(network, "published", own, DNATTED, ACCEPT)
-        yield _rule(network, "published", own, REPLY, ACCEPT)
+        yield _rule(network, "published", own, *REPLY, ACCEPT)
         yield _deny(network, "icc", own)
     if network.internal:
         yield _deny(network, "internal")
@@ -192,7 +196,7 @@ def _to(network: Network, family: Family) -> Iterator[Rule]:
     if network.internal:
         yield _deny(network, "internal")
         return
-    yield _rule(network, "reply", REPLY, ACCEPT)
+    yield _rule(network, "reply", *REPLY, ACCEPT)
     yield _rule(network, "published", DNATTED, ACCEPT)
     if not network.masquerade:
         open_ports = Concat((DADDR[family], L4PROTO, nft.DPORT))

@@ -112,10 +112,11 @@ class Projects:
     async def delete(self, manifest: Manifest) -> ApplyView:
         """Take the manifest's objects away, and all of its project's. What is not there is no error."""
         view = ApplyView()
-        for container in self._containers_of(manifest):
-            await self._workloads.stop(container.id)
-            await self._workloads.remove(container.id, force=True)
-            view.removed.append(f"container {container.name}")
+        for wave in self._containers_of(manifest):
+            await asyncio.gather(*(self._workloads.stop(container.id) for container in wave))
+            for container in wave:
+                await self._workloads.remove(container.id, force=True)
+                view.removed.append(f"container {container.name}")
         requests = [DetachRequest(sandbox=a.sandbox, network=a.network) for a in manifest.attachments]
         gone = self._engine.detach(requests).detached
         view.removed.extend(f"endpoint {identity[:12]}" for identity in gone)
@@ -128,13 +129,13 @@ class Projects:
         view.removed.extend(self._remove_networks(Manifest(project=manifest.project)))
         return view
 
-    def _containers_of(self, manifest: Manifest) -> list[Container]:
-        """Dependents before what they depend on."""
+    def _containers_of(self, manifest: Manifest) -> list[list[Container]]:
+        """In waves, dependents before what they depend on."""
         intent = self._engine.intent
         names = {c.name for c in manifest.containers}
         mine = [c for c in intent.containers.values() if c.name in names or self._is_of(c.labels, manifest)]
-        ordered = [c.name for wave in waves([request_of(c) for c in mine]) for c in wave]
-        return sorted(mine, key=lambda c: ordered.index(c.name), reverse=True)
+        by_name = {c.name: c for c in mine}
+        return [[by_name[c.name] for c in wave] for wave in reversed(waves(map(request_of, mine)))]
 
     def _is_of(self, labels: dict[str, str], manifest: Manifest) -> bool:
         return bool(manifest.project) and labels.get(PROJECT) == manifest.project
@@ -156,7 +157,7 @@ class Projects:
 
     def _removal(self, manifest: Manifest) -> list[Change]:
         intent = self._engine.intent
-        containers = self._containers_of(manifest)
+        containers = [c for wave in self._containers_of(manifest) for c in wave]
         sandboxes = {c.sandbox for c in containers}
         endpoints = [e for s in sandboxes for e in intent.endpoints_by_sandbox.get(s, {}).values()]
         requests = [DetachRequest(sandbox=a.sandbox, network=a.network) for a in manifest.attachments]

@@ -12,7 +12,7 @@ from sealane.limits import ALIASES_PER_ENDPOINT
 from sealane.model.endpoint import Endpoint, Sandbox
 from sealane.model.ids import EndpointId, parse_link_name, parse_name
 from sealane.model.intent import Intent
-from sealane.model.net import family_of, parse_mac
+from sealane.model.net import Interface, Mac, family_of, parse_mac
 from sealane.model.network import BRIDGE_PORTS_MAX, Network
 from sealane.wire import AttachRequest
 
@@ -51,7 +51,7 @@ class EndpointMaker:
             network=network.id,
             sandbox=sandbox.id,
             ifname=self._ifname(request, network, sandbox, skip),
-            mac=parsed(parse_mac, request.mac, "mac") if request.mac else names.mac(identity),
+            mac=self._mac(request, network, addresses, identity),
             addresses=addresses,
             aliases=_aliases(request.aliases),
             ports=self._publisher.ports(request.publish, network, {family_of(a) for a in addresses}),
@@ -59,6 +59,14 @@ class EndpointMaker:
             sysctls=_sysctls(request.sysctls),
             labels=dict(request.labels),
         )
+
+    def _mac(
+        self, request: AttachRequest, network: Network, addresses: tuple[Interface, ...], identity: EndpointId
+    ) -> Mac:
+        """By default an address keeps its MAC, so that siblings that knew its last owner reach the next at once."""
+        if request.mac:
+            return parsed(parse_mac, request.mac, "mac")
+        return names.mac(f"{network.id} {addresses[0]}" if addresses else identity)
 
     def _check_place(self, network: Network) -> None:
         if network.driver != "bridge":

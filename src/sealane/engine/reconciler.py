@@ -126,6 +126,9 @@ class Reconciler:
                     self.failures[unit] = describe(outcome)
             elif operation.verb == "delete":
                 there.pop(item.key, None)
+                if item.key in self.compiled.desired.get(operation.netns, EMPTY):
+                    # Only gone to be made anew; what hung on it went unsaid.
+                    self.dirty.add(operation.netns)
             else:
                 there[item.key] = item
                 if unit is not None:

@@ -77,7 +77,9 @@ class Payload(msgspec.Struct, frozen=True, tag=True):
 
 
 class Ct(msgspec.Struct, frozen=True, tag=True):
-    key: Literal["state", "status"]
+    """`direction` is one byte: 0 original, 1 reply (enum ip_conntrack_dir)."""
+
+    key: Literal["state", "status", "direction"]
 
 
 class Fib(msgspec.Struct, frozen=True, tag=True):
@@ -119,7 +121,7 @@ class Cmp(msgspec.Struct, frozen=True, tag=True):
     """`LOAD op VALUE`. `shown` is nft's spelling of the value. A value shorter than the load compares a prefix of it
     (nft's `iifname "sle*"`)."""
 
-    load: "Meta | Payload | Fib"
+    load: "Meta | Payload | Fib | Ct"
     op: Literal["==", "!="]
     value: bytes
     shown: str

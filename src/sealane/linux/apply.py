@@ -3,14 +3,16 @@ rtnetlink by namespace, as few datagrams as its order allows."""
 
 import errno
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from sealane.engine.ports import NamespaceGoneError
 from sealane.kernel.nft import Chain, Element, ObservedChain, Set, Table
-from sealane.kernel.objects import LoopbackPort
+from sealane.kernel.objects import Link, LoopbackPort
 from sealane.kernel.state import HOST
 from sealane.linux.bpf.entry import LoopbackEntry
 from sealane.linux.namespaces import Namespaces
+from sealane.linux.netlink import link
 from sealane.linux.netlink.inet import pack_address
 from sealane.linux.netlink.socket import Socket
 from sealane.linux.session import Progress, Session, errno_of
@@ -63,6 +65,8 @@ class Applier:
                     continue
                 before = len(progress.outcomes)
                 self._stage(operations, sandboxes, progress)
+                if name == "open":
+                    self._settle_carriers(operations, sandboxes)
                 fenced = name != "fence" or len(progress.outcomes) == before
         return progress.outcomes
 
@@ -78,6 +82,22 @@ class Applier:
             self._namespace(netns, group, sandboxes, progress)
         if loopback:
             progress.outcomes += self._publish(loopback)
+
+    def _settle_carriers(self, operations: Sequence[Operation], sandboxes: Namespaces) -> None:
+        """Let both ends of the veths that were opened carry from now on, not from a moment later.
+
+        That its other end is up reaches a link through a work queue of the kernel's (linkwatch), and until then it
+        drops what it is given to send. Since 6.8 asking for a link runs that work first (rtnl_getlink, commit
+        facd15dfd691); on older kernels this does nothing, and the first packet may be lost.
+        """
+        for operation in operations:
+            item = operation.object
+            if operation.verb != "open" or not isinstance(item, Link) or item.peer is None:
+                continue
+            if operation.netns == HOST:
+                with suppress(NamespaceGoneError, OSError):
+                    self._route.dump(link.get(item.name))
+                    sandboxes.socket(item.peer[0]).dump(link.get(item.peer[1]))
 
     def _namespace(
         self, netns: str, operations: list[Operation], sandboxes: Namespaces, progress: Progress

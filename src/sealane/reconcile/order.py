@@ -104,8 +104,13 @@ def _without_far_sides(differences: list[Difference]) -> list[Difference]:
 
 
 def _is_remade(difference: Difference) -> bool:
+    """Another kind under the name; or, in a sandbox, the end of another veth (an alias is set once, so an empty one
+    may be ours half-made)."""
     want, have = difference.desired, difference.observed
-    return isinstance(want, Link) and isinstance(have, Link) and want.kind != have.kind
+    if not isinstance(want, Link) or not isinstance(have, Link):
+        return False
+    is_other_end = difference.netns != HOST and want.kind == "veth" and have.alias not in {"", want.alias}
+    return want.kind != have.kind or is_other_end
 
 
 def _operations(difference: Difference, doomed: set[tuple[str, str]]) -> Iterable[Placed]:
@@ -161,13 +166,7 @@ def _loopback(difference: Difference, item: LoopbackPort) -> Iterable[Placed]:
 def _link(difference: Difference, item: Link, doomed: set[tuple[str, str]]) -> Iterable[Placed]:
     want, have, netns = difference.desired, difference.observed, difference.netns
     if (netns, item.name) in doomed:
-        # Deleting the host side of a veth deletes the other; on its own a sandbox side is deleted where it is.
-        paired = isinstance(want, Link) and want.peer is not None and netns != HOST
-        if not paired:
-            yield "close", (CLOSE_ORDER.index(Link), netns != HOST), Operation("delete", netns, item, have)
-        elif isinstance(want, Link) and want.peer is not None and have is None:
-            host_side = msgspec.structs.replace(want, name=want.peer[1], peer=None)
-            yield "close", (CLOSE_ORDER.index(Link), 0), Operation("delete", HOST, host_side, None)
+        yield from _doomed(difference, item)
         return
     assert isinstance(want, Link)
     # The host side of a veth makes both; bridges stand before the ports that name them.
@@ -180,6 +179,21 @@ def _link(difference: Difference, item: Link, doomed: set[tuple[str, str]]) -> I
         yield "build", rank, Operation("change", netns, want, have)
     if want.up and not (isinstance(have, Link) and have.up):
         yield "open", _open_rank(netns, want), Operation("open", netns, want, have)
+
+
+def _doomed(difference: Difference, item: Link) -> Iterable[Placed]:
+    """Deleting one side of a veth deletes the other: an unwanted link is deleted where it is, a wanted one of which
+    one side is missing or another's is deleted on the host."""
+    want, have, netns = difference.desired, difference.observed, difference.netns
+    if netns == HOST or want is None or _is_remade(difference):
+        yield (
+            "close",
+            (CLOSE_ORDER.index(Link), netns != HOST),
+            Operation("delete", netns, have or item, have),
+        )
+    if netns != HOST and isinstance(want, Link) and want.peer is not None:
+        host_side = msgspec.structs.replace(want, name=want.peer[1], peer=None)
+        yield "close", (CLOSE_ORDER.index(Link), 0), Operation("delete", HOST, host_side, None)
 
 
 def _open_rank(netns: str, item: Object) -> tuple[int, ...]:

@@ -270,8 +270,8 @@ def test_a_length_and_chunks_together_never_smuggle_a_second_request(api):
             b"POST /v1/gc HTTP/1.1\r\nHost:\r\nContent-Length: 60\r\nTransfer-Encoding: chunked\r\n\r\n"
             b"0\r\n\r\nDELETE /v1/networks/n HTTP/1.1\r\nHost:\r\n\r\n"
         )
-        status, headers, _ = raw.answer("POST")
-        assert status == 400 or headers.get("connection") == "close" or raw.answer("DELETE")[0] == 404
+        assert raw.answer("POST")[0] == 400
+        assert raw.is_closed()
 
 
 def test_chunks_that_add_up_to_too_much_are_refused_on_the_way(brief):

@@ -64,7 +64,11 @@ def test_every_flag_reaches_the_request(cli, sent, tmp_path):
     assert ran.code == 0, ran.err
     request = sent["web"]
     front, back = request.attachments
-    assert (front.network, front.aliases, front.addresses) == ("front", ["a", "b", "www"], ["10.1.0.7", "fd00::7"])
+    assert (front.network, front.aliases, front.addresses) == (
+        "front",
+        ["a", "b", "www"],
+        ["10.1.0.7", "fd00::7"],
+    )
     assert (front.gateway_priority, back.network, back.aliases) == (9, "back", ["www"])
     assert [(p.host_first, p.port, p.proto) for p in request.publish] == [(8080, 80, "tcp"), (0, 53, "udp")]
     assert (request.dns, request.dns_search, request.dns_options) == (["9.9.9.9"], ["corp"], ["ndots:2"])
@@ -73,8 +77,17 @@ def test_every_flag_reaches_the_request(cli, sent, tmp_path):
     spec = spec_of(request, netns="/run/netns/x")
     assert spec.env == {"A": "flag", "C": "3"}
     assert [m.target for m in spec.mounts] == ["/data", "/scratch"]
-    assert (spec.mounts[0].read_only, spec.mounts[1].size_bytes, spec.mounts[1].mode) == (True, 1 << 20, 0o700)
-    assert (spec.rootfs, spec.restart, spec.working_dir, spec.user) == (str(tmp_path), "on-failure:3", "/data", "1000:1000")
+    assert (spec.mounts[0].read_only, spec.mounts[1].size_bytes, spec.mounts[1].mode) == (
+        True,
+        1 << 20,
+        0o700,
+    )
+    assert (spec.rootfs, spec.restart, spec.working_dir, spec.user) == (
+        str(tmp_path),
+        "on-failure:3",
+        "/data",
+        "1000:1000",
+    )
     assert (spec.limits.memory_bytes, spec.limits.cpus, spec.limits.pids) == (256 << 20, 1.5, 64)
     assert (spec.cap_add, spec.cap_drop, spec.hostname) == (("NET_ADMIN",), ("ALL",), "box")
     assert (spec.read_only, spec.init, spec.stop_signal, spec.stop_timeout_s) == (True, True, "INT", 0.0)
@@ -97,8 +110,23 @@ def test_without_a_network_the_default_one_is_made_once(cli, api, sent):
 
 
 def test_static_addresses_are_for_the_only_network(cli, sent):
-    cli("run", "-d", "--name", "a", "--network", "n", "--ip", "10.0.0.5", "--mac-address", "02:00:00:00:00:01", "true")
-    assert (sent["a"].attachments[0].addresses, sent["a"].attachments[0].mac) == (["10.0.0.5"], "02:00:00:00:00:01")
+    cli(
+        "run",
+        "-d",
+        "--name",
+        "a",
+        "--network",
+        "n",
+        "--ip",
+        "10.0.0.5",
+        "--mac-address",
+        "02:00:00:00:00:01",
+        "true",
+    )
+    assert (sent["a"].attachments[0].addresses, sent["a"].attachments[0].mac) == (
+        ["10.0.0.5"],
+        "02:00:00:00:00:01",
+    )
 
 
 @pytest.mark.parametrize(
@@ -178,7 +206,9 @@ def test_exec_passes_bytes_both_ways_and_the_code_on(cli, api, monkeypatch, capf
     try:
         from sealane.cli.main import main
 
-        code = main(["--socket", api.path, "exec", "-i", "-e", "CODE=7", "-u", "9", "-w", "/x", "web", "cat", "-n"])
+        code = main(
+            ["--socket", api.path, "exec", "-i", "-e", "CODE=7", "-u", "9", "-w", "/x", "web", "cat", "-n"]
+        )
     finally:
         os.dup2(saved, 0)
         os.close(saved)
@@ -210,7 +240,13 @@ def test_ps_lists_what_runs_and_with_all_what_has_ended(cli, api):
 
 
 def test_a_status_is_words():
-    view = {"status": "running", "started_at": 100.0, "finished_at": 0.0, "health": "healthy", "exit_code": None}
+    view = {
+        "status": "running",
+        "started_at": 100.0,
+        "finished_at": 0.0,
+        "health": "healthy",
+        "exit_code": None,
+    }
     assert status_text(view, 100.0 + 7300) == "running 2h (healthy)"
     assert status_text(view | {"health": ""}, 100.2) == "running 0s"
     ended = view | {"status": "exited", "exit_code": 137, "finished_at": 200.0}

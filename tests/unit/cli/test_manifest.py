@@ -53,7 +53,12 @@ networks:
 
 def test_networks_carry_the_projects_name_and_label():
     front, back = manifest(SHOP).networks
-    assert (front.name, front.driver, front.subnets, front.labels) == ("shop_front", "bridge", [], {"sealane.project": "shop"})
+    assert (front.name, front.driver, front.subnets, front.labels) == (
+        "shop_front",
+        "bridge",
+        [],
+        {"sealane.project": "shop"},
+    )
     assert (back.name, back.internal, back.ipv6, back.ipv4) == ("shop_back", True, True, True)
     assert back.options == {"com.docker.network.driver.mtu": "1400"}
     assert back.labels == {"tier": "back", "sealane.project": "shop"}
@@ -73,7 +78,10 @@ def test_containers_carry_the_services_name_and_number():
 
 def test_a_service_is_known_by_its_name_and_its_aliases_on_each_network():
     web, api, *_, db = manifest(SHOP).containers
-    assert [(a.network, a.aliases) for a in web.attachments] == [("shop_front", ["web", "www"]), ("shop_back", ["web"])]
+    assert [(a.network, a.aliases) for a in web.attachments] == [
+        ("shop_front", ["web", "www"]),
+        ("shop_back", ["web"]),
+    ]
     assert api.attachments[0].aliases == ["api"]
     (place,) = db.attachments
     assert (place.addresses, place.mac, place.gateway_priority, place.ifname) == (
@@ -93,7 +101,10 @@ def test_what_is_not_required_and_not_there_is_not_waited_for():
 
 
 def test_ports_keep_their_ranges():
-    shape = [(p.proto, p.host_first, p.host_last, p.port, p.count, p.one_of) for p in manifest(SHOP).containers[0].publish]
+    shape = [
+        (p.proto, p.host_first, p.host_last, p.port, p.count, p.one_of)
+        for p in manifest(SHOP).containers[0].publish
+    ]
     assert shape == [
         ("tcp", 8080, 8080, 80, 1, False),
         ("tcp", 8000, 8009, 81, 1, True),
@@ -146,7 +157,12 @@ services:
 """
     request = manifest(text).containers[0]
     spec = spec_of(request)
-    assert (spec.rootfs, spec.env, spec.working_dir, spec.user) == ("/srv/shop/root", {"A": "1", "EMPTY": ""}, "/w", "7:8")
+    assert (spec.rootfs, spec.env, spec.working_dir, spec.user) == (
+        "/srv/shop/root",
+        {"A": "1", "EMPTY": ""},
+        "/w",
+        "7:8",
+    )
     assert (spec.read_only, spec.init, spec.hostname) == (True, True, "box.corp.example")
     assert (spec.cap_add, spec.cap_drop) == (("NET_RAW",), ("ALL",))
     assert (spec.limits.cpus, spec.limits.memory_bytes, spec.limits.pids) == (0.5, 64 << 20, 9)
@@ -156,7 +172,12 @@ services:
     ]  # fmt: skip
     assert (spec.mounts[1].size_bytes, spec.mounts[1].mode) == (1 << 20, 0o700)
     assert spec.health.test == ("CMD-SHELL", "curl localhost")
-    assert (spec.health.interval_s, spec.health.timeout_s, spec.health.start_period_s, spec.health.retries) == (1, 2, 3, 4)
+    assert (
+        spec.health.interval_s,
+        spec.health.timeout_s,
+        spec.health.start_period_s,
+        spec.health.retries,
+    ) == (1, 2, 3, 4)
     assert request.labels["k"] == "v"
     assert request.sysctls == {"net.core.somaxconn": "5"}
     assert (request.dns, request.dns_search, request.dns_options) == (["9.9.9.9"], ["corp"], ["ndots:1"])
@@ -219,7 +240,11 @@ services:
           com.docker.network.endpoint.ifname: net7
 """
     (place,) = manifest(text).containers[0].attachments
-    assert (place.ifname, place.sysctls["net.ipv4.conf.IFNAME.log_martians"], len(place.sysctls)) == ("net7", "1", 2)
+    assert (place.ifname, place.sysctls["net.ipv4.conf.IFNAME.log_martians"], len(place.sysctls)) == (
+        "net7",
+        "1",
+        2,
+    )
 
 
 @pytest.mark.parametrize(

@@ -65,9 +65,20 @@ def test_dockers_flags_become_one_request(cli, requests):
     assert (request.driver, request.ipv4, request.ipv6, request.internal) == ("routed", True, True, True)
 
 
-def test_ipv4_can_be_left_out(cli, requests):
-    cli("network", "create", "--ipv6", "--ipv4=false", "six")
-    assert (requests[0].ipv4, requests[0].ipv6) == (False, True)
+@pytest.mark.parametrize(
+    ("words", "families"),
+    [
+        ((), (True, False)),
+        (("--ipv6",), (True, True)),
+        (("--ipv6=true",), (True, True)),
+        (("--ipv6=false",), (True, False)),
+        (("--ipv6", "--ipv4=false"), (False, True)),
+        (("--ipv4=true",), (True, False)),
+    ],
+)
+def test_families_are_switched_as_docker_does_and_never_swallow_the_name(cli, requests, words, families):
+    assert cli("network", "create", *words, "net").code == 0
+    assert (requests[0].name, requests[0].ipv4, requests[0].ipv6) == ("net", *families)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +154,10 @@ def test_attach_passes_everything_on(cli, requests):
     assert (request.mac, request.ifname, request.aliases) == ("02:00:00:00:00:07", "back0", ["sql", "pg"])
     assert (request.gateway_priority, request.labels) == (-5, {"a": "b"})
     assert request.sysctls == {"net.ipv4.conf.IFNAME.rp_filter": "1"}
-    shape = [(p.proto, p.host_address, p.host_first, p.host_last, p.port, p.count, p.one_of) for p in request.publish]
+    shape = [
+        (p.proto, p.host_address, p.host_first, p.host_last, p.port, p.count, p.one_of)
+        for p in request.publish
+    ]
     assert shape == [
         ("tcp", "127.0.0.1", 5432, 5432, 5432, 1, False),
         ("tcp", "", 8000, 8009, 80, 1, True),

@@ -13,7 +13,6 @@ from sealane.api import Bounds
 from sealane.client import ApiError, Client, UnreachableError, default_socket, path_of
 from unit.api.doubles import DoubleServices, ServerThread, until
 
-
 SOURCE = os.path.dirname(os.path.dirname(sealane.__file__))
 
 
@@ -236,4 +235,12 @@ def test_it_imports_nothing_else_of_ours_and_nothing_slow():
     modules = set(run.stdout.split())
     ours = {m for m in modules if m.startswith("sealane")}
     assert ours == {"sealane", "sealane.client", "sealane.client.connection", "sealane.client.errors"}
-    assert not modules & {"msgspec", "asyncio", "http.client", "urllib.parse", "typing", "dataclasses", "email"}
+    assert not modules & {
+        "msgspec",
+        "asyncio",
+        "http.client",
+        "urllib.parse",
+        "typing",
+        "dataclasses",
+        "email",
+    }

@@ -47,24 +47,8 @@ def configure_create(parser: ArgumentParser) -> None:
         "--aux-address", metavar="NAME=ADDRESS", action="append", default=[], help="an address to leave alone"
     )
     parser.add_argument("--internal", action="store_true", help="no way in or out but between endpoints")
-    parser.add_argument(
-        "--ipv6",
-        metavar="BOOL",
-        nargs="?",
-        const=True,
-        default=False,
-        type=_boolean,
-        help="with IPv6 (default: false)",
-    )
-    parser.add_argument(
-        "--ipv4",
-        metavar="BOOL",
-        nargs="?",
-        const=True,
-        default=True,
-        type=_boolean,
-        help="with IPv4 (default: true)",
-    )
+    for family, default in (("ipv6", False), ("ipv4", True)):
+        _add_switch(parser, family, default=default)
     parser.add_argument(
         "-o",
         "--opt",
@@ -77,10 +61,20 @@ def configure_create(parser: ArgumentParser) -> None:
     add_labels(parser)
 
 
-def _boolean(text: str) -> bool:
-    if text not in {"true", "false"}:
-        raise ValueError
-    return text == "true"
+def _add_switch(parser: ArgumentParser, family: str, *, default: bool) -> None:
+    """`--ipv6`, `--ipv6=true`, `--ipv6=false` as Docker takes them; a value of its own would swallow the name."""
+    yes = [f"--{family}", f"--{family}=true"]
+    parser.add_argument(
+        *yes, dest=family, action="store_true", help="with it (the default)" if default else "with it"
+    )
+    parser.add_argument(
+        f"--{family}=false",
+        dest=family,
+        action="store_false",
+        default=default,
+        help="without it" if default else "without it (the default)",
+    )
+    parser.set_defaults(**{family: default})
 
 
 def create(context: Context, arguments: Namespace) -> int:

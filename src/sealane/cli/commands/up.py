@@ -1,7 +1,9 @@
 """`sealane up` and `sealane down`: compose projects, as `docker compose` does them."""
 
+import contextlib
 import os
 import sys
+import threading
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +13,13 @@ from sealane.cli.commands.containers import container_table
 from sealane.cli.context import Context, UsageError
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
-from sealane.client import path_of
+from sealane.client import ClientError, path_of
 
 if TYPE_CHECKING:
     from sealane.wire import Manifest
 
 INTERRUPTED = 130
+STOPPED_AT_ONCE = 32
 
 
 def _add_project(parser: ArgumentParser) -> None:
@@ -112,10 +115,27 @@ def _attend(context: Context, project: str, containers: list[dict[str, Any]]) ->
     except KeyboardInterrupt:
         followed.stop()
         context.output.note("stopping; Ctrl-C again leaves them running")
-        for name in reversed(names):
-            context.client.request("POST", path_of("containers", name, "stop"), timeout_s=None)
+        _stop_all(context, names)
         return INTERRUPTED
     return 0
+
+
+def _stop_all(context: Context, names: list[str]) -> None:
+    """At once: each may take its whole grace period."""
+    threads = [
+        threading.Thread(target=_stop, args=(context, name), daemon=True) for name in names[:STOPPED_AT_ONCE]
+    ]
+    for thread in threads:
+        thread.start()
+    for name in names[STOPPED_AT_ONCE:]:
+        _stop(context, name)
+    for thread in threads:
+        thread.join()
+
+
+def _stop(context: Context, name: str) -> None:
+    with contextlib.suppress(ClientError), context.another_client() as client:
+        client.request("POST", path_of("containers", name, "stop"), timeout_s=None)
 
 
 def configure_down(parser: ArgumentParser) -> None:

@@ -1,0 +1,27 @@
+"""A database-like back end: `GET key` or `SET key value`, one line in, one line out."""
+
+import signal
+import socketserver
+import sys
+
+ROWS = {"greeting": "three crates of oranges in stock"}
+
+
+class Session(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        for line in self.rfile:
+            verb, _, rest = line.decode().strip().partition(" ")
+            key, _, value = rest.partition(" ")
+            if verb == "SET":
+                ROWS[key] = value
+            self.wfile.write(f"{ROWS.get(key, '')}\n".encode())
+
+
+class Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+
+
+# The first process of a container gets no default action for SIGTERM from the kernel.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+Server(("0.0.0.0", 5432), Session).serve_forever()
