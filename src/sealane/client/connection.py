@@ -6,6 +6,7 @@ a length or chunks, no continuation lines, no trailers. Everything that is read 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -59,6 +60,7 @@ class Client:
         self.path = path or default_socket()
         self._timeout_s = timeout_s
         self._socket: socket.socket | None = None
+        self._is_shut = False
         self._buffer = bytearray()
 
     def __enter__(self) -> Self:
@@ -77,12 +79,11 @@ class Client:
         self._buffer.clear()
 
     def shutdown(self) -> None:
-        """End a stream that another thread is reading."""
+        """End for good, from another thread: what is being read ends with UnreachableError, and so does every call."""
+        self._is_shut = True
         if self._socket is not None:
-            try:
+            with contextlib.suppress(OSError):  # It may be over already.
                 self._socket.shutdown(socket.SHUT_RDWR)
-            except OSError:  # It is over already.
-                return
 
     def request(self, method: str, path: str, body: Any = None, *, timeout_s: float | None = -1.0) -> Any:
         """Call and decode the answer. Raises ApiError, UnreachableError. `timeout_s` -1: the client's own."""
@@ -153,6 +154,10 @@ class Client:
             sock.close()
             raise UnreachableError(f"no daemon at {self.path}: {error.strerror or error}") from error
         self._socket = sock
+        # Looked at only now: `shutdown` sets it first and then looks for the socket, so that one of the two sees it.
+        if self._is_shut:
+            self.close()
+            raise UnreachableError("the connection was ended")
         return sock
 
     # --- in

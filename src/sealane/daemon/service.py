@@ -83,7 +83,6 @@ class Service:
         directory = self.config.store_directory()
         if directory is None:
             return MemoryStore()
-        os.makedirs(directory, mode=0o700, exist_ok=True)
         return SqliteStore(directory)
 
     def _retry(self) -> None:

@@ -10,7 +10,14 @@ from collections.abc import Callable, Iterable
 from sealane.compile.facts import Facts
 from sealane.engine.addresses import Addresses
 from sealane.engine.endpoints import EndpointMaker, repeats
-from sealane.engine.errors import ConflictError, ExistsError, InUseError, NotFoundError
+from sealane.engine.errors import (
+    ConflictError,
+    ExistsError,
+    InUseError,
+    InvalidError,
+    NotFoundError,
+    SealaneError,
+)
 from sealane.engine.networks import network_record
 from sealane.engine.ports import Kernel
 from sealane.engine.problems import at_field
@@ -40,7 +47,13 @@ class Drafts:
     def network(self, request: NetworkRequest) -> tuple[Network, list[Change]]:
         """The network and what makes it; no changes if it is there and as asked for. Raises ExistsError if it is
         there and different."""
-        record = network_record(request, NetworkId(new_id()), self._without(request.name), self._facts())
+        record = network_record(
+            request,
+            NetworkId(new_id()),
+            self._without(request.name),
+            self._facts(),
+            self._kernel.foreign_link,
+        )
         present = self.intent.network_named(request.name)
         if present is None or present.name != request.name:
             return record, [Put(record)]
@@ -109,12 +122,24 @@ class Drafts:
                 field="sandbox",
                 cure="a sandbox's name, a namespace's path, or a pid",
             )
-        ref = self._kernel.resolve_namespace(where)
+        ref = self.namespace(where, "sandbox")
         known = self.intent.sandbox_by_netns.get(ref.identity)
         if known is not None:
             return self.intent.sandboxes[known], []
         sandbox = Sandbox(id=SandboxId(new_id()), name=self._name_for(where, ref), netns=ref, implicit=True)
         return sandbox, [Put(sandbox)]
+
+    def namespace(self, where: str, field: str) -> NetnsRef:
+        """The namespace at a path or of a pid. Raises NotFoundError, InvalidError."""
+        try:
+            return self._kernel.resolve_namespace(where)
+        except FileNotFoundError as error:
+            what = f"process {where}" if where.isdigit() else where
+            raise NotFoundError(f"there is no {what}", field=field) from error
+        except (ValueError, OSError) as error:
+            raise InvalidError(
+                str(error), field=field, cure="a network namespace's path, or a pid"
+            ) from error
 
     def _name_for(self, where: str, ref: NetnsRef) -> str:
         base = where.rstrip("/").rpartition("/")[2] if not where.startswith("/proc/") else where.split("/")[2]
@@ -207,8 +232,9 @@ class Drafts:
         if by_path is not None:
             return by_path
         try:
-            known = self.intent.sandbox_by_netns.get(self._kernel.resolve_namespace(where).identity)
-        except Exception:  # The namespace may be gone: then it is not known.
+            known = self.intent.sandbox_by_netns.get(self.namespace(where, "sandbox").identity)
+        except SealaneError:
+            # The namespace is gone, or none: then it is not known.
             return None
         return self.intent.sandboxes[known] if known else None
 

@@ -32,7 +32,7 @@ from sealane.model.change import Change, Delete, Put, inverse
 from sealane.model.endpoint import Endpoint, Sandbox
 from sealane.model.ids import SandboxId
 from sealane.model.intent import Intent
-from sealane.model.net import ParseError, address_part
+from sealane.model.net import address_part
 from sealane.model.network import Network
 from sealane.reconcile.plan import Outcome
 from sealane.store.base import RevisionConflictError, Store, StoreError, TakenError
@@ -114,9 +114,8 @@ class Engine:
             if same and present.labels == request.labels:
                 return sandbox_view(present, self.intent)
         if request.netns:
-            sandbox, changes = self.drafts.sandbox(
-                request.name, self.kernel.resolve_namespace(request.netns), dict(request.labels)
-            )
+            ref = self.drafts.namespace(request.netns, "netns")
+            sandbox, changes = self.drafts.sandbox(request.name, ref, dict(request.labels))
         else:
             sandbox, changes = self.drafts.sandbox(request.name, None, dict(request.labels))
             # Made before it is committed: a namespace that no record names is found by its file, and swept.
@@ -164,10 +163,7 @@ class Engine:
         self.check_may_change()
         in_use: list[str] = []
         while True:
-            try:
-                endpoint, changes = self.drafts.attach(request, taken_names=in_use)
-            except (ParseError, OSError) as error:
-                raise ConflictError(str(error), field="sandbox") from error
+            endpoint, changes = self.drafts.attach(request, taken_names=in_use)
             try:
                 self.bring(changes)
             except KernelError as error:

@@ -1,6 +1,8 @@
 """From a request for a network to its record: defaults filled in, every field checked, nothing changed."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+
+import msgspec
 
 from sealane.compile.facts import Facts
 from sealane.engine.errors import ConflictError, InvalidError
@@ -28,8 +30,14 @@ IPV6_MTU_MIN = 1280
 """RFC 8200 §5: below it the kernel turns IPv6 off on the link."""
 
 
-def network_record(request: NetworkRequest, identity: NetworkId, intent: Intent, facts: Facts) -> Network:
-    """The record of a new network. Raises InvalidError, ConflictError, FullError."""
+def network_record(
+    request: NetworkRequest,
+    identity: NetworkId,
+    intent: Intent,
+    facts: Facts,
+    kind_of: Callable[[str], str | None],
+) -> Network:
+    """The record of a new network. `kind_of` tells of foreign links. Raises InvalidError, ConflictError, FullError."""
     name = parsed(parse_name, request.name, "name")
     if request.driver not in DRIVERS:
         raise InvalidError(
@@ -39,6 +47,12 @@ def network_record(request: NetworkRequest, identity: NetworkId, intent: Intent,
     if request.driver in ("host", "none"):
         _refuse_settings(request, options)
         return Network(id=identity, name=name, driver=request.driver, labels=dict(request.labels))  # type: ignore[arg-type]
+    adopted = _is_adopted(options, request, kind_of)
+    if adopted:
+        # The bridge's own prefix may be in use already: by the bridge.
+        own = f"route via {options['link']}"
+        routes = tuple(r for r in facts.foreign_routes if r.owner != own)
+        facts = msgspec.structs.replace(facts, foreign_routes=routes)
     subnets = _subnets(request, identity, intent, facts)
     network = Network(
         id=identity,
@@ -46,11 +60,28 @@ def network_record(request: NetworkRequest, identity: NetworkId, intent: Intent,
         driver=request.driver,  # type: ignore[arg-type]
         subnets=subnets,
         internal=request.internal,
+        link_adopted=adopted,
         labels=dict(request.labels),
         **options,  # type: ignore[arg-type]
     )
     _check(network, intent)
     return network
+
+
+def _is_adopted(
+    options: Mapping[str, object], request: NetworkRequest, kind_of: Callable[[str], str | None]
+) -> bool:
+    """Whether the bridge asked for is there already: then it is used as it is, as Docker has it."""
+    name = options.get("link")
+    kind = kind_of(str(name)) if name else None
+    if kind is None:
+        return False
+    if kind != "bridge" or request.driver != "bridge":
+        what = f"a {kind} link" if kind else "a link that is no bridge"
+        raise ConflictError(
+            f"{name} is {what} of this host", field="options.bridge", cure="choose another name"
+        )
+    return True
 
 
 def _refuse_settings(request: NetworkRequest, options: Mapping[str, object]) -> None:
@@ -131,7 +162,10 @@ def _subnet(asked: SubnetRequest, where: str) -> Subnet:
         reserved.append(address)
     if not contains(prefix, gateway):
         raise InvalidError(f"{gateway} does not lie in {prefix}", field=f"{where}.gateway")
-    return Subnet(prefix=prefix, gateway=gateway, ip_range=ip_range, reserved=tuple(reserved))
+    subnet = Subnet(prefix=prefix, gateway=gateway, ip_range=ip_range, reserved=tuple(reserved))
+    with at_field(where):
+        allocate.check_subnet(subnet)
+    return subnet
 
 
 def _length(prefix: str) -> int:

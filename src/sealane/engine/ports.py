@@ -72,6 +72,11 @@ class Kernel(Protocol):
         """The process that listens on a host port already, e.g. `nginx (pid 812)`; None if nobody does."""
         ...
 
+    def foreign_link(self, name: str) -> str | None:
+        """The kind of a link of that name that is not ours (`bridge`, `veth`, `` if the kernel names none); None if
+        there is no such link."""
+        ...
+
     def ephemeral_range(self) -> tuple[int, int]:
         """First and last port that the host gives out by itself (net.ipv4.ip_local_port_range)."""
         ...

@@ -50,6 +50,7 @@ class FakeKernel:
         """Inodes of namespaces that have died."""
         self.performed: list[Operation] = []
         self.forgotten: list[Flow] = []
+        self.foreign_links: dict[str, str] = {}
         self.port_users: dict[tuple[str, int], str] = {}
         self._facts = facts or Facts(instance="abcdef")
         self._countdown = 0
@@ -136,6 +137,9 @@ class FakeKernel:
             (self.port_users[port.proto, n] for n in numbers if (port.proto, n) in self.port_users), None
         )
 
+    def foreign_link(self, name: str) -> str | None:
+        return self.foreign_links.get(name)
+
     def ephemeral_range(self) -> tuple[int, int]:
         return 32768, 32777
 
@@ -210,7 +214,7 @@ class FakeKernel:
 
     def _set_link(self, operation: Operation, item: Link) -> None:
         there = self.state[operation.netns]
-        if item.master and ("link", item.master) not in there:
+        if item.master and ("link", item.master) not in there and item.master not in self.foreign_links:
             raise _RefusedError(errno.ENODEV, f"{item.name}: its bridge {item.master} is not there")
         present = there.get(item.key)
         if operation.verb == "open":

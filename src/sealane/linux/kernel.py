@@ -1,5 +1,6 @@
 """The host's kernel, as the engine is given it: `engine.ports.Kernel` on the real thing."""
 
+import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
@@ -15,9 +16,9 @@ from sealane.linux import facts, observe, sysctl
 from sealane.linux import netns as namespaces
 from sealane.linux.apply import Applier, LoopbackPublisher
 from sealane.linux.monitor import Ports
-from sealane.linux.netlink import sock_diag
+from sealane.linux.netlink import link, sock_diag
 from sealane.linux.netlink.conntrack import PORT_MAX, FlowMatch, delete_flows
-from sealane.linux.netlink.socket import NETLINK_NETFILTER, NETLINK_ROUTE, Socket
+from sealane.linux.netlink.socket import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkError, Socket
 from sealane.linux.nft import apply_nft, observe_nft
 from sealane.model.endpoint import NetnsRef, PublishedPort
 from sealane.model.net import FAMILIES, Proto, family_of
@@ -126,6 +127,15 @@ class LinuxKernel:
                 process = sock_diag.holder(found.inode)
                 return str(process) if process else "a process that cannot be named"
         return None
+
+    def foreign_link(self, name: str) -> str | None:
+        try:
+            found = link.parse(self._route.dump(link.get(name))[0][1])
+        except NetlinkError as error:
+            if error.errno == errno.ENODEV:
+                return None
+            raise
+        return None if found.alias.startswith(f"sealane/{self._instance}/") else found.kind
 
     def ephemeral_range(self) -> tuple[int, int]:
         words = (sysctl.read("net/ipv4/ip_local_port_range") or "").split()

@@ -5,7 +5,7 @@ records, since attaching the 4,000th endpoint must cost no more than the first. 
 an intent edited step by step equals one built from its records, and `apply(inverse(c))` undoes `apply(c)`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import TypeVar
 
 from sealane.model.change import Change, Delete, Put, Record
@@ -105,9 +105,9 @@ class Intent:
 
     def _remove_endpoint(self, endpoint: Endpoint) -> None:
         del self.endpoints[endpoint.id]
-        del self.endpoints_by_network[endpoint.network][endpoint.id]
+        _take_out(self.endpoints_by_network, endpoint.network, endpoint.id, self.networks)
         if endpoint.sandbox is not None:
-            del self.endpoints_by_sandbox[endpoint.sandbox][endpoint.id]
+            _take_out(self.endpoints_by_sandbox, endpoint.sandbox, endpoint.id, self.sandboxes)
         for address in endpoint.addresses:
             del self.leases[endpoint.network, address_part(address)]
         for port in endpoint.ports:
@@ -145,6 +145,15 @@ class Intent:
     def endpoint_of(self, sandbox: SandboxId, network: NetworkId) -> Endpoint | None:
         endpoints = self.endpoints_by_sandbox.get(sandbox, {}).values()
         return next((e for e in endpoints if e.network == network), None)
+
+
+def _take_out(
+    index: dict[Id, dict[EndpointId, Endpoint]], owner: Id, member: EndpointId, owners: Collection[Id]
+) -> None:
+    """Remove an endpoint from its owner's; the last one of an owner that is gone takes the entry with it."""
+    del index[owner][member]
+    if not index[owner] and owner not in owners:
+        del index[owner]
 
 
 def _find(reference: str, records: dict[Id, T], by_name: dict[str, Id]) -> T | None:

@@ -69,8 +69,14 @@ class TestNetworks:
             ({"name": "-x"}, "name"),
             ({"name": "x", "driver": "overlay"}, "driver"),
             ({"name": "x", "subnets": [SubnetRequest(prefix="10.9.0.1/24")]}, "subnets[0].prefix"),
-            ({"name": "x", "subnets": [SubnetRequest(prefix="10.9.0.0/24", gateway="10.8.0.1")]}, "subnets[0]"),
-            ({"name": "x", "subnets": [SubnetRequest(prefix="10.9.0.0/24", ip_range="10.8.0.0/25")]}, "subnets[0]"),
+            (
+                {"name": "x", "subnets": [SubnetRequest(prefix="10.9.0.0/24", gateway="10.8.0.1")]},
+                "subnets[0]",
+            ),
+            (
+                {"name": "x", "subnets": [SubnetRequest(prefix="10.9.0.0/24", ip_range="10.8.0.0/25")]},
+                "subnets[0]",
+            ),
             ({"name": "x", "subnets": [SubnetRequest(gateway="10.9.0.1")]}, "subnets[0].prefix"),
             ({"name": "x", "options": {"mtu": "20"}}, "options.mtu"),
             ({"name": "x", "options": {"mtu": "1_500"}}, "options.mtu"),
@@ -119,6 +125,22 @@ class TestNetworks:
         )
         assert (view.mtu, view.icc, view.masquerade, view.link) == (1300, False, False, "br-shaped")
 
+    def test_a_bridge_that_is_there_is_used_and_left_alone(self, bench: Bench) -> None:
+        bench.kernel.foreign_links |= {"br-lan": "bridge", "uplink0": "veth"}
+        bench.network("lan", options={"bridge": "br-lan"})
+        view = bench.attach(A, "lan")
+        assert bench.kernel.state[HOST]["link", view.host_link].master == "br-lan"
+        assert ("link", "br-lan") not in bench.kernel.state[HOST]
+        bench.engine.remove_network("lan", force=True)
+        assert not [o for o in bench.kernel.performed if o.object.key == ("link", "br-lan")]
+        with pytest.raises(ConflictError, match="uplink0 is a veth link"):
+            bench.network("lan", options={"bridge": "uplink0"})
+
+    @pytest.mark.parametrize("gateway", ["10.9.0.0", "10.9.0.255"])
+    def test_a_gateway_that_no_host_can_have_is_refused(self, bench: Bench, gateway: str) -> None:
+        with pytest.raises(InvalidError, match=gateway):
+            bench.network("x", subnets=[SubnetRequest(prefix="10.9.0.0/24", gateway=gateway)])
+
 
 class TestAttach:
     def test_attaching_twice_gives_the_same_answer(self, bench: Bench) -> None:
@@ -157,10 +179,14 @@ class TestAttach:
         bench.attach(A, "front")
         second = bench.attach(A, "back", gateway_priority=1)
         assert second.ifname == "eth1"
-        routes = [o for o in bench.kernel.state[second.sandbox_id].values() if getattr(o, "dst", "") == "0.0.0.0/0"]
+        routes = [
+            o for o in bench.kernel.state[second.sandbox_id].values() if getattr(o, "dst", "") == "0.0.0.0/0"
+        ]
         assert [(r.link, r.gateway) for r in routes] == [("eth1", "10.2.0.1")]
         bench.engine.detach([DetachRequest(sandbox="a", network="back")])
-        routes = [o for o in bench.kernel.state[second.sandbox_id].values() if getattr(o, "dst", "") == "0.0.0.0/0"]
+        routes = [
+            o for o in bench.kernel.state[second.sandbox_id].values() if getattr(o, "dst", "") == "0.0.0.0/0"
+        ]
         assert [(r.link, r.gateway) for r in routes] == [("eth0", "10.1.0.1")]
         assert bench.is_clean()
 
@@ -168,7 +194,9 @@ class TestAttach:
         bench.network("vault", internal=True)
         view = bench.attach(A, "vault")
         assert view.gateways == []
-        assert not [o for o in bench.kernel.state[view.sandbox_id].values() if getattr(o, "dst", "") == "0.0.0.0/0"]
+        assert not [
+            o for o in bench.kernel.state[view.sandbox_id].values() if getattr(o, "dst", "") == "0.0.0.0/0"
+        ]
 
     @pytest.mark.parametrize(
         ("options", "field", "error"),
@@ -298,7 +326,9 @@ class TestFaults:
         bench.kernel.state[view.id] = {("link", "eth0"): "somebody's"}  # type: ignore[dict-item]
         assert bench.attach("box").ifname == "eth1"
 
-    def test_a_store_that_cannot_write_leaves_attach_undone_and_detach_undone(self, bench: Bench, monkeypatch) -> None:
+    def test_a_store_that_cannot_write_leaves_attach_undone_and_detach_undone(
+        self, bench: Bench, monkeypatch
+    ) -> None:
         view = bench.attach(A)
         before = held(bench)
 
