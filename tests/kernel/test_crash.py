@@ -380,6 +380,8 @@ def test_a_lost_store_never_costs_live_state(lan: Lan, damage: Callable[[str], N
             with contextlib.suppress(OSError, http.client.HTTPException, ApiError):
                 state = host.api.status()["state"]
         time.sleep(0.3)
+        # Checked first, since it is the worst that can happen.
+        assert kernel_state(host) == before
         assert state != "ready", "it takes what is left for the truth"
         if state:
             conditions = " ".join(c["message"] + c["cure"] for c in host.api.status()["conditions"])

@@ -20,6 +20,9 @@ from sealane.api.listen import BACKLOG, listen
 from sealane.api.routes import Routes
 from sealane.api.services import Services
 
+ACCEPT_TURNS = 4
+"""Turns of the loop after which a connection that it had accepted is known here (asyncio takes three)."""
+
 
 class ApiServer:
     """`uids` are the users that are answered; None: root and the daemon's own."""
@@ -35,6 +38,7 @@ class ApiServer:
         self._sweeper: asyncio.TimerHandle | None = None
         self._path = ""
         self._inode: tuple[int, int] | None = None
+        self._is_stopping = False
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -62,6 +66,9 @@ class ApiServer:
         self._inode = None
         for server in self._listeners:
             server.close()
+        self._is_stopping = True
+        for _ in range(ACCEPT_TURNS):
+            await asyncio.sleep(0)
         for connection in tuple(self._connections):
             connection.stop()
         tasks = {c.task for c in self._connections if c.task is not None}
@@ -82,6 +89,8 @@ class ApiServer:
     def refusal(self, uid: int) -> tuple[int, str] | None:
         if uid not in self._uids:
             return 403, "this user may not use the daemon"
+        if self._is_stopping:
+            return 503, "the daemon is stopping"
         if len(self._connections) > self.bounds.connections:
             return 503, f"{self.bounds.connections} connections are open, which is the most"
         return None

@@ -15,6 +15,7 @@ from sealane.api.server import ApiServer
 from sealane.daemon.config import Config, ConfigError
 from sealane.daemon.service import Service
 from sealane.linux.facts import UnsupportedKernelError
+from sealane.linux.kernel import TakenError
 
 log = logging.getLogger("sealane")
 
@@ -34,7 +35,7 @@ def run(config: Config) -> int:
     except ConfigError as error:
         log.error("%s", error)
         return EXIT_USAGE
-    except (OSError, UnsupportedKernelError) as error:
+    except (OSError, UnsupportedKernelError, TakenError) as error:
         log.error("%s", error)
         return EXIT_FAILED
 

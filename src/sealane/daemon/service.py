@@ -28,7 +28,7 @@ from sealane.engine.reconciler import Reconciler
 from sealane.engine.upkeep import Upkeep
 from sealane.kernel.state import HOST
 from sealane.linux.bpf import loopback
-from sealane.linux.kernel import LinuxKernel
+from sealane.linux.kernel import LinuxKernel, claim, instances
 from sealane.linux.loopback_forwarder import LoopbackForwarder
 from sealane.linux.monitor import Monitor
 from sealane.model.intent import Intent
@@ -70,6 +70,7 @@ class Service:
     def start(self) -> None:
         """Bring everything up; returns when the host is as it should be, or when the engine holds."""
         os.makedirs(self.config.run_dir, mode=0o700, exist_ok=True)
+        self._claim = claim()
         try:
             store = self._open_store()
         except StoreError as error:
@@ -106,11 +107,8 @@ class Service:
 
     def _run(self, store: Store) -> None:
         snapshot = store.snapshot()
-        instance = store.meta(INSTANCE)
-        if instance is None:
-            instance = secrets.token_hex(3)
-            store.set_meta(INSTANCE, instance)
         self._closing.append(store.close)
+        instance = self._instance(store)
         self._open_loopback()
         kernel = LinuxKernel(
             instance, self.config.run_dir, loopback=self._loopback, loopback_reason=self._loopback_reason
@@ -120,6 +118,18 @@ class Service:
         self._start_upkeep(kernel, instance)
         self._start_names()
         self.recovered = self._loop.create_task(self._recover())
+
+    def _instance(self, store: Store) -> str:
+        """Our mark on kernel objects. A new store beside marked objects takes over their mark: the store was lost, and
+        what it knew is to be found, kept, and told of, not to be left behind under a mark that nobody has."""
+        instance = store.meta(INSTANCE)
+        if instance is None:
+            found = instances()
+            instance = min(found) if found else secrets.token_hex(3)
+            if found:
+                log.error("the store is new, but objects of installation %s are here", instance)
+            store.set_meta(INSTANCE, instance)
+        return instance
 
     def _open_loopback(self) -> None:
         self._loopback_reason = loopback.probe()
@@ -177,7 +187,7 @@ class Service:
         if self._runtime is None:
             return
         try:
-            for line in await self.workloads.recover():
+            for line in await self.workloads.recover(sweep=not self.upkeep.is_in_doubt):
                 log.info("%s", line)
         except Exception:
             log.exception("containers could not be recovered")
@@ -187,6 +197,7 @@ class Service:
         if self.recovered is not None:
             self.recovered.cancel()
         self._close_parts()
+        self._claim.close()
 
     def _close_parts(self) -> None:
         for close in reversed(self._closing):

@@ -380,7 +380,7 @@ class Workloads:
 
     # --- after a start of the daemon
 
-    async def recover(self) -> Sequence[str]:
+    async def recover(self, *, sweep: bool) -> Sequence[str]:
         """Complete or remove what a crash left half-made; start again what its policy wants after a reboot."""
         engine = self._engine
         done = []
@@ -390,7 +390,7 @@ class Workloads:
                 engine.remove_sandbox(sandbox.id, force=True)
                 done.append(f"sandbox {sandbox.name} removed: its container never was")
         known = [c.id for c in engine.intent.containers.values()]
-        swept = await self._call(self._runtime.sweep, known)
+        swept = await self._call(self._runtime.sweep, known) if sweep else ()
         done += [f"container {identity[:12]} removed: no record" for identity in swept]
         found = await self._call(self._runtime.recover)
         unstarted = [c.id for c in engine.intent.containers.values() if self._state(c) is None]

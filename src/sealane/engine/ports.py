@@ -1,6 +1,6 @@
 """What the engine is given: protocols for the kernel and the clock. (The store's is `sealane.store.base`.)"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -62,6 +62,10 @@ class Kernel(Protocol):
 
     def delete_namespace(self, ref: NetnsRef) -> None:
         """Unpin a namespace of ours; it dies with its last process. Idempotent."""
+        ...
+
+    def sweep_namespaces(self, known: Collection[str]) -> list[str]:
+        """Unpin namespaces of ours that are no sandbox's of `known`; their names."""
         ...
 
     def resolve_namespace(self, where: str) -> NetnsRef:

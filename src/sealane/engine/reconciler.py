@@ -145,7 +145,7 @@ class Reconciler:
         `confirmed`: delete what no record explains even if it looks alive.
         """
         report = Report()
-        pending = set(names)
+        names = pending = set(names)
         for _ in range(RECONCILE_ROUNDS):
             looked_at = self._observe(pending, report)
             # A missing host side may mean that its sandbox has died: look before making it again.
@@ -158,7 +158,8 @@ class Reconciler:
             report.repaired += len(differences) - len(report.failures)
             # A veth's ends, and a port's bridge, lie in different namespaces.
             pending = {d.netns for d in differences} | self._neighbours_of(differences)
-        self.unexplained = report.unexplained
+        if HOST in names:
+            self.unexplained = report.unexplained
         return report
 
     def _sandboxes_of_missing(self) -> set[str]:

@@ -44,7 +44,9 @@ class Upkeep:
             self._after_boot()
             engine.store.set_meta(BOOT, boot)
         self.unverified.extend(s.id for s in engine.intent.sandboxes.values() if s.netns is not None)
-        return self.resync({HOST})
+        report = self.resync({HOST})
+        self.sweep()
+        return report
 
     def _after_boot(self) -> None:
         """No namespace outlives a boot: what looks like one of before is another's (`/proc/812/ns/net`)."""
@@ -55,6 +57,20 @@ class Upkeep:
         self.remake(
             [s.id for s in self.engine.intent.sandboxes.values() if s.netns and s.netns.owner == "sealane"]
         )
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether what no record explains may be alive: a new store, or one that does not know live endpoints."""
+        return self.engine.revision == 0 or bool(self.engine.reconciler.unexplained)
+
+    def sweep(self) -> list[str]:
+        """Unpin namespaces that were made and never recorded; none while the records themselves may be lost."""
+        if self.is_in_doubt:
+            return []
+        stray = self.engine.kernel.sweep_namespaces(self.engine.intent.sandboxes)
+        for name in stray:
+            self.engine.events.emit("namespace.swept", name)
+        return stray
 
     def remake(self, sandboxes: Iterable[str]) -> None:
         """Make namespaces of our own again that are gone; their endpoints are plugged by the resync that follows."""
@@ -138,6 +154,7 @@ class Upkeep:
         report = self.resync({HOST, *before}, confirmed=confirmed)
         left = {s.name for s in engine.intent.sandboxes.values()}
         removed = [f"sandbox {name}" for name in sorted(names - left)]
+        removed += [f"namespace {name}" for name in self.sweep()]
         if report.repaired:
             removed.append(f"{report.repaired} kernel objects put right")
         return GcView(removed=removed, kept=[f"link {name}" for name in report.unexplained])

@@ -10,7 +10,7 @@ nothing of packets.
 """
 
 import errno
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -50,6 +50,7 @@ class FakeKernel:
         """Inodes of namespaces that have died."""
         self.performed: list[Operation] = []
         self.forgotten: list[Flow] = []
+        self.pinned: set[str] = set()
         self.foreign_links: dict[str, str] = {}
         self.port_users: dict[tuple[str, int], str] = {}
         self._facts = facts or Facts(instance="abcdef")
@@ -123,10 +124,17 @@ class FakeKernel:
 
     def create_namespace(self, sandbox: str) -> NetnsRef:
         self._inodes += 1
+        self.pinned.add(sandbox)
         return NetnsRef(path=f"/run/fake/{sandbox}", inode=self._inodes, owner="sealane")
 
     def delete_namespace(self, ref: NetnsRef) -> None:
         self.dead.add(ref.inode)
+        self.pinned.discard(ref.path.rpartition("/")[2])
+
+    def sweep_namespaces(self, known: Collection[str]) -> list[str]:
+        stray = sorted(self.pinned - set(known))
+        self.pinned -= set(stray)
+        return stray
 
     def resolve_namespace(self, where: str) -> NetnsRef:
         return NetnsRef(path=where, inode=sum(where.encode()) * 1000 + len(where))

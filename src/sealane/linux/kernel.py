@@ -2,7 +2,8 @@
 
 import errno
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self, cast
 
@@ -18,16 +19,50 @@ from sealane.linux.apply import Applier, LoopbackPublisher
 from sealane.linux.monitor import Ports
 from sealane.linux.netlink import link, sock_diag
 from sealane.linux.netlink.conntrack import PORT_MAX, FlowMatch, delete_flows
-from sealane.linux.netlink.socket import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkError, Socket
+from sealane.linux.netlink.socket import (
+    NETLINK_NETFILTER,
+    NETLINK_ROUTE,
+    NETLINK_USERSOCK,
+    NetlinkError,
+    Socket,
+)
 from sealane.linux.nft import apply_nft, observe_nft
 from sealane.model.endpoint import NetnsRef, PublishedPort
 from sealane.model.net import FAMILIES, Proto, family_of
 from sealane.reconcile.plan import Outcome, Plan
 
+CLAIM_PORT = 0x5EA1A9E
+"""Netlink port id by which a daemon claims its network namespace."""
+
 EPHEMERAL_DEFAULT = (32768, 60999)
 """The kernel's own (net/ipv4/af_inet.c), should /proc not tell."""
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+
+class TakenError(Exception):
+    """Another daemon looks after this network namespace."""
+
+
+def claim() -> Socket:
+    """Claim the namespace that this thread is in, until the socket is closed or the process ends. Raises TakenError.
+
+    Port ids are the namespace's own and go with their socket, so unlike a lock file's the claim can be neither missed
+    through another path nor left behind, and unlike an abstract socket it is no door.
+    """
+    try:
+        return Socket(NETLINK_USERSOCK, port=CLAIM_PORT)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise TakenError("another sealane daemon runs in this network namespace") from error
+        raise
+
+
+def instances() -> set[str]:
+    """Installations that have links in this namespace, by their marks."""
+    with Socket(NETLINK_ROUTE) as socket:
+        found = [link.parse(payload) for _, payload in socket.dump(link.dump())]
+    return {raw.alias.split("/")[1] for raw in found if re.fullmatch(r"sealane/[0-9a-f]{6}/.+", raw.alias)}
 
 
 class LinuxKernel:
@@ -117,6 +152,9 @@ class LinuxKernel:
 
     def delete_namespace(self, ref: NetnsRef) -> None:
         namespaces.delete(self._netns_dir, ref)
+
+    def sweep_namespaces(self, known: Collection[str]) -> list[str]:
+        return namespaces.sweep(self._netns_dir, known)
 
     def resolve_namespace(self, where: str) -> NetnsRef:
         return namespaces.resolve(where)

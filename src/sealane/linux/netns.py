@@ -20,7 +20,7 @@ import stat
 import struct
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
@@ -155,6 +155,18 @@ def delete(directory: str, ref: NetnsRef) -> None:
         if _filesystem(ref.path) == _NSFS_MAGIC and os.stat(ref.path).st_ino != ref.inode:
             return
     _unpin(ref.path)
+
+
+def sweep(directory: str, known: Collection[str]) -> list[str]:
+    """Take away pins whose sandbox is not `known`: a daemon died between pinning and recording. Their names."""
+    try:
+        names = sorted(os.listdir(directory))
+    except FileNotFoundError:
+        return []
+    stray = [name for name in names if name not in known]
+    for name in stray:
+        _unpin(f"{directory}/{name}")
+    return stray
 
 
 def in_new_namespace(action: Callable[[], T]) -> T:

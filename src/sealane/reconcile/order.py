@@ -191,6 +191,10 @@ def _doomed(difference: Difference, item: Link) -> Iterable[Placed]:
             (CLOSE_ORDER.index(Link), netns != HOST),
             Operation("delete", netns, have or item, have),
         )
+    if netns == HOST and have is None and isinstance(want, Link) and want.peer is not None:
+        # The host side is gone and the sandbox's lives: it was moved to another namespace.
+        sandbox_side = msgspec.structs.replace(want, name=want.peer[1], peer=None, master="", port=None)
+        yield "close", (CLOSE_ORDER.index(Link), 1), Operation("delete", want.peer[0], sandbox_side, None)
     if netns != HOST and isinstance(want, Link) and want.peer is not None:
         host_side = msgspec.structs.replace(want, name=want.peer[1], peer=None)
         yield "close", (CLOSE_ORDER.index(Link), 0), Operation("delete", HOST, host_side, None)

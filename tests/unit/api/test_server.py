@@ -340,6 +340,8 @@ def test_a_client_that_never_reads_is_dropped_and_costs_no_memory(brief):
             "options": {"x": "y" * 500}, "labels": {},
         }))  # fmt: skip
     with Raw(brief.path) as raw:
+        until(lambda: brief.server._connections)
+        connection = next(iter(brief.server._connections))
         raw.socket.setblocking(False)
         sent = 0
         try:
@@ -347,7 +349,6 @@ def test_a_client_that_never_reads_is_dropped_and_costs_no_memory(brief):
                 sent += raw.socket.send(get("/v1/networks") * 10) // len(get("/v1/networks"))
         except (BlockingIOError, BrokenPipeError, ConnectionResetError):
             pass
-        connection = next(iter(brief.server._connections))
         until(lambda: not brief.server._connections)
         assert connection._transport.get_write_buffer_size() < 1 << 20
 
@@ -493,3 +494,12 @@ def test_stopping_ends_streams_and_answers_what_is_under_way(tmp_path):
     assert all(raw.is_closed() for raw in (follower, applier, idle))
     for raw in (follower, applier, idle):
         raw.socket.close()
+
+
+def test_connections_that_come_while_it_stops_are_closed(tmp_path):
+    for number in range(20):
+        with ServerThread(tmp_path / f"{number}.sock") as server:
+            raws = [Raw(server.path) for _ in range(3)]
+        for raw in raws:
+            assert raw.is_closed()
+            raw.socket.close()

@@ -171,6 +171,19 @@ def test_another_thread_can_end_a_stream(api, client):
     assert failure
 
 
+def test_a_client_that_was_shut_never_connects_again(api):
+    client = Client(api.path)
+    client.request("GET", "/v1/version")
+    client.shutdown()
+    with pytest.raises(UnreachableError, match="ended"):
+        client.request("GET", "/v1/version")
+    unused = Client(api.path)
+    unused.shutdown()
+    with pytest.raises(UnreachableError, match="ended"):
+        next(unused.stream("GET", "/v1/events?follow=1"))
+    client.close()
+
+
 def test_an_error_in_mid_stream_is_raised_after_the_lines_before_it(client):
     client.request("POST", "/v1/containers", {"name": "web", "spec": {}})
     stream = client.stream("POST", "/v1/containers/web/exec", {"command": ["fail"]})

@@ -402,6 +402,19 @@ class TestUpkeep:
         assert bench.is_clean()
         assert any(e.kind == "drift.repaired" for e in bench.engine.events.since(0))
 
+    def test_a_host_side_that_was_moved_away_is_made_anew_with_its_other_end(self, bench: Bench) -> None:
+        view = bench.attach(A)
+        del bench.kernel.state[HOST]["link", view.host_link]
+        report = bench.upkeep.resync({HOST})
+        assert not report.failures
+        assert bench.is_clean()
+
+    def test_a_namespace_that_was_pinned_and_never_recorded_is_swept(self, bench: Bench) -> None:
+        kept = bench.engine.create_sandbox(SandboxRequest(name="mine"))
+        bench.kernel.create_namespace("stray")
+        bench.restart()
+        assert bench.kernel.pinned == {kept.id}
+
     def test_a_fight_is_slowed_down(self, bench: Bench) -> None:
         waits = [bench.upkeep.may_heal() for _ in range(25)]
         assert waits[0] == 0.0

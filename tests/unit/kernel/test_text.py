@@ -61,7 +61,7 @@ LINES = [
         VETH,
         (
             "link add sle0123 type veth peer eth0 netns box mtu 1500 master slb0123 addrgenmode none"
-            " isolated on learning off flood off guard on up"
+            " isolated on learning off flood off guard on hairpin off up"
         ),
     ),
     (Address(link="slb0123", address="10.1.0.1/24"), "addr add 10.1.0.1/24 dev slb0123"),

@@ -29,6 +29,8 @@ from sealane.linux.netlink import codec
 
 NETLINK_ROUTE = 0
 NETLINK_SOCK_DIAG = 4
+NETLINK_USERSOCK = 2
+"""Between processes; the kernel has no part in it."""
 NETLINK_NETFILTER = 12
 
 DUMP_ATTEMPTS = 10
@@ -92,7 +94,8 @@ class Event(NamedTuple):
 class Socket:
     """One netlink socket of the namespace that it is made in, subscribed to `groups`."""
 
-    def __init__(self, family: int, groups: int | Iterable[int] = ()) -> None:
+    def __init__(self, family: int, groups: int | Iterable[int] = (), *, port: int = 0) -> None:
+        """`port`: the port id to have; 0: any. One that another socket of the namespace has is EADDRINUSE."""
         memberships = (groups,) if isinstance(groups, int) else tuple(groups)
         self._socket = socket.socket(
             socket.AF_NETLINK,  # noqa: TID251  # This is the one module for it.
@@ -103,7 +106,7 @@ class Socket:
             for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
                 self._socket.setsockopt(_SOL_NETLINK, option, 1)
             queue = self._grow("RCVBUF", EVENT_QUEUE_BYTES if memberships else REQUEST_QUEUE_BYTES)
-            self._socket.bind((0, 0))
+            self._socket.bind((port, 0))
             for group in memberships:
                 self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
         except BaseException:
