@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -31,10 +30,14 @@ class DaemonHost:
         self.state_dir = tempfile.mkdtemp(prefix="sealane-bench-", dir="/var/tmp")
         self._log = open(f"{self.state_dir}/log", "w", encoding="utf-8")  # noqa: SIM115  # Closed in `close`.
         self._process: subprocess.Popen[bytes] | None = None
-        self.start()
-        for name in networks:
-            request = {"name": name, "driver": driver, "subnets": [{"prefix": SUBNETS[name]}]}
-            self.client.request("POST", "/v1/networks", request)
+        try:
+            self.start()
+            for name in networks:
+                request = {"name": name, "driver": driver, "subnets": [{"prefix": SUBNETS[name]}]}
+                self.client.request("POST", "/v1/networks", request)
+        except BaseException:
+            self.close()
+            raise
 
     def start(self) -> float:
         """Seconds until it answers `status` as ready."""
@@ -168,10 +171,10 @@ def _encoded(path: str, body: object) -> bytes:
 async def _answer(reader: asyncio.StreamReader) -> None:
     head = await reader.readuntil(b"\r\n\r\n")
     length = next(
-        int(line.partition(b":")[2]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")
+        int(line.partition(b":")[2])
+        for line in head.split(b"\r\n")
+        if line.lower().startswith(b"content-length")
     )
     body = await reader.readexactly(length)
     if not head.startswith(b"HTTP/1.1 200"):
         raise HostError(body.decode(errors="replace"))
-
-

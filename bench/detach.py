@@ -44,4 +44,4 @@ def hundred() -> list[Row]:
 def _detach_all(host: Host[Netavark] | Host[Cni]) -> float:
     for number in range(ENDPOINTS):
         host("attach", number)
-    return sum(host("detach", number) for number in range(ENDPOINTS))
+    return sum(float(host("detach", number)) for number in range(ENDPOINTS))

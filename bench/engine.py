@@ -12,7 +12,7 @@ from sealane.engine.engine import Engine
 from sealane.engine.events import EventLog
 from sealane.engine.reconciler import Reconciler
 from sealane.engine.upkeep import Upkeep
-from sealane.kernel.state import HOST
+from sealane.kernel.state import HOST, NamespaceState
 from sealane.linux.bpf import loopback
 from sealane.linux.kernel import LinuxKernel
 from sealane.model.intent import Intent
@@ -101,20 +101,20 @@ class EngineHost:
         """Whether a replay leaves in the kernel what the engine's own attach did: the floor's bite control."""
         with Tape(self._kernel) as tape:
             self.attach(self._probe)
-        by_engine = self._observed()
+        wanted = dict(self.engine.reconciler.compiled.desired[HOST])
+        by_engine = self._observed(wanted)
         with Tape(self._kernel) as back:
             self.detach(self._probe)
-        without = self._observed()
+        without = self._observed(wanted)
         replay, undo = Replay(tape, self._probe), Replay(back, self._probe)
         try:
             replay.run(self._kernel)
-            by_replay = self._observed()
+            by_replay = self._observed(wanted)
             undo.run(self._kernel)
         finally:
             replay.close()
             undo.close()
         return by_engine == by_replay != without
 
-    def _observed(self) -> object:
-        desired = self.engine.reconciler.compiled.desired
-        return dict(self._kernel.observe(HOST, None, desired[HOST]))
+    def _observed(self, wanted: NamespaceState) -> object:
+        return dict(self._kernel.observe(HOST, None, wanted))

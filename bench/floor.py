@@ -15,20 +15,23 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import msgspec
 
 from bench.host import HostError
-from sealane.linux import netns
+from sealane.linux import netns, sysctl
 from sealane.linux.bpf import syscall
 from sealane.linux.kernel import LinuxKernel
 from sealane.linux.netlink.socket import NETLINK_ROUTE, Socket
 
-Where = Literal["route", "nft", "inside", "map"]
+Where = Literal["route", "nft", "inside", "map", "sysctl", "sysctl inside"]
 
+AF_NETLINK = 16
 _HEADER = struct.Struct("=IHHII")
 _RECEIVE_BYTES = 64 << 10
 _NLM_F_DUMP = 0x300
@@ -49,8 +52,9 @@ _NFT_GETS = {1, 4, 7, 10, 13, 16}
 class Call(msgspec.Struct, frozen=True):
     where: Where
     data: bytes
+    """A datagram; of a map's element the key, of a sysctl the path."""
     value: bytes | None = None
-    """Of a map's element; None: it is deleted."""
+    """Of a map's element, or a sysctl. None: the element is deleted."""
     fd: int = -1
 
 
@@ -64,19 +68,27 @@ class Tape:
         self._kernel = kernel
 
     def __enter__(self) -> Self:
-        self._plain = (netns.open_socket, netns.open_ref, syscall.map_update, syscall.map_delete)
+        self._plain = (
+            netns.open_socket,
+            netns.open_ref,
+            syscall.map_update,
+            syscall.map_delete,
+            sysctl.write,
+        )
+        self._home = netns.own_inode()
         for where, tapped in (("route", self._kernel._route), ("nft", self._kernel._nft)):
             tapped._socket = _Tap(tapped._socket, where, self.calls)  # type: ignore[assignment, arg-type]
         netns.open_socket = self._open_socket
         netns.open_ref = self._open_ref
         syscall.map_update = self._map_update
         syscall.map_delete = self._map_delete
+        sysctl.write = self._write_sysctl
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        netns.open_socket, netns.open_ref, syscall.map_update, syscall.map_delete = self._plain
+        netns.open_socket, netns.open_ref, syscall.map_update, syscall.map_delete, sysctl.write = self._plain
         for tapped in (self._kernel._route, self._kernel._nft):
             tapped._socket = tapped._socket.plain  # type: ignore[attr-defined]
         self.calls = [call for call in self.calls if not _is_question(call)]
@@ -97,6 +109,11 @@ class Tape:
     def _map_delete(self, fd: int, key: bytes) -> bool:
         self.calls.append(Call("map", key, None, fd))
         return self._plain[3](fd, key)
+
+    def _write_sysctl(self, path: str, value: str) -> None:
+        where: Where = "sysctl" if netns.own_inode() == self._home else "sysctl inside"
+        self.calls.append(Call(where, path.encode(), value.encode()))
+        self._plain[4](path, value)
 
 
 class _Tap:
@@ -135,32 +152,29 @@ class Replay:
 
     def run(self, kernel: LinuxKernel) -> float:
         """Seconds. Raises HostError if the kernel refused anything."""
-        sockets = {
-            "route": kernel._route._socket,
-            "nft": kernel._nft._socket,
-            "inside": self._inside._socket,
-        }
-        steps = [
-            (call, sockets[call.where].send, sockets[call.where].recv) if call.where != "map" else (call, None, None)
-            for call in self._calls
-        ]
+        sockets = {"route": kernel._route._socket, "nft": kernel._nft._socket, "inside": self._inside._socket}
         answers: list[bytes] = []
-        update, delete = syscall.map_update, syscall.map_delete
+        steps = [self._step(call, sockets.get(call.where), answers) for call in self._calls]
         started = time.perf_counter()
-        for call, send, receive in steps:
-            if send is not None and receive is not None:
-                send(call.data)
-                # A transaction that succeeded has no answer.
-                with suppress(BlockingIOError):
-                    answers.append(receive(_RECEIVE_BYTES, socket.MSG_DONTWAIT))
-            elif call.value is not None:
-                update(call.fd, call.data, call.value)
-            else:
-                delete(call.fd, call.data)
+        for step in steps:
+            step()
         took = time.perf_counter() - started
         for answer in answers:
             _check(answer)
         return took
+
+    def _step(self, call: Call, sock: socket.socket | None, answers: list[bytes]) -> Callable[[], object]:
+        """A call with everything bound that it needs."""
+        if sock is not None:
+            return partial(_exchange, sock.send, sock.recv, call.data, answers)
+        if call.where == "map" and call.value is None:
+            return partial(syscall.map_delete, call.fd, call.data)
+        assert call.value is not None
+        if call.where == "map":
+            return partial(syscall.map_update, call.fd, call.data, call.value)
+        where = f"/proc/sys/{call.data.decode()}"
+        write = partial(_write, where, call.value)
+        return write if call.where == "sysctl" else partial(_inside, self._namespace, write)
 
     def time_entering(self) -> float:
         """Seconds for what stands between a path and a socket inside: open, enter, socket, return, close."""
@@ -168,7 +182,7 @@ class Replay:
         descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         netns._setns(descriptor)
-        inside = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
+        inside = socket.socket(AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
         netns._setns(home)
         os.close(home)
         os.close(descriptor)
@@ -176,10 +190,30 @@ class Replay:
         return time.perf_counter() - started
 
 
+def _exchange(send: Any, receive: Any, data: bytes, answers: list[bytes]) -> None:
+    send(data)
+    # A transaction that succeeded has no answer.
+    with suppress(BlockingIOError):
+        answers.append(receive(_RECEIVE_BYTES, socket.MSG_DONTWAIT))
+
+
+def _write(path: str, value: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY)
+    os.write(descriptor, value)
+    os.close(descriptor)
+
+
+def _inside(namespace: int, action: Callable[[], object]) -> None:
+    with netns.inside(namespace):
+        action()
+
+
 def object_count(tape: Tape) -> int:
     """Objects that a tape makes or changes: messages that are no questions, elements one by one."""
     return sum(
-        1 if call.where == "map" else sum(not _is_frame(call.where, kind) for kind, _ in _kinds(call.data))
+        1
+        if call.where.startswith(("map", "sysctl"))
+        else sum(not _is_frame(call.where, kind) for kind, _ in _kinds(call.data))
         for call in tape.calls
     )
 
@@ -189,7 +223,7 @@ def _is_frame(where: Where, kind: int) -> bool:
 
 
 def _is_question(call: Call) -> bool:
-    if call.where == "map":
+    if call.where.startswith(("map", "sysctl")):
         return False
     kind, _ = next(_kinds(call.data))
     if call.where == "nft":

@@ -8,6 +8,7 @@ import ctypes
 import multiprocessing
 import multiprocessing.connection
 import os
+import socket
 import subprocess
 import threading
 import traceback
@@ -171,3 +172,21 @@ def make_sandboxes(count: int, *, start: int = 0) -> list[str]:
 
 def in_sandbox(path: str, *argv: str, text: str = "") -> str:
     return run("nsenter", f"--net={path}", *argv, text=text)
+
+
+def socket_in(path: str, kind: socket.SocketKind) -> socket.socket:
+    """An IPv4 socket of a sandbox, made by a thread that ends with the call."""
+    made: list[socket.socket] = []
+
+    def make() -> None:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            check(_libc.setns(descriptor, CLONE_NEWNET), path)
+            made.append(socket.socket(socket.AF_INET, kind))
+        finally:
+            os.close(descriptor)
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    thread.join()
+    return made[0]

@@ -18,8 +18,8 @@ are not known are refused, so that a misspelt one is named and not ignored.
 | GET /v1/endpoints/REF | | EndpointView |
 | POST /v1/attach | AttachRequest | EndpointView |
 | POST /v1/detach | list of DetachRequest | DetachView |
-| POST /v1/plan, /v1/apply, /v1/delete | Manifest | PlanView, ApplyView, ApplyView |
-| POST /v1/gc | | GcView |
+| POST /v1/plan, /v1/apply, /v1/delete | Manifest; plan ?delete=1 | PlanView, ApplyView, ApplyView |
+| POST /v1/gc | ?confirm=1 | GcView |
 | GET /v1/audit | | AuditView |
 | GET /v1/events | ?follow=1&since=N | EventView, one JSON document a line |
 | GET /v1/containers | ?all=1 | list of ContainerView |
@@ -28,7 +28,7 @@ are not known are refused, so that a misspelt one is named and not ignored.
 | POST /v1/containers/REF/stop, /start, /kill | ?timeout=S, ?signal=N | ContainerView |
 | POST /v1/containers/REF/wait | | ContainerView once it has exited |
 | POST /v1/containers/REF/exec | ExecRequest | ExecView, one JSON document a line |
-| GET /v1/containers/REF/logs | ?follow=1&tail=N&timestamps=1 | LogView, one JSON document a line |
+| GET /v1/containers/REF/logs | ?follow=1&tail=N&timestamps=1&since=T | LogView, one JSON document a line |
 
 REF is a name, an id, or the beginning of an id (at least 4 characters) that only one object has. An endpoint's REF
 may also be `SANDBOX/NETWORK`.

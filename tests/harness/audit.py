@@ -181,7 +181,7 @@ def _routes(stored: Stored, observed: Observed) -> Iterator[str]:
     for route in observed.routes:
         dev = route.get("dev", "")
         if (
-            route.get("protocol") in {"static", "boot"}
+            route.get("protocol") in {None, "static"}
             and dev in observed.links
             and is_ours(observed.links[dev])
         ):

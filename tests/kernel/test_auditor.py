@@ -1,6 +1,7 @@
 """The auditor itself: each kind of leak is planted, and found. Without this a clean audit would say nothing.
 
-The daemon is dead meanwhile, or it would repair what is planted."""
+The daemon is dead meanwhile, or it would repair what is planted. One host serves all plants, which stay where they
+are put, those that take much away last; a plant must bring a finding that was not there before."""
 
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ class Scene:
         db.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def scene(lan: Lan) -> Iterator[Scene]:
     with Host(lan, number=9).start() as host:
         made = Scene(host)
@@ -55,25 +56,20 @@ PLANTS: dict[str, tuple[Callable[[Scene], object], str]] = {
         "belongs to x",
     ),
     "link down": (lambda s: s.ns.ip("link", "set", s.link, "down"), "is down"),
-    "link gone": (lambda s: s.ns.ip("link", "del", s.link), "I4: link"),
     "doomed link": (lambda s: s.ns.ip("link", "set", s.link, "group", str(0x5EA0)), "doomed"),
     "port that learns": (
         lambda s: s.ns.ip("link", "set", s.link, "type", "bridge_slave", "learning", "on"),
         "learning is True",
     ),
-    "port outside": (lambda s: s.ns.ip("link", "set", s.link, "nomaster"), "is a port of None"),
     "address": (lambda s: s.ns.ip("addr", "add", "10.99.0.1/24", "dev", s.bridge), "I1: address"),
-    "address gone": (lambda s: s.ns.ip("addr", "flush", "dev", s.bridge, "scope", "global"), "I4: address"),
-    "route": (lambda s: s.ns.ip("route", "add", "10.99.0.0/24", "dev", s.bridge, "proto", "94"), "I1: route"),
+    "route": (lambda s: s.ns.ip("route", "add", "10.97.0.0/24", "dev", s.bridge, "proto", "94"), "I1: route"),
     "route of nobody": (lambda s: s.ns.ip("route", "add", "10.98.0.0/24", "dev", s.bridge), "is nobody's"),
-    "route gone": (lambda s: s.ns.ip("route", "flush", "proto", "94"), "I4: route"),
     "neighbour": (
         lambda s: s.ns.ip(
             "neigh", "add", "10.80.0.99", "lladdr", "02:00:00:00:00:99", "dev", s.bridge, "nud", "permanent"
         ),
         "I1: neighbour",
     ),
-    "neighbours gone": (lambda s: s.ns.ip("neigh", "flush", "nud", "permanent"), "I4: neighbour"),
     "FDB entry": (
         lambda s: s.ns.sh("bridge", "fdb", "add", "02:00:00:00:00:98", "dev", s.link, "master", "static"),
         "I1: FDB entry",
@@ -100,18 +96,16 @@ PLANTS: dict[str, tuple[Callable[[Scene], object], str]] = {
     "private element": (lambda s: s.nft("flush", "set", "ip6", "sealane", "private"), "I4: ip6 private"),
     "chain": (lambda s: s.nft("add", "chain", "ip", "sealane", "n_00000000_from"), "I1: chain"),
     "table": (lambda s: s.nft("add", "table", "inet", "sealane"), "I1: nft table"),
-    "ruleset gone": (lambda s: s.nft("flush", "ruleset"), "I4: nft table"),
     "lease": (
         lambda s: s.sql("UPDATE leases SET address = '10.80.0.77' WHERE address LIKE '10.80.0.%'"),
         "lease",
     ),
+    "sandbox default route gone": (lambda s: s.a.ns.ip("route", "del", "default"), "no IPv4 default route"),
     "sandbox link down": (lambda s: s.a.ns.ip("link", "set", s.web["ifname"], "down"), "I3: in"),
     "sandbox address gone": (
         lambda s: s.a.ns.ip("addr", "flush", "dev", s.web["ifname"], "scope", "global"),
         "lacks 10.80.0",
     ),
-    "sandbox default route gone": (lambda s: s.a.ns.ip("route", "del", "default"), "no IPv4 default route"),
-    "sandbox gone": (lambda s: s.a.ns.close(), "has lost its namespace"),
     "namespace file": (
         lambda s: s.ns.sh(
             "sh", "-c", f"mkdir -p {s.host.run_dirs()[0]}/netns && touch {s.host.run_dirs()[0]}/netns/stray"
@@ -125,15 +119,14 @@ PLANTS: dict[str, tuple[Callable[[Scene], object], str]] = {
         ),
         "still leads to",
     ),
+    "port outside": (lambda s: s.ns.ip("link", "set", s.link, "nomaster"), "is a port of None"),
+    "address gone": (lambda s: s.ns.ip("addr", "flush", "dev", s.bridge, "scope", "global"), "I4: address"),
+    "route gone": (lambda s: s.ns.ip("route", "flush", "proto", "94"), "I4: route"),
+    "neighbours gone": (lambda s: s.ns.ip("neigh", "flush", "nud", "permanent"), "I4: neighbour"),
+    "link gone": (lambda s: s.ns.ip("link", "del", s.link), "I4: link"),
+    "ruleset gone": (lambda s: s.nft("flush", "ruleset"), "I4: nft table"),
+    "sandbox gone": (lambda s: s.a.ns.close(), "has lost its namespace"),
 }
-
-
-@pytest.mark.parametrize("plant", PLANTS)
-def test_a_planted_leak_is_found(scene: Scene, plant: str) -> None:
-    action, expected = PLANTS[plant]
-    action(scene)
-    findings = audit(scene.host)
-    assert any(expected in finding for finding in findings), findings
 
 
 def test_foreign_changes_are_found(scene: Scene) -> None:
@@ -149,3 +142,12 @@ def test_foreign_changes_are_found(scene: Scene) -> None:
     found = changes(before, foreign(scene.ns))
     for kind in ("link", "address", "route", "rule", "nft object"):
         assert any(f"foreign {kind} " in line for line in found), (kind, found)
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+def test_a_planted_leak_is_found(scene: Scene, plant: str) -> None:
+    action, expected = PLANTS[plant]
+    before = audit(scene.host)
+    action(scene)
+    findings = [finding for finding in audit(scene.host) if finding not in before]
+    assert any(expected in finding for finding in findings), findings

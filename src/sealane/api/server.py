@@ -64,11 +64,7 @@ class ApiServer:
         if self._inode is not None and _inode(self._path) == self._inode:
             os.unlink(self._path)
         self._inode = None
-        for server in self._listeners:
-            server.close()
-        self._is_stopping = True
-        for _ in range(ACCEPT_TURNS):
-            await asyncio.sleep(0)
+        await self._stop_listening()
         for connection in tuple(self._connections):
             connection.stop()
         tasks = {c.task for c in self._connections if c.task is not None}
@@ -83,6 +79,19 @@ class ApiServer:
             connection.abort()
         await self._empty.wait()
         self._listeners.clear()
+
+    async def _stop_listening(self) -> None:
+        """asyncio loses a connection that it has accepted and not yet made a transport for when its server is closed
+        (Server._attach fails, and the socket stays open): so first no more are accepted, then those are waited for."""
+        self._is_stopping = True
+        loop = asyncio.get_running_loop()
+        for server in self._listeners:
+            for sock in server.sockets:
+                loop.remove_reader(sock.fileno())
+        for _ in range(ACCEPT_TURNS):
+            await asyncio.sleep(0)
+        for server in self._listeners:
+            server.close()
 
     # --- for connections
 

@@ -68,6 +68,7 @@ def exec_output(session: ExecSession, stdin: bytes, stop: threading.Event) -> It
     """Feed a process its input, and yield its output as it comes and its exit code at the end."""
     feeder = threading.Thread(target=_feed, args=(session, stdin), daemon=True)
     feeder.start()
+    has_said_why = False
     with selectors.DefaultSelector() as selector:
         selector.register(session.stdout, selectors.EVENT_READ, "stdout")
         if session.stderr is not None:
@@ -76,12 +77,13 @@ def exec_output(session: ExecSession, stdin: bytes, stop: threading.Event) -> It
             for key, _ in selector.select(POLL_S):
                 data = os.read(key.fd, PIECE)
                 if data:
+                    has_said_why |= key.data == "stderr"
                     yield ExecView(stream=key.data, data=data)
                 else:
                     selector.unregister(key.fileobj)
     if not stop.is_set():
         code = session.wait()
-        if session.error:
+        if session.error and not has_said_why:
             yield ExecView(stream="stderr", data=session.error.encode() + b"\n")
         yield ExecView(stream="exit", exit_code=code)
 

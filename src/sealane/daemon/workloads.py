@@ -14,7 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from sealane.containers.errors import ConflictError as RuntimeConflict
-from sealane.containers.errors import ContainerError, NotRunningError, SpecError
+from sealane.containers.errors import ContainerError, LaunchError, NotRunningError, SpecError
 from sealane.containers.errors import NotFoundError as RuntimeNotFound
 from sealane.containers.runtime import Runtime
 from sealane.containers.spec import ContainerSpec, Dns, check_spec
@@ -50,6 +50,9 @@ from sealane.wire import (
 
 T = TypeVar("T")
 Changes = list[Change]
+
+EXIT_NOT_EXECUTABLE = 126
+EXIT_NOT_FOUND = 127
 
 OWNED_BY = "sealane.container"
 """Label on a sandbox that was made for a container: it goes with it."""
@@ -425,6 +428,13 @@ class Workloads:
             raise NotFoundError(str(error)) from error
         except (RuntimeConflict, NotRunningError) as error:
             raise ConflictError(str(error)) from error
+        except LaunchError as error:
+            # As a shell and Docker tell them apart: 127 not found, 126 not executable.
+            if error.exit_code == EXIT_NOT_FOUND:
+                raise NotFoundError(str(error), field="spec.command") from error
+            if error.exit_code == EXIT_NOT_EXECUTABLE:
+                raise InvalidError(str(error), field="spec.command") from error
+            raise KernelError(str(error)) from error
         except ContainerError as error:
             raise KernelError(str(error)) from error
 

@@ -98,6 +98,20 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         return ("route", self.table, self.dst, self.metric, self.link)
 
 
+class RoutingRule(msgspec.Struct, frozen=True, kw_only=True):
+    """`from SOURCE lookup TABLE`, of protocol 94: packets from one address of a sandbox have a routing table of their
+    own."""
+
+    source: str
+    table: int
+    priority: int = 24225
+    """Before the main table's, 32766."""
+
+    @property
+    def key(self) -> Key:
+        return ("rule", self.priority, self.source, self.table)
+
+
 class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
     """A permanent IP → MAC entry; with `mac` empty, a proxy entry: the host answers ARP or ND for it on `link`."""
 

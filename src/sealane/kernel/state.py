@@ -3,12 +3,23 @@
 from collections.abc import Iterable, Mapping
 
 from sealane.kernel.nft import Chain, Element, ObservedChain, Set, Table
-from sealane.kernel.objects import Address, FdbEntry, Key, Link, LoopbackPort, Neighbour, Route, Sysctl
+from sealane.kernel.objects import (
+    Address,
+    FdbEntry,
+    Key,
+    Link,
+    LoopbackPort,
+    Neighbour,
+    Route,
+    RoutingRule,
+    Sysctl,
+)
 
 Object = (
     Link
     | Address
     | Route
+    | RoutingRule
     | Neighbour
     | FdbEntry
     | Sysctl

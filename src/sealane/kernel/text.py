@@ -18,6 +18,7 @@ from sealane.kernel.objects import (
     LoopbackPort,
     Neighbour,
     Route,
+    RoutingRule,
     Sysctl,
 )
 from sealane.kernel.state import Object
@@ -91,6 +92,8 @@ def _line(item: Object, verb: str) -> str:
             return f"addr {verb} {item.address} dev {item.link}{nodad}"
         case Route():
             return f"route {verb} {_words(_route(item))}"
+        case RoutingRule():
+            return f"rule {verb} from {item.source} lookup {item.table} priority {item.priority} proto {RTPROT_SEALANE}"
         case Neighbour(mac=""):
             return f"neigh {verb} proxy {item.address} dev {item.link}"
         case Neighbour():

@@ -20,13 +20,14 @@ from sealane.kernel.objects import (
     LoopbackPort,
     Neighbour,
     Route,
+    RoutingRule,
     Sysctl,
 )
 from sealane.kernel.state import NamespaceState, Object
 from sealane.linux import sysctl
 from sealane.linux.bpf.entry import LoopbackEntry
 from sealane.linux.marks import GROUPS, alias_prefix, is_ours
-from sealane.linux.netlink import inet, link, neigh
+from sealane.linux.netlink import inet, link, neigh, rule
 from sealane.linux.netlink.socket import Socket
 
 DOOMED = " (doomed)"
@@ -62,6 +63,7 @@ def observe_sandbox(socket: Socket, instance: str, wanted: NamespaceState) -> It
     if Address in kinds:
         yield from (item for item in _addresses(socket, links) if item.key in wanted)
     yield from _routes(socket, links)
+    yield from _rules(socket)
     if Neighbour in kinds:
         yield from (item for item in _neighbours(socket, links) if item.key in wanted)
     if FdbEntry in kinds:
@@ -175,6 +177,14 @@ def _routes(socket: Socket, links: _Links) -> Iterator[Route]:
                     onlink=found.onlink,
                     table=found.table,
                 )
+
+
+def _rules(socket: Socket) -> Iterator[RoutingRule]:
+    for family in (inet.AF_INET, inet.AF_INET6):
+        for _, payload in socket.dump(rule.dump(family)):
+            found = rule.parse(payload)
+            if found is not None:
+                yield found
 
 
 def _neighbours(socket: Socket, links: _Links) -> Iterator[Neighbour]:

@@ -27,6 +27,7 @@ from sealane.kernel.objects import (
     Link,
     Neighbour,
     Route,
+    RoutingRule,
     Sysctl,
 )
 from sealane.kernel.state import HOST, Object
@@ -34,7 +35,7 @@ from sealane.linux import netns as namespaces
 from sealane.linux import sysctl
 from sealane.linux.marks import alias_prefix, is_ours
 from sealane.linux.namespaces import Namespaces
-from sealane.linux.netlink import inet, link, neigh
+from sealane.linux.netlink import inet, link, neigh, rule
 from sealane.linux.netlink.socket import NetlinkError, Socket
 from sealane.reconcile.plan import Operation, Outcome
 
@@ -198,7 +199,8 @@ class Session:
             if operation.verb == "change":
                 return _Work(operation, self._change(item, operation.before))
             return _Work(operation, self._open(item))
-        index = self._index(item.link) if item.link else 0  # type: ignore[union-attr]  # `_how` sorted them.
+        name = hangs_on(item)
+        index = self._index(name) if name else 0
         return _Work(operation, [_message(operation.verb, item, index)])
 
     def _create(self, operation: Operation, item: Link) -> _Work:
@@ -438,6 +440,8 @@ def _message(verb: str, item: Object, index: int) -> bytes:
             if gone:
                 return inet.delete_route(item, index)
             return inet.replace_route(item, index) if verb == "change" else inet.create_route(item, index)
+        case RoutingRule():
+            return rule.delete(item) if gone else rule.create(item)
         case Neighbour():
             return neigh.delete(item, index) if gone else neigh.put(item, index)
         case FdbEntry():

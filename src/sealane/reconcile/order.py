@@ -5,7 +5,16 @@ from collections.abc import Iterable
 import msgspec
 
 from sealane.kernel.nft import Chain, Element, ObservedChain, Set, Table
-from sealane.kernel.objects import Address, FdbEntry, Link, LoopbackPort, Neighbour, Route, Sysctl
+from sealane.kernel.objects import (
+    Address,
+    FdbEntry,
+    Link,
+    LoopbackPort,
+    Neighbour,
+    Route,
+    RoutingRule,
+    Sysctl,
+)
 from sealane.kernel.state import HOST, Object
 from sealane.reconcile.diff import Difference
 from sealane.reconcile.plan import STAGES, Operation, Plan, StageName, Verb
@@ -13,7 +22,7 @@ from sealane.reconcile.plan import STAGES, Operation, Plan, StageName, Verb
 PUBLISHING = frozenset({"publish", "publish_at", "publish_ranges", "open"})
 """Maps and sets whose elements lead new packets to an endpoint."""
 
-CLOSE_ORDER = (Route, Neighbour, FdbEntry, Address, Link)
+CLOSE_ORDER = (RoutingRule, Route, Neighbour, FdbEntry, Address, Link)
 """Dependents before what they hang on."""
 
 FENCE_ORDER = (Table, Set, Chain, Element)
@@ -22,7 +31,7 @@ FENCE_ORDER = (Table, Set, Chain, Element)
 BUILD_ORDER = (Link, Sysctl, Address, FdbEntry)
 """A link's sysctls and addresses need the link; an FDB entry needs its bridge port."""
 
-OPEN_ORDER = (Link, Neighbour, Route, LoopbackPort)
+OPEN_ORDER = (Link, Neighbour, Route, RoutingRule, LoopbackPort)
 """The kernel takes a route or neighbour only on a link that is up (`Network is down` otherwise)."""
 
 SWEEP_ORDER = (Chain, ObservedChain, Set, Table)
@@ -210,7 +219,7 @@ def _set(difference: Difference, want: Object) -> Iterable[Placed]:
     netns = difference.netns
     verb: Verb = "create" if difference.observed is None else "change"
     operation = Operation(verb, netns, want, difference.observed)
-    if isinstance(want, Route | Neighbour):
+    if isinstance(want, Route | Neighbour | RoutingRule):
         yield "open", (*_open_rank(netns, want), _route_rank(want)), operation
     else:
         yield "build", (BUILD_ORDER.index(type(want)), 0), operation

@@ -5,6 +5,7 @@
 | link | IFLA_IFALIAS begins with `sealane/INSTANCE/`; `lo` inside a sandbox, of which only `up` is set, never deleted |
 | address | on a link of ours; in a sandbox only the ones we put there: its owner may add more (the guards decide) |
 | route | protocol 94 (`RTPROT_SEALANE`) |
+| routing rule | protocol 94 |
 | neighbour | permanent or proxy, on a link of ours; in a sandbox only the ones we put there |
 | FDB entry | static, at a port of ours |
 | nftables | everything in the tables named `sealane` |

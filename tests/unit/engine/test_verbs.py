@@ -180,12 +180,16 @@ class TestAttach:
         second = bench.attach(A, "back", gateway_priority=1)
         assert second.ifname == "eth1"
         routes = [
-            o for o in bench.kernel.state[second.sandbox_id].values() if getattr(o, "dst", "") == "0.0.0.0/0"
+            o
+            for o in bench.kernel.state[second.sandbox_id].values()
+            if getattr(o, "key", ())[:3] == ("route", 254, "0.0.0.0/0")
         ]
         assert [(r.link, r.gateway) for r in routes] == [("eth1", "10.2.0.1")]
         bench.engine.detach([DetachRequest(sandbox="a", network="back")])
         routes = [
-            o for o in bench.kernel.state[second.sandbox_id].values() if getattr(o, "dst", "") == "0.0.0.0/0"
+            o
+            for o in bench.kernel.state[second.sandbox_id].values()
+            if getattr(o, "key", ())[:3] == ("route", 254, "0.0.0.0/0")
         ]
         assert [(r.link, r.gateway) for r in routes] == [("eth0", "10.1.0.1")]
         assert bench.is_clean()

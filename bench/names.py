@@ -1,0 +1,119 @@
+"""Questions for names of one network, answered by the daemon's resolver and by aardvark-dns. The server has one core, and
+`dnsperf`, in a container that is on the network, the other."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+
+from bench.daemon import DaemonHost
+from bench.host import Host, HostError, in_sandbox, make_sandboxes, run
+from bench.report import Goal, Row, interleave, median, paired
+
+AARDVARK = "/usr/lib/podman/aardvark-dns"
+NAMES = 100
+ROUNDS = 4
+SECONDS = 3
+GATEWAY = "10.66.0.1"
+SERVER_CORE, CLIENT_CORE = 0, 1
+CLIENTS, OUTSTANDING = "4", "200"
+START_TIMEOUT_S = 5.0
+_RATE = re.compile(r"Queries per second:\s+([0-9.]+)")
+_ALL_FOUND = re.compile(r"Response codes:\s+NOERROR \d+ \(100\.00%\)")
+
+
+def load(sandbox: str, suffix: str) -> float:
+    """Answers a second, all of them right, or HostError."""
+    questions = "".join(f"w{number}{suffix} A\n" for number in range(NAMES))
+    with open("/run/questions", "w", encoding="ascii") as file:
+        file.write(questions)
+    out = in_sandbox(
+        sandbox,
+        *("taskset", "-c", str(CLIENT_CORE), "dnsperf", "-s", GATEWAY, "-d", "/run/questions"),
+        *("-l", str(SECONDS), "-c", CLIENTS, "-q", OUTSTANDING),
+    )
+    rate = _RATE.search(out)
+    if rate is None or not _ALL_FOUND.search(out):
+        raise HostError(f"dnsperf: {out}")
+    return float(rate[1])
+
+
+class OurNames(DaemonHost):
+    def __init__(self) -> None:
+        super().__init__(NAMES)
+        for number in range(NAMES):
+            self.client.request("POST", "/v1/attach", {**self.attach_request(number), "name": f"w{number}"})
+        assert self._process is not None
+        # Threads that are there already stay where they are unless moved one by one.
+        for thread in os.listdir(f"/proc/{self._process.pid}/task"):
+            os.sched_setaffinity(int(thread), {SERVER_CORE})
+
+    def ask(self, _round: int) -> float:
+        return load(self.paths[0], "")
+
+
+class Aardvark:
+    """As netavark starts it: a file a network, and the containers' names in it."""
+
+    def __init__(self) -> None:
+        [self._sandbox] = make_sandboxes(1)
+        run(
+            "ip",
+            "-batch",
+            "-",
+            text="link add br0 type bridge\naddr add 10.66.0.1/24 dev br0\nlink set br0 up\n",
+        )
+        run("ip", "link", "add", "v0", "type", "veth", "peer", "name", "eth0", "netns", self._sandbox)
+        run("ip", "link", "set", "v0", "master", "br0", "up")
+        in_sandbox(
+            self._sandbox,
+            "ip",
+            "-batch",
+            "-",
+            text="link set lo up\naddr add 10.66.0.2/24 dev eth0\nlink set eth0 up\n",
+        )
+        self._config = "/run/aardvark"
+        os.makedirs(self._config)
+        lines = [GATEWAY, f"{NAMES:064x} 10.66.0.2  asker"]
+        lines += [f"{n:064x} 10.66.1.{n + 1}  w{n}" for n in range(NAMES)]
+        with open(f"{self._config}/bench", "w", encoding="ascii") as file:
+            file.write("\n".join(lines) + "\n")
+        # It forks, and the process that was started ends once the other serves.
+        argv = ["taskset", "-c", str(SERVER_CORE), AARDVARK, "--config", self._config, "-p", "53", "run"]
+        subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._pid = self._wait_for_pid()
+
+    def _wait_for_pid(self) -> int:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            try:
+                with open(f"{self._config}/aardvark.pid", encoding="ascii") as file:
+                    return int(file.read())
+            except (OSError, ValueError):
+                time.sleep(0.01)
+        raise HostError("aardvark-dns did not start")
+
+    def ask(self, _round: int) -> float:
+        return load(self._sandbox, ".dns.podman")
+
+    def close(self) -> None:
+        os.kill(self._pid, signal.SIGTERM)
+
+
+def answers() -> list[Row]:
+    with Host(OurNames) as ours, Host(Aardvark) as aardvark:
+        rates = interleave(ROUNDS, {"ours": lambda n: ours("ask", n), "theirs": lambda n: aardvark("ask", n)})
+    return [
+        Row(
+            benchmark="DNS",
+            what=f"{NAMES} local names",
+            ours=median(rates["ours"]),
+            unit="/s",
+            peer="aardvark-dns",
+            theirs=median(rates["theirs"]),
+            ratio=paired(rates["ours"], rates["theirs"]),
+            goal=Goal("at least", 1.0),
+            note="server on one core, dnsperf on the other",
+        )
+    ]

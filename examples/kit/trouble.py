@@ -1,0 +1,9 @@
+"""Why a demo stops."""
+
+
+class DemoError(Exception):
+    """Something did not go as it must; the text is for people, `cure` says what they can do."""
+
+    def __init__(self, text: str, cure: str = "") -> None:
+        super().__init__(text)
+        self.cure = cure
