@@ -10,12 +10,13 @@ import os
 import platform
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from sealane import __version__
 from sealane.compile.facts import Facts
 from sealane.containers.errors import ContainerError
 from sealane.containers.runtime import Runtime
+from sealane.daemon import conditions
 from sealane.daemon.config import Config
 from sealane.daemon.names import NameFeed
 from sealane.daemon.project import Projects
@@ -26,7 +27,6 @@ from sealane.engine.engine import Engine
 from sealane.engine.events import EventLog
 from sealane.engine.reconciler import Reconciler
 from sealane.engine.upkeep import Upkeep
-from sealane.kernel.state import HOST
 from sealane.linux.bpf import loopback
 from sealane.linux.kernel import LinuxKernel, claim, instances
 from sealane.linux.loopback_forwarder import LoopbackForwarder
@@ -222,8 +222,8 @@ class Service:
 
     def status(self) -> StatusView:
         intent, facts = self.engine.intent, self.engine.reconciler.compiled.facts
-        conditions = list(self._conditions())
-        worst = {c.level for c in conditions}
+        found = list(self._conditions())
+        worst = {c.level for c in found}
         state = "hold" if self.engine.hold else "degraded" if worst & {"warning", "error"} else "ready"
         return StatusView(
             version=__version__,
@@ -242,58 +242,20 @@ class Service:
             last_repair_ms=self.upkeep.last_repair_ms,
             writes=self.engine.reconciler.writes,
             started_at=self.started_at,
-            conditions=conditions,
+            conditions=found,
         )
 
-    def _conditions(self) -> list[Condition]:
-        found: list[Condition] = []
-
-        def say(level: str, subject: str, message: str, cure: str = "") -> None:
-            found.append(Condition(level=level, subject=subject, message=message, cure=cure))  # type: ignore[arg-type]
-
-        facts = self.engine.reconciler.compiled.facts
+    def _conditions(self) -> Iterator[Condition]:
+        reconciler = self.engine.reconciler
         if self.engine.hold:
-            say(
-                "error",
-                "store",
-                self.engine.hold,
-                "the kernel's state is kept; changes are refused until it is mended",
-            )
-        if self._loopback_reason and not self.engine.hold:
-            say("note", "loopback", f"127.0.0.1 publishes go through a forwarder: {self._loopback_reason}")
-        if facts.features.bridge_netfilter:
-            say(
-                "note",
-                "bridge netfilter",
-                "frames between containers of one bridge pass the IP hooks as well: slower, and a foreign FORWARD "
-                "policy of DROP would hit them",
-                "sysctl net.bridge.bridge-nf-call-iptables=0, unless another engine of this host needs it",
-            )
-        for name, works in (
-            ("nftables", facts.features.nft_inet),
-            ("nftables bridge family", facts.features.nft_bridge),
-        ):
-            if not works:
-                say(
-                    "error",
-                    "kernel",
-                    f"this kernel has no {name}",
-                    "a kernel with CONFIG_NF_TABLES and its families",
-                )
+            yield conditions.holding(self.engine.hold)
+        elif self._loopback_reason:
+            yield conditions.forwarder(self._loopback_reason)
+        yield from conditions.of_features(reconciler.compiled.facts.features)
         if self._runtime_missing:
-            say("note", "containers", self._runtime_missing, "install runc or crun for `sealane run`")
-        if self.engine.reconciler.unexplained:
-            count = len(self.engine.reconciler.unexplained)
-            say(
-                "error",
-                "orphans",
-                f"{count} live endpoints are in no record; nothing is deleted while they are there",
-                "restore the store, or `sealane gc --confirm` to delete them",
-            )
-        for unit, message in self.engine.reconciler.failures.items():
-            say("warning", f"{unit[0]} {unit[1][:12]}", message)
-        for problem in self._dns.problems() if self._dns is not None else ():
-            say("warning", "dns", problem)
-        for netns, message in self.upkeep.unreadable.items():
-            say("warning", "host" if netns == HOST else f"sandbox {netns[:12]}", message)
-        return found
+            yield conditions.no_runtime(self._runtime_missing)
+        if reconciler.unexplained:
+            yield conditions.unexplained(len(reconciler.unexplained))
+        yield from conditions.of_units(reconciler.failures)
+        yield from conditions.of_names(self._dns.problems() if self._dns is not None else ())
+        yield from conditions.of_unreadable(self.upkeep.unreadable)

@@ -1,0 +1,74 @@
+"""What `sealane status` has to say, each with what to do about it."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from sealane.compile.facts import Features
+from sealane.compile.host import Unit
+from sealane.kernel.state import HOST
+from sealane.wire import Condition
+
+
+def holding(why: str) -> Condition:
+    return Condition(
+        level="error",
+        subject="store",
+        message=why,
+        cure="the kernel's state is kept; changes are refused until the store is mended",
+    )
+
+
+def forwarder(reason: str) -> Condition:
+    return Condition(
+        level="note", subject="loopback", message=f"127.0.0.1 publishes go through a forwarder: {reason}"
+    )
+
+
+def of_features(features: Features) -> Iterator[Condition]:
+    for name, works in (("nftables", features.nft_inet), ("nftables bridge family", features.nft_bridge)):
+        if not works:
+            yield Condition(
+                level="error",
+                subject="kernel",
+                message=f"this kernel has no {name}",
+                cure="a kernel with CONFIG_NF_TABLES and its families",
+            )
+    if features.bridge_netfilter:
+        yield Condition(
+            level="note",
+            subject="bridge netfilter",
+            message="frames between containers of one bridge pass the IP hooks as well: slower, and a foreign "
+            "FORWARD policy of DROP would hit them",
+            cure="sysctl net.bridge.bridge-nf-call-iptables=0, unless another engine of this host needs it",
+        )
+
+
+def no_runtime(reason: str) -> Condition:
+    return Condition(
+        level="note", subject="containers", message=reason, cure="install runc or crun for `sealane run`"
+    )
+
+
+def unexplained(count: int) -> Condition:
+    return Condition(
+        level="error",
+        subject="orphans",
+        message=f"{count} live endpoints are in no record; nothing is deleted while they are there",
+        cure="restore the store, or `sealane gc --confirm` to delete them",
+    )
+
+
+def of_units(failures: Mapping[Unit, str]) -> Iterator[Condition]:
+    for (kind, identity), message in failures.items():
+        yield Condition(level="warning", subject=f"{kind} {identity[:12]}", message=message)
+
+
+def of_names(problems: Iterable[str]) -> Iterator[Condition]:
+    for problem in problems:
+        yield Condition(level="warning", subject="dns", message=problem)
+
+
+def of_unreadable(unreadable: Mapping[str, str]) -> Iterator[Condition]:
+    for netns, message in unreadable.items():
+        yield Condition(
+            level="warning", subject="host" if netns == HOST else f"sandbox {netns[:12]}", message=message
+        )

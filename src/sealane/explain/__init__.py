@@ -1,0 +1,1 @@
+"""What would happen to this packet: desired states and a packet in, a trace out. Pure."""
