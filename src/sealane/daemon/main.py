@@ -6,6 +6,7 @@ import contextlib
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -29,6 +30,7 @@ def run(config: Config) -> int:
     """The daemon's whole life; its exit code."""
     logging.basicConfig(level=config.log_level.upper(), format="%(levelname)s %(message)s", stream=sys.stderr)
     os.umask(0o077)
+    _raise_descriptor_limit()
     try:
         config.store_directory()
         return asyncio.run(_serve(config))
@@ -38,6 +40,12 @@ def run(config: Config) -> int:
     except (OSError, UnsupportedKernelError, TakenError) as error:
         log.error("%s", error)
         return EXIT_FAILED
+
+
+def _raise_descriptor_limit() -> None:
+    """To what we may have: a listen address takes two sockets, a forwarded question one, a client one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _serve(config: Config) -> int:

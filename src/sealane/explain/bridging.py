@@ -1,0 +1,117 @@
+"""Frames through a Linux bridge: guards, br_netfilter, the FDB, and what a port may do (net/bridge).
+
+    port ─► nft bridge prerouting ─► [IP prerouting] ─┬─► the bridge's own MAC: up to the IP layer
+                                                      └─► FDB ─► nft bridge forward ─► [IP forward, postrouting] ─► port
+
+What stands in brackets happens with br_netfilter only (net.bridge.bridge-nf-call-iptables): the IP hooks see the
+frame as a packet that came in by the bridge. One that goes up has then passed prerouting already (ip_sabotage_in).
+"""
+
+from sealane.compile.names import NFT_FAMILY
+from sealane.explain import neighbours
+from sealane.explain.packet import Disposition
+from sealane.explain.path import Path, Skb
+from sealane.explain.world import AnyLink, Namespace
+from sealane.kernel.objects import Link
+
+VLAN_HEADER_BYTES = 4
+"""is_skb_forwardable (net/core/dev.c) leaves room for a tag."""
+
+
+def uses_netfilter(path: Path, skb: Skb) -> bool:
+    return path.world.surroundings.bridge_netfilter and skb.packet.proto != "arp"
+
+
+def come_in(path: Path, where: Namespace, port: Link, skb: Skb) -> AnyLink:
+    """A frame passes a port's guards. Return the bridge; whether the frame goes up or on, its MAC says."""
+    bridge = where.link(port.master)
+    if bridge is None or not bridge.up:
+        path.end(Disposition.LINK_DOWN, f"the bridge {port.master} is not up", "see `sealane status`")
+    path.hook(where, "bridge", "prerouting", skb, iif=port.name)
+    if uses_netfilter(path, skb):
+        _netfilter_prerouting(path, where, bridge, skb)
+    return bridge
+
+
+def _netfilter_prerouting(path: Path, where: Namespace, bridge: AnyLink, skb: Skb) -> None:
+    """br_nf_pre_routing: a translated destination decides anew where the frame goes (br_nf_pre_routing_finish)."""
+    before = skb.packet.destination
+    path.hook(where, NFT_FAMILY[skb.packet.family], "prerouting", skb, iif=bridge.name)
+    if skb.packet.destination == before:
+        return
+    found = where.route(skb.packet.destination)
+    if found.kind == "unicast" and found.link == bridge.name:
+        next_hop = found.gateway or skb.packet.destination
+        mac = neighbours.resolve(path, where, bridge, next_hop, skb)
+        path.note("bridge", "translated on the bridge, and stays on it (br_netfilter)")
+        skb.change(mac_destination=mac)
+    else:
+        skb.change(mac_destination=bridge.mac)
+
+
+def goes_up(bridge: AnyLink, skb: Skb) -> bool:
+    return skb.packet.mac_destination == bridge.mac
+
+
+def out_port(path: Path, where: Namespace, bridge: AnyLink, skb: Skb) -> Link:
+    """The port that a frame leaves by; `Ended` if there is none."""
+    mac = skb.packet.mac_destination
+    port = where.fdb_port(bridge.name, mac)
+    if port is not None:
+        path.note("bridge", f"{mac} is behind {port.name}", key=("fdb", port.name, mac))
+        return port
+    flooded = [item.name for item in where.ports(bridge.name) if item.port is None or item.port.flood]
+    if flooded:
+        path.note("bridge", f"{mac} is not in the FDB of {bridge.name}: flooded to {', '.join(flooded)}")
+    path.end(Disposition.LOST, f"no port of {bridge.name} has {mac}", "see `sealane status`: the endpoint's FDB entry")
+
+
+def refusal(came_by: Link | None, leaves_by: Link) -> str:
+    """Why a frame may not leave by a port (should_deliver, net/bridge/br_forward.c); empty if it may."""
+    if not leaves_by.up:
+        return f"{leaves_by.name} is down"
+    if came_by is None:
+        return ""
+    out, into = leaves_by.port, came_by.port
+    if came_by.name == leaves_by.name and not (out and out.hairpin):
+        return f"{leaves_by.name} takes no frame back that came by it (hairpin off)"
+    if out and into and out.isolated and into.isolated:
+        return f"{came_by.name} and {leaves_by.name} are isolated ports: the bridge forwards nothing between them"
+    return ""
+
+
+def forward(path: Path, where: Namespace, bridge: AnyLink, came_by: Link, leaves_by: Link, skb: Skb) -> None:
+    """From port to port, up to the wire."""
+    why_not = refusal(came_by, leaves_by)
+    if why_not:
+        disposition = Disposition.LINK_DOWN if not leaves_by.up else Disposition.DENIED
+        path.end(disposition, why_not, "publish the port and use the host's address, or make the network with icc=true")
+    path.hook(where, "bridge", "forward", skb, iif=came_by.name, oif=leaves_by.name)
+    if uses_netfilter(path, skb):
+        path.hook(where, NFT_FAMILY[skb.packet.family], "forward", skb, iif=bridge.name, oif=bridge.name)
+    _leave(path, where, came_by, leaves_by, skb)
+    if uses_netfilter(path, skb):
+        path.hook(where, NFT_FAMILY[skb.packet.family], "postrouting", skb, oif=bridge.name)
+
+
+def send(path: Path, where: Namespace, bridge: AnyLink, skb: Skb) -> Link:
+    """From the namespace's own IP layer into its bridge (br_dev_xmit). Return the port that the frame leaves by."""
+    port = out_port(path, where, bridge, skb)
+    why_not = refusal(None, port)
+    if why_not:
+        path.end(Disposition.LINK_DOWN, why_not, "see `sealane status`")
+    path.hook(where, "bridge", "output", skb, oif=port.name)
+    _leave(path, where, None, port, skb)
+    return port
+
+
+def _leave(path: Path, where: Namespace, came_by: Link | None, leaves_by: Link, skb: Skb) -> None:
+    path.hook(where, "bridge", "postrouting", skb, oif=leaves_by.name)
+    room = leaves_by.mtu + VLAN_HEADER_BYTES
+    if leaves_by.mtu and came_by is not None and skb.packet.wire_size > room:
+        # br_dev_queue_push_xmit drops it without a word: a black hole.
+        path.end(
+            Disposition.TOO_BIG,
+            f"{skb.packet.wire_size} bytes do not fit {leaves_by.name} (MTU {leaves_by.mtu}), and a bridge says nothing",
+            "give all endpoints of the network one MTU",
+        )

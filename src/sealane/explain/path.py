@@ -1,0 +1,197 @@
+"""A packet under way: what it looks like now, what it has met, and the hooks that it passes.
+
+`Path` is what the layers share: `bridging` and `neighbours` (frames), `walk` (IP). It ends by raising `Ended`, so that
+a drop deep inside needs no thought on the way out.
+"""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, NoReturn
+
+import msgspec
+
+from sealane.explain.conntrack import Table, Tracked, apply_nat
+from sealane.explain.netfilter import Evaluation, Hit
+from sealane.explain.packet import DNAT, SNAT, Disposition, Flow, Hop, Packet, Step
+from sealane.explain.reasons import reason_of
+from sealane.explain.world import Namespace, World
+from sealane.kernel.nft import Chain, Masquerade, NftFamily, Notrack
+from sealane.kernel.objects import Key
+
+CONNTRACK_PRIORITY, CONFIRM_PRIORITY = -200, 1 << 31
+"""NF_IP_PRI_CONNTRACK, NF_IP_PRI_CONNTRACK_CONFIRM (linux/netfilter_ipv4.h)."""
+
+NAT_PRIORITY = {"prerouting": -100, "output": -100, "postrouting": 100, "input": 100}
+MANIPS = {"prerouting": DNAT, "output": DNAT, "postrouting": SNAT, "input": SNAT}
+
+
+class Ended(Exception):  # noqa: N818 - no error: the packet's last step.
+    def __init__(self, disposition: Disposition, reason: str, cure: str) -> None:
+        super().__init__(reason)
+        self.disposition, self.reason, self.cure = disposition, reason, cure
+
+
+class Skb:
+    """The packet on its way. `tracked` and `is_untracked` are of the namespace that it is in."""
+
+    def __init__(self, packet: Packet) -> None:
+        self.packet = packet
+        self.tracked: Tracked | None = None
+        self.is_untracked = False
+
+    def change(self, **fields: object) -> None:
+        self.packet = msgspec.structs.replace(self.packet, **fields)
+
+    def scrub(self) -> None:
+        """skb_scrub_packet: crossing into another namespace it loses what the old one knew of it."""
+        self.tracked, self.is_untracked = None, False
+
+
+class _Stage(NamedTuple):
+    priority: int
+    kind: str
+    chain: Chain | None
+
+
+class Path:
+    def __init__(self, world: World, flows: Iterable[Flow] = ()) -> None:
+        self.world = world
+        self.table = Table(flows)
+        self.netns = ""
+        self.link = ""
+        self._hops: list[tuple[str, list[Step]]] = []
+        self._stages: dict[tuple[str, str, str], list[_Stage]] = {}
+
+    # --- what is written down ---------------------------------------------------------------------------------------
+
+    def enter(self, where: Namespace, link: str) -> None:
+        self.netns, self.link = where.netns, link
+        if not self._hops or self._hops[-1][0] != where.netns:
+            self._hops.append((where.netns, []))
+
+    def note(self, kind: str, text: str, *, detail: str = "", why: str = "", key: Key | None = None) -> None:
+        origin = self.world.origin(self.netns, key)
+        name = self.world.title(origin) if origin else ""
+        step = Step(
+            kind=kind,  # type: ignore[arg-type]
+            text=text,
+            detail=detail,
+            why=why,
+            object=key,
+            origin=origin,
+            origin_name=name,
+        )
+        self._hops[-1][1].append(step)
+
+    def hops(self) -> tuple[Hop, ...]:
+        return tuple(
+            Hop(netns=netns, name=self.world.namespace(netns).name, steps=tuple(steps)) for netns, steps in self._hops
+        )
+
+    def end(self, disposition: Disposition, reason: str, cure: str = "") -> NoReturn:
+        raise Ended(disposition, reason, cure)
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """What is noted meanwhile is forgotten: the question and answer of a neighbour are one step."""
+        hops, netns, link = self._hops, self.netns, self.link
+        self._hops = [(netns, [])]
+        try:
+            yield
+        finally:
+            self._hops, self.netns, self.link = hops, netns, link
+
+    # --- hooks ------------------------------------------------------------------------------------------------------
+
+    def hook(self, where: Namespace, family: NftFamily, hook: str, skb: Skb, *, iif: str = "", oif: str = "") -> None:
+        """All that stands at a hook, in the order of priorities. Raises `Ended` on a drop."""
+        stages = self._stages.get((where.netns, family, hook))
+        if stages is None:
+            stages = self._stages[where.netns, family, hook] = _stages(where, family, hook)
+        for stage in stages:
+            match stage.kind:
+                case "filter":
+                    assert stage.chain is not None
+                    self._filter(where, family, stage.chain, skb, iif, oif)
+                case "track":
+                    self._track(where, skb)
+                case "nat":
+                    self._nat(where, family, hook, skb, iif, oif)
+                case "confirm":
+                    if skb.tracked is not None:
+                        self.table.confirm(skb.tracked)
+
+    def _filter(
+        self, where: Namespace, family: NftFamily, chain: Chain, skb: Skb, iif: str, oif: str
+    ) -> None:
+        evaluation = Evaluation(where, family, skb.packet, iif, oif, skb.tracked)
+        evaluation.is_untracked = skb.is_untracked
+        verdict = evaluation.run(chain)
+        skb.is_untracked = evaluation.is_untracked
+        self._note_hits(evaluation.hits)
+        if verdict.code == "drop":
+            self._denied(evaluation.hits[-1])
+
+    def _note_hits(self, hits: list[Hit]) -> None:
+        for hit in hits:
+            outcome = "untracked, accept" if Notrack() in hit.rule.statements else hit.outcome
+            self.note("rule", f"{hit.family} {hit.chain.name}: {outcome}", detail=hit.text(), why=hit.rule.comment, key=hit.key)
+
+    def _denied(self, hit: Hit) -> NoReturn:
+        reason = reason_of(hit.rule)
+        origin = self.world.origin(self.netns, hit.chain.key)
+        where = self.world.title(origin) if origin else "sealane"
+        self.end(reason.disposition, reason.text.format(where=where), reason.cure)
+
+    def _track(self, where: Namespace, skb: Skb) -> None:
+        if skb.is_untracked:
+            self.note("conntrack", "untracked")
+            return
+        if skb.tracked is not None:  # Come back by `lo`.
+            return
+        skb.tracked = self.table.track(where.netns, skb.packet)
+        if skb.tracked is None:
+            skb.is_untracked = skb.packet.about is None
+            return
+        direction = "reply" if skb.tracked.direction else "original"
+        self.note("conntrack", f"{skb.tracked.state}, {direction} direction")
+
+    def _nat(self, where: Namespace, family: NftFamily, hook: str, skb: Skb, iif: str, oif: str) -> None:
+        """nf_nat_inet_fn: the chains decide once a flow and kind of translation; then every packet is made to fit."""
+        tracked, manip = skb.tracked, MANIPS[hook]
+        if tracked is None:
+            return
+        if manip not in tracked.decided and tracked.state in {"new", "related"}:
+            for chain in where.base_chains(family, hook):
+                if chain.hook is None or chain.hook.type != "nat" or manip in tracked.decided:
+                    continue
+                evaluation = Evaluation(where, family, skb.packet, iif, oif, tracked)
+                verdict = evaluation.run(chain)
+                self._note_hits(evaluation.hits)
+                if verdict.code == "drop":
+                    self._not_translated(evaluation.hits[-1], oif)
+            tracked.decided.add(manip)
+        before = skb.packet
+        skb.packet = apply_nat(tracked, manip, before)
+        if skb.packet != before:
+            kind = "destination" if manip == DNAT else "source"
+            self.note("nat", f"{kind} translated: {skb.packet}")
+
+    def _not_translated(self, hit: Hit, oif: str) -> NoReturn:
+        if Masquerade() not in hit.rule.statements:
+            self._denied(hit)
+        reason = f"{oif} has no address to masquerade under"
+        self.end(Disposition.DENIED, reason, f"give {oif} an address of this family")
+
+
+def _stages(where: Namespace, family: NftFamily, hook: str) -> list[_Stage]:
+    chains = where.base_chains(family, hook)
+    stages = [_Stage(c.hook.priority, "filter", c) for c in chains if c.hook and c.hook.type == "filter"]
+    if family != "bridge" and where.tracks(family):
+        if hook in {"prerouting", "output"}:
+            stages.append(_Stage(CONNTRACK_PRIORITY, "track", None))
+        if hook in NAT_PRIORITY:
+            stages.append(_Stage(NAT_PRIORITY[hook], "nat", None))
+        if hook in {"postrouting", "input"}:
+            stages.append(_Stage(CONFIRM_PRIORITY, "confirm", None))
+    return sorted(stages, key=lambda stage: stage.priority)

@@ -1,0 +1,324 @@
+"""States of namespaces as a packet meets them: looked up by key, and by the few indexes that a packet needs.
+
+A namespace's own state says what sealane put there. What the kernel adds by itself is derived here: the local table
+and the connected routes of addresses, and link-local addresses. What is foreign on the host comes from `Surroundings`.
+
+An index is made when it is first asked for, in one pass over a namespace's objects; a packet visits few namespaces.
+A world is a snapshot: after a change of state make another.
+"""
+
+import socket
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from sealane.compile.endpoint import link_local
+from sealane.compile.host import Unit
+from sealane.explain.headers import pack_address
+from sealane.explain.sets import IntervalIndex
+from sealane.explain.surroundings import ForeignLink, Surroundings
+from sealane.kernel.nft import Chain, Element, NftFamily, Set
+from sealane.kernel.objects import Address, FdbEntry, Key, Link, LoopbackPort, Neighbour, Route, Sysctl
+from sealane.kernel.state import HOST, HostState, NamespaceState
+from sealane.model.net import Family, address_part, family_of, prefix_length
+
+AnyLink = Link | ForeignLink
+
+MAIN_TABLE = 254
+_NOTHING = Surroundings()
+
+
+class IncompleteStateError(Exception):
+    """The state refers to what is not in it: nothing can be concluded."""
+
+
+class Found(NamedTuple):
+    """What the routing tables say of a destination."""
+
+    kind: str
+    """`local`, `unicast`, `unreachable`, or `none`."""
+    link: str = ""
+    gateway: str = ""
+    source: str = ""
+    """Preferred source address."""
+    text: str = ""
+    key: Key | None = None
+
+
+class World:
+    """All namespaces of a host. `origins` and `titles` name the intent behind objects, if they are given."""
+
+    def __init__(
+        self,
+        states: HostState,
+        surroundings: Surroundings = _NOTHING,
+        *,
+        origins: Mapping[tuple[str, Key], Unit] | None = None,
+        titles: Mapping[Unit, str] | None = None,
+    ) -> None:
+        self.states = states
+        self.surroundings = surroundings
+        self.origins = origins or {}
+        self.titles = titles or {}
+        self._namespaces: dict[str, Namespace] = {}
+
+    def namespace(self, netns: str) -> "Namespace":
+        found = self._namespaces.get(netns)
+        if found is None:
+            foreign = self.surroundings if netns == HOST else _NOTHING
+            name = HOST if netns == HOST else self.title(("sandbox", netns)).removeprefix("sandbox ")
+            found = self._namespaces[netns] = Namespace(netns, name, self.states.get(netns, {}), foreign)
+        return found
+
+    def origin(self, netns: str, key: Key | None) -> Unit | None:
+        return None if key is None else self.origins.get((netns, key))
+
+    def title(self, unit: Unit) -> str:
+        return self.titles.get(unit) or " ".join(unit).strip()
+
+    def peer(self, where: "Namespace", link: AnyLink) -> "tuple[Namespace, Link] | None":
+        """The other end of a veth, if it is there."""
+        at = getattr(link, "peer", None)
+        if at is None and where.netns != HOST:
+            # Half-made: the sandbox side knows its peer only once it has been opened.
+            at = self.namespace(HOST).peer_of(where.netns, link.name)
+        if at is None:
+            return None
+        other = self.namespace(at[0])
+        found = other.state.get(("link", at[1]))
+        return (other, found) if isinstance(found, Link) else None
+
+
+class Namespace:
+    def __init__(self, netns: str, name: str, state: NamespaceState, foreign: Surroundings) -> None:
+        self.netns, self.name, self.state = netns, name, state
+        self._foreign = foreign
+        self._foreign_links = {link.name: link for link in foreign.links}
+        self._sysctls = {item.path: item.value for item in foreign.sysctls}
+        self._base_chains: list[Chain] = []
+        self._tracking: set[NftFamily] = set()
+        self._local: dict[str, Address] = {}
+        self._addresses: dict[str, list[str]] = {}
+        self._routes: dict[Family, dict[int, dict[str, list[Route]]]] = {4: {}, 6: {}}
+        self._connected: dict[Key, Key] = {}
+        """Routes that came with an address → the address."""
+        self._fdb: dict[str, list[str]] = {}
+        self._intervals: dict[tuple[str, str], list[Element]] = {}
+        self._indexes: dict[tuple[str, str], IntervalIndex] = {}
+        self._loopback: dict[tuple[int, str], list[LoopbackPort]] = {}
+        self._ports: dict[str, list[Link]] | None = None
+        self._peers: dict[tuple[str, str], tuple[str, str]] | None = None
+        self._read()
+
+    def _read(self) -> None:
+        for key, item in self.state.items():
+            kind = key[0]
+            if kind == "nft-element":
+                if key[4]:
+                    assert isinstance(item, Element)
+                    self._intervals.setdefault((item.family, item.set), []).append(item)
+            elif kind == "fdb":
+                assert isinstance(item, FdbEntry)
+                self._fdb.setdefault(item.mac, []).append(item.link)
+            elif kind == "route":
+                assert isinstance(item, Route)
+                self._add_route(item)
+            elif kind == "address":
+                assert isinstance(item, Address)
+                self._add_address(item)
+            elif isinstance(item, Chain):
+                self._tracking.add(item.family)
+                if item.hook is not None:
+                    self._base_chains.append(item)
+            elif isinstance(item, LoopbackPort):
+                self._loopback.setdefault((item.family, item.proto), []).append(item)
+            elif isinstance(item, Link) and not item.addr_gen_none and not item.master and item.mac:
+                self._add_address(Address(link=item.name, address=f"{link_local(item.mac)}/64"))
+        for address in self._foreign.addresses:
+            self._add_address(address)
+        for route in self._foreign.routes:
+            self._add_route(route)
+
+    def _add_address(self, item: Address) -> None:
+        address = address_part(item.address)
+        self._local[address] = item
+        self._addresses.setdefault(item.link, []).append(item.address)
+        if not address.startswith("fe80:"):
+            length = prefix_length(item.address)
+            route = Route(dst=_masked(address, length), link=item.link, src=address)
+            self._connected[route.key] = item.key
+            self._add_route(route)
+
+    def _add_route(self, route: Route) -> None:
+        if route.table == MAIN_TABLE:
+            by_length = self._routes[family_of(route.dst)].setdefault(prefix_length(route.dst), {})
+            by_length.setdefault(route.dst, []).append(route)
+
+    # --- links ------------------------------------------------------------------------------------------------------
+
+    def link(self, name: str) -> AnyLink | None:
+        found = self.state.get(("link", name))
+        return found if isinstance(found, Link) else self._foreign_links.get(name)
+
+    def is_up(self, name: str) -> bool:
+        found = self.link(name)
+        return found is not None and found.up
+
+    def is_foreign(self, link: AnyLink) -> bool:
+        """Whether what leaves by it is out of our sight."""
+        return isinstance(link, ForeignLink) and link.kind != "bridge"
+
+    def ports(self, bridge: str) -> list[Link]:
+        """In a bridge's order of adding, which a state does not know: by name."""
+        if self._ports is None:
+            self._ports = {}
+            for item in self._links():
+                if item.master:
+                    self._ports.setdefault(item.master, []).append(item)
+        return self._ports.get(bridge, [])
+
+    def peer_of(self, netns: str, name: str) -> tuple[str, str] | None:
+        """(namespace, name) of our end of a veth whose other end is that one."""
+        if self._peers is None:
+            self._peers = {item.peer: (self.netns, item.name) for item in self._links() if item.peer}
+        return self._peers.get((netns, name))
+
+    def _links(self) -> Iterator[Link]:
+        return (item for item in self.state.values() if isinstance(item, Link))
+
+    def fdb_port(self, bridge: str, mac: str) -> Link | None:
+        """The port of a bridge behind which a MAC is."""
+        for name in self._fdb.get(mac, ()):
+            port = self.link(name)
+            if isinstance(port, Link) and port.master == bridge:
+                return port
+        return None
+
+    def neighbour(self, link: str, address: str, *, proxy: bool = False) -> Neighbour | None:
+        found = self.state.get(("neighbour", link, address, proxy))
+        return found if isinstance(found, Neighbour) else None
+
+    # --- addresses and routes ---------------------------------------------------------------------------------------
+
+    def is_local(self, address: str) -> bool:
+        """Whether the local table has it (`fib daddr type local`)."""
+        if is_loopback(address):
+            return self.is_up("lo") or self.netns == HOST
+        owner = self._local.get(address)
+        return owner is not None and self.link(owner.link) is not None and self._is_assigned(owner)
+
+    def _is_assigned(self, owner: Address) -> bool:
+        # Linux keeps IPv4 addresses of links that are down in the local table; IPv6 ones leave it (addrconf_ifdown).
+        return ":" not in owner.address or self.is_up(owner.link)
+
+    def owner(self, address: str) -> Address | None:
+        return self._local.get(address)
+
+    def addresses(self, link: str, family: Family) -> list[str]:
+        """With their lengths, link-local ones last."""
+        found = [a for a in self._addresses.get(link, ()) if family_of(a) == family]
+        return sorted(found, key=lambda a: a.startswith("fe80:"))
+
+    def source_on(self, link: str, family: Family, towards: str) -> str:
+        """The address that the kernel would send under from a link: one whose subnet has the next hop, else the first
+        (inet_select_addr; ipv6_dev_get_saddr has more rules and with one global address a link the same result)."""
+        found = [a for a in self.addresses(link, family) if not a.startswith("fe80:")]
+        best = next((a for a in found if _subnet_has(a, towards)), found[0] if found else "")
+        return address_part(best)
+
+    def source_for(self, found: Found, destination: str) -> str:
+        """Source address of a packet that a local process sends without one; empty if there is none."""
+        if found.kind == "local":
+            return destination
+        if found.source:
+            return found.source
+        family = family_of(destination)
+        own = self.source_on(found.link, family, found.gateway or destination)
+        if own:
+            return own
+        others = (self.source_on(link, family, destination) for link in self._addresses if self.is_up(link))
+        return next((address for address in others if address), "")
+
+    def route(self, destination: str) -> Found:
+        """Local table, then main: longest prefix, lowest metric, of links that are up."""
+        if self.is_local(destination):
+            owner = self._local.get(destination)
+            link = owner.link if owner else "lo"
+            return Found("local", link, text=f"local {destination} dev {link}", key=owner.key if owner else None)
+        family = family_of(destination)
+        by_length = self._routes[family]
+        for length in sorted(by_length, reverse=True):
+            usable = [r for r in by_length[length].get(_masked(destination, length), ()) if self._is_usable(r)]
+            if usable:
+                return self._found(min(usable, key=lambda route: route.metric))
+        return Found("none")
+
+    def _found(self, route: Route) -> Found:
+        if route.type == "unreachable":
+            return Found("unreachable", text=f"unreachable {route.dst}", key=route.key)
+        via = f" via {route.gateway}" if route.gateway else ""
+        text = f"{_shown(route.dst)}{via} dev {route.link}"
+        key = self._connected.get(route.key, route.key)
+        return Found("unicast", route.link, route.gateway, route.src, text, key)
+
+    def _is_usable(self, route: Route) -> bool:
+        return route.type == "unreachable" or self.is_up(route.link)
+
+    def sysctl(self, path: str, default: str = "0") -> str:
+        found = self.state.get(("sysctl", path))
+        return found.value if isinstance(found, Sysctl) else self._sysctls.get(path, default)
+
+    def forwards(self, family: Family) -> bool:
+        path = "net/ipv4/ip_forward" if family == 4 else "net/ipv6/conf/all/forwarding"
+        return self.sysctl(path) == "1"
+
+    # --- rules ------------------------------------------------------------------------------------------------------
+
+    def base_chains(self, family: NftFamily, hook: str) -> list[Chain]:
+        return sorted(
+            (c for c in self._base_chains if c.family == family and c.hook and c.hook.hook == hook),
+            key=lambda chain: chain.hook.priority if chain.hook else 0,
+        )
+
+    def tracks(self, family: NftFamily) -> bool:
+        """Whether connection tracking is on: chains that translate, or ask for it, switch it on."""
+        return family in self._tracking
+
+    def element(self, family: NftFamily, name: str, value: bytes) -> Element | None:
+        found = self.state.get(("nft-element", family, name, value, b""))
+        if isinstance(found, Element):
+            return found
+        elements = self._intervals.get((family, name))
+        if elements is None:
+            return None
+        index = self._indexes.get((family, name))
+        if index is None:
+            owner = self.state.get(("nft-set", family, name))
+            if not isinstance(owner, Set):
+                raise IncompleteStateError(f"{self.name}: elements of {family} {name}, and no such set")
+            index = self._indexes[family, name] = IntervalIndex(owner, elements)
+        return index.find(value)
+
+    def loopback_ports(self, family: int, proto: str) -> list[LoopbackPort]:
+        return self._loopback.get((family, proto), [])
+
+
+def is_loopback(address: str) -> bool:
+    return address.startswith("127.") or address == "::1"
+
+
+def _shown(prefix: str) -> str:
+    return "default" if prefix in {"0.0.0.0/0", "::/0"} else prefix
+
+
+def _masked(address: str, length: int) -> str:
+    """The prefix of that length that has the address, in canonical text."""
+    packed = pack_address(address)
+    bits = len(packed) * 8
+    value = int.from_bytes(packed, "big") >> bits - length << bits - length
+    family = socket.AF_INET if bits == 32 else socket.AF_INET6
+    return f"{socket.inet_ntop(family, value.to_bytes(len(packed), 'big'))}/{length}"
+
+
+def _subnet_has(interface: str, address: str) -> bool:
+    length = prefix_length(interface)
+    return _masked(address_part(interface), length) == _masked(address, length)
