@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from harness.audit import audit, changes, foreign
+from harness.audit import audit
+from harness.foreign import changes, foreign
 from harness.host import Host, Lan
 from harness.netns import Netns
 from harness.scene import Bites, GuardedScene, guarded

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from harness.audit import audit, changes, foreign
+from harness.audit import audit
+from harness.foreign import changes, foreign
 from harness.host import Host, Lan, Workload
 
 pytestmark = pytest.mark.kernel
@@ -100,7 +101,12 @@ PLANTS: dict[str, tuple[Callable[[Scene], object], str]] = {
         lambda s: s.sql("UPDATE leases SET address = '10.80.0.77' WHERE address LIKE '10.80.0.%'"),
         "lease",
     ),
-    "sandbox default route gone": (lambda s: s.a.ns.ip("route", "del", "default"), "no IPv4 default route"),
+    "sandbox default route gone": (lambda s: s.a.ns.ip("route", "del", "default"), "IPv4: no default route"),
+    "sandbox rule gone": (lambda s: s.a.ns.ip("rule", "flush"), "does not leave by"),
+    "sandbox rule": (
+        lambda s: s.a.ns.ip("rule", "add", "from", "10.80.0.99", "lookup", str(0x5EA1_0001)),
+        "a routing rule for 10.80.0.99",
+    ),
     "sandbox link down": (lambda s: s.a.ns.ip("link", "set", s.web["ifname"], "down"), "I3: in"),
     "sandbox address gone": (
         lambda s: s.a.ns.ip("addr", "flush", "dev", s.web["ifname"], "scope", "global"),

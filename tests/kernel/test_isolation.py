@@ -181,9 +181,9 @@ def test_published_ports_are_reached_from_everywhere_but_internal_networks(
     off too), from the publishing workload itself."""
     targets = {name: (city.machine.address(family), port) for name, port in PUBLISHED.items()}
     owners = {name: name for name in targets}
-    for origin in [*city.workloads, "host", "ext"]:
-        expected = set() if origin.startswith("vault") else set(targets)
-        assert city.reached(origin, proto, targets, owners) == expected, origin
+    origins = [*city.workloads, "host", "ext"]
+    found = {origin: city.reached(origin, proto, targets, owners) for origin in origins}
+    assert found == {origin: set() if origin.startswith("vault") else set(targets) for origin in origins}
 
 
 def test_published_ports_are_not_reached_by_the_workloads_address_from_another_network(

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from harness.audit import audit, changes, foreign, host_link, settle
+from harness.audit import audit, settle
+from harness.foreign import changes, foreign
 from harness.host import EXT4, EXT6, Host, Lan, Workload
+from harness.marks import host_link
 from harness.netns import Netns, eventually
 from harness.scene import ANY
 

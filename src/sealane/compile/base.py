@@ -167,8 +167,9 @@ def _type(load: Payload, value: int, shown: str) -> Cmp:
     return Cmp(load, "==", value.to_bytes(load.length, "big"), shown)
 
 
-def compile_guards() -> Iterator[Object]:
-    """The bridge table: what a port of ours may send, before anything else looks at it.
+def compile_guards(*, apart: bool) -> Iterator[Object]:
+    """The bridge table: what a port of ours may send, before anything else looks at it. `apart`: there are networks
+    whose endpoints are kept from each other.
 
     A port may send ARP, IPv4 and IPv6 under its own MAC and its own addresses. Everything else (BPDUs, LLDP, tagged
     frames, frames under other MACs) has no accept and falls to the drop at the end. The guard stands before every
@@ -177,6 +178,7 @@ def compile_guards() -> Iterator[Object]:
     yield Table(family="bridge")
     yield Set(family="bridge", name="sources4", type=("ifname", "ether_addr", "ipv4_addr"))
     yield Set(family="bridge", name="sources6", type=("ifname", "ether_addr", "ipv6_addr"))
+    yield Set(family="bridge", name="apart", type=("ifname",), data=("verdict",))
     yield Chain(
         family="bridge",
         name="prerouting",
@@ -187,6 +189,7 @@ def compile_guards() -> Iterator[Object]:
         family="bridge",
         name="guard",
         rules=(
+            *([Rule((VerdictMap(IIFNAME, "apart"),), "guard:apart")] if apart else []),
             Rule((Cmp(ETHER_TYPE, "==", ETHERTYPE["ip"], "ip"), goto("guard_ip")), "guard:ip"),
             Rule((Cmp(ETHER_TYPE, "==", ETHERTYPE["arp"], "arp"), goto("guard_arp")), "guard:arp"),
             Rule((Cmp(ETHER_TYPE, "==", ETHERTYPE["ip6"], "ip6"), goto("guard_ip6")), "guard:ip6"),

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from sealane.compile import names
 from sealane.compile.facts import Facts
 from sealane.compile.names import NFT_FAMILY
-from sealane.compile.network import hardening, has_data_plane, link_elements, mtu
+from sealane.compile.network import hardening, has_data_plane, is_apart, link_elements, mtu
 from sealane.kernel import nft
-from sealane.kernel.nft import Element, TypeName
+from sealane.kernel.nft import Element, TypeName, Verdict
 from sealane.kernel.objects import Address, BridgePort, FdbEntry, Link, Neighbour, Route, Sysctl
 from sealane.kernel.state import HOST, Object
 from sealane.model.endpoint import Endpoint
@@ -65,12 +65,20 @@ def _links(endpoint: Endpoint, network: Network, facts: Facts) -> Iterator[Place
             addr_gen_none=endpoint.address(6) is None,
         ),
     )
+    if bridged and is_apart(network):
+        verdict = Verdict("jump", names.network_chain(network.id, "apart"))
+        yield HOST, Element(family="bridge", set="apart", value=nft.field("ifname", host_link), data=verdict)
     if bridged:
         yield HOST, FdbEntry(link=host_link, mac=endpoint.mac)
 
 
 def _port(network: Network, facts: Facts) -> BridgePort:
-    return BridgePort(isolated=not network.icc, hairpin=facts.features.bridge_netfilter)
+    """Where br_netfilter is on, a packet for a published port becomes a frame between two ports again: the port must
+    let it, and the guards alone keep the network's endpoints from each other."""
+    bridge_netfilter = facts.features.bridge_netfilter and not network.link_adopted
+    return BridgePort(
+        isolated=not network.icc and not bridge_netfilter, hairpin=facts.features.bridge_netfilter
+    )
 
 
 def _family(endpoint: Endpoint, network: Network, family: Family) -> Iterator[Placed]:

@@ -11,7 +11,7 @@ from typing import Literal
 from sealane.compile.base import compile_base, compile_guards
 from sealane.compile.endpoint import Placed, compile_endpoint
 from sealane.compile.facts import Facts
-from sealane.compile.network import compile_network, has_data_plane
+from sealane.compile.network import compile_network, has_data_plane, is_apart
 from sealane.compile.publish import compile_publish
 from sealane.compile.sandbox import compile_sandbox
 from sealane.kernel.objects import Key, Sysctl
@@ -67,7 +67,7 @@ def _host(intent: Intent, facts: Facts) -> Iterator[Object]:
     networks = [n for n in intent.networks.values() if has_data_plane(n)]
     if not networks:
         return
-    yield from compile_guards()
+    yield from compile_guards(apart=any(map(is_apart, networks)))
     for family in FAMILIES:
         # Both families always: one that no network has is denied at our links, not left unconfigured.
         if family == 4 or facts.features.ipv6:

@@ -8,7 +8,7 @@ by one in the bridge table), and a routed network's is a set of (link, address).
 from collections.abc import Iterator
 
 from sealane.compile import names
-from sealane.compile.base import ADDRESS_TYPE, DADDR, SADDR, deny, goto
+from sealane.compile.base import ADDRESS_TYPE, DADDR, ETHERTYPE, ICMPV6, SADDR, deny, goto
 from sealane.compile.facts import Facts
 from sealane.compile.names import NFT_FAMILY
 from sealane.kernel import nft
@@ -21,6 +21,7 @@ from sealane.kernel.nft import (
     Chain,
     Cmp,
     CmpPrefix,
+    CmpRange,
     Concat,
     Ct,
     Element,
@@ -35,7 +36,7 @@ from sealane.kernel.nft import (
 )
 from sealane.kernel.objects import Address, Link, Route, Sysctl
 from sealane.kernel.state import Object
-from sealane.model.net import FAMILIES, Family, bounds, family_of, from_int, host_prefix, prefix_length
+from sealane.model.net import FAMILIES, Family, Mac, bounds, family_of, from_int, host_prefix, prefix_length
 from sealane.model.network import Network, Subnet
 
 MTU_WITHOUT_UPLINK = 1500
@@ -60,6 +61,8 @@ def compile_network(network: Network, facts: Facts) -> Iterator[Object]:
     if not has_data_plane(network):
         return
     yield from _link(network, facts)
+    if is_apart(network):
+        yield _apart(network)
     for family in FAMILIES:
         subnet = network.subnet(family)
         if subnet is not None:
@@ -76,7 +79,7 @@ def _link(network: Network, facts: Facts) -> Iterator[Object]:
         name=name,
         kind="bridge",
         mtu=mtu(network, facts),
-        mac=names.mac(f"bridge {network.id}"),
+        mac=bridge_mac(network),
         alias=names.alias(facts.instance, "n", network.id),
         addr_gen_none=network.subnet(6) is None,
         ageing_off=network.driver == "routed",
@@ -98,6 +101,35 @@ def hardening(link: str, family: Family) -> Iterator[Sysctl]:
     }
     for setting in off[family]:
         yield Sysctl(path=f"net/ipv{family}/conf/{link}/{setting}", value="0")
+
+
+def is_apart(network: Network) -> bool:
+    """Whether its endpoints are kept from each other by the guards. (An adopted bridge's MAC is not ours to know: its
+    ports are isolated and nothing else.)"""
+    return not network.icc and not network.link_adopted
+
+
+def _apart(network: Network) -> Chain:
+    """At a port whose network keeps its endpoints from each other: frames for the host, ARP, and neighbour discovery.
+
+    The second wall beside isolated ports, and the only one where br_netfilter is on (`compile.endpoint`).
+    """
+    done = Verdict("return")
+    to_host = Cmp(nft.ETHER_DADDR, "==", nft.field("ether_addr", bridge_mac(network)), bridge_mac(network))
+    arp = Cmp(nft.ETHER_TYPE, "==", ETHERTYPE["arp"], "arp")
+    ip6 = Cmp(nft.ETHER_TYPE, "==", ETHERTYPE["ip6"], "ip6")
+    discovery = CmpRange(nft.ICMPV6_TYPE, b"\x85", b"\x88", "nd-router-solicit-nd-neighbor-advert")
+    rules = (
+        _rule(network, "to-host", to_host, done),
+        _rule(network, "arp", arp, done),
+        _rule(network, "discovery", ip6, ICMPV6, discovery, done),
+        _deny(network, "icc"),
+    )
+    return Chain(family="bridge", name=names.network_chain(network.id, "apart"), rules=rules)
+
+
+def bridge_mac(network: Network) -> Mac:
+    return names.mac(f"bridge {network.id}")
 
 
 def _addresses(network: Network, subnet: Subnet) -> Iterator[Object]:

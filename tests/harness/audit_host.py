@@ -1,0 +1,262 @@
+"""The auditor on the host's own namespace: links, addresses, routes, neighbours, forwarding entries, nftables."""
+
+import ipaddress
+import re
+from collections.abc import Iterator
+
+from harness.marks import (
+    FAMILIES,
+    GROUP_DOOMED,
+    PROTOCOL,
+    bridge,
+    chain,
+    difference,
+    host_link,
+    is_ours,
+    link_local,
+)
+from harness.observed import Facts, Observed, span
+from harness.stored import Record, Stored, address, driver, subnet
+
+
+def judge_host(stored: Stored, observed: Observed) -> Iterator[str]:
+    for check in (_links, _addresses, _routes, _neighbours, _fdb, _nft, _address_modes):
+        yield from check(stored, observed)
+
+
+def _links(stored: Stored, observed: Observed) -> Iterator[str]:
+    wanted = {host_link(e) for e, _ in stored.plugged()}
+    made = [n for n in stored.networks.values() if driver(n) in {"bridge", "routed"}]
+    wanted |= {bridge(n) for n in made if not n.get("link_adopted")}
+    ours = {name: link for name, link in observed.links.items() if is_ours(link)}
+    yield from difference("link", wanted, set(ours))
+    for name, link in ours.items():
+        owner = re.fullmatch(r"sealane/[0-9a-f]{6}/([ne])/(.+)", link.get("ifalias", ""))
+        if owner is None:
+            yield f"I1: link {name} is half made: its alias is {link.get('ifalias')!r}"
+        elif owner[2] not in (stored.networks if owner[1] == "n" else stored.endpoints):
+            yield f"I1: link {name} belongs to {owner[2]}, which is not in the store"
+        if link.get("group") in {str(GROUP_DOOMED), hex(GROUP_DOOMED)}:
+            yield f"I1: link {name} is doomed but still there"
+        if "UP" not in link["flags"]:
+            yield f"I3: link {name} is down"
+    for endpoint, network in stored.plugged():
+        yield from _port(endpoint, network, ours, observed)
+
+
+def _port(endpoint: Record, network: Record, ours: dict[str, Facts], observed: Observed) -> Iterator[str]:
+    name = host_link(endpoint)
+    if name not in ours:
+        return
+    master = bridge(network) if driver(network) == "bridge" else None
+    if ours[name].get("master") != master:
+        yield f"I4: link {name} is a port of {ours[name].get('master')}, not of {master}"
+    if master is None or name not in observed.ports:
+        return
+    port = observed.ports[name]
+    wanted = {
+        "learning": False,
+        "flood": False,
+        "guard": True,
+        "isolated": not network.get("icc", True),
+    }
+    for setting, value in wanted.items():
+        if port.get(setting) is not value:
+            yield f"I4: {setting} is {port.get(setting)} on port {name}, not {value}"
+
+
+def _addresses(stored: Stored, observed: Observed) -> Iterator[str]:
+    wanted = set()
+    for network in stored.networks.values():
+        for family, _ in FAMILIES:
+            sub = subnet(network, family)
+            if not sub or network.get("link_adopted"):
+                continue
+            if driver(network) == "routed":
+                wanted.add((bridge(network), f"{sub['gateway']}/{32 if family == 4 else 128}"))
+            elif driver(network) == "bridge" and network.get("gateway_on_link", True):
+                wanted.add((bridge(network), f"{sub['gateway']}/{sub['prefix'].rpartition('/')[2]}"))
+    found = set()
+    for link, local, length in observed.addresses:
+        if not is_ours(observed.links[link]):
+            continue
+        dual = any(bridge(n) == link and subnet(n, 6) for n in stored.networks.values())
+        if not (local.startswith("fe80:") and dual):
+            found.add((link, f"{local}/{length}"))
+    yield from difference("address", wanted, found)
+
+
+# --- routes, neighbours, forwarding entries -------------------------------------------------------------------------
+
+
+def _routes(stored: Stored, observed: Observed) -> Iterator[str]:
+    wanted = set()
+    for network in stored.networks.values():
+        if driver(network) == "routed":
+            wanted |= {("unreachable", s["prefix"], "") for s in network["subnets"]}
+    for endpoint, network in stored.plugged():
+        if driver(network) == "routed":
+            for family, _ in FAMILIES:
+                own = address(endpoint, family)
+                if own:
+                    wanted.add(("unicast", own, host_link(endpoint)))
+    found = set()
+    for route in observed.routes:
+        if str(route.get("protocol")) == PROTOCOL:
+            kind = route.get("type", "unicast")
+            dst = re.sub(r"/(32|128)$", "", route["dst"])
+            found.add((kind, dst, route.get("dev", "") if kind == "unicast" else ""))
+    yield from difference("route", wanted, found)
+    for route in observed.routes:
+        dev = route.get("dev", "")
+        if (
+            route.get("protocol") in {None, "static"}
+            and dev in observed.links
+            and is_ours(observed.links[dev])
+        ):
+            yield f"I1: route {route['dst']} over {dev} is nobody's"
+
+
+def _neighbours(stored: Stored, observed: Observed) -> Iterator[str]:
+    wanted, proxied = set(), set()
+    for endpoint, network in stored.plugged():
+        link = bridge(network) if driver(network) == "bridge" else host_link(endpoint)
+        for family, _ in FAMILIES:
+            own = address(endpoint, family)
+            if own and not network.get("link_adopted"):
+                wanted.add((link, own, endpoint["mac"]))
+            if own and family == 6 and driver(network) == "routed":
+                proxied.add((link, subnet(network, 6)["gateway"]))
+    found = {
+        (entry["dev"], entry["dst"], entry.get("lladdr", ""))
+        for entry in observed.neighbours
+        if "PERMANENT" in entry["state"] and _on_ours(entry["dev"], observed, stored)
+    }
+    yield from difference("neighbour", wanted, found)
+    yield from difference(
+        "proxy neighbour", proxied, {(p["dev"], p["dst"]) for p in observed.proxies if "dev" in p}
+    )
+
+
+def _on_ours(link: str, observed: Observed, stored: Stored) -> bool:
+    return link in observed.links and is_ours(observed.links[link])
+
+
+def _fdb(stored: Stored, observed: Observed) -> Iterator[str]:
+    wanted = {(host_link(e), e["mac"], bridge(n)) for e, n in stored.plugged() if driver(n) == "bridge"}
+    found = set()
+    for entry in observed.fdb:
+        link = observed.links.get(entry["ifname"])
+        if link is None or not is_ours(link) or not entry["ifname"].startswith("sle"):
+            continue
+        if entry.get("state") == "static":
+            found.add((entry["ifname"], entry["mac"], entry.get("master", "")))
+        elif entry.get("state") != "permanent":
+            yield f"I1: port {entry['ifname']} has learnt {entry['mac']}"
+    yield from difference("FDB entry", wanted, found)
+
+
+# --- nftables -------------------------------------------------------------------------------------------------------
+
+
+def _nft(stored: Stored, observed: Observed) -> Iterator[str]:
+    nft = observed.nft
+    tables = {(family, name) for family, name in nft.tables if name == "sealane"}
+    wanted = (
+        {("bridge", "sealane"), ("ip", "sealane"), ("ip6", "sealane")} if stored.has_data_plane else set()
+    )
+    yield from difference("nft table", wanted, tables)
+    if not wanted:
+        return
+    yield from _network_chains(stored, observed)
+    for family, table in FAMILIES:
+        yield from difference(
+            f"{table} publish element", published(stored, family), _found_publishes(observed, table)
+        )
+        yield from _workloads(stored, observed, family, table)
+    sources = {4: set(), 6: set()}
+    for endpoint, network in stored.plugged():
+        if driver(network) != "bridge":
+            continue
+        for family, _ in FAMILIES:
+            own = address(endpoint, family)
+            if own:
+                sources[family].add((host_link(endpoint), endpoint["mac"], own))
+        if address(endpoint, 6):
+            sources[6].add((host_link(endpoint), endpoint["mac"], link_local(endpoint["mac"])))
+    for family, _ in FAMILIES:
+        yield from difference(
+            f"bridge sources{family} element", sources[family], nft.ours("bridge", f"sources{family}")
+        )
+
+
+def _network_chains(stored: Stored, observed: Observed) -> Iterator[str]:
+    wanted = set()
+    for network in stored.networks.values():
+        if driver(network) in {"bridge", "routed"}:
+            for family, table in FAMILIES:
+                if subnet(network, family):
+                    wanted |= {(table, chain(network, purpose)) for purpose in ("pre", "from", "to", "post")}
+    found = {
+        (f, name) for f, table, name in observed.nft.chains if table == "sealane" and name.startswith("n_")
+    }
+    yield from difference("chain", wanted, found)
+
+
+def _workloads(stored: Stored, observed: Observed, family: int, table: str) -> Iterator[str]:
+    """The links behind which workloads are, and the source guard of routed ones."""
+    links, sources = set(), set()
+    for network in stored.networks.values():
+        if driver(network) == "bridge" and subnet(network, family):
+            links.add(bridge(network))
+    for endpoint, network in stored.plugged():
+        own = address(endpoint, family)
+        if driver(network) == "routed" and own:
+            links.add(host_link(endpoint))
+            sources.add((host_link(endpoint), own))
+    for name in ("workload", "from", "to"):
+        found = {element[0] for element in observed.nft.ours(table, name)}
+        yield from difference(f"{table} {name} element", links, found)
+    yield from difference(f"{table} sources element", sources, observed.nft.ours(table, "sources"))
+    wanted = {
+        span(ipaddress.ip_network(sub["prefix"])[0], ipaddress.ip_network(sub["prefix"])[-1])
+        for network in stored.networks.values()
+        if driver(network) in {"bridge", "routed"} and (sub := subnet(network, family))
+        if network.get("masquerade", True) or network.get("internal")
+    }
+    yield from difference(
+        f"{table} private element", wanted, {e[0] for e in observed.nft.ours(table, "private")}
+    )
+
+
+def published(stored: Stored, family: int) -> set[tuple[str, ...]]:
+    """Each host port of each publish: (host address or *, proto, host port, address, port)."""
+    wanted = set()
+    for endpoint, network in stored.plugged():
+        own = address(endpoint, family)
+        if not own or network.get("internal"):
+            continue
+        for port in endpoint.get("ports", []):
+            where = port.get("host_address") or "*"
+            if where != "*" and ((":" in where) != (family == 6) or ipaddress.ip_address(where).is_loopback):
+                continue
+            for offset in range(port["host_last"] - port["host_first"] + 1):
+                inner = str(port["port"] + offset)
+                wanted.add((where, port.get("proto", "tcp"), str(port["host_first"] + offset), own, inner))
+    return wanted
+
+
+def _found_publishes(observed: Observed, table: str) -> set[tuple[str, ...]]:
+    found = {("*", *element) for element in observed.nft.ours(table, "publish")}
+    found |= observed.nft.ours(table, "publish_at")
+    for where, proto, ports, own in observed.nft.ours(table, "publish_ranges"):
+        first, _, last = ports.partition("-")
+        where = "*" if where.partition("-")[0] in {"0.0.0.0", "::"} else where
+        found |= {(where, proto, str(p), own, str(p)) for p in range(int(first), int(last or first) + 1)}
+    return found
+
+
+def _address_modes(stored: Stored, observed: Observed) -> Iterator[str]:
+    for link in observed.links.values():
+        if is_ours(link) and link.get("inet6_addr_gen_mode") not in {"none", "eui64", None}:
+            yield f"I4: link {link['ifname']} makes its own addresses: {link['inet6_addr_gen_mode']}"
