@@ -31,7 +31,7 @@ class Progress:
     def __init__(self, context: Context, names: Collection[str]) -> None:
         self._output: Output = context.output
         self._names = frozenset(names)
-        self._told: set[str] = set()
+        self._told: set[tuple[str, str]] = set()
         self._client = context.another_client()
         # Connected before the verb begins, so that its first event is not missed.
         self._since = self._newest()
@@ -51,7 +51,9 @@ class Progress:
     def finish(self, view: dict[str, Any]) -> None:
         for kind, sign in _ANSWERED.items():
             for name in view[kind]:
-                if name not in self._told:
+                # What changed was told as it went and came; what came or went only by an event that says so.
+                signs = "+-~" if kind in ("changed", "unchanged") else sign
+                if not any((told, name) in self._told for told in signs):
                     self._line(sign, name, kind)
 
     def _newest(self) -> int:
@@ -71,7 +73,7 @@ class Progress:
         if event["kind"] in _TOLD and event["subject"] in self._names:
             sign, what, text = _TOLD[event["kind"]]
             why = f": {event['detail']['error']}" if "error" in event["detail"] else ""
-            self._told.add(f"{what} {event['subject']}")
+            self._told.add((sign, f"{what} {event['subject']}"))
             self._line(sign, f"{what} {event['subject']}", f"{text}{why}")
 
     def _line(self, sign: str, name: str, text: str) -> None:

@@ -29,7 +29,8 @@ EXIT_USAGE = 2
 def run(config: Config) -> int:
     """The daemon's whole life; its exit code."""
     logging.basicConfig(level=config.log_level.upper(), format="%(levelname)s %(message)s", stream=sys.stderr)
-    os.umask(0o077)
+    # Containers inherit it. What is private lies in directories of mode 0700, and the socket's mode is set on it.
+    os.umask(0o022)
     _raise_descriptor_limit()
     try:
         config.store_directory()

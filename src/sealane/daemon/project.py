@@ -104,10 +104,13 @@ class Projects:
                 )
             return ended
         if condition == "healthy":
-            if ended or view.health == "unhealthy":
+            if ended:
                 raise ConflictError(
-                    f"container {name} is {view.health or 'not running'}", cure=f"sealane logs {name}"
+                    f"container {name} ended with exit code {view.exit_code} before it was healthy",
+                    cure=f"sealane logs {name}",
                 )
+            if view.health == "unhealthy":
+                raise ConflictError(f"container {name} is unhealthy", cure=f"sealane logs {name}")
             return view.health == "healthy"
         return view.status in ("running", "restarting", "exited")
 
