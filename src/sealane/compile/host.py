@@ -5,7 +5,7 @@ change recompiles the units it touches and no others. Law (tests/property/test_c
 about, the incremental result equals `compile_host` of it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from sealane.compile.base import compile_base, compile_guards
@@ -125,10 +125,13 @@ class Compiled:
         self.refresh(intent, set(units(intent)))
 
     def refresh(self, intent: Intent, changed: set[Unit]) -> set[tuple[str, Key]]:
-        """Recompile units; return the keys whose object appeared, went, or changed."""
-        before = {unit: self._by_unit.pop(unit, ()) for unit in changed}
+        """Recompile units; return the keys whose object appeared, went, or changed. All or nothing: ValueError, a
+        compiler's bug, leaves everything as it was."""
         after = {unit: tuple(compile_unit(intent, self.facts, unit)) for unit in changed}
-        old = {(netns, item.key): item for placed in before.values() for netns, item in placed}
+        old = {(n, i.key): i for unit in changed for n, i in self._by_unit.get(unit, ())}
+        self._check_apart(after, old)
+        for unit in changed:
+            self._by_unit.pop(unit, None)
         for netns, key in old:
             del self.desired[netns][key]
             del self.origins[netns, key]
@@ -138,10 +141,7 @@ class Compiled:
                 self._by_unit[unit] = placed
             for netns, item in placed:
                 key = item.key
-                there = self.desired.setdefault(netns, {})
-                if key in there:
-                    raise ValueError(f"{unit} and {self.origins[netns, key]} both make {key}")
-                there[key] = item
+                self.desired.setdefault(netns, {})[key] = item
                 self.origins[netns, key] = unit
                 was = old.pop((netns, key), None)
                 if was is not item and was != item:
@@ -151,6 +151,19 @@ class Compiled:
             if not self.desired[netns] and netns != HOST:
                 del self.desired[netns]
         return different
+
+    def _check_apart(
+        self, after: Mapping[Unit, tuple[Placed, ...]], old: Mapping[tuple[str, Key], Object]
+    ) -> None:
+        """No two units make one object."""
+        seen: dict[tuple[str, Key], Unit] = {}
+        for unit, placed in after.items():
+            for netns, item in placed:
+                where = (netns, item.key)
+                other = seen.get(where) or (self.origins.get(where) if where not in old else None)
+                if other is not None:
+                    raise ValueError(f"{unit} and {other} both make {item.key}")
+                seen[where] = unit
 
     def with_facts(self, intent: Intent, facts: Facts) -> set[tuple[str, Key]]:
         """Recompile everything under new facts (rare: an uplink's MTU changed)."""

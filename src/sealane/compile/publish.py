@@ -11,7 +11,7 @@ port. The host's own 127.0.0.0/8 and ::1 are the socket program's (`LoopbackPort
 `route_localnet`, which opens 127.0.0.1 to neighbours (CVE-2020-8558).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from sealane.compile.base import ADDRESS_TYPE
 from sealane.compile.names import NFT_FAMILY
@@ -20,7 +20,7 @@ from sealane.kernel.nft import Element
 from sealane.kernel.objects import LoopbackPort
 from sealane.kernel.state import Object
 from sealane.model.endpoint import Endpoint, PublishedPort
-from sealane.model.net import FAMILIES, PROTO_NUMBERS, Address, Family, contains, family_of
+from sealane.model.net import FAMILIES, PROTO_NUMBERS, Address, Family, Proto, family_of
 from sealane.model.network import Network
 
 EVERY: dict[Family, tuple[str, str]] = {
@@ -37,14 +37,18 @@ def compile_publish(endpoint: Endpoint, network: Network) -> Iterator[Object]:
             address = endpoint.address(family)
             if address is None:
                 continue
-            if port.host_address is None or family_of(port.host_address) == family:
+            if _concerns(port, family):
                 yield from _publish(port, family, address)
-                if not network.masquerade:
-                    yield _open(port, family, address)
+    if not network.masquerade:
+        yield from _open(endpoint)
+
+
+def _concerns(port: PublishedPort, family: Family) -> bool:
+    return port.host_address is None or family_of(port.host_address) == family
 
 
 def is_loopback(address: str) -> bool:
-    return contains("127.0.0.0/8", address) or address == "::1"
+    return address.startswith("127.") or address == "::1"
 
 
 def _publish(port: PublishedPort, family: Family, address: Address) -> Iterator[Object]:
@@ -90,13 +94,31 @@ def _single(port: PublishedPort, offset: int, family: Family, address: Address) 
     return Element(family=NFT_FAMILY[family], set=where, value=value, data=data)
 
 
-def _open(port: PublishedPort, family: Family, address: Address) -> Element:
-    """Without masquerade the endpoint's own address is reached from outside too: at its published ports only."""
-    kinds = (ADDRESS_TYPE[family], "inet_proto", "inet_service")
-    proto, last = PROTO_NUMBERS[port.proto], port.port + port.host_last - port.host_first
-    return Element(
-        family=NFT_FAMILY[family],
-        set="open",
-        value=nft.concat(kinds, (address, proto, port.port)),
-        end=nft.concat(kinds, (address, proto, last)),
-    )
+def _open(endpoint: Endpoint) -> Iterator[Element]:
+    """Without masquerade the endpoint's own address is reached from outside too: at its published ports only. Several
+    host ports may lead to one of them, and intervals of a set must not meet: they are merged."""
+    for family in FAMILIES:
+        address = endpoint.address(family)
+        if address is None:
+            continue
+        kinds = (ADDRESS_TYPE[family], "inet_proto", "inet_service")
+        # What is published on the host's loopback is for the host.
+        public = (p for p in endpoint.ports if _concerns(p, family) and not is_loopback(p.host_address or ""))
+        for proto, first, last in published_ranges(public):
+            yield Element(
+                family=NFT_FAMILY[family],
+                set="open",
+                value=nft.concat(kinds, (address, PROTO_NUMBERS[proto], first)),
+                end=nft.concat(kinds, (address, PROTO_NUMBERS[proto], last)),
+            )
+
+
+def published_ranges(ports: Iterable[PublishedPort]) -> list[tuple[Proto, int, int]]:
+    """The endpoint's own ports that are published, as ranges that neither meet nor overlap."""
+    merged: list[tuple[Proto, int, int]] = []
+    for proto, first, last in sorted((p.proto, p.port, p.port + p.host_last - p.host_first) for p in ports):
+        if merged and merged[-1][0] == proto and first <= merged[-1][2] + 1:
+            merged[-1] = (proto, merged[-1][1], max(last, merged[-1][2]))
+        else:
+            merged.append((proto, first, last))
+    return merged
