@@ -29,7 +29,7 @@ from sealane.model.ids import EndpointId, SandboxId
 from sealane.model.intent import Intent
 from sealane.reconcile.diff import Difference, diff
 from sealane.reconcile.order import order
-from sealane.reconcile.plan import Operation, Outcome, Plan
+from sealane.reconcile.plan import Operation, Outcome
 
 EMPTY: NamespaceState = {}
 
@@ -79,12 +79,6 @@ class Reconciler:
             # A namespace not seen before holds nothing of ours; creating is idempotent should that prove wrong.
             self.observed.setdefault(netns, {})
         return self._apply(diff(self.compiled.desired, self.observed, keys))
-
-    def plan_for(self, units: set[Unit]) -> Plan:
-        """The plan that `settle` would apply; the caller takes its changes back afterwards."""
-        keys = self.compiled.refresh(self.intent, units)
-        observed = {**{netns: {} for netns, _ in keys}, **self.observed}
-        return order(diff(self.compiled.desired, observed, keys))
 
     def _check_against_full_compile(self) -> None:
         fresh = Compiled(self.intent, self.compiled.facts)
