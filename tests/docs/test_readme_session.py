@@ -22,7 +22,9 @@ MASKS = [
     (re.compile(r"milliseconds=[\d.]+"), "milliseconds=N"),
     (re.compile(r"\d+ (kernel )?objects"), r"N \1objects"),
     (re.compile(r"running \d+\w"), "running Ns"),
-    (re.compile(r"\b[0-9a-f]{12,32}\b"), "ID"),
+    (re.compile(r"(sl[be]|n_|n:|\b)[0-9a-f]{8,32}(?=\b|_|:)"), r"\1ID"),
+    (re.compile(r"sealane/[0-9a-f]{6}/"), "sealane/INSTANCE/"),
+    (re.compile(r"\b([0-9a-f]{2}:){5}[0-9a-f]{2}\b"), "MAC"),
     (re.compile(r" +"), " "),
 ]
 
