@@ -13,8 +13,9 @@ from typing import Any
 
 from bench.host import HostError, make_sandboxes
 from bench.peers import PORT_FIRST
-from sealane.client import Client
+from sealane.client import Client, UnreachableError
 
+SEALANE = (sys.executable, "-m", "sealane")
 SOCKET = "/run/sealane/sealane.sock"
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 15.0
@@ -43,7 +44,9 @@ class DaemonHost:
         """Seconds until it answers `status` as ready."""
         started = time.perf_counter()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.serve", self.state_dir], stdout=self._log, stderr=self._log
+            [*SEALANE, "daemon", "--state", self.state_dir, "--log-level", "warning"],
+            stdout=self._log,
+            stderr=self._log,
         )
         self.client = Client(SOCKET)
         while not self._is_ready():
@@ -56,12 +59,8 @@ class DaemonHost:
     def _is_ready(self) -> bool:
         try:
             return bool(self.status()["state"] != "hold")
-        except OSError:
+        except UnreachableError:
             return False
-        except Exception as error:
-            if type(error).__name__ == "UnreachableError":
-                return False
-            raise
 
     def stop(self) -> None:
         """Idempotent."""
@@ -106,11 +105,9 @@ class DaemonHost:
 
     def attach_by_cli(self, number: int) -> float:
         """A process, as the peers are."""
-        argv = [sys.executable, "-m", "sealane", "attach", self.paths[number], "bench"]
+        argv = [*SEALANE, "attach", self.paths[number], "bench", "--publish", f"{PORT_FIRST + number}:80"]
         started = time.perf_counter()
-        subprocess.run(
-            [*argv, "--publish", f"{PORT_FIRST + number}:80"], check=True, stdout=subprocess.DEVNULL
-        )
+        subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
         return time.perf_counter() - started
 
     def detach(self, number: int) -> float:
@@ -160,6 +157,7 @@ async def calls(path: str, bodies: Sequence[object], width: int) -> float:
     took = time.perf_counter() - started
     for _, writer in connections:
         writer.close()
+        await writer.wait_closed()
     return took
 
 

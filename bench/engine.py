@@ -21,6 +21,7 @@ from sealane.wire import AttachRequest, DetachRequest, NetworkRequest, PublishRe
 
 PORT_FIRST = 10000
 PORTS = 50000
+IN_A_ROW = 10
 RUN_DIR = "/run/sealane"
 
 
@@ -30,6 +31,13 @@ class EngineHost:
     def __init__(self, driver: str, endpoints: int) -> None:
         os.makedirs(RUN_DIR)
         self._state_dir = tempfile.mkdtemp(prefix="sealane-bench-", dir="/var/tmp")
+        try:
+            self._start(driver, endpoints)
+        except BaseException:
+            shutil.rmtree(self._state_dir)
+            raise
+
+    def _start(self, driver: str, endpoints: int) -> None:
         self._loopback = self._open_loopback()
         self._store = SqliteStore(self._state_dir)
         self._kernel = LinuxKernel("be7c40", RUN_DIR, loopback=self._loopback)
@@ -39,7 +47,8 @@ class EngineHost:
         self.engine.create_network(
             NetworkRequest(name="bench", driver=driver, subnets=[SubnetRequest(prefix="10.66.0.0/16")])
         )
-        *others, self._probe = make_sandboxes(endpoints + 1)
+        paths = make_sandboxes(endpoints + IN_A_ROW)
+        others, self._probes = paths[:endpoints], paths[endpoints:]
         self._attached = 0
         for path in others:
             self.attach(path)
@@ -75,45 +84,40 @@ class EngineHost:
         self.engine.detach([DetachRequest(sandbox=path)])
         return time.perf_counter() - started
 
-    def round(self) -> dict[str, float]:
-        """One more endpoint attached by the engine, and then, once it has been detached, by a replay of what the engine
-        sent to the kernel: seconds of each, and how many objects it was."""
-        with Tape(self._kernel) as tape:
-            ours = self.attach(self._probe)
+    def round(self) -> dict[str, list[float]]:
+        """More endpoints attached by the engine, one after the other, and, once they have been detached, the same by a
+        replay of what it sent to the kernel: seconds of each. They are detached all at once, since that waits for an
+        RCU grace period, after which nothing is as warm as before."""
+        tapes = []
+        found: dict[str, list[float]] = {"ours": [], "floor": [], "entering": []}
+        for path in self._probes:
+            with Tape(self._kernel) as tape:
+                found["ours"].append(self.attach(path))
+            tapes.append(tape)
         with Tape(self._kernel) as back:
-            self.detach(self._probe)
-        replay, undo = Replay(tape, self._probe), Replay(back, self._probe)
-        try:
-            floor = replay.run(self._kernel)
+            self.engine.detach([DetachRequest(sandbox=path) for path in self._probes])
+        for tape, path in zip(tapes, self._probes, strict=True):
+            with Replay(tape, path) as replay:
+                found["floor"].append(replay.run(self._kernel))
+                found["entering"].append(replay.time_entering())
+        with Replay(back, self._probes[0]) as undo:
             undo.run(self._kernel)
-        finally:
-            replay.close()
-            undo.close()
-        return {
-            "ours": ours,
-            "floor": floor,
-            "inside": replay.time_entering(),
-            "objects": object_count(tape),
-            "calls": len(tape.calls),
-        }
+        return {**found, "objects": [float(object_count(tapes[0]))], "calls": [float(len(tapes[0].calls))]}
 
     def is_same_state(self) -> bool:
         """Whether a replay leaves in the kernel what the engine's own attach did: the floor's bite control."""
+        probe = self._probes[0]
         with Tape(self._kernel) as tape:
-            self.attach(self._probe)
+            self.attach(probe)
         wanted = dict(self.engine.reconciler.compiled.desired[HOST])
         by_engine = self._observed(wanted)
         with Tape(self._kernel) as back:
-            self.detach(self._probe)
+            self.detach(probe)
         without = self._observed(wanted)
-        replay, undo = Replay(tape, self._probe), Replay(back, self._probe)
-        try:
+        with Replay(tape, probe) as replay, Replay(back, probe) as undo:
             replay.run(self._kernel)
             by_replay = self._observed(wanted)
             undo.run(self._kernel)
-        finally:
-            replay.close()
-            undo.close()
         return by_engine == by_replay != without
 
     def _observed(self, wanted: NamespaceState) -> object:

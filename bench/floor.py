@@ -144,7 +144,12 @@ class Replay:
             self._borrowed = os.dup2(self._namespace, tape.descriptor, inheritable=False)
         self._inside = netns.open_socket(self._namespace, NETLINK_ROUTE)
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._inside.close()
         os.close(self._namespace)
         if self._borrowed >= 0:

@@ -16,6 +16,7 @@ NAMES = 100
 ROUNDS = 4
 SECONDS = 3
 GATEWAY = "10.66.0.1"
+QUESTIONS = "/run/questions"
 SERVER_CORE, CLIENT_CORE = 0, 1
 CLIENTS, OUTSTANDING = "4", "200"
 START_TIMEOUT_S = 5.0
@@ -26,11 +27,11 @@ _ALL_FOUND = re.compile(r"Response codes:\s+NOERROR \d+ \(100\.00%\)")
 def load(sandbox: str, suffix: str) -> float:
     """Answers a second, all of them right, or HostError."""
     questions = "".join(f"w{number}{suffix} A\n" for number in range(NAMES))
-    with open("/run/questions", "w", encoding="ascii") as file:
+    with open(QUESTIONS, "w", encoding="ascii") as file:
         file.write(questions)
     out = in_sandbox(
         sandbox,
-        *("taskset", "-c", str(CLIENT_CORE), "dnsperf", "-s", GATEWAY, "-d", "/run/questions"),
+        *("taskset", "-c", str(CLIENT_CORE), "dnsperf", "-s", GATEWAY, "-d", QUESTIONS),
         *("-l", str(SECONDS), "-c", CLIENTS, "-q", OUTSTANDING),
     )
     rate = _RATE.search(out)

@@ -19,7 +19,8 @@ from typing import Any, Protocol, Self
 CONNECT_TIMEOUT_S = 0.8
 PAGE_TIMEOUT_S = 10.0
 PAGE_BYTES_MAX = 64 * 1024
-WATCH_PAUSE_S = 0.002
+KNOCKERS = 4
+KNOCK_PAUSE_S = 0.012
 PARALLEL_MAX = 16
 
 
@@ -77,31 +78,47 @@ def page(target: str, path: str = "/", form: str | None = None) -> dict[str, Any
 
 
 class Watch:
-    """Connects to one port, again and again, and remembers when it could not."""
+    """Knocks at one port, again and again, and remembers when that was in vain."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, path: str = "") -> None:
+        """To connect is enough, unless there is a `path`: then the page must come."""
         self._target = target
+        self._path = path
         self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._tries: list[tuple[float, float, bool]] = []
-        self._thread.start()
+        self._tries: list[tuple[float, str]] = []
+        """When it began, and why it was in vain."""
+        # Several, because one that hears nothing waits: meanwhile the others see when the port is back.
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(KNOCKERS)]
+        for thread in self._threads:
+            thread.start()
+            time.sleep(KNOCK_PAUSE_S / KNOCKERS)
 
     def _run(self) -> None:
         while not self._end.is_set():
             begun = time.monotonic()
-            good = is_open(self._target)
-            self._tries.append((begun, time.monotonic(), good))
-            time.sleep(WATCH_PAUSE_S)
+            self._tries.append((begun, self._knock()))
+            time.sleep(KNOCK_PAUSE_S)
+
+    def _knock(self) -> str:
+        if not self._path:
+            return "" if is_open(self._target) else "no connection"
+        try:
+            answer = page(self._target, self._path)
+        except OSError as error:
+            return str(error)
+        return "" if answer["status"] == http.client.OK else f"HTTP {answer['status']}: {answer['text']}"
 
     def stop(self) -> dict[str, Any]:
-        """Tries, failures, and the time from the start of the first failure to the end of the first success after."""
+        """How many tries, how many in vain and why, how long from the first of these to the next good one, was there one."""
         self._end.set()
-        self._thread.join()
-        failed = [begun for begun, _, good in self._tries if not good]
-        after = [end for begun, end, good in self._tries if good and failed and begun > failed[-1]]
+        for thread in self._threads:
+            thread.join()
+        failed = sorted(begun for begun, why in self._tries if why)
+        after = sorted(begun for begun, why in self._tries if not why and failed and begun > failed[-1])
         return {
             "tries": len(self._tries),
             "failed": len(failed),
+            "why": sorted({why for _, why in self._tries if why}),
             "away_ms": (after[0] - failed[0]) * 1000 if after else 0.0,
             "back": bool(after) or not failed,
         }

@@ -9,6 +9,7 @@ import shutil
 import socket
 import struct
 import subprocess
+import threading
 import time
 from typing import NamedTuple, Self
 
@@ -30,6 +31,7 @@ NFGENMSG = struct.Struct(">BBH")
 
 RECEIVED_MAX = 1 << 20
 ACK_TIMEOUT_S = 5.0
+LISTEN_TURN_S = 0.1
 
 
 class Generation(NamedTuple):
@@ -42,45 +44,54 @@ class Generation(NamedTuple):
 
 
 class Generations:
-    """Hears of every change of the ruleset of this network namespace from now on."""
+    """Hears of every change of the ruleset of this network namespace while it is a context, and when it came."""
 
     def __init__(self) -> None:
         self._socket = _open()
-        self._socket.bind((0, 1 << (NFNLGRP_NFTABLES - 1)))
+        self._heard: list[Generation] = []
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
 
     def __enter__(self) -> Self:
+        self._socket.bind((0, 1 << (NFNLGRP_NFTABLES - 1)))
+        self._socket.settimeout(LISTEN_TURN_S)
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
         self._socket.close()
 
-    def until(self, deadline: float) -> Generation | None:
-        """The next one; None if there was none before time.monotonic() is `deadline`."""
-        while (left := deadline - time.monotonic()) > 0:
-            self._socket.settimeout(left)
+    def heard(self) -> list[Generation]:
+        """All so far, in order."""
+        return list(self._heard)
+
+    def _listen(self) -> None:
+        while not self._end.is_set():
             try:
                 data = self._socket.recv(RECEIVED_MAX)
             except TimeoutError:
-                return None
+                continue
             except OSError as error:
                 # More was said than the socket's buffer holds; what follows is heard again.
                 if error.errno != errno.ENOBUFS:
                     raise
                 continue
             now = time.monotonic()
-            for kind, body in _messages(data):
-                if kind == (NFNL_SUBSYS_NFTABLES << 8) | NFT_MSG_NEWGEN:
-                    return _generation(now, body)
-        return None
+            self._heard += [
+                _generation(now, body)
+                for kind, body in _messages(data)
+                if kind == (NFNL_SUBSYS_NFTABLES << 8) | NFT_MSG_NEWGEN
+            ]
 
 
-def flush() -> str:
-    """Delete every table of this network namespace; return the command that did it, or a description."""
+def flush() -> None:
+    """Delete every table of this network namespace, with `nft` if it is there."""
     if shutil.which("nft"):
         subprocess.run(["nft", "flush", "ruleset"], check=True, capture_output=True)
-        return "nft flush ruleset"
-    _flush_by_hand()
-    return "(nft is not installed: its message to delete all tables, sent by hand)"
+    else:
+        _flush_by_hand()
 
 
 def _flush_by_hand() -> None:

@@ -14,8 +14,13 @@ INDENT = "  "
 WIDTH_MAX = 100
 """Prose wider than this is hard to read."""
 
+VERDICT_MAX = 160
 UNLIMITED = 10_000
 """Columns of a file or a pipe."""
+
+SIGNS = {"+": "green", "-": "red", "~": "yellow", "!": "red"}
+HEADER = re.compile(r"[A-Z]+( {2,}[A-Z]+)+ *[A-Z]*")
+"""Of a table of the command line."""
 
 ASCII = str.maketrans({"✓": "y", "✗": "!", "·": ".", "→": ">", "←": "<", "↓": "|", "─": "-", "│": "|", "…": "~",
                        "├": "+", "└": "+", "—": "-", "▸": ">"})  # fmt: skip
@@ -62,13 +67,22 @@ class Screen:
         self.line(INDENT, (f"{where}$ ", "cyan"), (command, "bold"))
         self.pause(0.3)
 
-    def output(self, text: str, *, header: bool = False) -> None:
-        """What a command has printed, cut at the edge of the screen; `header`: its first line is one."""
-        for number, line in enumerate(text.rstrip("\n").splitlines()):
-            self.line(INDENT, (self.cut(printable(line)), "bold" if header and number == 0 else ""))
+    def output(self, text: str) -> None:
+        """What a command has printed, cut at the edge of the screen; its header and signs stand out."""
+        for line in text.rstrip("\n").splitlines():
+            shown = self.cut(printable(line))
+            sign = re.match(r" [-+~!] ", shown)
+            if sign:
+                self.line(INDENT, (sign[0], SIGNS[sign[0][1]]), shown[3:])
+            else:
+                self.line(INDENT, (shown, "bold" if HEADER.fullmatch(shown.rstrip("…")) else ""))
 
     def verdict(self, text: str, *, good: bool = True) -> None:
-        self.line(INDENT, ("✓ " if good else "✗ ", "green" if good else "red"), text)
+        mark = ("✓ ", "green") if good else ("✗ ", "red")
+        for line in text.splitlines():
+            for piece in textwrap.wrap(line, min(self.width, VERDICT_MAX) - len(INDENT) - 2) or [""]:
+                self.line(INDENT, mark, piece)
+                mark = ("  ", "")
 
     def gap(self) -> None:
         self.line()
@@ -115,7 +129,7 @@ def terminal(*, pauses: bool) -> Screen:
 
 def printable(text: str) -> str:
     """Without what could move somebody's cursor."""
-    return re.sub(r"[^\x20-\x7e\xa0-\uffff]", "?", text.expandtabs())
+    return "".join(char if char.isprintable() else "?" for char in text.expandtabs())
 
 
 def _text(cell: Cell) -> str:

@@ -19,6 +19,8 @@ START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
 COMMAND_TIMEOUT_S = 90.0
 LAST_WORDS = 2000
+NOT_RUN = 125
+"""This exit code of `sealane exec` and those above are its own, as in Docker."""
 
 
 class Sealane:
@@ -62,7 +64,9 @@ class Sealane:
             )
         while self._run("version").returncode != 0:
             if self._daemon.poll() is not None:
-                raise DemoError(f"the daemon ended at once (exit code {self._daemon.returncode})\n{self.log()}")
+                raise DemoError(
+                    f"the daemon ended at once (exit code {self._daemon.returncode})\n{self.log()}"
+                )
             if time.monotonic() - begun > START_TIMEOUT_S:
                 raise DemoError(f"the daemon does not answer after {START_TIMEOUT_S:.0f} s\n{self.log()}")
             time.sleep(0.02)
@@ -87,11 +91,11 @@ class Sealane:
 
     # --- the command line
 
-    def show(self, *arguments: str, header: bool = False) -> str:
+    def show(self, *arguments: str) -> str:
         """Type a command before the audience; return what it printed. DemoError unless it succeeded."""
         self._screen.prompt(shlex.join(("sealane", *arguments)))
         done = self._run(*arguments)
-        self._screen.output(done.stdout, header=header)
+        self._screen.output(done.stdout)
         return self._succeeded(arguments, done)
 
     def watch(self, *arguments: str) -> float:
@@ -111,17 +115,29 @@ class Sealane:
         """The answer of a command with --json, unseen."""
         return json.loads(self._succeeded(arguments, self._run(*arguments, "--json")))
 
-    def inside(self, container: str, *command: str) -> str:
-        """What a command in a container printed, whatever its exit code was."""
-        return self._run("exec", container, *command).stdout
+    def events(self) -> list[dict[str, Any]]:
+        """All so far: one document a line."""
+        said = self._succeeded(("events",), self._run("events", "--json"))
+        return [json.loads(line) for line in said.splitlines()]
+
+    def inside(self, container: str, *command: str, text: str = "") -> str:
+        """What a command in a container printed, whatever its exit code. DemoError if it could not be run.
+
+        `text` is its standard input.
+        """
+        done = self._run("exec", *(("-i",) if text else ()), container, *command, text=text)
+        if done.returncode >= NOT_RUN:
+            raise DemoError(f"{container} cannot be asked: {(done.stderr or done.stdout).strip()}")
+        return done.stdout
 
     def quietly(self, *arguments: str) -> bool:
         """Run a command; whether it succeeded."""
         return self._run(*arguments).returncode == 0
 
-    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def _run(self, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*COMMAND, *arguments],
+            input=text,
             capture_output=True,
             text=True,
             timeout=COMMAND_TIMEOUT_S,

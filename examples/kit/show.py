@@ -2,17 +2,19 @@
 
 import argparse
 import contextlib
+import glob
 import os
 import shutil
 import signal
+import socket
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 from examples.kit import processes
 from examples.kit.probes import Here, Place
-from examples.kit.sealane import Sealane
 from examples.kit.screen import Screen, terminal
+from examples.kit.sealane import Sealane
 from examples.kit.trouble import DemoError
 from examples.kit.visitor import outside
 
@@ -20,7 +22,13 @@ RUNTIMES = ("crun", "runc")
 SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 """Where runc, ip and nft are; an ordinary user's PATH does not have it."""
 
+FALLBACK_TUNNELS = frozenset(
+    {"tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "sit0", "ip6tnl0", "ip6gre0"}
+)
+"""A new network namespace may have them from the start (net.core.fb_tunnels_only_for_init_net)."""
+
 FAILED, INTERRUPTED = 1, 130
+LINES_SHOWN = 8
 
 
 class Stage:
@@ -39,8 +47,19 @@ class Stage:
         return self.visitor.name != self.host.name
 
 
-def perform(play: Callable[[Stage], None], project: str, description: str, needs: Mapping[str, str]) -> int:
-    """Play it; return the exit code. `needs`: program → Debian package, besides what every demo needs."""
+def perform(
+    play: Callable[[Stage], None],
+    project: str,
+    description: str,
+    *,
+    needs: Mapping[str, str] | None = None,
+    several_users: bool = False,
+) -> int:
+    """Play it; return the exit code.
+
+    `needs`: program, or a pattern of paths → Debian package, besides what every demo needs. `several_users`: there
+    must be more users than root.
+    """
     arguments = argparse.ArgumentParser(description=description)
     arguments.add_argument("--fast", action="store_true", help="no pauses, also on a terminal")
     screen = terminal(pauses=not arguments.parse_args().fast)
@@ -48,9 +67,13 @@ def perform(play: Callable[[Stage], None], project: str, description: str, needs
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
-        check(needs)
+        check(needs or {}, several_users=several_users)
         with _stage(screen, project) as stage:
-            play(stage)
+            _play(play, stage)
+    except BrokenPipeError:
+        # Nobody looks any more. Python must not find that out once again when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     except KeyboardInterrupt:
         screen.gap()
         screen.verdict("interrupted; everything is cleaned up", good=False)
@@ -64,7 +87,20 @@ def perform(play: Callable[[Stage], None], project: str, description: str, needs
     return 0
 
 
-def check(needs: Mapping[str, str]) -> None:
+def _play(play: Callable[[Stage], None], stage: Stage) -> None:
+    """Should it fail, what the daemon said last may say why."""
+    try:
+        play(stage)
+    except BrokenPipeError:
+        raise
+    except (DemoError, OSError):
+        stage.screen.gap()
+        stage.screen.say("The daemon said last:")
+        stage.screen.output("\n".join(stage.sealane.log().splitlines()[-LINES_SHOWN:]))
+        raise
+
+
+def check(needs: Mapping[str, str], *, several_users: bool) -> None:
     """DemoError if this is no place for a demo, with the way to a better one."""
     if not _is_private():
         raise DemoError(
@@ -76,7 +112,14 @@ def check(needs: Mapping[str, str]) -> None:
             "no OCI runtime is installed, and containers need one: runc or crun",
             "On Debian, as root: apt-get install runc",
         )
-    missing = {package for program, package in needs.items() if not shutil.which(program)}
+    if several_users and not _has_users():
+        raise DemoError(
+            "there is no user but root in this user namespace, and some programs refuse to run as root",
+            "Run it as root: sudo scripts/in-namespaces .venv/bin/python -m …",
+        )
+    missing = {
+        package for program, package in needs.items() if not (glob.glob(program) or shutil.which(program))
+    }
     if missing:
         raise DemoError(
             f"not installed: {', '.join(sorted(missing))}",
@@ -85,15 +128,18 @@ def check(needs: Mapping[str, str]) -> None:
 
 
 def _is_private() -> bool:
-    """Whether network and mount namespace are not those of the machine's first process.
+    """Whether this is what scripts/in-namespaces makes: a network that is only `lo`, and a fresh /run (mount(8) notes there what it did).
 
-    If we may not even look at its, it belongs to another user namespace than ours, and so do its others.
+    To compare with the namespaces of process 1 would be simpler, but it may be forbidden to look at them, to root too.
     """
-    for kind in ("net", "mnt"):
-        with contextlib.suppress(PermissionError):
-            if os.path.samefile(f"/proc/1/ns/{kind}", f"/proc/self/ns/{kind}"):
-                return False
-    return True
+    links = {name for _, name in socket.if_nameindex()} - FALLBACK_TUNNELS
+    return links == {"lo"} and set(os.listdir("/run")) <= {"mount"}
+
+
+def _has_users() -> bool:
+    """Whether all of the usual 65,536 user ids mean somebody (user_namespaces(7))."""
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        return sum(int(line.split()[2]) for line in file) >= 1 << 16
 
 
 @contextlib.contextmanager
@@ -115,9 +161,7 @@ def _cleared(sealane: Sealane, project: str) -> Iterator[None]:
     try:
         yield
     finally:
-        handlers: dict[signal.Signals, Any] = {}
+        # From here to the end of the process, another Ctrl-C changes nothing: it would leave things behind.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            handlers[number] = signal.signal(number, signal.SIG_IGN)
+            signal.signal(number, signal.SIG_IGN)
         sealane.quietly("down", "-p", project)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)

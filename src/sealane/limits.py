@@ -1,4 +1,5 @@
-"""Every bound in one place: queues, tables, sizes, retries. Each has a test at bound + 1 (tests/unit/test_limits.py)."""
+"""Bounds of the engine and the API, each with a test at bound + 1 (tests/unit/test_limits.py). Adapters keep theirs at
+the head of their modules."""
 
 EVENTS_KEPT = 1024
 """Events that `sealane events --since` can still show; older ones are gone."""
@@ -9,9 +10,6 @@ RANGE_PORTS_MAX = 4096
 PUBLISHES_PER_ENDPOINT = 256
 
 ALIASES_PER_ENDPOINT = 64
-
-ADDRESSES_PER_ENDPOINT = 2
-"""One a family."""
 
 SUBNETS_PER_NETWORK = 2
 """One a family."""

@@ -26,7 +26,7 @@ def judge_sandboxes(host: Host, stored: Stored) -> Iterator[str]:
             yield f"I1: sandbox {sandbox['name']}: at {ref['path']} is another namespace"
             continue
         with Netns.enter(sandbox["name"], path) as inside:
-            yield from _sandbox(sandbox, Observed(inside), stored)
+            yield from _sandbox(sandbox, Observed(inside, inside=True), stored)
 
 
 def _sandbox(sandbox: Record, inside: Observed, stored: Stored) -> Iterator[str]:

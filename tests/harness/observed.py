@@ -11,9 +11,9 @@ Facts = dict[str, Any]
 
 
 class Observed:
-    """One namespace, read once."""
+    """One namespace, read once. Of a sandbox (`inside`) only what the engine puts there is read."""
 
-    def __init__(self, ns: Netns) -> None:
+    def __init__(self, ns: Netns, *, inside: bool = False) -> None:
         self.links: dict[str, Facts] = {link["ifname"]: link for link in ns.json("ip", "-d", "link", "show")}
         self.addresses = [
             (link["ifname"], entry["local"], entry["prefixlen"])
@@ -21,11 +21,13 @@ class Observed:
             for entry in link["addr_info"]
         ]
         self.routes: list[Facts] = []
+        self.rules: list[Facts] = []
         for family in ("-4", "-6"):
             self.routes += ns.json("ip", family, "route", "show", "table", "all")
-        self.rules: list[Facts] = ns.json("ip", "-4", "rule", "show") + ns.json("ip", "-6", "rule", "show")
+            self.rules += ns.json("ip", family, "rule", "show")
+        if inside:
+            return
         self.neighbours: list[Facts] = ns.json("ip", "neigh", "show")
-        # `nud all` also lists proxy entries nowhere: they have a list of their own.
         self.proxies: list[Facts] = ns.json("ip", "-6", "neigh", "show", "proxy")
         self.fdb: list[Facts] = ns.json("bridge", "fdb", "show")
         self.ports: dict[str, Facts] = {

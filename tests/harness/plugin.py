@@ -20,15 +20,29 @@ SAID = pytest.StashKey[dict[Host, int]]()
 
 
 def isolated() -> bool:
-    """Whether network and mount namespaces are not the machine's. What we may not even look at, is not ours."""
-    for kind in ("net", "mnt"):
+    """Whether network and mount namespaces are other ones than those of our outermost ancestor, which lives on the
+    machine itself. (Not those of process 1: in a VM or container even root may be refused a look at it.)"""
+    return all(_outermost(kind) != os.stat(f"/proc/self/ns/{kind}").st_ino for kind in ("net", "mnt"))
+
+
+def _outermost(kind: str) -> int:
+    inode, pid = 0, os.getppid()
+    while pid:
         try:
-            machine = os.stat(f"/proc/1/ns/{kind}").st_ino
-        except OSError:
-            continue
-        if machine == os.stat(f"/proc/self/ns/{kind}").st_ino:
-            return False
-    return True
+            inode = os.stat(f"/proc/{pid}/ns/{kind}").st_ino
+        except PermissionError:
+            if _in_user_namespace():
+                return 0  # Those outside of it cannot be looked at, so the namespaces cannot be theirs.
+        except FileNotFoundError:
+            break
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            pid = int(file.read().rpartition(")")[2].split()[1])
+    return inode
+
+
+def _in_user_namespace() -> bool:
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        return file.read().split() != ["0", "0", "4294967295"]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -290,26 +290,26 @@ def whole_or_told(home: Home) -> bool:
     return endpoint["state"] == "error" and endpoint["error"] != "" or audit(home.machine) == []
 
 
-@pytest.mark.parametrize(
-    ("path", "value", "right"),
-    [
-        ("net/ipv4/ip_forward", "0", "1"),
-        ("net/ipv6/conf/all/forwarding", "0", "1"),
-        ("net/ipv4/conf/{bridge}/route_localnet", "1", "0"),
-        ("net/ipv6/conf/{bridge}/accept_ra", "2", "0"),
-        ("net/ipv4/conf/{bridge}/accept_redirects", "1", "0"),
-    ],
-)
-def test_sysctls_are_put_back(home: Home, path: str, value: str, right: str) -> None:
+SYSCTLS = {
+    "net/ipv4/ip_forward": ("0", "1"),
+    "net/ipv6/conf/all/forwarding": ("0", "1"),
+    "net/ipv4/conf/{bridge}/route_localnet": ("1", "0"),
+    "net/ipv6/conf/{bridge}/accept_ra": ("2", "0"),
+    "net/ipv4/conf/{bridge}/accept_redirects": ("1", "0"),
+}
+
+
+def test_sysctls_are_put_back(home: Home) -> None:
     """DR6."""
-    where = path.format(bridge=home.bridge)
-    home.ns.sysctl(where, value)
-    eventually(lambda: home.ns.sysctl(where) == right, SYSCTL_S * BUSY, where)
+    right = {path.format(bridge=home.bridge): values[1] for path, values in SYSCTLS.items()}
+    for path, (wrong, _) in SYSCTLS.items():
+        home.ns.sysctl(path.format(bridge=home.bridge), wrong)
+    eventually(lambda: {path: home.ns.sysctl(path) for path in right} == right, SYSCTL_S * BUSY)
 
 
 def test_damage_of_a_dead_daemons_time_is_repaired_at_its_start(home: Home) -> None:
     home.machine.kill9()
-    for damage in (flush_ruleset, flush_routes, flush_neighbours, port_down):
+    for damage in (flush_ruleset, delete_gateway, flush_neighbours, port_down):
         damage(home)
     home.machine.start()
     home.heals(REPAIR_S)

@@ -1,4 +1,4 @@
-"""A database-like back end: `GET key` or `SET key value`, one line in, one line out."""
+"""A database-like back end, one line in, one line out: `GET key`, `SET key value`, `PEER` for the asker's address."""
 
 import signal
 import socketserver
@@ -14,12 +14,14 @@ class Session(socketserver.StreamRequestHandler):
             key, _, value = rest.partition(" ")
             if verb == "SET":
                 ROWS[key] = value
-            self.wfile.write(f"{ROWS.get(key, '')}\n".encode())
+            answer = self.client_address[0] if verb == "PEER" else ROWS.get(key, "")
+            self.wfile.write(f"{answer}\n".encode())
 
 
 class Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
+    request_queue_size = 128
 
 
 # The first process of a container gets no default action for SIGTERM from the kernel.

@@ -16,7 +16,7 @@ class ForeignRoute(msgspec.Struct, frozen=True):
 class Features(msgspec.Struct, frozen=True, kw_only=True):
     """What this kernel can do; each False is named by `sealane status` with what is lost."""
 
-    nft_inet: bool = True
+    nft: bool = True
     nft_bridge: bool = True
     ipv6: bool = True
     conntrack: bool = True

@@ -2,7 +2,7 @@
 
 Names are derived from ids, never from user text, so they are stable over restarts, at most IFNAMSIZ - 1 = 15 bytes,
 and hold no character that any parser of `nft list` output trips over. Twelve hex digits are 48 bits: 4,000 endpoints
-collide with a chance of 3e-8, and a collision is found by the store's uniqueness of ids and refused, not mixed up.
+collide with a chance of 3e-8, and a collision is refused by the compiler, which finds one object made twice.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ def network_link(network: Network) -> str:
 
 
 def network_chain(network: NetworkId, purpose: str) -> str:
-    return f"n_{digest(network, 8)}_{purpose}"
+    return f"n_{digest(network)}_{purpose}"
 
 
 def mac(identity: str) -> Mac:

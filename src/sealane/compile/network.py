@@ -182,11 +182,11 @@ def link_elements(network: Network, family: Family, link: str) -> Iterator[Eleme
 
 
 def _rule(network: Network, why: str, *statements: Statement) -> Rule:
-    return Rule(statements, f"n:{names.digest(network.id, 8)}:{why}")
+    return Rule(statements, f"n:{names.digest(network.id)}:{why}")
 
 
 def _deny(network: Network, why: str, *statements: Statement) -> Rule:
-    return deny(*statements, why=f"n:{names.digest(network.id, 8)}:{why}")
+    return deny(*statements, why=f"n:{names.digest(network.id)}:{why}")
 
 
 def _pre(network: Network, subnet: Subnet, family: Family) -> Iterator[Rule]:

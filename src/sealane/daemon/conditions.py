@@ -24,7 +24,7 @@ def forwarder(reason: str) -> Condition:
 
 
 def of_features(features: Features) -> Iterator[Condition]:
-    for name, works in (("nftables", features.nft_inet), ("nftables bridge family", features.nft_bridge)):
+    for name, works in (("nftables", features.nft), ("nftables bridge family", features.nft_bridge)):
         if not works:
             yield Condition(
                 level="error",

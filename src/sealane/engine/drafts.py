@@ -1,7 +1,8 @@
 """From requests to changes of intent: names resolved, records made, nothing done.
 
 The engine commits and settles these changes; `plan` makes them on a copy of the intent and looks at what they would
-compile to. So a preview cannot differ from the deed.
+compile to. So a preview differs from the deed in ids
+(and the link names made of them) and in nothing else.
 """
 
 import secrets
@@ -60,7 +61,7 @@ class Drafts:
         differs = _difference(present, record, request)
         if differs:
             raise ExistsError(
-                f"network {request.name} exists with another {differs}",
+                f"network {request.name} exists with other `{differs}`",
                 field=differs,
                 cure=f"`sealane network rm {request.name}` first, or choose another name",
             )
@@ -162,7 +163,7 @@ class Drafts:
             differs = repeats(present, request)
             if differs:
                 raise ConflictError(
-                    f"sandbox {sandbox.name} is on network {network.name} already, with another {differs}",
+                    f"sandbox {sandbox.name} is on network {network.name} already, with other `{differs}`",
                     field=differs,
                     cure="detach it first",
                 )

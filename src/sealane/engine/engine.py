@@ -293,8 +293,8 @@ class Engine:
     # --- the dead
 
     def release(self, sandboxes: Iterable[str], why: str) -> list[str]:
-        """Take away what belonged to namespaces that are proven dead. Sandboxes of our own stay: their containers
-        decide."""
+        """Take away what belonged to namespaces that are proven dead. Sandboxes of our own stay: `Upkeep`
+        makes their namespaces again."""
         changes: list[Change] = []
         names: list[str] = []
         for identity in sandboxes:

@@ -21,6 +21,7 @@ from sealane.model.net import (
     family_of,
     parse_address,
     parse_prefix,
+    prefix_length,
 )
 from sealane.model.network import Network, Subnet
 from sealane.wire import NetworkRequest, SubnetRequest
@@ -152,7 +153,9 @@ def _subnet(asked: SubnetRequest, where: str) -> Subnet:
     ip_range: Prefix | None = None
     if asked.ip_range:
         ip_range = parsed(parse_prefix, asked.ip_range, f"{where}.ip_range")
-        if not contains(prefix, ip_range.partition("/")[0]) or _length(ip_range) < _length(prefix):
+        if not contains(prefix, ip_range.partition("/")[0]) or prefix_length(ip_range) < prefix_length(
+            prefix
+        ):
             raise InvalidError(f"{ip_range} does not lie in {prefix}", field=f"{where}.ip_range")
     reserved: list[Address] = []
     for name, text in asked.reserved.items():
@@ -166,7 +169,3 @@ def _subnet(asked: SubnetRequest, where: str) -> Subnet:
     with at_field(where):
         allocate.check_subnet(subnet)
     return subnet
-
-
-def _length(prefix: str) -> int:
-    return int(prefix.rpartition("/")[2])

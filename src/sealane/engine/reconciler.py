@@ -7,7 +7,7 @@ or a start: it reads a namespace back first. Both end in diff, order, apply.
 `observed` is what the kernel said last, with our own successful operations written into it. It is a cache and only
 that: notifications mark a namespace dirty, and the next resync reads it again.
 
-Rule: what no intent explains is not deleted while it may be alive (`reference/reliability.md` §4.6). An empty or
+Rule: what no intent explains is not deleted while it may be alive (docs/adr/0013). An empty or
 restored store beside running containers looks just like many deletions, so a resync that finds live endpoints that
 no record knows deletes nothing at all until told to (`confirmed`); everything that is missing is still put right.
 """
@@ -22,16 +22,14 @@ from sealane.compile.host import Compiled, Unit
 from sealane.compile.names import alias
 from sealane.engine.ports import Kernel, NamespaceGoneError
 from sealane.kernel.objects import Key, Link
-from sealane.kernel.state import HOST, NamespaceState, Object
+from sealane.kernel.state import HOST, Object
 from sealane.limits import RECONCILE_ROUNDS
 from sealane.model.endpoint import NetnsRef
 from sealane.model.ids import EndpointId, SandboxId
 from sealane.model.intent import Intent
-from sealane.reconcile.diff import Difference, diff
+from sealane.reconcile.diff import EMPTY, Difference, diff
 from sealane.reconcile.order import order
 from sealane.reconcile.plan import Operation, Outcome
-
-EMPTY: NamespaceState = {}
 
 
 class Report(msgspec.Struct):

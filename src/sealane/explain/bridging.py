@@ -7,8 +7,9 @@ What stands in brackets happens with br_netfilter only (net.bridge.bridge-nf-cal
 frame as a packet that came in by the bridge. One that goes up has then passed prerouting already (ip_sabotage_in).
 """
 
+from typing import NamedTuple
+
 from sealane.compile.names import NFT_FAMILY
-from sealane.explain import neighbours
 from sealane.explain.packet import Disposition
 from sealane.explain.path import Path, Skb
 from sealane.explain.world import AnyLink, Namespace
@@ -22,31 +23,31 @@ def uses_netfilter(path: Path, skb: Skb) -> bool:
     return path.world.surroundings.bridge_netfilter and skb.packet.proto != "arp"
 
 
-def come_in(path: Path, where: Namespace, port: Link, skb: Skb) -> AnyLink:
-    """A frame passes a port's guards. Return the bridge; whether the frame goes up or on, its MAC says."""
+class Entered(NamedTuple):
+    bridge: AnyLink
+    next_hop: str = ""
+    """Not empty: translated on the bridge to an address behind it, whose MAC the frame now needs."""
+
+
+def come_in(path: Path, where: Namespace, port: Link, skb: Skb) -> Entered:
+    """A frame passes a port's guards. Whether it goes up or on, its MAC says."""
     bridge = where.link(port.master)
     if bridge is None or not bridge.up:
         path.end(Disposition.LINK_DOWN, f"the bridge {port.master} is not up", "see `sealane status`")
     path.hook(where, "bridge", "prerouting", skb, iif=port.name)
-    if uses_netfilter(path, skb):
-        _netfilter_prerouting(path, where, bridge, skb)
-    return bridge
-
-
-def _netfilter_prerouting(path: Path, where: Namespace, bridge: AnyLink, skb: Skb) -> None:
-    """br_nf_pre_routing: a translated destination decides anew where the frame goes (br_nf_pre_routing_finish)."""
+    if not uses_netfilter(path, skb):
+        return Entered(bridge)
     before = skb.packet.destination
     path.hook(where, NFT_FAMILY[skb.packet.family], "prerouting", skb, iif=bridge.name)
     if skb.packet.destination == before:
-        return
+        return Entered(bridge)
+    # br_nf_pre_routing_finish: a translated destination decides anew where the frame goes.
     found = where.route(skb.packet.destination)
     if found.kind == "unicast" and found.link == bridge.name:
-        next_hop = found.gateway or skb.packet.destination
-        mac = neighbours.resolve(path, where, bridge, next_hop, skb)
-        path.note("bridge", "translated on the bridge, and stays on it (br_netfilter)")
-        skb.change(mac_destination=mac)
-    else:
-        skb.change(mac_destination=bridge.mac)
+        path.note("bridge", f"translated while on {bridge.name}, and stays there (br_netfilter)")
+        return Entered(bridge, found.gateway or skb.packet.destination)
+    skb.change(mac_destination=bridge.mac)
+    return Entered(bridge)
 
 
 def goes_up(bridge: AnyLink, skb: Skb) -> bool:
@@ -63,7 +64,11 @@ def out_port(path: Path, where: Namespace, bridge: AnyLink, skb: Skb) -> Link:
     flooded = [item.name for item in where.ports(bridge.name) if item.port is None or item.port.flood]
     if flooded:
         path.note("bridge", f"{mac} is not in the FDB of {bridge.name}: flooded to {', '.join(flooded)}")
-    path.end(Disposition.LOST, f"no port of {bridge.name} has {mac}", "see `sealane status`: the endpoint's FDB entry")
+    path.end(
+        Disposition.LOST,
+        f"no port of {bridge.name} has {mac}",
+        "see `sealane status`: the endpoint's FDB entry",
+    )
 
 
 def refusal(came_by: Link | None, leaves_by: Link) -> str:
@@ -85,7 +90,11 @@ def forward(path: Path, where: Namespace, bridge: AnyLink, came_by: Link, leaves
     why_not = refusal(came_by, leaves_by)
     if why_not:
         disposition = Disposition.LINK_DOWN if not leaves_by.up else Disposition.DENIED
-        path.end(disposition, why_not, "publish the port and use the host's address, or make the network with icc=true")
+        path.end(
+            disposition,
+            why_not,
+            "publish the port and use the host's address, or make the network with icc=true",
+        )
     path.hook(where, "bridge", "forward", skb, iif=came_by.name, oif=leaves_by.name)
     if uses_netfilter(path, skb):
         path.hook(where, NFT_FAMILY[skb.packet.family], "forward", skb, iif=bridge.name, oif=bridge.name)

@@ -38,9 +38,7 @@ class Tracked:
 
 
 def tuple_of(packet: Packet) -> Tuple:
-    return Tuple(
-        packet.proto, packet.source, packet.source_port, packet.destination, packet.destination_port
-    )
+    return Tuple(packet.proto, packet.source, packet.source_port, packet.destination, packet.destination_port)
 
 
 def translated(packet: Packet, like: Tuple) -> Packet:
@@ -111,7 +109,9 @@ def set_nat(tracked: Tracked, manip: int, address: str, port: int = 0) -> None:
     if manip == DNAT:
         reply = msgspec.structs.replace(reply, source=address, source_port=port or reply.source_port)
     else:
-        reply = msgspec.structs.replace(reply, destination=address, destination_port=port or reply.destination_port)
+        reply = msgspec.structs.replace(
+            reply, destination=address, destination_port=port or reply.destination_port
+        )
     if reply != tracked.flow.reply:
         status = tracked.flow.status | manip
         tracked.flow = msgspec.structs.replace(tracked.flow, reply=reply, status=status)

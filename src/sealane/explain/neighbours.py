@@ -51,7 +51,7 @@ def _ask(path: Path, where: Namespace, link: AnyLink, address: str, skb: Skb) ->
     """(MAC, who answered); both empty if nobody did."""
     if isinstance(link, Link) and link.kind != "bridge":
         return _ask_peer(path, where, link, address, skb)
-    for port in _candidates(path, where, link, address):
+    for port in _candidates(where, link, address):
         if not bridging.refusal(None, port):
             other = path.world.peer(where, port)
             if other is not None and _answers(*other, address):
@@ -71,10 +71,10 @@ def _ask_peer(path: Path, where: Namespace, link: Link, address: str, skb: Skb) 
     if not peer.master:
         return (peer.mac, there.name) if _answers(there, peer, address) else ("", "")
     question = Skb(_question(where, link, address, skb.packet))
-    bridge = bridging.come_in(path, there, peer, question)
+    bridge = bridging.come_in(path, there, peer, question).bridge
     if _answers(there, bridge, address):
         return bridge.mac, there.name
-    for port in _candidates(path, there, bridge, address):
+    for port in _candidates(there, bridge, address):
         other = path.world.peer(there, port)
         if port.name == peer.name or other is None or not _answers(*other, address):
             continue
@@ -88,7 +88,7 @@ def _ask_peer(path: Path, where: Namespace, link: Link, address: str, skb: Skb) 
     return "", ""
 
 
-def _candidates(path: Path, where: Namespace, bridge: AnyLink, address: str) -> Iterator[Link]:
+def _candidates(where: Namespace, bridge: AnyLink, address: str) -> Iterator[Link]:
     """Ports behind which the address may be. The host's permanent entry says which; without one, all are asked."""
     known = where.neighbour(bridge.name, address)
     port = where.fdb_port(bridge.name, known.mac) if known else None
@@ -114,7 +114,11 @@ def _question(where: Namespace, link: AnyLink, address: str, packet: Packet) -> 
         # arp_announce=0: under the packet's own source, even one of another link (arp_solicit).
         source = packet.source if where.is_local(packet.source) else where.source_on(link.name, 4, address)
         return Packet(
-            proto="arp", source=source or "0.0.0.0", destination=address, mac_source=link.mac, mac_destination=BROADCAST
+            proto="arp",
+            source=source or "0.0.0.0",
+            destination=address,
+            mac_source=link.mac,
+            mac_destination=BROADCAST,
         )
     owner = where.owner(packet.source)
     # ndisc_solicit: the packet's source if this link has it, else the link's own.
@@ -141,7 +145,9 @@ def _answer(where: Namespace, link: AnyLink, address: str, from_mac: str, to_mac
     asker = _question(where, link, address, skb.packet).source
     if family_of(address) == 4:
         return Skb(
-            Packet(proto="arp", source=address, destination=asker, mac_source=from_mac, mac_destination=to_mac)
+            Packet(
+                proto="arp", source=address, destination=asker, mac_source=from_mac, mac_destination=to_mac
+            )
         )
     return Skb(
         Packet(

@@ -6,7 +6,7 @@ the packet cannot serve (ports of ARP, the direction of an untracked packet) end
 
 import socket
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from sealane.explain import headers
 from sealane.explain.conntrack import Tracked, set_nat
@@ -36,19 +36,18 @@ from sealane.kernel.nft import (
     Rule,
     Set,
     Snat,
-    Statement,
     Verdict,
     VerdictMap,
 )
 from sealane.kernel.objects import Key
-from sealane.model.net import bounds, to_int
+from sealane.model.net import bounds
 
 JUMPS_MAX = 16
 """NFT_JUMP_STACK_SIZE."""
 
 RTN_UNICAST = 1
+IFNAMSIZ = 16
 
-_IP_VERSION = {"ip": headers.ETHERTYPE_IP, "ip6": headers.ETHERTYPE_IP6}
 _ACCEPT, _DROP = nft.ACCEPT, nft.DROP
 
 
@@ -59,7 +58,9 @@ class UnknownStatementError(Exception):
 class Hit:
     """A rule that decided something, with the element that it did so by."""
 
-    def __init__(self, family: NftFamily, chain: Chain, rule: Rule, element: Element | None, outcome: str) -> None:
+    def __init__(
+        self, family: NftFamily, chain: Chain, rule: Rule, element: Element | None, outcome: str
+    ) -> None:
         self.family, self.chain, self.rule, self.element, self.outcome = family, chain, rule, element, outcome
 
     @property
@@ -116,7 +117,9 @@ class Evaluation:
     def _chain(self, name: str) -> Chain:
         chain = self.where.state.get(("nft-chain", self.family, name))
         if not isinstance(chain, Chain):
-            raise IncompleteStateError(f"{self.where.name}: no chain {self.family} {name} with its rules is known")
+            raise IncompleteStateError(
+                f"{self.where.name}: no chain {self.family} {name} with its rules is known"
+            )
         return chain
 
     def _rule(self, chain: Chain, rule: Rule) -> Verdict | None:
@@ -141,33 +144,28 @@ class Evaluation:
 
     def read(self, load: Load) -> bytes | None:
         """The register's content; None if the kernel would break off."""
-        match load:
-            case Meta():
-                return self._meta(load)
-            case Payload():
-                return self._payload(load)
-            case Ct():
-                value = self.ct(load)
-                size = 1 if load.key == "direction" else 4
-                return None if value is None else value.to_bytes(size, "little")
-            case Fib():
-                is_local = self.where.is_local(self.packet.destination)
-                return (nft.FIB_LOCAL if is_local else RTN_UNICAST).to_bytes(4, "little")
-            case Concat(loads=loads):
-                return self._concat(loads)
-        _unknown(load)
+        reader = _LOADS.get(type(load))
+        if reader is None:
+            _unknown(load)
+        return reader(self, load)
 
     def _meta(self, load: Meta) -> bytes | None:
-        match load.key:
-            case "iifname":
-                return self.iif.encode().ljust(16, b"\0")
-            case "oifname":
-                return self.oif.encode().ljust(16, b"\0")
-            case "l4proto":
-                return None if self.packet.proto == "arp" else bytes([headers.protocol_number(self.packet)])
-            case "protocol":
-                return headers.ethertype(self.packet).to_bytes(2, "big")
-        _unknown(load)
+        reader = _META.get(load.key)
+        if reader is None:
+            _unknown(load)
+        return reader(self)
+
+    def _l4proto(self) -> bytes | None:
+        return None if self.packet.proto == "arp" else bytes([headers.protocol_number(self.packet)])
+
+    def _ct(self, load: Ct) -> bytes | None:
+        value = self.ct(load)
+        size = 1 if load.key == "direction" else 4
+        return None if value is None else value.to_bytes(size, "little")
+
+    def _fib(self, _: Fib) -> bytes:
+        is_local = self.where.is_local(self.packet.destination)
+        return (nft.FIB_LOCAL if is_local else RTN_UNICAST).to_bytes(4, "little")
 
     def _payload(self, load: Payload) -> bytes | None:
         if load.base == "transport" and self.packet.proto == "arp":
@@ -180,20 +178,18 @@ class Evaluation:
 
     def ct(self, load: Ct) -> int | None:
         """nft_ct_get_eval: only `state` has an answer for a packet that belongs to no flow."""
-        match load.key:
-            case "state":
-                if self.is_untracked:
-                    return nft.CT_STATE["untracked"]
-                return nft.CT_STATE["invalid"] if self.tracked is None else self.tracked.state_bits
-            case "status":
-                return None if self.tracked is None else self.tracked.flow.status
-            case "direction":
-                return None if self.tracked is None else self.tracked.direction
-        _unknown(load)
+        if load.key == "state" and self.is_untracked:
+            return nft.CT_STATE["untracked"]
+        if load.key == "state" and self.tracked is None:
+            return nft.CT_STATE["invalid"]
+        reader = _CT.get(load.key)
+        if reader is None:
+            _unknown(load)
+        return None if self.tracked is None else reader(self.tracked)
 
-    def _concat(self, loads: tuple[Meta | Payload, ...]) -> bytes | None:
+    def _concat(self, what: Concat) -> bytes | None:
         parts = []
-        for load in loads:
+        for load in what.loads:
             part = self.read(load)
             if part is None:
                 return None
@@ -221,7 +217,7 @@ class Evaluation:
         value = self.ct(what.load)
         return value is not None and bool(value & what.bits)
 
-    def _find(self, load: Load, name: str) -> Element | None | bool:
+    def _find(self, load: Load, name: str) -> Element | bool | None:
         value = self.read(load)
         if value is None:
             return False
@@ -299,7 +295,28 @@ _HEADERS: dict[str, Callable[[Packet], bytes]] = {
     "transport": headers.transport_header,
 }
 
-_STATEMENTS: dict[type, Callable[[Evaluation, "Statement"], Verdict | bool | None]] = {
+_META: dict[str, Callable[[Evaluation], bytes | None]] = {
+    "iifname": lambda here: here.iif.encode().ljust(IFNAMSIZ, b"\0"),
+    "oifname": lambda here: here.oif.encode().ljust(IFNAMSIZ, b"\0"),
+    "l4proto": Evaluation._l4proto,
+    "protocol": lambda here: headers.ethertype(here.packet).to_bytes(2, "big"),
+}
+
+_CT: dict[str, Callable[[Tracked], int]] = {
+    "state": lambda tracked: tracked.state_bits,
+    "status": lambda tracked: tracked.flow.status,
+    "direction": lambda tracked: tracked.direction,
+}
+
+_LOADS: dict[type, Callable[[Evaluation, Any], bytes | None]] = {
+    Meta: Evaluation._meta,
+    Payload: Evaluation._payload,
+    Ct: Evaluation._ct,
+    Fib: Evaluation._fib,
+    Concat: Evaluation._concat,
+}
+
+_STATEMENTS: dict[type, Callable[[Evaluation, Any], Verdict | bool | None]] = {
     Cmp: Evaluation._cmp,
     CmpPrefix: Evaluation._cmp_prefix,
     CmpRange: Evaluation._cmp_range,

@@ -130,7 +130,18 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that the kernel did."""
 
     kind: Literal[
-        "socket", "route", "source", "rule", "conntrack", "nat", "neighbour", "bridge", "link", "mtu", "local", "end"
+        "socket",
+        "route",
+        "source",
+        "rule",
+        "conntrack",
+        "nat",
+        "neighbour",
+        "bridge",
+        "link",
+        "mtu",
+        "local",
+        "end",
     ]
     text: str
     detail: str = ""
@@ -155,7 +166,9 @@ class Hop(msgspec.Struct, frozen=True, kw_only=True):
 
 class Trace(msgspec.Struct, frozen=True, kw_only=True):
     packet: Packet
-    """As it was sent."""
+    """As it was asked for."""
+    sent: Packet
+    """As it left the socket: the kernel has chosen the source, the socket program perhaps another destination."""
     hops: tuple[Hop, ...]
     disposition: Disposition
     reason: str

@@ -85,7 +85,8 @@ class Path:
 
     def hops(self) -> tuple[Hop, ...]:
         return tuple(
-            Hop(netns=netns, name=self.world.namespace(netns).name, steps=tuple(steps)) for netns, steps in self._hops
+            Hop(netns=netns, name=self.world.namespace(netns).name, steps=tuple(steps))
+            for netns, steps in self._hops
         )
 
     def end(self, disposition: Disposition, reason: str, cure: str = "") -> NoReturn:
@@ -103,7 +104,9 @@ class Path:
 
     # --- hooks ------------------------------------------------------------------------------------------------------
 
-    def hook(self, where: Namespace, family: NftFamily, hook: str, skb: Skb, *, iif: str = "", oif: str = "") -> None:
+    def hook(
+        self, where: Namespace, family: NftFamily, hook: str, skb: Skb, *, iif: str = "", oif: str = ""
+    ) -> None:
         """All that stands at a hook, in the order of priorities. Raises `Ended` on a drop."""
         stages = self._stages.get((where.netns, family, hook))
         if stages is None:
@@ -135,7 +138,13 @@ class Path:
     def _note_hits(self, hits: list[Hit]) -> None:
         for hit in hits:
             outcome = "untracked, accept" if Notrack() in hit.rule.statements else hit.outcome
-            self.note("rule", f"{hit.family} {hit.chain.name}: {outcome}", detail=hit.text(), why=hit.rule.comment, key=hit.key)
+            self.note(
+                "rule",
+                f"{hit.family} {hit.chain.name}: {outcome}",
+                detail=hit.text(),
+                why=hit.rule.comment,
+                key=hit.key,
+            )
 
     def _denied(self, hit: Hit) -> NoReturn:
         reason = reason_of(hit.rule)

@@ -19,7 +19,9 @@ _OWN_SOURCE = "send from the address that sealane gave to this link"
 _BY_PORT = "publish the port and use the host's address, or attach both sandboxes to one network"
 
 REASONS: dict[str, Reason] = {
-    "isolation": Reason(DENIED, "{where} takes nothing from outside but answers and published ports", _BY_PORT),
+    "isolation": Reason(
+        DENIED, "{where} takes nothing from outside but answers and published ports", _BY_PORT
+    ),
     "icc": Reason(
         DENIED,
         "{where} keeps its endpoints apart (icc=false)",
@@ -34,7 +36,9 @@ REASONS: dict[str, Reason] = {
         f"{_OWN_SOURCE}; on two networks the answer leaves by the default route (see gateway priority)",
     ),
     "base:spoofed": Reason(
-        SPOOFED, "a packet from outside claims an address of a private network", "look for the host that sends it"
+        SPOOFED,
+        "a packet from outside claims an address of a private network",
+        "look for the host that sends it",
     ),
     "direct": Reason(
         DENIED,
@@ -56,7 +60,9 @@ REASONS: dict[str, Reason] = {
         f"{_OWN_SOURCE}; on two networks the answer leaves by the default route (see gateway priority)",
     ),
     "spoofed-arp": Reason(SPOOFED, "ARP for an address that is not the endpoint's own", _OWN_SOURCE),
-    "spoofed-nd": Reason(SPOOFED, "neighbour discovery for an address that is not the endpoint's own", _OWN_SOURCE),
+    "spoofed-nd": Reason(
+        SPOOFED, "neighbour discovery for an address that is not the endpoint's own", _OWN_SOURCE
+    ),
 }
 
 _UNNAMED = Reason(DENIED, "a rule drops it", "see the rule's origin")

@@ -51,7 +51,9 @@ class IntervalIndex:
             rows = table.get(exact, [])
             if shape.count(RANGE) == 1:
                 place = shape.index(RANGE)
-                rows = rows[max(0, bisect_right(rows, fields[place], key=lambda row: row[0][place]) - 1) :][:1]
+                rows = rows[max(0, bisect_right(rows, fields[place], key=lambda row: row[0][place]) - 1) :][
+                    :1
+                ]
             for lows, highs, element in rows:
                 if all(low <= part <= high for low, part, high in zip(lows, fields, highs, strict=True)):
                     return element

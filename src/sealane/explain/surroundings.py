@@ -42,6 +42,8 @@ def surroundings_of(facts: Facts, addresses: tuple[str, ...] = ()) -> Surroundin
     return Surroundings(
         links=(ForeignLink(name=facts.uplink, mtu=facts.uplink_mtu or DEFAULT_MTU),),
         addresses=tuple(Address(link=facts.uplink, address=address) for address in addresses),
-        routes=tuple(Route(dst="::/0" if is_v6 else "0.0.0.0/0", link=facts.uplink) for is_v6 in sorted(families)),
+        routes=tuple(
+            Route(dst="::/0" if is_v6 else "0.0.0.0/0", link=facts.uplink) for is_v6 in sorted(families)
+        ),
         bridge_netfilter=bridge_netfilter,
     )

@@ -8,7 +8,7 @@ A world is a snapshot: after a change of state make another.
 """
 
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from sealane.compile.endpoint import link_local
@@ -17,7 +17,17 @@ from sealane.explain.headers import pack_address
 from sealane.explain.sets import IntervalIndex
 from sealane.explain.surroundings import ForeignLink, Surroundings
 from sealane.kernel.nft import Chain, Element, NftFamily, Set
-from sealane.kernel.objects import Address, FdbEntry, Key, Link, LoopbackPort, Neighbour, Route, Sysctl
+from sealane.kernel.objects import (
+    Address,
+    FdbEntry,
+    Key,
+    Link,
+    LoopbackPort,
+    Neighbour,
+    Route,
+    RoutingRule,
+    Sysctl,
+)
 from sealane.kernel.state import HOST, HostState, NamespaceState
 from sealane.model.net import Family, address_part, family_of, prefix_length
 
@@ -45,7 +55,7 @@ class Found(NamedTuple):
 
 
 class World:
-    """All namespaces of a host. `origins` and `titles` name the intent behind objects, if they are given."""
+    """All namespaces of a host. `origins` and `title` name the intent behind objects, if they are known."""
 
     def __init__(
         self,
@@ -53,12 +63,12 @@ class World:
         surroundings: Surroundings = _NOTHING,
         *,
         origins: Mapping[tuple[str, Key], Unit] | None = None,
-        titles: Mapping[Unit, str] | None = None,
+        title: Callable[[Unit], str] = lambda unit: " ".join(unit).strip(),
     ) -> None:
         self.states = states
         self.surroundings = surroundings
         self.origins = origins or {}
-        self.titles = titles or {}
+        self.title = title
         self._namespaces: dict[str, Namespace] = {}
 
     def namespace(self, netns: str) -> "Namespace":
@@ -71,9 +81,6 @@ class World:
 
     def origin(self, netns: str, key: Key | None) -> Unit | None:
         return None if key is None else self.origins.get((netns, key))
-
-    def title(self, unit: Unit) -> str:
-        return self.titles.get(unit) or " ".join(unit).strip()
 
     def peer(self, where: "Namespace", link: AnyLink) -> "tuple[Namespace, Link] | None":
         """The other end of a veth, if it is there."""
@@ -98,7 +105,9 @@ class Namespace:
         self._tracking: set[NftFamily] = set()
         self._local: dict[str, Address] = {}
         self._addresses: dict[str, list[str]] = {}
-        self._routes: dict[Family, dict[int, dict[str, list[Route]]]] = {4: {}, 6: {}}
+        self._tables: dict[tuple[Family, int], dict[int, dict[str, list[Route]]]] = {}
+        """(family, table) → prefix length → prefix → routes."""
+        self._rules: list[RoutingRule] = []
         self._connected: dict[Key, Key] = {}
         """Routes that came with an address → the address."""
         self._fdb: dict[str, list[str]] = {}
@@ -129,6 +138,8 @@ class Namespace:
                 self._tracking.add(item.family)
                 if item.hook is not None:
                     self._base_chains.append(item)
+            elif isinstance(item, RoutingRule):
+                self._rules.append(item)
             elif isinstance(item, LoopbackPort):
                 self._loopback.setdefault((item.family, item.proto), []).append(item)
             elif isinstance(item, Link) and not item.addr_gen_none and not item.master and item.mac:
@@ -149,9 +160,8 @@ class Namespace:
             self._add_route(route)
 
     def _add_route(self, route: Route) -> None:
-        if route.table == MAIN_TABLE:
-            by_length = self._routes[family_of(route.dst)].setdefault(prefix_length(route.dst), {})
-            by_length.setdefault(route.dst, []).append(route)
+        by_length = self._tables.setdefault((family_of(route.dst), route.table), {})
+        by_length.setdefault(prefix_length(route.dst), {}).setdefault(route.dst, []).append(route)
 
     # --- links ------------------------------------------------------------------------------------------------------
 
@@ -219,38 +229,66 @@ class Namespace:
         return sorted(found, key=lambda a: a.startswith("fe80:"))
 
     def source_on(self, link: str, family: Family, towards: str) -> str:
-        """The address that the kernel would send under from a link: one whose subnet has the next hop, else the first
-        (inet_select_addr; ipv6_dev_get_saddr has more rules and with one global address a link the same result)."""
-        found = [a for a in self.addresses(link, family) if not a.startswith("fe80:")]
-        best = next((a for a in found if _subnet_has(a, towards)), found[0] if found else "")
-        return address_part(best)
+        """The address that the kernel would send under by a link: one whose subnet has the next hop, else the link's
+        first, else another link's. Empty if there is none. `towards` empty: it is not known where to."""
+        found = self._global_addresses(link, family)
+        if found:
+            return address_part(next((a for a in found if _subnet_has(a, towards)), found[0]))
+        others = [
+            address_part(a)
+            for name in self._addresses
+            if self.is_up(name)
+            for a in self._global_addresses(name, family)
+        ]
+        if family == 4 or not towards:
+            # inet_select_addr: links in the order of their making; foreign ones were there first.
+            return next((a for a in others if self._is_foreign_address(a)), others[0] if others else "")
+        # ipv6_dev_get_saddr, rules 6 and 8: a like label (private or not), then the longest common prefix.
+        return max(
+            others,
+            key=lambda a: (is_unique_local(a) == is_unique_local(towards), _common_bits(a, towards)),
+            default="",
+        )
+
+    def _global_addresses(self, link: str, family: Family) -> list[str]:
+        return [a for a in self.addresses(link, family) if not a.startswith("fe80:")]
+
+    def _is_foreign_address(self, address: str) -> bool:
+        return isinstance(self.link(self._local[address].link), ForeignLink)
 
     def source_for(self, found: Found, destination: str) -> str:
         """Source address of a packet that a local process sends without one; empty if there is none."""
         if found.kind == "local":
             return destination
-        if found.source:
-            return found.source
-        family = family_of(destination)
-        own = self.source_on(found.link, family, found.gateway or destination)
-        if own:
-            return own
-        others = (self.source_on(link, family, destination) for link in self._addresses if self.is_up(link))
-        return next((address for address in others if address), "")
+        return found.source or self.source_on(
+            found.link, family_of(destination), found.gateway or destination
+        )
 
-    def route(self, destination: str) -> Found:
-        """Local table, then main: longest prefix, lowest metric, of links that are up."""
+    def route(self, destination: str, source: str = "") -> Found:
+        """The local table; then the ones that rules name for the source, by priority; then main. In a table the longest
+        prefix, and of its routes by links that are up the one with the lowest metric."""
         if self.is_local(destination):
             owner = self._local.get(destination)
             link = owner.link if owner else "lo"
-            return Found("local", link, text=f"local {destination} dev {link}", key=owner.key if owner else None)
-        family = family_of(destination)
-        by_length = self._routes[family]
+            return Found(
+                "local", link, text=f"local {destination} dev {link}", key=owner.key if owner else None
+            )
+        rules = [rule for rule in self._rules if rule.source == source]
+        for rule in sorted(rules, key=lambda rule: rule.priority):
+            found = self._lookup(destination, rule.table)
+            if found is not None:
+                return found._replace(text=f"{found.text} (from {source}: table {rule.table})")
+        return self._lookup(destination, MAIN_TABLE) or Found("none")
+
+    def _lookup(self, destination: str, table: int) -> Found | None:
+        by_length = self._tables.get((family_of(destination), table), {})
         for length in sorted(by_length, reverse=True):
-            usable = [r for r in by_length[length].get(_masked(destination, length), ()) if self._is_usable(r)]
+            usable = [
+                r for r in by_length[length].get(_masked(destination, length), ()) if self._is_usable(r)
+            ]
             if usable:
                 return self._found(min(usable, key=lambda route: route.metric))
-        return Found("none")
+        return None
 
     def _found(self, route: Route) -> Found:
         if route.type == "unreachable":
@@ -306,6 +344,16 @@ def is_loopback(address: str) -> bool:
     return address.startswith("127.") or address == "::1"
 
 
+def is_unique_local(address: str) -> bool:
+    """RFC 4193."""
+    return address.startswith(("fc", "fd"))
+
+
+def _common_bits(one: str, other: str) -> int:
+    first, second = (int.from_bytes(pack_address(a), "big") for a in (one, other))
+    return 128 - (first ^ second).bit_length()
+
+
 def _shown(prefix: str) -> str:
     return "default" if prefix in {"0.0.0.0/0", "::/0"} else prefix
 
@@ -320,5 +368,6 @@ def _masked(address: str, length: int) -> str:
 
 
 def _subnet_has(interface: str, address: str) -> bool:
+    """`address` may be empty: then nothing is known of where it goes."""
     length = prefix_length(interface)
-    return _masked(address_part(interface), length) == _masked(address, length)
+    return bool(address) and _masked(address_part(interface), length) == _masked(address, length)

@@ -6,7 +6,7 @@ writes the kernel's register programs. Nothing is ever parsed back: chains are c
 in the kernel, so the compiler, the diff and the kernel agree without conversion.
 
 One transaction replaces a chain or changes elements; base chains are created once and never deleted, since at the
-commit of a re-created base chain packets pass for a moment (`reference/reliability.md` M15).
+commit of a re-created base chain packets pass for a moment (docs/adr/0006).
 """
 
 import hashlib

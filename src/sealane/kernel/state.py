@@ -45,3 +45,15 @@ def namespace(objects: Iterable[Object]) -> dict[Key, Object]:
         if state.setdefault(item.key, item) != item:
             raise ValueError(f"two objects with the key {item.key}: {state[item.key]} and {item}")
     return state
+
+
+def hangs_on(item: Object) -> str:
+    """The link that an object belongs to and goes with, by name; empty if there is none."""
+    match item:
+        case Address() | Neighbour() | FdbEntry() | Route():
+            return item.link
+        case Sysctl(path=path):
+            # net/ipv4/conf/LINK/rp_filter, net/ipv6/neigh/LINK/retrans_time_ms
+            parts = path.split("/")
+            return parts[3] if len(parts) > 4 and parts[2] in {"conf", "neigh"} else ""
+    return ""

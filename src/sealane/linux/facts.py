@@ -25,7 +25,7 @@ KERNEL_MIN = (5, 15)
 DEFAULT_ROUTES = ("0.0.0.0/0", "::/0")
 
 _RELEASE = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})(\D.*)?", re.ASCII | re.DOTALL)
-_NFPROTO_INET, _NFPROTO_BRIDGE = 1, 7
+_NFPROTO_IPV4, _NFPROTO_BRIDGE = 2, 7
 _NFT = 10 << 8
 _CTNETLINK_GET_STATS = 1 << 8 | 5
 
@@ -65,9 +65,9 @@ def read_facts(socket: Socket, instance: str, features: Features, resolv_conf: s
 
 def probe_features() -> Features:
     """Try what a kernel may lack, in a namespace of its own. The loopback program is not asked about here."""
-    inet_works, bridge_works, conntrack = netns.in_new_namespace(_probe)
+    ip_works, bridge_works, conntrack = netns.in_new_namespace(_probe)
     return Features(
-        nft_inet=inet_works,
+        nft=ip_works,
         nft_bridge=bridge_works,
         ipv6=os.path.exists("/proc/net/if_inet6"),
         conntrack=conntrack,
@@ -127,7 +127,7 @@ def _probe() -> tuple[bool, bool, bool]:
             request = codec.NLM_F_REQUEST | codec.NLM_F_ACK
             socket.dump(codec.message(_CTNETLINK_GET_STATS, request, 0, _nfgenmsg(0)))
             conntrack = True
-        return _chain_works(socket, _NFPROTO_INET), _chain_works(socket, _NFPROTO_BRIDGE), conntrack
+        return _chain_works(socket, _NFPROTO_IPV4), _chain_works(socket, _NFPROTO_BRIDGE), conntrack
 
 
 def _chain_works(socket: Socket, family: int) -> bool:

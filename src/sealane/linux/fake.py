@@ -28,9 +28,8 @@ from sealane.kernel.nft import (
     VerdictMap,
 )
 from sealane.kernel.objects import FdbEntry, Key, Link, Route, Sysctl
-from sealane.kernel.state import HOST, NamespaceState, Object
+from sealane.kernel.state import HOST, NamespaceState, Object, hangs_on
 from sealane.model.endpoint import NetnsRef, PublishedPort
-from sealane.reconcile.order import hangs_on
 from sealane.reconcile.plan import Operation, Outcome, Plan
 
 _FENCES = ("unpublish", "fence", "sweep")

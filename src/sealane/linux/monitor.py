@@ -26,7 +26,7 @@ from sealane.linux.netlink.socket import (
     LostEventsError,
     Socket,
 )
-from sealane.linux.session import hangs_on
+from sealane.linux.session import link_of
 from sealane.reconcile.plan import Operation
 
 _RTNLGRP_LINK, _RTNLGRP_NEIGH = 1, 3
@@ -232,4 +232,4 @@ def _essence(raw: link.RawLink) -> link.RawLink:
 
 def touched(operations: Iterable[Operation]) -> frozenset[str]:
     """Links of the host that a plan works on: what `Monitor.read` takes as its own."""
-    return frozenset(hangs_on(operation.object) for operation in operations if operation.netns == HOST) - {""}
+    return frozenset(link_of(operation.object) for operation in operations if operation.netns == HOST) - {""}

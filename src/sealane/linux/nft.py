@@ -1,7 +1,7 @@
 """Applying nftables operations: whatever is asked for at once is one transaction of the kernel's.
 
 All of it happens between two packets, or none of it. Base chains stay where they are, at their hooks, and are flushed
-and filled: to re-create one lets packets through for a moment (`reference/reliability.md` M15), so it is done only to
+and filled: to re-create one lets packets through for a moment (docs/adr/0006), so it is done only to
 a chain that hangs at the wrong hook.
 """
 

@@ -30,7 +30,7 @@ from sealane.kernel.objects import (
     RoutingRule,
     Sysctl,
 )
-from sealane.kernel.state import HOST, Object
+from sealane.kernel.state import HOST, Object, hangs_on
 from sealane.linux import netns as namespaces
 from sealane.linux import sysctl
 from sealane.linux.marks import alias_prefix, is_ours
@@ -92,7 +92,7 @@ class Progress:
         self.outcomes.append(Outcome(operation, number, message))
         if operation.verb == "delete":
             return
-        where = (operation.netns, hangs_on(operation.object))
+        where = (operation.netns, link_of(operation.object))
         self.faulty.add(where)
         item = operation.object
         if isinstance(item, Link) and operation.verb in {"create", "open"}:
@@ -144,7 +144,7 @@ class Session:
             if work is not None and work.steps:
                 queue.append(work)
                 if work.makes or len(work.steps) > 1:
-                    unconfirmed.add(hangs_on(operation.object))
+                    unconfirmed.add(link_of(operation.object))
         self._send(queue)
 
     def _send(self, queue: list[_Work]) -> None:
@@ -172,7 +172,7 @@ class Session:
 
     def _prepare(self, operation: Operation) -> _Work | None:
         """The messages of an operation; None: it is done, or has failed, already."""
-        where = (self._netns, hangs_on(operation.object))
+        where = (self._netns, link_of(operation.object))
         if operation.verb != "delete":
             if where in self._progress.missing:
                 self._progress.fail(operation, 0, f"not tried: {where[1]} is not there")
@@ -199,7 +199,7 @@ class Session:
             if operation.verb == "change":
                 return _Work(operation, self._change(item, operation.before))
             return _Work(operation, self._open(item))
-        name = hangs_on(item)
+        name = link_of(item)
         index = self._index(name) if name else 0
         return _Work(operation, [_message(operation.verb, item, index)])
 
@@ -355,7 +355,7 @@ class Session:
         doomed: list[tuple[Operation, int]] = []
         for operation in operations:
             try:
-                payload = self._get(hangs_on(operation.object))
+                payload = self._get(link_of(operation.object))
             except OSError as error:
                 self._fail(operation, error)
                 continue
@@ -396,17 +396,9 @@ class Session:
             self._fail(operation, failure)
 
 
-def hangs_on(item: Object) -> str:
+def link_of(item: Object) -> str:
     """The link that an object is, or belongs to; empty: none."""
-    match item:
-        case Link(name=name):
-            return name
-        case Address() | Neighbour() | FdbEntry() | Route():
-            return item.link
-        case Sysctl(path=path):
-            parts = path.split("/")
-            return parts[3] if len(parts) > 4 and parts[2] in {"conf", "neigh"} else ""
-    return ""
+    return item.name if isinstance(item, Link) else hangs_on(item)
 
 
 def errno_of(error: Exception) -> tuple[int, str]:
@@ -426,7 +418,7 @@ def _how(operation: Operation) -> str:
 
 
 def _needs(item: Object) -> Iterator[str]:
-    yield hangs_on(item)
+    yield link_of(item)
     if isinstance(item, Link):
         yield item.master
 

@@ -15,7 +15,7 @@ from sealane.kernel.objects import (
     RoutingRule,
     Sysctl,
 )
-from sealane.kernel.state import HOST, Object
+from sealane.kernel.state import HOST, Object, hangs_on
 from sealane.reconcile.diff import Difference
 from sealane.reconcile.plan import STAGES, Operation, Plan, StageName, Verb
 
@@ -138,17 +138,6 @@ def _operations(difference: Difference, doomed: set[tuple[str, str]]) -> Iterabl
         yield "close", (CLOSE_ORDER.index(type(item)), netns == HOST), Operation("delete", netns, item, have)
     else:
         yield from _set(difference, want)
-
-
-def hangs_on(item: Object) -> str:
-    """The link without which the object cannot be, by name; empty if there is none."""
-    match item:
-        case Address() | Neighbour() | FdbEntry() | Route():
-            return item.link
-        case Sysctl(path=path):
-            parts = path.split("/")
-            return parts[3] if parts[:3] in (["net", "ipv4", "conf"], ["net", "ipv6", "conf"]) else ""
-    return ""
 
 
 def _nft(difference: Difference) -> Placed:

@@ -1,6 +1,6 @@
 """What a store is: a snapshot at a revision, and commits that are compare-and-swap.
 
-SQLite, memory and (with several hosts) etcd pass one suite, tests/conformance/store.py.
+SQLite, memory and (with several hosts) etcd pass one suite, tests/conformance/test_store.py.
 """
 
 from collections.abc import Sequence

@@ -13,7 +13,7 @@ from sealane.linux.facts import UnsupportedKernelError, check_release
 from sealane.linux.namespaces import Namespaces
 from sealane.linux.netlink.socket import NetlinkError
 from sealane.linux.observe import loopback_port
-from sealane.linux.session import Progress, errno_of, hangs_on
+from sealane.linux.session import Progress, errno_of, link_of
 from sealane.reconcile.plan import Operation
 
 
@@ -56,8 +56,8 @@ def test_operations_of_one_namespace_keep_their_order():
         (Sysctl(path="net/ipv4/conf", value="1"), ""),
     ],
 )
-def test_what_an_object_hangs_on(item, name):
-    assert hangs_on(item) == name
+def test_the_link_that_an_object_is_or_belongs_to(item, name):
+    assert link_of(item) == name
 
 
 def test_a_failed_creation_takes_both_ends_away_from_what_follows():

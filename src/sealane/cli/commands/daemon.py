@@ -29,7 +29,7 @@ def configure(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--no-dns", action="store_true", help="answer no names")
     parser.add_argument(
-        "--oci-runtime", metavar="PROGRAM", default="", help="(default: crun or runc, whichever is there)"
+        "--oci-runtime", metavar="PROGRAM", default="", help="(default: runc or crun, whichever is there)"
     )
     parser.add_argument(
         "--log-level",

@@ -1,0 +1,272 @@
+"""A person's question made into a packet: names, addresses and ports as they are typed.
+
+    web            a sandbox, a container or an endpoint, by name, alias or id
+    web/front      the same, by its endpoint on that network
+    host           the host's own processes
+    192.0.2.7      somebody outside; or who has the address, if it is ours
+
+Targets are these with a port, `db:5432`; `:8080` is a port of the host's.
+"""
+
+import re
+from typing import Literal
+
+import msgspec
+
+from sealane.compile.host import Compiled, Unit
+from sealane.explain.packet import (
+    SMALL_PACKET_BYTES,
+    Arrives,
+    Packet,
+    Sent,
+    Start,
+    Trace,
+)
+from sealane.explain.surroundings import Surroundings
+from sealane.explain.walk import answer, walk
+from sealane.explain.world import World
+from sealane.kernel.state import HOST
+from sealane.model.endpoint import Endpoint
+from sealane.model.ids import EndpointId, NetworkId, SandboxId
+from sealane.model.intent import Intent
+from sealane.model.net import FAMILIES, Address, Family, ParseError, family_of, parse_address, parse_port
+
+CLIENT_PORT = 40000
+"""Any port out of the ephemeral range: rules do not look at it."""
+
+LOOPBACK: dict[Family, str] = {4: "127.0.0.1", 6: "::1"}
+
+_WITH_PORT = re.compile(r"(?:\[(?P<six>[^\]]*)\]|(?P<name>[^:\[\]]*)):(?P<port>[^:]*)")
+
+
+class QuestionError(ValueError):
+    """The question names what there is not, or not clearly. The message says which word, and the cure."""
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    source: str
+    target: str
+    proto: Literal["tcp", "udp", "sctp", "icmp"] = "tcp"
+    family: Family | None = None
+    """None: IPv4 if both ends have it, else IPv6."""
+    source_port: int = CLIENT_PORT
+    size: int = SMALL_PACKET_BYTES
+    """Bytes of the IP packet."""
+    dont_fragment: bool = False
+    reverse: bool = False
+    """The way back: of the answer to a packet that has passed."""
+
+    def __str__(self) -> str:
+        return f"{self.source} -> {self.target} {self.proto}"
+
+
+def explain(question: Question, intent: Intent, compiled: Compiled, surroundings: Surroundings) -> Trace:
+    """What should happen to the packet asked for. With `reverse`, to its answer; if the packet itself does not pass,
+    to that. Raises QuestionError, UnexplainedError, UnknownStatementError, IncompleteStateError."""
+    forward, back = explain_both(question, intent, compiled, surroundings)
+    return back if question.reverse and back is not None else forward
+
+
+def explain_both(
+    question: Question, intent: Intent, compiled: Compiled, surroundings: Surroundings
+) -> tuple[Trace, Trace | None]:
+    """There and back again; None if there is nothing to answer."""
+    world = World(compiled.desired, surroundings, origins=compiled.origins, title=_Titles(intent))
+    packet, start = resolve(question, intent, world)
+    there = msgspec.structs.replace(walk(world, packet, start), question=str(question))
+    if not there.passes:
+        return there, None
+    back = walk(world, *answer(there), there.flows)
+    return there, msgspec.structs.replace(back, question=f"answer to {question}")
+
+
+def resolve(question: Question, intent: Intent, world: World) -> tuple[Packet, Start]:
+    """The packet and where it begins. Raises QuestionError."""
+    name, port = parse_target(question.target)
+    if not port and question.proto != "icmp":
+        raise QuestionError(f"target {question.target!r}: {question.proto} needs a port, as in `db:5432`")
+    sender = _Sender(question.source, intent, world)
+    destination = _destination(name, sender, question.family)
+    start, source = sender.start(family_of(destination))
+    ports = (port, port) if question.proto == "icmp" else (question.source_port, port)
+    packet = Packet(
+        proto=question.proto,
+        source=source,
+        source_port=ports[0],
+        destination=destination,
+        destination_port=ports[1],
+        size=question.size,
+        dont_fragment=question.dont_fragment,
+    )
+    return packet, start
+
+
+def parse_target(text: str) -> tuple[str, int]:
+    """Name or address, and port; 0 if there is none. Raises QuestionError."""
+    with_port = _WITH_PORT.fullmatch(text)
+    if with_port is None:
+        return text, 0
+    name = with_port["six"] if with_port["six"] is not None else with_port["name"]
+    try:
+        return name or HOST, parse_port(with_port["port"])
+    except ParseError as error:
+        raise QuestionError(f"target {text!r}: {error}") from error
+
+
+class _Sender:
+    """Who asks: the host, a sandbox (perhaps bound to one of its endpoints), or an address outside."""
+
+    def __init__(self, text: str, intent: Intent, world: World) -> None:
+        self.intent, self.world = intent, world
+        self.sandbox: SandboxId | None = None
+        self.bound: Endpoint | None = None
+        self.address = _address(text)
+        if self.address:
+            self._who_has(self.address)
+        elif text != HOST:
+            found = _endpoints(text, intent)
+            self.bound = found[0] if "/" in text else None
+            self.sandbox = found[0].sandbox
+            if self.sandbox is None:
+                raise QuestionError(f"source {text!r}: the endpoint is not attached to a sandbox")
+        self.is_outside = bool(self.address) and self.sandbox is None and not self.is_host_address
+        self.is_host = not self.is_outside and self.sandbox is None
+
+    def _who_has(self, address: str) -> None:
+        for network in self.intent.networks:
+            holder = self.intent.leases.get((network, Address(address)))
+            if holder is not None:
+                self.sandbox = self.intent.endpoints[EndpointId(holder)].sandbox
+
+    @property
+    def is_host_address(self) -> bool:
+        return self.world.namespace(HOST).is_local(self.address)
+
+    def endpoints(self) -> list[Endpoint]:
+        if self.sandbox is None:
+            return []
+        return list(self.intent.endpoints_by_sandbox.get(self.sandbox, {}).values())
+
+    def has(self, family: Family) -> bool:
+        if self.address:
+            return family_of(self.address) == family
+        return self.sandbox is None or any(e.address(family) for e in self.endpoints())
+
+    def start(self, family: Family) -> tuple[Start, str]:
+        if self.address and family_of(self.address) != family:
+            raise QuestionError(f"source {self.address}: the target is IPv{family}")
+        if self.is_outside:
+            return Arrives(HOST, self.uplink()), self.address
+        source = self.address or (self.bound.address(family) if self.bound else None) or ""
+        return Sent(self.sandbox or HOST), source
+
+    def uplink(self) -> str:
+        """The foreign link by which an outside address is reached."""
+        host = self.world.namespace(HOST)
+        found = host.route(self.address)
+        link = host.link(found.link) if found.kind == "unicast" else None
+        if link is not None and host.is_foreign(link):
+            return link.name
+        foreign = [item for item in self.world.surroundings.links if host.is_foreign(item)]
+        if not foreign:
+            raise QuestionError(f"source {self.address}: the host has no link by which it could come")
+        return foreign[0].name
+
+
+def _destination(name: str, sender: _Sender, family: Family | None) -> str:
+    address = _address(name)
+    if address:
+        if family is not None and family_of(address) != family:
+            raise QuestionError(f"target {name}: not an IPv{family} address")
+        return address
+    wanted = FAMILIES if family is None else (family,)
+    if name == HOST:
+        return _host_address(sender, wanted)
+    candidates = _endpoints(name, sender.intent)
+    mine = {endpoint.network for endpoint in sender.endpoints()}
+    # As names are answered: what shares a network with the asker comes first.
+    candidates.sort(key=lambda endpoint: endpoint.network not in mine)
+    usable = sorted(wanted, key=lambda f: not sender.has(f))
+    for chosen in usable:
+        for endpoint in candidates:
+            found = endpoint.address(chosen)
+            if found is not None:
+                return found
+    raise QuestionError(f"target {name!r} has no address of the family asked for")
+
+
+def _host_address(sender: _Sender, wanted: tuple[Family, ...]) -> str:
+    usable = [family for family in wanted if sender.has(family)] or list(wanted)
+    if sender.is_host:
+        return LOOPBACK[usable[0]]
+    host = sender.world.namespace(HOST)
+    links = [item.name for item in sender.world.surroundings.links]
+    if sender.is_outside:
+        links.insert(0, sender.uplink())
+    for family in usable:
+        found = next((a for a in (host.source_on(link, family, "") for link in links) if a), "")
+        if found:
+            return found
+    for endpoint in sender.endpoints():
+        subnet = sender.intent.networks[endpoint.network].subnet(usable[0])
+        if subnet is not None:
+            return subnet.gateway
+    raise QuestionError("the host's addresses are not known: name one")
+
+
+def _endpoints(text: str, intent: Intent) -> list[Endpoint]:
+    """What a name means: all endpoints of a sandbox, or one. Raises QuestionError."""
+    name, _, network_name = text.partition("/")
+    found = _by_owner(name, intent) or [
+        e for e in intent.endpoints.values() if name in {e.id, e.name, *e.aliases}
+    ]
+    if network_name:
+        network = intent.network_named(network_name)
+        if network is None:
+            raise QuestionError(f"{text!r}: there is no network {network_name!r}")
+        found = [endpoint for endpoint in found if endpoint.network == network.id]
+    if not found:
+        raise QuestionError(f"{text!r} is no sandbox, container or endpoint that is attached to a network")
+    return found
+
+
+def _by_owner(name: str, intent: Intent) -> list[Endpoint]:
+    sandbox = intent.sandbox_named(name)
+    if sandbox is None:
+        container = intent.container_named(name)
+        sandbox = intent.sandboxes.get(container.sandbox) if container is not None else None
+    return [] if sandbox is None else list(intent.endpoints_by_sandbox.get(sandbox.id, {}).values())
+
+
+def _address(text: str) -> str:
+    try:
+        return parse_address(text)
+    except ParseError:
+        return ""
+
+
+class _Titles:
+    """Intent objects as people call them."""
+
+    def __init__(self, intent: Intent) -> None:
+        self._intent = intent
+
+    def __call__(self, unit: Unit) -> str:
+        kind, identity = unit
+        intent = self._intent
+        match kind:
+            case "host":
+                return "sealane"
+            case "network":
+                network = intent.networks.get(NetworkId(identity))
+                return f"network {network.name if network else identity}"
+            case "endpoint":
+                endpoint = intent.endpoints.get(EndpointId(identity))
+                return f"endpoint {self._endpoint(endpoint) if endpoint else identity}"
+            case "sandbox":
+                sandbox = intent.sandboxes.get(SandboxId(identity))
+                return f"sandbox {sandbox.name if sandbox else identity}"
+
+    def _endpoint(self, endpoint: Endpoint) -> str:
+        network = self._intent.networks.get(endpoint.network)
+        return f"{endpoint.name}/{network.name if network else endpoint.network}"

@@ -1,0 +1,75 @@
+"""A trace for people: minimal (the verdict), summary (a line a step that mattered), detailed (every rule and entry)."""
+
+from collections.abc import Iterator
+
+from sealane.explain.packet import Disposition, Hop, Step, Trace
+
+PASSING = ("goto", "jump", "continue")
+"""Outcomes of rules that only lead on to the next."""
+
+_ARROW = {True: "✓", False: "✗"}
+
+
+def verdict(trace: Trace) -> str:
+    """`delivered to db`, `denied by network back (isolation)`."""
+    match trace.disposition:
+        case Disposition.DELIVERED:
+            return f"delivered to {trace.hops[-1].name}"
+        case Disposition.EXITS:
+            return f"exits by {trace.link}"
+        case Disposition.DENIED | Disposition.SPOOFED:
+            last = trace.hops[-1].steps[-1] if trace.hops[-1].steps else None
+            if last is not None and last.why:
+                return f"{trace.disposition} by {_author(last)} ({last.why.rpartition(':')[2]})"
+            return f"{trace.disposition} at {trace.hops[-1].name}"
+        case _:
+            return f"{trace.disposition} at {trace.hops[-1].name}"
+
+
+def _author(step: Step) -> str:
+    if step.why.startswith("guard:"):
+        return "the port guard"
+    return step.origin_name or "sealane"
+
+
+def minimal(trace: Trace) -> str:
+    """One line: `web -> db:5432 tcp: delivered to db`."""
+    return f"{trace.question or trace.packet}: {verdict(trace)}"
+
+
+def summary(trace: Trace) -> str:
+    """The verdict, a line a hop, the reason and the cure."""
+    return "\n".join([minimal(trace), *(_hop_line(hop) for hop in trace.hops), *_ending(trace)]) + "\n"
+
+
+def _hop_line(hop: Hop) -> str:
+    shown = [step.text for step in hop.steps if not _is_passing(step)]
+    return f"  {hop.name:12} {' · '.join(shown)}"
+
+
+def _is_passing(step: Step) -> bool:
+    outcome = step.text.partition(": ")[2]
+    return step.kind == "rule" and (outcome.startswith(PASSING) or outcome == "accept")
+
+
+def detailed(trace: Trace) -> str:
+    """Every step, with the rule or entry that decided and the intent behind it."""
+    lines = [minimal(trace), f"  {trace.packet}"]
+    for number, hop in enumerate(trace.hops, 1):
+        lines += ["", f"{number}. {hop.name}"]
+        for step in hop.steps:
+            lines += _step_lines(step)
+    return "\n".join([*lines, "", *_ending(trace)]) + "\n"
+
+
+def _step_lines(step: Step) -> Iterator[str]:
+    behind = f"   [{step.origin_name}]" if step.origin_name else ""
+    yield f"   {step.kind:10} {step.text}{behind}"
+    if step.detail:
+        yield f"   {'':10}   {step.detail}"
+
+
+def _ending(trace: Trace) -> Iterator[str]:
+    yield f"  {_ARROW[trace.passes]} {trace.reason}"
+    if trace.cure:
+        yield f"  → {trace.cure}"

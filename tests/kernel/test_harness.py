@@ -1,0 +1,159 @@
+"""The harness: what the other kernel tests stand on does what it says, and leaves nothing."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from harness.host import ROOT, Host, Lan
+from harness.netns import AgentError, Netns, eventually, join
+from harness.observed import namespaces
+from harness.plugin import REFUSAL, isolated
+
+pytestmark = pytest.mark.kernel
+
+SCRIPT = os.path.join(ROOT, "scripts", "in-namespaces")
+
+
+def test_this_is_not_the_machines_network() -> None:
+    assert isolated()
+
+
+def test_a_harmless_test() -> None:
+    """For the two tests below."""
+
+
+def pytest_run(*before: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        *before,
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        f"{__file__}::test_a_harmless_test",
+    ]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_kernel_tests_refuse_the_machines_own_namespaces() -> None:
+    """The namespaces of whoever started us, which is where a plain `pytest` would run."""
+    ours, pid = os.readlink("/proc/self/ns/net"), os.getppid()
+    while pid > 1 and os.readlink(f"/proc/{pid}/ns/net") == ours:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+            pid = int(file.read().rpartition(")")[2].split()[1])
+    done = pytest_run("nsenter", f"--target={pid}", "--net", "--mount", "--")
+    if "ermi" in done.stderr:
+        pytest.skip(f"the namespaces outside cannot be entered from here: {done.stderr}")
+    assert done.returncode == 1, done.stdout
+    assert REFUSAL in done.stdout
+
+
+def test_kernel_tests_run_inside_the_script() -> None:
+    assert pytest_run(SCRIPT).returncode == 0
+
+
+def test_the_script_gives_empty_namespaces() -> None:
+    probe = "ip -o link; readlink /proc/self/ns/net; stat -f -c %T /run"
+    done = subprocess.run([SCRIPT, "sh", "-c", probe], capture_output=True, text=True, check=True)
+    links, net, filesystem = done.stdout.splitlines()
+    assert "LOOPBACK,UP" in links
+    assert net != os.readlink("/proc/self/ns/net")
+    assert filesystem == "tmpfs"
+
+
+def test_the_script_needs_no_root() -> None:
+    """A user namespace makes up for it."""
+    setpriv = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--")
+    if subprocess.run([*setpriv, "unshare", "-Ur", "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("this system gives no user namespaces to users")
+    probe = "id -u; ip -o link | wc -l"
+    with open(SCRIPT, "rb") as script:
+        # By its text: the repository may lie where that user cannot look.
+        done = subprocess.run(
+            [
+                *setpriv,
+                "sh",
+                "-c",
+                'f=$(mktemp); cat > "$f"; chmod +x "$f"; "$f" sh -c "$0"; s=$?; rm "$f"; exit $s',
+                probe,
+            ],
+            stdin=script,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.stdout.split() == ["0", "1"], done.stderr
+
+
+def test_the_script_passes_status_on() -> None:
+    assert subprocess.run([SCRIPT, "sh", "-c", "exit 7"], check=False).returncode == 7
+    assert subprocess.run([SCRIPT], capture_output=True, check=False).returncode == 64
+
+
+def test_namespaces_end_with_their_agent() -> None:
+    with Netns("short") as short:
+        inode, pid = short.inode, short.pid
+        assert inode != os.stat("/proc/self/ns/net").st_ino
+        with Netns.enter("same", short.path) as same:
+            assert same.inode == inode
+    eventually(lambda: not os.path.exists(f"/proc/{pid}"))
+    with Netns("other") as other:
+        assert inode not in namespaces(other)
+
+
+def test_an_agent_says_what_went_wrong() -> None:
+    with Netns("a") as a:
+        with pytest.raises(AgentError, match="exit 1"):
+            a.ip("link", "del", "nothing")
+        with pytest.raises(AgentError, match="ZeroDivisionError"):
+            a.python("1 / 0")
+        assert a.python("result = 1 + 1") == 2
+        assert a.python("print('said')") == "said\n"
+
+
+@pytest.mark.parametrize("proto", ["tcp", "udp"])
+def test_probes_tell_answers_from_silence(proto: str, family: int) -> None:
+    """Who answered, under which address the client was seen, and how it failed."""
+    addresses = ("10.0.0.1", "10.0.0.2") if family == 4 else ("fd00::1", "fd00::2")
+    with Netns("a") as a, Netns("b") as b:
+        join(a, "x", b, "x")
+        for ns, address in zip((a, b), addresses, strict=True):
+            ns.ip(
+                "addr",
+                "add",
+                f"{address}/{24 if family == 4 else 64}",
+                "dev",
+                "x",
+                *(("nodad",) if family == 6 else ()),
+            )
+        server = b.listen(proto, addresses[1])
+        eventually(lambda: a.reaches(server, addresses[1], timeout=0.1))
+        answer = a.probe(proto, addresses[1], server.port)
+        assert answer["answer"] == f"{server.token} {addresses[0]} {answer['local'][1]} {server.port}"
+        assert (addresses[0], answer["local"][1]) in {(peer, port) for peer, port, _ in server.peers()}
+        assert a.probe(proto, addresses[1], server.port + 1) == {"error": "ECONNREFUSED"}
+        b.ip("link", "set", "x", "down")
+        assert "error" in a.probe(proto, addresses[1], server.port, timeout=0.1)
+
+
+def test_hosts_are_machines_of_their_own(lan: Lan) -> None:
+    """Two on one LAN: own kernel state, own /run, own daemon, which the command line tool finds."""
+    with Host(lan, number=12).start() as one, Host(lan, number=13).start() as two:
+        assert one.api.get("/version")["instance"] != two.api.get("/version")["instance"]
+        one.sealane("network", "create", "only-here")
+        assert "only-here" in one.sealane("network", "ls").stdout
+        assert "only-here" not in two.sealane("network", "ls").stdout
+        server = two.ns.listen("udp", "0.0.0.0", 9)
+        assert one.ns.reaches(server, two.address(4))
+        one.ns.sh("touch", "/run/mark")
+        assert os.path.exists(one.path("/run/mark"))
+        assert not os.path.exists(two.path("/run/mark"))
+        one.reboot()
+        assert not os.path.exists(one.path("/run/mark"))
+        assert one.ns.reaches(server, two.address(4))
+        one.start()
+        assert [n["name"] for n in one.api.get("/networks")] == ["only-here"]
+        assert one.stop() == 0

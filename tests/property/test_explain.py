@@ -1,0 +1,184 @@
+"""Law 4 (style.md §5.7): no packet that both ends of a plan deny is let through by any state between them.
+
+The plan from one random intent to another is performed one operation at a time (an nftables transaction is one) on
+the kernel in memory, and after each of them packets are walked through what then is: by every endpoint's link, from
+the host and from outside; to every address and published port; under true and under stolen addresses. `explain` is
+the judge.
+"""
+
+import itertools
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from harness.engines import FACTS
+from property.strategies_intent import HOST_ADDRESSES, intents
+from property.test_reconcile import ROUNDS, converge, observed, refs
+from sealane.compile.facts import Facts, Features
+from sealane.compile.host import compile_host
+from sealane.compile.names import endpoint_link
+from sealane.explain import render
+from sealane.explain.packet import Arrives, Disposition, Packet, Sent, Start
+from sealane.explain.surroundings import Surroundings, surroundings_of
+from sealane.explain.walk import walk
+from sealane.explain.world import World
+from sealane.kernel.nft import Chain, Element, ObservedChain, Set, Table
+from sealane.kernel.objects import Link
+from sealane.kernel.state import HOST, HostState
+from sealane.linux.fake import FakeKernel
+from sealane.model.intent import Intent
+from sealane.reconcile.diff import diff
+from sealane.reconcile.order import order
+from sealane.reconcile.plan import Plan
+
+BRIDGED = Facts(
+    instance=FACTS.instance, uplink=FACTS.uplink, uplink_mtu=1400, features=Features(bridge_netfilter=True)
+)
+OUTSIDE = {4: "192.0.2.200", 6: "2001:db8::200"}
+INSIDE_PORT = 80
+NFT = (Table, Chain, ObservedChain, Set, Element)
+ONE_TRANSACTION = ("unpublish", "fence", "sweep")
+PACKETS_MAX = 150
+
+Question = tuple[Start, Packet]
+
+
+def surroundings(facts: Facts) -> Surroundings:
+    return surroundings_of(facts, (f"{HOST_ADDRESSES[4]}/24", f"{HOST_ADDRESSES[6]}/64"))
+
+
+def moments(plan: Plan) -> Iterator[Plan]:
+    """The plan in the smallest pieces that the kernel knows: an operation, or a transaction."""
+    for name, operations in plan.stages:
+        fencing = tuple(o for o in operations if name in ONE_TRANSACTION and isinstance(o.object, NFT))
+        if fencing:
+            yield Plan(((name, fencing),))
+        yield from (Plan(((name, (o,)),)) for o in operations if o not in fencing)
+
+
+def goes(world: World, question: Question) -> str:
+    """Where the packet comes out; empty if it does not, or where that is not ours to deny: at the host's own ports,
+    once they are not published any more; and outside, if it comes from there (a host that forwards sends a stranger's
+    packet for nobody it knows back to its router)."""
+    start, packet = question
+    trace = walk(world, packet, start)
+    is_passing_by = trace.disposition is Disposition.EXITS and packet.source in OUTSIDE.values()
+    is_hosts_own = trace.disposition is Disposition.DELIVERED and trace.netns == HOST
+    return (
+        f"{trace.disposition} {trace.netns}" if trace.passes and not (is_passing_by or is_hosts_own) else ""
+    )
+
+
+def questions(*given_intents: Intent) -> list[Question]:
+    """What anybody may try. A sandbox's own routes are no fence: software inside sends any frame by any of its links,
+    under its own address and others', to the host's MAC and straight to the target's."""
+    endpoints = {e.id: e for intent in given_intents for e in intent.endpoints.values() if e.sandbox}
+    addresses = {a.partition("/")[0]: e for e in endpoints.values() for a in e.addresses}
+    ports = {(p.proto, p.host_first) for e in endpoints.values() for p in e.ports}
+    result: list[Question] = []
+    targets = [("tcp", a, INSIDE_PORT) for a in [*addresses, *OUTSIDE.values()]]
+    targets += [(proto, a, port) for proto, port in ports for a in HOST_ADDRESSES.values()]
+    for proto, destination, port in targets:
+        family = 6 if ":" in destination else 4
+
+        def packet(source: str, mac: str = "", to_mac: str = "") -> Packet:
+            return Packet(
+                proto=proto,
+                source=source,
+                source_port=40000,
+                destination=destination,
+                destination_port=port,
+                mac_source=mac,
+                mac_destination=to_mac,
+            )
+
+        result.append((Sent(HOST), packet("")))
+        result.append((Arrives(HOST, FACTS.uplink), packet(OUTSIDE[family])))
+        for endpoint in endpoints.values():
+            own = endpoint.address(family)
+            stolen = [a for a, e in addresses.items() if e is not endpoint and (":" in a) == (family == 6)][
+                :1
+            ]
+            for source in [*([own] if own else []), *stolen]:
+                target = addresses.get(destination)
+                for mac in ["host", *([target.mac] if target else [])]:
+                    frame = packet(source, endpoint.mac, mac)
+                    result.append((Arrives(HOST, endpoint_link(endpoint.id)), frame))
+    return result
+
+
+def as_sent(state: HostState, question: Question) -> Question:
+    """A frame to the host goes to the MAC that the host has there now."""
+    start, packet = question
+    if packet.mac_destination != "host" or not isinstance(start, Arrives):
+        return question
+    link = state.get(HOST, {}).get(("link", start.link))
+    above = state.get(HOST, {}).get(("link", link.master)) if isinstance(link, Link) and link.master else link
+    mac = above.mac if isinstance(above, Link) else ""
+    return start, msgspec.structs.replace(packet, mac_destination=mac)
+
+
+def snapshot(kernel: FakeKernel) -> dict[str, dict]:
+    return {netns: dict(items) for netns, items in kernel.state.items()}
+
+
+def history(before: Intent, after: Intent, facts: Facts) -> list[tuple[str, HostState]]:
+    """Every state on the way, each with what led to it: the first is the one before, the last the one after."""
+    kernel, found = FakeKernel(facts), refs(before, after)
+    converge(kernel, compile_host(before, facts), found)
+    states: list[tuple[str, HostState]] = [("", snapshot(kernel))]
+    desired = compile_host(after, facts)
+    for _ in range(ROUNDS):
+        for moment in moments(order(diff(desired, observed(kernel, {HOST, *found})))):
+            kernel.apply(moment, found)
+            stage, operations = moment.stages[0]
+            states.append((f"{stage}: {operations[0].verb} {operations[0].object.key}", snapshot(kernel)))
+    return states
+
+
+def leaks(before: Intent, after: Intent, facts: Facts, chosen: list[Question]) -> list[str]:
+    around = surroundings(facts)
+    states = history(before, after, facts)
+    (_, start), (_, end) = states[0], states[-1]
+    ends = [(World(state, around), state) for state in (start, end)]
+    denied = [q for q in chosen if not any(goes(world, as_sent(state, q)) for world, state in ends)]
+    for operation, now in states[1:-1]:
+        world = World(now, around)
+        wrong = [(q, where) for q in denied if (where := goes(world, as_sent(now, q)))]
+        if wrong:
+            return [f"{where} after {operation}\n{told(ends, now, around, q)}" for q, where in wrong[:3]]
+    return []
+
+
+def told(
+    ends: list[tuple[World, HostState]], now: HostState, around: Surroundings, question: Question
+) -> str:
+    """A counterexample with what is said of it before, then, and after."""
+    moments = [ends[0], (World(now, around), now), ends[1]]
+    traces = [walk(world, *reversed(as_sent(state, question))) for world, state in moments]
+    return "\n".join(
+        f"{when}: {render.summary(t)}" for when, t in zip(("before", "then", "after"), traces, strict=True)
+    )
+
+
+@pytest.mark.parametrize("facts", [FACTS, BRIDGED], ids=["plain", "br_netfilter"])
+@settings(max_examples=25, deadline=None)
+@given(before=intents(), after=intents(), data=st.data())
+def test_no_moment_of_a_plan_lets_through_what_both_ends_deny(
+    facts: Facts, before: Intent, after: Intent, data
+) -> None:
+    # A network keeps its driver for life: no verb changes it.
+    kept = before.networks.keys() & after.networks.keys()
+    assume(all(before.networks[n].driver == after.networks[n].driver for n in kept))
+    everything = questions(before, after)
+    if not everything:
+        return
+    first = data.draw(st.integers(0, max(0, len(everything) - 1)))
+    chosen = list(
+        itertools.islice(itertools.cycle(everything), first, first + min(PACKETS_MAX, len(everything)))
+    )
+    found = leaks(before, after, facts, chosen)
+    assert not found, "\n".join(found)
