@@ -131,7 +131,7 @@ def test_requirements_are_those_of_the_code() -> None:
 
 def test_guards_that_are_named_are_in_the_rules() -> None:
     comments = set(re.findall(r'comment "[0-9a-f]{16} ([^"]+)"', RULES))
-    comments |= {re.sub(r"^n:[0-9a-f]{8}:", "n:X:", comment) for comment in comments}
+    comments |= {re.sub(r"^n:[0-9a-f]{12}:", "n:X:", comment) for comment in comments}
     rows = table_rows(section(DATAPLANE, "## Guards"))
     named = {
         word for row in rows for word in quoted(row[1]) if re.fullmatch(r"(guard|base|n:X):[\w-]+", word)
@@ -143,7 +143,7 @@ def test_guards_that_are_named_are_in_the_rules() -> None:
 def test_drops_that_are_in_the_rules_are_named() -> None:
     """Each reason for which a packet is dropped is in a document, so that whoever reads a counter finds it."""
     drops = set(re.findall(r'drop comment "[0-9a-f]{16} ([^"]+)"', RULES))
-    drops = {re.sub(r"^n:[0-9a-f]{8}:", "n:X:", comment) for comment in drops}
+    drops = {re.sub(r"^n:[0-9a-f]{12}:", "n:X:", comment) for comment in drops}
     assert drops <= set(quoted(section(DATAPLANE, "## Guards")))
 
 

@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from harness.marks import (
     FAMILIES,
     GROUP_DOOMED,
+    GROUP_LIVE,
     PROTOCOL,
     bridge,
     chain,
     difference,
+    group_of,
     host_link,
     is_ours,
     link_local,
+    network_group,
 )
 from harness.observed import Facts, Observed, span
 from harness.stored import Record, Stored, address, driver, subnet
@@ -36,12 +39,17 @@ def _links(stored: Stored, observed: Observed) -> Iterator[str]:
             yield f"I1: link {name} is half made: its alias is {link.get('ifalias')!r}"
         elif owner[2] not in (stored.networks if owner[1] == "n" else stored.endpoints):
             yield f"I1: link {name} belongs to {owner[2]}, which is not in the store"
-        if link.get("group") in {str(GROUP_DOOMED), hex(GROUP_DOOMED)}:
+        if group_of(link) == GROUP_DOOMED:
             yield f"I1: link {name} is doomed but still there"
         if "UP" not in link["flags"]:
             yield f"I3: link {name} is down"
+    groups = {bridge(n): network_group(n) for n in made if not n.get("link_adopted")}
     for endpoint, network in stored.plugged():
+        groups[host_link(endpoint)] = GROUP_LIVE if driver(network) == "bridge" else network_group(network)
         yield from _port(endpoint, network, ours, observed)
+    for name, group in groups.items():
+        if name in ours and group_of(ours[name]) != group:
+            yield f"I4: link {name} is in group {group_of(ours[name])}, not in {group}"
 
 
 def _port(endpoint: Record, network: Record, ours: dict[str, Facts], observed: Observed) -> Iterator[str]:
@@ -204,19 +212,24 @@ def _network_chains(stored: Stored, observed: Observed) -> Iterator[str]:
 
 
 def _workloads(stored: Stored, observed: Observed, family: int, table: str) -> Iterator[str]:
-    """The links behind which workloads are, and the source guard of routed ones."""
-    links, sources = set(), set()
+    """The links behind which workloads are: by group, adopted ones by name; and the source guard of routed ones."""
+    groups, adopted = set(), set()
     for network in stored.networks.values():
-        if driver(network) == "bridge" and subnet(network, family):
-            links.add(bridge(network))
-    for endpoint, network in stored.plugged():
-        own = address(endpoint, family)
-        if driver(network) == "routed" and own:
-            links.add(host_link(endpoint))
-            sources.add((host_link(endpoint), own))
+        if driver(network) in {"bridge", "routed"} and subnet(network, family):
+            if network.get("link_adopted"):
+                adopted.add(bridge(network))
+            else:
+                groups.add(network_group(network))
+    sources = {
+        (host_link(endpoint), address(endpoint, family))
+        for endpoint, network in stored.plugged()
+        if driver(network) == "routed" and address(endpoint, family)
+    }
     for name in ("workload", "from", "to"):
-        found = {element[0] for element in observed.nft.ours(table, name)}
-        yield from difference(f"{table} {name} element", links, found)
+        found = {_group(element[0], groups) for element in observed.nft.ours(table, name)}
+        yield from difference(f"{table} {name} element", groups, found)
+        by_name = {element[0] for element in observed.nft.ours(table, f"{name}_adopted")}
+        yield from difference(f"{table} {name}_adopted element", adopted, by_name)
     yield from difference(f"{table} sources element", sources, observed.nft.ours(table, "sources"))
     wanted = {
         span(ipaddress.ip_network(sub["prefix"])[0], ipaddress.ip_network(sub["prefix"])[-1])
@@ -227,6 +240,12 @@ def _workloads(stored: Stored, observed: Observed, family: int, table: str) -> I
     yield from difference(
         f"{table} private element", wanted, {e[0] for e in observed.nft.ours(table, "private")}
     )
+
+
+def _group(shown: str, known: set[int]) -> int:
+    """nft 1.0.6 prints a set's group with its bytes in the order of the network if the set does not say which it is."""
+    swapped = int.from_bytes(int(shown).to_bytes(4, "big"), "little")
+    return swapped if swapped in known else int(shown)
 
 
 def published(stored: Stored, family: int) -> set[tuple[str, ...]]:

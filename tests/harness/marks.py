@@ -12,7 +12,8 @@ from harness.stored import Record
 PROTOCOL = "94"
 """Of routes and rules."""
 
-GROUP_DOOMED = 0x5EA0
+GROUP_LIVE, GROUP_DOOMED = 0x5EA1, 0x5EA0
+NETWORK_GROUPS = 0x4000_0000
 OWN_TABLES = 0x5EA1_0000
 """Routing tables of a sandbox from here on are ours, one an endpoint."""
 
@@ -31,8 +32,19 @@ def bridge(network: Record) -> str:
     return str(network.get("link") or "slb" + digest(network["id"]))
 
 
+def network_group(network: Record) -> int:
+    """Link group of the links behind which a network's workloads are."""
+    return NETWORK_GROUPS | (int(digest(network["id"], 8), 16) & 0x3FFF_FFFF)
+
+
+def group_of(link: Facts) -> int:
+    """`ip` names group 0 and prints others as numbers."""
+    group = str(link.get("group", "default"))
+    return 0 if group == "default" else int(group, 0)
+
+
 def chain(network: Record, purpose: str) -> str:
-    return f"n_{digest(network['id'], 8)}_{purpose}"
+    return f"n_{digest(network['id'])}_{purpose}"
 
 
 def link_local(mac: str) -> str:

@@ -58,6 +58,14 @@ PLANTS: dict[str, tuple[Callable[[Scene], object], str]] = {
     ),
     "link down": (lambda s: s.ns.ip("link", "set", s.link, "down"), "is down"),
     "doomed link": (lambda s: s.ns.ip("link", "set", s.link, "group", str(0x5EA0)), "doomed"),
+    "link in another group": (
+        lambda s: s.ns.ip("link", "set", s.bridge, "group", "7"),
+        "is in group 7, not in",
+    ),
+    "workload element": (
+        lambda s: s.nft("add", "element", "ip", "sealane", "from", "{ 7 : accept }"),
+        "I1: ip from element",
+    ),
     "port that learns": (
         lambda s: s.ns.ip("link", "set", s.link, "type", "bridge_slave", "learning", "on"),
         "learning is True",
@@ -95,7 +103,7 @@ PLANTS: dict[str, tuple[Callable[[Scene], object], str]] = {
     ),
     "routed source": (lambda s: s.nft("flush", "set", "ip", "sealane", "sources"), "I4: ip sources"),
     "private element": (lambda s: s.nft("flush", "set", "ip6", "sealane", "private"), "I4: ip6 private"),
-    "chain": (lambda s: s.nft("add", "chain", "ip", "sealane", "n_00000000_from"), "I1: chain"),
+    "chain": (lambda s: s.nft("add", "chain", "ip", "sealane", "n_000000000000_from"), "I1: chain"),
     "table": (lambda s: s.nft("add", "table", "inet", "sealane"), "I1: nft table"),
     "lease": (
         lambda s: s.sql("UPDATE leases SET address = '10.80.0.77' WHERE address LIKE '10.80.0.%'"),

@@ -171,6 +171,12 @@ def change_port(home: Home) -> None:
     home.ns.ip("link", "set", home.web.host_link, "address", "02:00:00:00:13:37")
 
 
+def change_group(home: Home) -> None:
+    """By its group a link is known to be of its network."""
+    for link in (home.bridge, home.web.host_link):
+        home.ns.ip("link", "set", link, "group", "7")
+
+
 def leave_bridge(home: Home) -> None:
     if home.driver == "bridge":
         home.ns.ip("link", "set", home.web.host_link, "nomaster")
@@ -234,6 +240,7 @@ DAMAGES = [
     rename_port,
     strip_alias,
     change_port,
+    change_group,
     leave_bridge,
     loosen_port,
     flush_routes,

@@ -173,6 +173,24 @@ def test_a_watch_counts_what_was_in_vain(port, closed_port):
         assert seen["back"] is not failing
 
 
+# --- processes ------------------------------------------------------------------------------------------------------
+
+
+def test_whoever_has_lost_its_parent_is_ended_too():
+    program = """
+import subprocess
+from examples.kit import processes
+processes.adopt_orphans()
+subprocess.run(["sh", "-c", "sleep 300 & (sleep 300 &); sh -c 'sleep 300 & wait' & sleep 0.2"], check=True)
+left = processes.children()
+print(processes.end_all(), processes.children(), [pid for pid in left if processes.is_alive(pid)])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout == "4 [] []\n"
+
+
 # --- netlink by hand ------------------------------------------------------------------------------------------------
 
 

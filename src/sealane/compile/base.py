@@ -6,7 +6,7 @@ ours is picked out by a map of our links, and dropped explicitly where it must n
 
 The IPv4 and IPv6 tables come from one generator. What a packet meets (for `ip`; `ip6` is the same):
 
-    prerouting raw -300     workload? → its network's `pre` chain: source guard, then untracked within the network
+    prerouting raw -300     workload (by the group of its link)? → its network's `pre` chain: source guard, then untracked within the network
                             a link of ours that no map knows → drop
                             from elsewhere, to or from a private subnet → drop   (before DNAT: published ports are
                             addressed to the host here, so nothing but unpublished access is caught)
@@ -27,8 +27,10 @@ from sealane.kernel.nft import (
     DROP,
     ETHER_TYPE,
     ICMPV6_TYPE,
+    IIFGROUP,
     IIFNAME,
     L4PROTO,
+    OIFGROUP,
     OIFNAME,
     SPORT,
     Chain,
@@ -41,6 +43,7 @@ from sealane.kernel.nft import (
     Hook,
     Load,
     Lookup,
+    Meta,
     Payload,
     Rule,
     Set,
@@ -77,11 +80,12 @@ def deny(*statements: Statement, why: str) -> Rule:
     return Rule((*statements, Counter(), DROP), why)
 
 
-def compile_base(family: Family) -> Iterator[Object]:
-    """Table, base chains, sets and maps of one IP family."""
+def compile_base(family: Family, *, adopted: bool) -> Iterator[Object]:
+    """Table, base chains, sets and maps of one IP family. `adopted`: there are bridges that are not ours, whose group
+    is not ours to set: they are found by name."""
     name = NFT_FAMILY[family]
     yield Table(family=name)
-    yield from _sets(family)
+    yield from _sets(family, adopted=adopted)
     saddr, daddr = SADDR[family], DADDR[family]
 
     def base(chain: str, hook: Hook, *rules: Rule) -> Chain:
@@ -90,7 +94,7 @@ def compile_base(family: Family) -> Iterator[Object]:
     yield base(
         "prerouting_raw",
         Hook("filter", "prerouting", RAW),
-        Rule((VerdictMap(IIFNAME, "workload"),), "base:workload"),
+        *_by_link(IIFGROUP, IIFNAME, "workload", "base:workload", adopted=adopted),
         deny(OURS, why="base:unplugged"),
         Rule((Cmp(IIFNAME, "==", b"lo".ljust(16, b"\0"), '"lo"'), ACCEPT), "base:host"),
         deny(Lookup(daddr, "private"), why="base:direct"),
@@ -112,19 +116,28 @@ def compile_base(family: Family) -> Iterator[Object]:
     yield base(
         "forward",
         Hook("filter", "forward", 0),
-        Rule((VerdictMap(IIFNAME, "from"),), "base:from"),
+        *_by_link(IIFGROUP, IIFNAME, "from", "base:from", adopted=adopted),
         Rule((goto("into"),), "base:into"),
     )
     yield Chain(
         family=name,
         name="into",
-        rules=(Rule((VerdictMap(OIFNAME, "to"),), "base:to"), deny(TO_OURS, why="base:unplugged")),
+        rules=(
+            *_by_link(OIFGROUP, OIFNAME, "to", "base:to", adopted=adopted),
+            deny(TO_OURS, why="base:unplugged"),
+        ),
     )
     yield base(
         "postrouting_nat",
         Hook("nat", "postrouting", 100),
         Rule((VerdictMap(saddr, "leaving"),), "base:leaving"),
     )
+
+
+def _by_link(group: Meta, link: Meta, verdicts: str, why: str, *, adopted: bool) -> Iterator[Rule]:
+    yield Rule((VerdictMap(group, verdicts),), why)
+    if adopted:
+        yield Rule((VerdictMap(link, f"{verdicts}_adopted"),), why)
 
 
 def _publish(daddr: Payload) -> Iterator[Rule]:
@@ -135,11 +148,13 @@ def _publish(daddr: Payload) -> Iterator[Rule]:
     yield Rule((DnatMap(at_address, "publish_ranges", with_port=False),), "base:publish-ranges")
 
 
-def _sets(family: Family) -> Iterator[Set]:
+def _sets(family: Family, *, adopted: bool) -> Iterator[Set]:
     name, address = NFT_FAMILY[family], ADDRESS_TYPE[family]
     where: tuple[TypeName, ...] = (address, "inet_proto", "inet_service")
     for verdict_map in ("workload", "from", "to"):
-        yield Set(family=name, name=verdict_map, type=("ifname",), data=("verdict",))
+        yield Set(family=name, name=verdict_map, type=("devgroup",), data=("verdict",))
+        if adopted:
+            yield Set(family=name, name=f"{verdict_map}_adopted", type=("ifname",), data=("verdict",))
     yield Set(family=name, name="leaving", type=(address,), data=("verdict",), interval=True)
     yield Set(family=name, name="private", type=(address,), interval=True)
     yield Set(family=name, name="sources", type=("ifname", address))
@@ -183,13 +198,12 @@ def compile_guards(*, apart: bool) -> Iterator[Object]:
         family="bridge",
         name="prerouting",
         hook=Hook("filter", "prerouting", BRIDGE_GUARD),
-        rules=(Rule((OURS, goto("guard")), "base:guard"),),
+        rules=tuple(_entrance(apart=apart)),
     )
     yield Chain(
         family="bridge",
         name="guard",
         rules=(
-            *([Rule((VerdictMap(IIFNAME, "apart"),), "guard:apart")] if apart else []),
             Rule((Cmp(ETHER_TYPE, "==", ETHERTYPE["ip"], "ip"), goto("guard_ip")), "guard:ip"),
             Rule((Cmp(ETHER_TYPE, "==", ETHERTYPE["arp"], "arp"), goto("guard_arp")), "guard:arp"),
             Rule((Cmp(ETHER_TYPE, "==", ETHERTYPE["ip6"], "ip6"), goto("guard_ip6")), "guard:ip6"),
@@ -216,6 +230,16 @@ def compile_guards(*, apart: bool) -> Iterator[Object]:
             deny(why="guard:spoofed-ip"),
         ),
     )
+
+
+def _entrance(*, apart: bool) -> Iterator[Rule]:
+    """Most frames are TCP over IPv4 from where they should be, and are let through here, by the link's name, the MAC
+    and the address in one lookup."""
+    if apart:
+        yield Rule((VerdictMap(IIFNAME, "apart"),), "guard:apart")
+    ip, tcp = Cmp(ETHER_TYPE, "==", ETHERTYPE["ip"], "ip"), Cmp(L4PROTO, "==", b"\x06", "tcp")
+    yield Rule((ip, tcp, Lookup(_sender(nft.IP_SADDR), "sources4"), ACCEPT), "guard:source")
+    yield Rule((OURS, goto("guard")), "base:guard")
 
 
 def _guard_arp() -> Iterator[Rule]:

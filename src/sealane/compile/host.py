@@ -71,7 +71,7 @@ def _host(intent: Intent, facts: Facts) -> Iterator[Object]:
     for family in FAMILIES:
         # Both families always: one that no network has is denied at our links, not left unconfigured.
         if family == 4 or facts.features.ipv6:
-            yield from compile_base(family)
+            yield from compile_base(family, adopted=any(n.link_adopted for n in networks))
     yield Sysctl(path="net/ipv4/ip_forward", value="1")
     if any(n.subnet(6) and not n.internal for n in networks) and facts.features.ipv6:
         yield Sysctl(path="net/ipv6/conf/all/forwarding", value="1")

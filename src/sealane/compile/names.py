@@ -8,6 +8,7 @@ collide with a chance of 3e-8, and a collision is refused by the compiler, which
 import hashlib
 
 from sealane.kernel.nft import NftFamily
+from sealane.kernel.objects import NETWORK_GROUPS
 from sealane.model.ids import EndpointId, NetworkId
 from sealane.model.net import Family, Mac
 from sealane.model.network import Network
@@ -32,6 +33,11 @@ def endpoint_link(endpoint: EndpointId) -> str:
 def network_link(network: Network) -> str:
     """The network's bridge (for `routed`: the port-less bridge that holds its gateway addresses)."""
     return network.link or BRIDGE_PREFIX + digest(network.id)
+
+
+def network_group(network: NetworkId) -> int:
+    """The link group of a network: 30 bits, so that 1,000 networks collide with a chance of 5e-4; that is refused."""
+    return NETWORK_GROUPS | (int(digest(network, 8), 16) & 0x3FFF_FFFF)
 
 
 def network_chain(network: NetworkId, purpose: str) -> str:

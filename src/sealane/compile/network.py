@@ -16,6 +16,7 @@ from sealane.kernel.nft import (
     ACCEPT,
     IIFNAME,
     L4PROTO,
+    OIFGROUP,
     OIFNAME,
     BitTest,
     Chain,
@@ -29,7 +30,6 @@ from sealane.kernel.nft import (
     Masquerade,
     Notrack,
     Rule,
-    Set,
     Snat,
     Statement,
     Verdict,
@@ -83,6 +83,7 @@ def _link(network: Network, facts: Facts) -> Iterator[Object]:
         alias=names.alias(facts.instance, "n", network.id),
         addr_gen_none=network.subnet(6) is None,
         ageing_off=network.driver == "routed",
+        group=names.network_group(network.id),
     )
     yield from hardening(name, 4)
     if facts.features.ipv6:
@@ -145,18 +146,12 @@ def _addresses(network: Network, subnet: Subnet) -> Iterator[Object]:
 def _chains(network: Network, subnet: Subnet, family: Family) -> Iterator[Object]:
     name = NFT_FAMILY[family]
     address = ADDRESS_TYPE[family]
-    routed = network.driver == "routed"
 
     def chain(purpose: str) -> str:
         return names.network_chain(network.id, purpose)
 
-    if routed:
-        yield Set(family=name, name=chain("links"), type=("ifname",))
-        own: Statement = Lookup(OIFNAME, chain("links"))
-    else:
-        link = names.network_link(network)
-        own = Cmp(OIFNAME, "==", nft.field("ifname", link), f'"{link}"')
-        yield from link_elements(network, family, link)
+    yield from _link_elements(network, family)
+    own = _towards_own(network)
     yield Chain(family=name, name=chain("pre"), rules=tuple(_pre(network, subnet, family)))
     yield Chain(family=name, name=chain("from"), rules=tuple(_from(network, own)))
     yield Chain(family=name, name=chain("to"), rules=tuple(_to(network, family)))
@@ -173,12 +168,26 @@ def _chains(network: Network, subnet: Subnet, family: Family) -> Iterator[Object
         yield Element(family=name, set="private", value=first, end=last)
 
 
-def link_elements(network: Network, family: Family, link: str) -> Iterator[Element]:
-    """A link behind which workloads of the network are, to the IP tables."""
-    value = nft.field("ifname", link)
+def _link_elements(network: Network, family: Family) -> Iterator[Element]:
+    """The links behind which workloads of the network are: all that are in its group, however many."""
+    adopted = network.link_adopted
+    value = (
+        nft.field("ifname", network.link)
+        if adopted
+        else nft.field("devgroup", names.network_group(network.id))
+    )
     for table_map, purpose in (("workload", "pre"), ("from", "from"), ("to", "to")):
+        where = f"{table_map}_adopted" if adopted else table_map
         verdict = goto(names.network_chain(network.id, purpose))
-        yield Element(family=NFT_FAMILY[family], set=table_map, value=value, data=verdict)
+        yield Element(family=NFT_FAMILY[family], set=where, value=value, data=verdict)
+
+
+def _towards_own(network: Network) -> Statement:
+    """Out by a link behind which workloads of the network are."""
+    if network.link_adopted:
+        return Cmp(OIFNAME, "==", nft.field("ifname", network.link), f'"{network.link}"')
+    group = names.network_group(network.id)
+    return Cmp(OIFGROUP, "==", nft.field("devgroup", group), f"0x{group:08x}")
 
 
 def _rule(network: Network, why: str, *statements: Statement) -> Rule:

@@ -114,10 +114,19 @@ class Drafts:
 
     def sandbox_for(self, where: str) -> tuple[Sandbox, list[Change]]:
         """A sandbox by name or id, or the one of the namespace at a path or of a pid, new if need be."""
-        sandbox = self.intent.sandbox_named(where)
+        is_pid = where.isascii() and where.isdigit()
+        # A pid is not taken for the beginning of an id.
+        known_id = self.intent.sandbox_ids.get(where) if is_pid else None
+        sandbox = (
+            self.intent.sandboxes[known_id]
+            if known_id
+            else None
+            if is_pid
+            else self.intent.sandbox_named(where)
+        )
         if sandbox is not None:
             return sandbox, []
-        if "/" not in where and not (where.isascii() and where.isdigit()):
+        if "/" not in where and not is_pid:
             raise NotFoundError(
                 f"there is no sandbox {where!r}",
                 field="sandbox",

@@ -1,11 +1,17 @@
 """What a manifest would change, without changing it: the same drafts, on a copy of the intent."""
 
 from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import msgspec
 
 from sealane.compile.host import Compiled, Unit
+from sealane.engine.attachments import attach_requests
 from sealane.engine.drafts import Drafts
 from sealane.engine.engine import Engine
-from sealane.kernel.state import HOST
+from sealane.engine.waves import waves
+from sealane.kernel.objects import Link
+from sealane.kernel.state import HOST, Object
 from sealane.kernel.text import Sets, operation_lines, sets_of
 from sealane.model.change import Change, Delete, Put
 from sealane.model.endpoint import Endpoint, NetnsRef, Sandbox
@@ -13,15 +19,9 @@ from sealane.model.ids import SandboxId
 from sealane.model.intent import Intent
 from sealane.model.network import Network
 from sealane.reconcile.diff import Difference, diff
-from sealane.wire import (
-    Attachment,
-    AttachRequest,
-    ContainerRequest,
-    Manifest,
-    PlanLine,
-    PlanView,
-    PublishRequest,
-)
+from sealane.wire import ContainerRequest, Manifest, PlanLine, PlanView
+
+Item = TypeVar("Item", bound=Object | None)
 
 
 class Preview:
@@ -36,7 +36,7 @@ class Preview:
     def add(self, manifest: Manifest) -> None:
         for request in manifest.networks:
             self._apply(self._drafts.network(request)[1])
-        for container in manifest.containers:
+        for container in (c for wave in waves(manifest.containers) for c in wave):
             if self.intent.container_named(container.name) is None:
                 self._container(container)
         for attach in manifest.attachments:
@@ -52,7 +52,7 @@ class Preview:
         ref = NetnsRef(path="", inode=0, owner="sealane")
         sandbox = Sandbox(id=SandboxId(f"preview-{container.name}"), name=container.name, netns=ref)
         self._apply([Put(sandbox)])
-        for request in attach_requests(container):
+        for request in attach_requests(container, self.intent):
             self._apply(self._drafts.attach(request)[1])
 
     def _apply(self, changes: Iterable[Change]) -> None:
@@ -85,8 +85,15 @@ class Preview:
         source = compiled if want is not None else self._engine.reconciler.compiled
         origin = self._origin(source.origins.get((difference.netns, item.key)))
         verb = "create" if have is None else "delete" if want is None else "change"
-        for text in operation_lines(verb, item, have, sets):
+        for text in operation_lines(verb, self._readable(item), self._readable(have), sets):
             yield PlanLine(sign=text[0], where=self._where(difference.netns), text=text[2:], origin=origin)  # type: ignore[arg-type]
+
+    def _readable(self, item: Item) -> Item:
+        """A veth's peer by its sandbox's name: ids of a preview are made up."""
+        if not isinstance(item, Link) or item.peer is None:
+            return item
+        netns, name = item.peer
+        return msgspec.structs.replace(item, peer=(self._where(netns), name))
 
     def _where(self, netns: str) -> str:
         if netns == HOST:
@@ -114,26 +121,3 @@ class Preview:
 
 def named(change: Change) -> str:
     return f"{type(change.record).__name__.lower()} {change.record.name}"
-
-
-def attach_requests(container: ContainerRequest) -> list[AttachRequest]:
-    """A container's places on networks; its published ports go to the first that has a way out."""
-    return [
-        attach_request(container.name, attachment, container.publish if index == 0 else [])
-        for index, attachment in enumerate(container.attachments)
-    ]
-
-
-def attach_request(sandbox: str, attachment: Attachment, publish: list[PublishRequest]) -> AttachRequest:
-    return AttachRequest(
-        sandbox=sandbox,
-        network=attachment.network,
-        name=attachment.name or sandbox,
-        addresses=attachment.addresses,
-        mac=attachment.mac,
-        ifname=attachment.ifname,
-        aliases=attachment.aliases,
-        publish=publish,
-        gateway_priority=attachment.gateway_priority,
-        sysctls=attachment.sysctls,
-    )

@@ -11,6 +11,7 @@ commit of a re-created base chain packets pass for a moment (docs/adr/0006).
 
 import hashlib
 import socket
+import sys
 from functools import cached_property
 from typing import Literal
 
@@ -22,10 +23,13 @@ TABLE = "sealane"
 """The one table name of ours, in each family."""
 
 NftFamily = Literal["ip", "ip6", "bridge"]
-TypeName = Literal["ifname", "ipv4_addr", "ipv6_addr", "ether_addr", "inet_proto", "inet_service", "verdict"]
+TypeName = Literal[
+    "ifname", "devgroup", "ipv4_addr", "ipv6_addr", "ether_addr", "inet_proto", "inet_service", "verdict"
+]
 
 TYPE_BYTES: dict[str, int] = {
     "ifname": 16,
+    "devgroup": 4,
     "ipv4_addr": 4,
     "ipv6_addr": 16,
     "ether_addr": 6,
@@ -39,6 +43,8 @@ def field(kind: str, value: str | int) -> bytes:
     match kind:
         case "ifname":
             return str(value).encode("ascii").ljust(16, b"\0")
+        case "devgroup":
+            return int(value).to_bytes(4, sys.byteorder)
         case "ipv4_addr":
             return socket.inet_pton(socket.AF_INET, str(value))
         case "ipv6_addr":
@@ -64,7 +70,7 @@ def concat(kinds: tuple[str, ...], values: tuple[str | int, ...]) -> bytes:
 
 
 class Meta(msgspec.Struct, frozen=True, tag=True):
-    key: Literal["iifname", "oifname", "l4proto", "protocol"]
+    key: Literal["iifname", "oifname", "iifgroup", "oifgroup", "l4proto", "protocol"]
 
 
 class Payload(msgspec.Struct, frozen=True, tag=True):
@@ -94,6 +100,8 @@ Load = Meta | Payload | Ct | Fib | Concat
 
 IIFNAME = Meta("iifname")
 OIFNAME = Meta("oifname")
+IIFGROUP = Meta("iifgroup")
+OIFGROUP = Meta("oifgroup")
 L4PROTO = Meta("l4proto")
 DPORT = Payload("th dport", "transport", 2, 2)
 SPORT = Payload("th sport", "transport", 0, 2)

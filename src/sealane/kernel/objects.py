@@ -26,6 +26,15 @@ GROUP_DOOMED = 0x5EA0
 """Links on their way out: deleted together, by one request, since each deletion alone waits for an RCU grace period."""
 
 
+NETWORK_GROUPS = 0x4000_0000
+"""Link groups from here to 0x7fffffff are networks': rules find a packet's network by the group of the link that it
+came in by, one element a network instead of one a link."""
+
+
+def is_network_group(group: int) -> bool:
+    return group & ~0x3FFF_FFFF == NETWORK_GROUPS
+
+
 class BridgePort(msgspec.Struct, frozen=True, kw_only=True):
     """What a bridge does at one of its ports (IFLA_BRPORT_*)."""
 
@@ -61,6 +70,8 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     addr_gen_none: bool = False
     """IFLA_INET6_ADDR_GEN_MODE none: no link-local address comes up by itself."""
     ageing_off: bool = False
+    group: int = GROUP_LIVE
+    """Of a network (`compile.names.network_group`) for the links that IP packets of its workloads come in by."""
 
     @property
     def key(self) -> Key:

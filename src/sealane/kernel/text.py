@@ -10,6 +10,7 @@ from types import MappingProxyType
 from sealane.kernel import text_nft
 from sealane.kernel.nft import Chain, Element, NftFamily, ObservedChain, Set, Table
 from sealane.kernel.objects import (
+    GROUP_LIVE,
     RTPROT_SEALANE,
     Address,
     BridgePort,
@@ -121,6 +122,7 @@ def _link(item: Link) -> dict[str, str]:
         "master": item.master,
         "ageing_time": "0" if item.ageing_off else "",
         "addrgenmode": "none" if item.addr_gen_none else "",
+        "group": f"0x{item.group:08x}" if item.group != GROUP_LIVE else "",
     }
     shown = {name: value for name, value in found.items() if value}
     if item.port is not None:
@@ -147,7 +149,7 @@ def _changes(before: Link, after: Link) -> dict[str, str]:
 
 
 def _route(item: Route) -> dict[str, str]:
-    is_default = item.dst == "0.0.0.0/0" or (item.dst == "::/0" and item.gateway)
+    is_default = item.dst == ("::/0" if ":" in item.gateway else "0.0.0.0/0")
     kind = f"{item.type} " if item.type != "unicast" else ""
     found = {
         f"{kind}{'default' if is_default else item.dst}": "",

@@ -7,6 +7,7 @@ them kernel tests hold this text and the listing equal.
 """
 
 import socket
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
@@ -50,6 +51,8 @@ _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "ipv6-icmp", 132: "sctp"}
 _META_NAMES = {
     "iifname": "iifname",
     "oifname": "oifname",
+    "iifgroup": "iifgroup",
+    "oifgroup": "oifgroup",
     "l4proto": "meta l4proto",
     "protocol": "meta protocol",
 }
@@ -147,6 +150,8 @@ def field(kind: TypeName, value: bytes) -> str:
     match kind:
         case "ifname":
             return f'"{value.rstrip(bytes(1)).decode("ascii", "backslashreplace")}"'
+        case "devgroup":
+            return f"0x{int.from_bytes(value, sys.byteorder):08x}"
         case "ipv4_addr":
             return socket.inet_ntop(socket.AF_INET, value)
         case "ipv6_addr":

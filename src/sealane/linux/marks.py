@@ -1,6 +1,6 @@
 """How a link shows whose it is, in one place."""
 
-from sealane.kernel.objects import GROUP_DOOMED, GROUP_LIVE
+from sealane.kernel.objects import GROUP_DOOMED, GROUP_LIVE, is_network_group
 from sealane.linux.netlink.link import RawLink
 
 GROUPS = frozenset({GROUP_LIVE, GROUP_DOOMED})
@@ -16,4 +16,4 @@ def is_ours(raw: RawLink, prefix: str) -> bool:
     somebody has given it another. Another installation's is not."""
     if raw.alias.startswith(prefix):
         return True
-    return raw.group in GROUPS and not raw.alias.startswith(ANY_INSTANCE)
+    return (raw.group in GROUPS or is_network_group(raw.group)) and not raw.alias.startswith(ANY_INSTANCE)

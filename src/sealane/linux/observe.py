@@ -12,6 +12,7 @@ import msgspec
 
 from sealane.kernel.objects import (
     GROUP_DOOMED,
+    GROUP_LIVE,
     RTPROT_SEALANE,
     Address,
     FdbEntry,
@@ -90,7 +91,8 @@ def loopback_port(entry: LoopbackEntry) -> LoopbackPort:
 
 def _host_links(socket: Socket, prefix: str, wanted: NamespaceState) -> _Links:
     # Most links of a busy host may be foreign: looking for our marks anywhere is cheaper than parsing them all.
-    marks = (prefix.encode(), *(link.group(number) for number in GROUPS))
+    # By their names those are found of which somebody took the alias.
+    marks = (prefix.encode(), b"sle", b"slb", *(link.group(number) for number in GROUPS))
     loopback = ("link", "lo") in wanted
     return _links(
         socket,
@@ -147,6 +149,7 @@ def _link(found: link.RawLink, names: dict[int, str], wanted: NamespaceState) ->
         if found.addr_gen_none is None
         else found.addr_gen_none,
         ageing_off=found.ageing_off,
+        group=GROUP_LIVE if found.group == GROUP_DOOMED else found.group,
     )
 
 

@@ -55,4 +55,5 @@ def _identity(link: Link) -> tuple[object, ...]:
         link.port,
         link.addr_gen_none,
         link.ageing_off,
+        link.group,
     )

@@ -108,7 +108,7 @@ def create_veth(link: Link, index: int, master: int, peer: Link, peer_index: int
     other = (
         _IFINFO.pack(0, 0, peer_index, 0, 0)
         + codec.string(_IFLA_IFNAME, peer.name)
-        + _basics(peer)
+        + _basics(peer, GROUP_LIVE)
         + codec.u32(_IFLA_NET_NS_FD, peer_netns)
     )
     info = codec.nested(
@@ -125,6 +125,8 @@ def settings(link: Link, index: int, *, ipv6: bool = True) -> bytes | None:
     parts = b""
     if link.alias:
         parts += codec.string(_IFLA_IFALIAS, link.alias)
+    if link.group != GROUP_LIVE:
+        parts += codec.u32(_IFLA_GROUP, link.group)
     if link.addr_gen_none and ipv6 and has_ipv6(link):
         parts += _address_generation(link)
     if link.port is not None:
@@ -142,7 +144,7 @@ def change(
 ) -> list[bytes]:
     """Set every field of a link that exists. `mac`: that too, which is announced to neighbours. `moves`: to another
     bridge, for which it goes down, so that it never forwards with a port's default settings. `up` None: left."""
-    parts = _basics(link if mac else msgspec.structs.replace(link, mac=""))
+    parts = _basics(link if mac else msgspec.structs.replace(link, mac=""), link.group)
     if link.alias:
         parts += codec.string(_IFLA_IFALIAS, link.alias)
     if ipv6 and has_ipv6(link):
@@ -227,11 +229,12 @@ _ARPHRD_LOOPBACK = 772
 
 
 def _head(link: Link, index: int) -> bytes:
-    return _IFINFO.pack(0, 0, index, 0, 0) + codec.string(_IFLA_IFNAME, link.name) + _basics(link)
+    return _IFINFO.pack(0, 0, index, 0, 0) + codec.string(_IFLA_IFNAME, link.name) + _basics(link, GROUP_LIVE)
 
 
-def _basics(link: Link) -> bytes:
-    parts = codec.u32(_IFLA_GROUP, GROUP_LIVE)
+def _basics(link: Link, group: int) -> bytes:
+    """`group`: a fresh link is in GROUP_LIVE, by which it is known as ours until it has its alias."""
+    parts = codec.u32(_IFLA_GROUP, group)
     if link.mtu:
         parts += codec.u32(_IFLA_MTU, link.mtu)
     if link.mac:

@@ -43,6 +43,7 @@ TYPE_IDS: dict[TypeName, int] = {
     "ether_addr": 9,
     "inet_proto": 12,
     "inet_service": 13,
+    "devgroup": 35,
     "ifname": 41,
 }
 """nft's own numbers (include/datatype.h of nftables), which the kernel only keeps: by them `nft list` prints."""
@@ -72,7 +73,7 @@ _NFGENMSG = struct.Struct(">BBH")
 _UDATA_COMMENT = 0
 _UDATA_KEY_BYTEORDER, _UDATA_DATA_BYTEORDER = 0, 1
 _BIG_ENDIAN = 2
-_BYTE_ORDERS: dict[TypeName, int] = {"ifname": 1, "verdict": 0}
+_BYTE_ORDERS: dict[TypeName, int] = {"ifname": 1, "devgroup": 1, "verdict": 0}
 """Host order, and none: of the others nft says big-endian."""
 
 BEGIN = codec.message(0x10, codec.NLM_F_REQUEST, 0, _NFGENMSG.pack(0, 0, 10))

@@ -63,8 +63,8 @@ _DATA_VALUE, _DATA_VERDICT = 1, 2
 _VERDICT_CODE, _VERDICT_CHAIN = 1, 2
 
 _CMP_OPS = {"==": 0, "!=": 1}
-_META_KEYS = {"protocol": 1, "iifname": 6, "oifname": 7, "l4proto": 16}
-_META_BYTES = {"protocol": 2, "iifname": 16, "oifname": 16, "l4proto": 1}
+_META_KEYS = {"protocol": 1, "iifname": 6, "oifname": 7, "l4proto": 16, "iifgroup": 21, "oifgroup": 22}
+_META_BYTES = {"protocol": 2, "iifname": 16, "oifname": 16, "l4proto": 1, "iifgroup": 4, "oifgroup": 4}
 _CT_KEYS = {"state": 0, "direction": 1, "status": 2}
 _PAYLOAD_BASES = {"link": 0, "network": 1, "transport": 2}
 

@@ -1,0 +1,85 @@
+"""A container runtime in memory that notes what it is told, and a daemon's verbs over it and a kernel in memory."""
+
+from collections.abc import Iterable
+
+from harness.engines import Bench
+from sealane.containers.errors import NotFoundError
+from sealane.containers.spec import ContainerSpec, Dns
+from sealane.containers.store import ContainerState
+from sealane.daemon.project import Projects
+from sealane.daemon.workloads import Workloads
+from sealane.wire import Attachment, ContainerRequest
+
+
+class RecordingRuntime:
+    """Containers run, and are healthy, from their start until they are stopped or removed."""
+
+    def __init__(self) -> None:
+        self.specs: dict[str, ContainerSpec] = {}
+        self.running: set[str] = set()
+        self.hosts: list[tuple[str, tuple[str, ...]]] = []
+        self.resolv: list[tuple[str, Dns]] = []
+        self.failure: Exception | None = None
+        """What rewriting a file raises."""
+
+    def create_and_start(self, spec: ContainerSpec) -> int:
+        self.specs[spec.id] = spec
+        return self.start(spec.id)
+
+    def start(self, identity: str) -> int:
+        self.running.add(identity)
+        return 1
+
+    def stop(self, identity: str, timeout: float | None = None) -> None:
+        self.running.discard(identity)
+
+    def remove(self, identity: str, *, force: bool = False) -> None:
+        self.running.discard(identity)
+        self.specs.pop(identity, None)
+
+    def state(self, identity: str) -> ContainerState:
+        if identity not in self.specs:
+            raise NotFoundError(identity)
+        running = identity in self.running
+        return ContainerState(
+            id=identity,
+            name=self.specs[identity].name,
+            status="running" if running else "exited",
+            health="healthy" if running else None,
+            supervised=running,
+        )
+
+    def recover(self) -> tuple[()]:
+        return ()
+
+    def sweep(self, known: Iterable[str]) -> tuple[str, ...]:
+        return tuple(set(self.specs) - set(known))
+
+    def update_hosts(self, identity: str, lines: tuple[str, ...]) -> None:
+        self._fail()
+        self.hosts.append((self.specs[identity].name, lines))
+
+    def update_resolv(self, identity: str, dns: Dns) -> None:
+        self._fail()
+        self.resolv.append((self.specs[identity].name, dns))
+
+    def _fail(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+
+class Daemon:
+    """What a daemon is made of, without its doors."""
+
+    def __init__(self) -> None:
+        self.bench = Bench()
+        self.engine = self.bench.engine
+        self.runtime = RecordingRuntime()
+        self.workloads = Workloads(self.engine, self.runtime)  # type: ignore[arg-type]
+        self.projects = Projects(self.engine, self.workloads)
+
+
+def container(name: str, *networks: str | Attachment, **fields: object) -> ContainerRequest:
+    places = [n if isinstance(n, Attachment) else Attachment(network=n) for n in networks]
+    spec = b'{"command": ["/bin/true"]}'
+    return ContainerRequest(name=name, spec=spec, attachments=places, **fields)  # type: ignore[arg-type]
