@@ -5,6 +5,7 @@ import os
 import socket
 import stat
 import struct
+from collections.abc import MutableMapping
 
 from sealane.engine.errors import ConflictError, InvalidError
 
@@ -92,13 +93,21 @@ def _unusable(path: str, error: OSError) -> InvalidError:
     return InvalidError(f"{path}: {error.strerror}", field="socket", cure="choose another --socket")
 
 
-def inherited_sockets(environ: dict[str, str], pid: int) -> list[socket.socket]:
-    """Sockets that the service manager has opened for this process (sd_listen_fds(3)); none is the usual case."""
+def inherited_sockets(environ: MutableMapping[str, str], pid: int) -> list[socket.socket]:
+    """Sockets that the service manager has opened for this process (sd_listen_fds(3)); none is the usual case.
+
+    Those that are meant for it are taken out of `environ`, and no child of ours inherits them.
+    """
     count = environ.get("LISTEN_FDS", "")
     if environ.get("LISTEN_PID") != str(pid) or not (count.isascii() and count.isdigit()):
         return []
+    for name in ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"):
+        environ.pop(name, None)
     descriptors = range(FIRST_INHERITED, FIRST_INHERITED + min(int(count[:4]), INHERITED_MAX))
-    return [socket.socket(fileno=descriptor) for descriptor in descriptors]
+    sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+    for sock in sockets:
+        sock.set_inheritable(False)
+    return sockets
 
 
 def peer_uid(sock: socket.socket) -> int:

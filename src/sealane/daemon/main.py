@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 
+from sealane.api.listen import inherited_sockets
 from sealane.api.routes import Routes
 from sealane.api.server import ApiServer
 from sealane.daemon.config import Config, ConfigError
@@ -20,7 +21,8 @@ from sealane.linux.kernel import TakenError
 
 log = logging.getLogger("sealane")
 
-SD_LISTEN_FDS_START = 3
+GC_THRESHOLD = 50_000
+"""Objects made before the youngest are looked through: records hold no cycles, and a look is a pause in some attach."""
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -60,12 +62,16 @@ async def _serve(config: Config) -> int:
 
     service.rebuilt = route_anew
     try:
-        await server.start(listen_sockets() or config.socket)
+        # Handed over by the service manager, a client's connect never fails, not even while we are restarted.
+        handed = inherited_sockets(os.environ, os.getpid())
+        places = [str(sock.getsockname()) for sock in handed] or [config.socket]
+        await server.start(handed or config.socket)
         # Records live as long as the daemon: a full collection over thousands of them is a pause for nothing.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(GC_THRESHOLD, 20, 20)
         notify("READY=1")
-        log.info("ready on %s", config.socket)
+        log.info("ready on %s", ", ".join(places))
         await _stopped(loop)
         notify("STOPPING=1")
     finally:
@@ -79,17 +85,6 @@ async def _stopped(loop: asyncio.AbstractEventLoop) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await stop.wait()
-
-
-def listen_sockets() -> list[socket.socket]:
-    """Sockets that the service manager opened for us: a client's connect never fails then, not even while we are
-    restarted."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return []
-    count = os.environ.pop("LISTEN_FDS", "")
-    os.environ.pop("LISTEN_PID", None)
-    number = int(count) if count.isascii() and count.isdigit() else 0
-    return [socket.socket(fileno=SD_LISTEN_FDS_START + n) for n in range(number)]
 
 
 def notify(state: str) -> None:

@@ -1,12 +1,13 @@
 """Manifests: objects that belong together, made true or taken away in the order of their dependence."""
 
 import asyncio
-from collections.abc import Iterable
 
-from sealane.daemon.workloads import Workloads, request_of
+from sealane.daemon.requests import request_of
+from sealane.daemon.workloads import Workloads
 from sealane.engine.engine import Engine
-from sealane.engine.errors import ConflictError, InvalidError, NotFoundError, SealaneError
+from sealane.engine.errors import ConflictError, SealaneError
 from sealane.engine.preview import Preview
+from sealane.engine.waves import waves
 from sealane.model.change import Change, Delete
 from sealane.model.container import Container
 from sealane.wire import ApplyView, ContainerRequest, DetachRequest, Manifest, PlanView
@@ -27,8 +28,9 @@ class Projects:
         if delete:
             preview.remove(self._removal(manifest))
         else:
+            preview.remove(self._leftover_changes(manifest))
             preview.add(manifest)
-            preview.remove(self._leftover_changes(manifest, preview))
+            preview.remove(self._unused_networks(manifest, preview))
         return preview.view()
 
     async def apply(self, manifest: Manifest) -> ApplyView:
@@ -125,14 +127,30 @@ class Projects:
         requests = [DetachRequest(sandbox=a.sandbox, network=a.network) for a in manifest.attachments]
         gone = self._engine.detach(requests).detached
         view.removed.extend(f"endpoint {identity[:12]}" for identity in gone)
-        for network in manifest.networks:
-            try:
-                self._engine.remove_network(network.name)
-            except NotFoundError:
-                continue
-            view.removed.append(f"network {network.name}")
-        view.removed.extend(self._remove_networks(Manifest(project=manifest.project)))
+        self._delete_networks(manifest, view)
         return view
+
+    def _delete_networks(self, manifest: Manifest, view: ApplyView) -> None:
+        """One that somebody else is on stays, and the others go all the same. Raises the first refusal, with the names of
+        all that stayed."""
+        refusals: dict[str, SealaneError] = {}
+        names = {n.name for n in manifest.networks}
+        for network in list(self._engine.intent.networks.values()):
+            if network.name not in names and not self._is_of(network.labels, manifest):
+                continue
+            try:
+                self._engine.remove_network(network.id)
+            except SealaneError as error:
+                refusals[network.name] = error
+            else:
+                view.removed.append(f"network {network.name}")
+        if refusals:
+            error = next(iter(refusals.values()))
+            stayed = ", ".join(refusals)
+            message = (
+                error.message if len(refusals) == 1 else f"{error.message}; networks that stayed: {stayed}"
+            )
+            raise type(error)(message, field=error.field, cure=error.cure) from error
 
     def _containers_of(self, manifest: Manifest) -> list[list[Container]]:
         """In waves, dependents before what they depend on."""
@@ -153,12 +171,26 @@ class Projects:
             if self._is_of(c.labels, manifest) and c.name not in names
         ]
 
-    def _leftover_changes(self, manifest: Manifest, preview: Preview) -> list[Change]:
+    def _leftover_changes(self, manifest: Manifest) -> list[Change]:
+        intent = self._engine.intent
         changes: list[Change] = []
         for container in self._leftovers(manifest):
-            endpoints = preview.intent.endpoints_by_sandbox.get(container.sandbox, {}).values()
+            endpoints = intent.endpoints_by_sandbox.get(container.sandbox, {}).values()
             changes += [Delete(container), *(Delete(e) for e in endpoints)]
+            if container.sandbox in intent.sandboxes:
+                changes.append(Delete(intent.sandboxes[container.sandbox]))
         return changes
+
+    def _unused_networks(self, manifest: Manifest, preview: Preview) -> list[Change]:
+        names = {n.name for n in manifest.networks}
+        intent = preview.intent
+        return [
+            Delete(network)
+            for network in intent.networks.values()
+            if self._is_of(network.labels, manifest)
+            and network.name not in names
+            and not intent.endpoints_by_network.get(network.id)
+        ]
 
     def _removal(self, manifest: Manifest) -> list[Change]:
         intent = self._engine.intent
@@ -187,24 +219,3 @@ class Projects:
                     continue
                 removed.append(f"network {network.name}")
         return removed
-
-
-def waves(containers: Iterable[ContainerRequest]) -> list[list[ContainerRequest]]:
-    """Containers in groups, each after the groups that it depends on. Raises InvalidError on a circle."""
-    rest = {c.name: c for c in containers}
-    result: list[list[ContainerRequest]] = []
-    while rest:
-        ready = [c for c in rest.values() if not any(name in rest for name in _needs(c))]
-        if not ready:
-            raise InvalidError(
-                f"containers depend on each other in a circle: {', '.join(rest)}", field="containers"
-            )
-        result.append(ready)
-        for container in ready:
-            del rest[container.name]
-    return result
-
-
-def _needs(container: ContainerRequest) -> list[str]:
-    mode, _, other = container.network_mode.partition(":")
-    return [*container.depends_on, *([other] if mode == "container" else [])]

@@ -19,7 +19,10 @@ from sealane.containers.errors import NotFoundError as RuntimeNotFound
 from sealane.containers.runtime import Runtime
 from sealane.containers.spec import ContainerSpec, Dns, check_spec
 from sealane.containers.store import ContainerState
+from sealane.daemon.etc_files import EtcFiles
+from sealane.daemon.requests import dns_of, hosts_of, request_of
 from sealane.daemon.streams import Stream, exec_output
+from sealane.engine.attachments import attach_requests
 from sealane.engine.drafts import new_id
 from sealane.engine.endpoints import sandbox_sysctls
 from sealane.engine.engine import Engine
@@ -32,14 +35,12 @@ from sealane.engine.errors import (
     NotFoundError,
     SealaneError,
 )
-from sealane.engine.preview import attach_request
 from sealane.model.change import Change, Delete, Put
 from sealane.model.container import Container
-from sealane.model.endpoint import Endpoint, Sandbox
+from sealane.model.endpoint import Sandbox
 from sealane.model.ids import SandboxId
 from sealane.model.net import address_part
 from sealane.wire import (
-    Attachment,
     ContainerRequest,
     ContainerView,
     DetachRequest,
@@ -67,6 +68,7 @@ class Workloads:
         self._engine = engine
         self._found = runtime
         self._missing = missing
+        self._etc = EtcFiles(engine, runtime) if runtime is not None else None
         self._locks: dict[str, asyncio.Lock] = {}
 
     @property
@@ -165,21 +167,8 @@ class Workloads:
         )
 
     def _attach(self, request: ContainerRequest, sandbox: Sandbox) -> None:
-        outward = self._publishing_place(request)
-        for index, attachment in enumerate(request.attachments):
-            publish = request.publish if index == outward else []
-            self._engine.attach(attach_request(sandbox.name, attachment, publish))
-
-    def _publishing_place(self, request: ContainerRequest) -> int:
-        """The attachment that ports are published on: the one that the default route will be through."""
-
-        def rank(index: int) -> tuple[bool, int, str]:
-            attachment: Attachment = request.attachments[index]
-            network = self._engine.intent.network_named(attachment.network)
-            name = network.name if network else ""
-            return (network is None or network.internal, -attachment.gateway_priority, name)
-
-        return min(range(len(request.attachments)), key=rank, default=0)
+        for each in attach_requests(request, self._engine.intent):
+            self._engine.attach(msgspec.structs.replace(each, sandbox=sandbox.name))
 
     async def _start_new(self, container: Container, request: ContainerRequest) -> None:
         sandbox = self._engine.intent.sandboxes[container.sandbox]
@@ -188,29 +177,10 @@ class Workloads:
             request,
             container.id,
             netns=sandbox.netns.path if sandbox.netns else None,
-            dns=self._dns(request, endpoints),
-            hosts=self._hosts(request, endpoints),
+            dns=dns_of(request, endpoints, self._engine.intent),
+            hosts=hosts_of(request, endpoints, self._engine.intent),
         )
         await self._call(self._runtime.create_and_start, spec)
-
-    def _dns(self, request: ContainerRequest, endpoints: Sequence[Endpoint]) -> Dns:
-        """The resolvers of its networks, those with a way out first; `dns` of the request come after them, so that
-        names of the networks go on resolving."""
-        intent = self._engine.intent
-        ordered = sorted(endpoints, key=lambda e: (intent.networks[e.network].internal, -e.gateway_priority))
-        servers = [s.gateway for e in ordered for s in intent.networks[e.network].subnets]
-        search, options = tuple(request.dns_search), tuple(request.dns_options)
-        return Dns(nameservers=tuple(dict.fromkeys([*servers, *request.dns])), search=search, options=options)
-
-    def _hosts(self, request: ContainerRequest, endpoints: Sequence[Endpoint]) -> tuple[str, ...]:
-        own = [f"{address_part(a)} {request.name}" for e in endpoints for a in e.addresses]
-        gateway = self._gateway(endpoints)
-        more = [f"{gateway if a == 'host-gateway' else a} {name}" for name, a in request.hosts.items()]
-        return (*own, *more)
-
-    def _gateway(self, endpoints: Sequence[Endpoint]) -> str:
-        subnets = [s for e in endpoints for s in self._engine.intent.networks[e.network].subnets]
-        return next((s.gateway for s in subnets), "127.0.0.1")
 
     async def _undo(self, container: Container, sandbox: Sandbox | None) -> None:
         with contextlib.suppress(ContainerError):
@@ -267,6 +237,9 @@ class Workloads:
                 await self._start_new(container, request_of(container))
             else:
                 await self._call(self._runtime.start, container.id)
+                # It starts with the files of its first start; its networks may be others by now.
+                if self._etc is not None:
+                    self._etc.refresh(container.sandbox)
         self._engine.events.emit("container.started", container.name, id=container.id)
         return self._view(container)
 
@@ -437,10 +410,6 @@ class Workloads:
             raise KernelError(str(error)) from error
         except ContainerError as error:
             raise KernelError(str(error)) from error
-
-
-def request_of(container: Container) -> ContainerRequest:
-    return msgspec.json.decode(container.spec, type=ContainerRequest)
 
 
 def _spec(

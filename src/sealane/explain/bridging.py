@@ -58,17 +58,14 @@ def out_port(path: Path, where: Namespace, bridge: AnyLink, skb: Skb) -> Link:
     """The port that a frame leaves by; `Ended` if there is none."""
     mac = skb.packet.mac_destination
     port = where.fdb_port(bridge.name, mac)
-    if port is not None:
-        path.note("bridge", f"{mac} is behind {port.name}", key=("fdb", port.name, mac))
-        return port
-    flooded = [item.name for item in where.ports(bridge.name) if item.port is None or item.port.flood]
-    if flooded:
-        path.note("bridge", f"{mac} is not in the FDB of {bridge.name}: flooded to {', '.join(flooded)}")
-    path.end(
-        Disposition.LOST,
-        f"no port of {bridge.name} has {mac}",
-        "see `sealane status`: the endpoint's FDB entry",
-    )
+    if port is None:
+        flooded = [item.name for item in where.ports(bridge.name) if item.port is None or item.port.flood]
+        if flooded:
+            path.note("bridge", f"{mac} is not in the FDB of {bridge.name}: flooded to {', '.join(flooded)}")
+        reason = f"no port of {bridge.name} has {mac}"
+        path.end(Disposition.LOST, reason, "see `sealane status`: the endpoint's FDB entry")
+    path.note("bridge", f"{mac} is behind {port.name}", key=("fdb", port.name, mac))
+    return port
 
 
 def refusal(came_by: Link | None, leaves_by: Link) -> str:

@@ -155,6 +155,10 @@ class Evaluation:
             _unknown(load)
         return reader(self)
 
+    def _group(self, link: str) -> bytes | None:
+        """Without a link (the input one in postrouting) the kernel breaks off."""
+        return nft.field("devgroup", self.where.group(link)) if link else None
+
     def _l4proto(self) -> bytes | None:
         return None if self.packet.proto == "arp" else bytes([headers.protocol_number(self.packet)])
 
@@ -298,6 +302,8 @@ _HEADERS: dict[str, Callable[[Packet], bytes]] = {
 _META: dict[str, Callable[[Evaluation], bytes | None]] = {
     "iifname": lambda here: here.iif.encode().ljust(IFNAMSIZ, b"\0"),
     "oifname": lambda here: here.oif.encode().ljust(IFNAMSIZ, b"\0"),
+    "iifgroup": lambda here: here._group(here.iif),
+    "oifgroup": lambda here: here._group(here.oif),
     "l4proto": Evaluation._l4proto,
     "protocol": lambda here: headers.ethertype(here.packet).to_bytes(2, "big"),
 }

@@ -237,6 +237,9 @@ class _Journey:
         skb, family = self.skb, self.skb.packet.family
         if iif != "lo" and family == 6 and is_loopback(skb.packet.source):
             self.path.end(Disposition.MARTIAN, "::1 comes from outside", "nobody sends so by mistake")
+        if family == 6 and where.sysctl(f"net/ipv6/conf/{iif}/disable_ipv6") == "1":
+            reason = f"IPv6 is switched off on {iif}"
+            self.path.end(Disposition.NOT_FORWARDED, reason, "attach to a network that has IPv6")
         if not passed_prerouting:
             self.path.hook(where, NFT_FAMILY[family], "prerouting", skb, iif=iif)
         found = where.route(skb.packet.destination, skb.packet.source)

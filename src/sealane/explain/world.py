@@ -173,6 +173,11 @@ class Namespace:
         found = self.link(name)
         return found is not None and found.up
 
+    def group(self, name: str) -> int:
+        """Link group; foreign links and `lo` are in the default one, 0."""
+        found = self.state.get(("link", name))
+        return found.group if isinstance(found, Link) and found.kind != "loopback" else 0
+
     def is_foreign(self, link: AnyLink) -> bool:
         """Whether what leaves by it is out of our sight."""
         return isinstance(link, ForeignLink) and link.kind != "bridge"

@@ -13,7 +13,7 @@ import msgspec
 
 from sealane.engine.ports import NamespaceGoneError
 from sealane.linux import netns
-from sealane.linux.netlink.socket import NETLINK_ROUTE, Socket
+from sealane.linux.netlink.socket import Socket
 from sealane.model.endpoint import NetnsRef
 
 OPEN_MAX = 128
@@ -22,7 +22,7 @@ OPEN_MAX = 128
 
 class _Open(msgspec.Struct):
     descriptor: int
-    socket: Socket | None = None
+    socket: Socket
 
 
 class Namespaces:
@@ -45,10 +45,7 @@ class Namespaces:
 
     def socket(self, sandbox: str) -> Socket:
         """As `descriptor`."""
-        found = self._get(sandbox)
-        if found.socket is None:
-            found.socket = netns.open_socket(found.descriptor, NETLINK_ROUTE)
-        return found.socket
+        return self._get(sandbox).socket
 
     def _get(self, sandbox: str) -> _Open:
         found = self._open.get(sandbox)
@@ -58,12 +55,11 @@ class Namespaces:
                 raise NamespaceGoneError(f"the sandbox {sandbox} has no namespace")
             if len(self._open) >= OPEN_MAX:
                 self._close_oldest()
-            found = self._open[sandbox] = _Open(netns.open_ref(ref))
+            found = self._open[sandbox] = _Open(*netns.enter(ref))
         self._open.move_to_end(sandbox)
         return found
 
     def _close_oldest(self) -> None:
         _, oldest = self._open.popitem(last=False)
-        if oldest.socket is not None:
-            oldest.socket.close()
+        oldest.socket.close()
         os.close(oldest.descriptor)

@@ -159,6 +159,9 @@ def _take_out(
 def _find(reference: str, records: dict[Id, T], by_name: dict[str, Id]) -> T | None:
     if reference in by_name:
         return records[by_name[reference]]
+    if "/" in reference:
+        # A path: not worth going through all ids for.
+        return None
     begins = (
         [record for key, record in records.items() if key.startswith(reference)]
         if len(reference) >= 4

@@ -13,6 +13,10 @@ from sealane.cli.registry import Verb
 from sealane.client import UnreachableError, path_of
 
 STATE_STYLES = {"ready": "green", "degraded": "yellow", "hold": "red"}
+KINDS = ("networks", "sandboxes", "endpoints", "containers")
+WITHOUT_UPLINK = "none (MTU 1500 is used)"
+"""`compile.network.MTU_WITHOUT_UPLINK`; the compiler is not loaded for it."""
+
 LEVEL_STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "red"}
 
 
@@ -46,19 +50,17 @@ def status(context: Context, arguments: Namespace) -> int:
 
 
 def _facts(view: dict[str, Any]) -> list[tuple[str, str]]:
+    # It holds since the store could not be read: what it counts is nothing, and not what there is.
+    is_blind = view["state"] == "hold" and not any(view[kind] for kind in ("revision", *KINDS))
+    uplink = f"{view['uplink']}, MTU {view['mtu']}" if view["uplink"] else WITHOUT_UPLINK
     repairs = f"{view['repairs']} objects put right"
     if view["repairs"]:
         repairs += f", the last time in {view['last_repair_ms']:.1f} ms"
     return [
-        ("instance", view["instance"]),
-        (
-            "objects",
-            ", ".join(
-                f"{view[kind]} {kind}" for kind in ("networks", "sandboxes", "endpoints", "containers")
-            ),
-        ),
-        ("uplink", f"{view['uplink'] or 'none'}, MTU {view['mtu']}"),
-        ("store", f"{view['store']}, revision {view['revision']}"),
+        ("instance", "unknown" if is_blind else view["instance"]),
+        ("objects", "unknown" if is_blind else ", ".join(f"{view[kind]} {kind}" for kind in KINDS)),
+        ("uplink", "unknown" if is_blind else uplink),
+        ("store", f"{view['store']}, revision {'unknown' if is_blind else view['revision']}"),
         ("loopback", view["loopback"]),
         ("repairs", repairs),
         ("writes", f"{view['writes']} kernel objects"),

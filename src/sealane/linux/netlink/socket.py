@@ -21,6 +21,7 @@ import errno
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -29,6 +30,9 @@ from sealane.linux.netlink import codec
 
 NETLINK_ROUTE = 0
 NETLINK_SOCK_DIAG = 4
+SO_NETNS_COOKIE = 71
+"""asm-generic/socket.h, the same on x86-64 and arm64. Linux 5.14."""
+
 NETLINK_USERSOCK = 2
 """Between processes; the kernel has no part in it."""
 NETLINK_NETFILTER = 12
@@ -126,6 +130,11 @@ class Socket:
 
     def close(self) -> None:
         self._socket.close()
+
+    def netns_cookie(self) -> int:
+        """Of the namespace that the socket was made in."""
+        value = self._socket.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
+        return int.from_bytes(value, sys.byteorder)
 
     def fileno(self) -> int:
         return self._socket.fileno()

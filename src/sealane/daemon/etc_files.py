@@ -1,0 +1,61 @@
+"""Keeps /etc/hosts and /etc/resolv.conf of containers in step with the networks that they are on."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from sealane.containers.errors import ContainerError, NotFoundError
+from sealane.containers.runtime import Runtime
+from sealane.daemon.requests import dns_of, hosts_of, request_of
+from sealane.engine.engine import Engine
+from sealane.model.change import Change
+from sealane.model.container import Container
+from sealane.model.endpoint import Endpoint
+from sealane.model.ids import SandboxId
+
+log = logging.getLogger("sealane")
+
+
+class EtcFiles:
+    """One task at a time writes, on a thread, so that what is written last is what was true last. A failure is logged:
+    the attachment that led to it stands, and the files are as they were."""
+
+    def __init__(self, engine: Engine, runtime: Runtime) -> None:
+        self._engine = engine
+        self._runtime = runtime
+        self._dirty: set[SandboxId] = set()
+        self._task: asyncio.Task[None] | None = None
+        engine.listeners.append(self.changed)
+
+    def changed(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            if isinstance(change.record, Endpoint) and change.record.sandbox is not None:
+                self.refresh(change.record.sandbox)
+
+    def refresh(self, sandbox: SandboxId) -> None:
+        """Write the files of the containers in a sandbox soon."""
+        self._dirty.add(sandbox)
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._write_dirty())
+
+    async def _write_dirty(self) -> None:
+        while self._dirty:
+            sandboxes, self._dirty = self._dirty, set()
+            containers = self._engine.intent.containers.values()
+            for container in [c for c in containers if c.sandbox in sandboxes]:
+                await self._write(container)
+
+    async def _write(self, container: Container) -> None:
+        intent, request = self._engine.intent, request_of(container)
+        endpoints = list(intent.endpoints_by_sandbox.get(container.sandbox, {}).values())
+        hosts, dns = hosts_of(request, endpoints, intent), dns_of(request, endpoints, intent)
+        try:
+            await asyncio.to_thread(self._runtime.update_hosts, container.id, hosts)
+            await asyncio.to_thread(self._runtime.update_resolv, container.id, dns)
+        except NotFoundError:
+            # Not started yet, and it will start with these very files; or removed meanwhile.
+            return
+        except (ContainerError, OSError) as error:
+            log.error(
+                "container %s: /etc/hosts and /etc/resolv.conf are out of date: %s", container.name, error
+            )

@@ -1,0 +1,34 @@
+"""What a container's record and its endpoints say about the container. Pure."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from sealane.containers.spec import Dns
+from sealane.model.container import Container
+from sealane.model.endpoint import Endpoint
+from sealane.model.intent import Intent
+from sealane.model.net import address_part
+from sealane.wire import ContainerRequest
+
+
+def request_of(container: Container) -> ContainerRequest:
+    return msgspec.json.decode(container.spec, type=ContainerRequest)
+
+
+def dns_of(request: ContainerRequest, endpoints: Sequence[Endpoint], intent: Intent) -> Dns:
+    """The resolvers of its networks, those with a way out first; `dns` of the request come after them, so that
+    names of the networks go on resolving."""
+    ordered = sorted(endpoints, key=lambda e: (intent.networks[e.network].internal, -e.gateway_priority))
+    servers = [s.gateway for e in ordered for s in intent.networks[e.network].subnets]
+    search, options = tuple(request.dns_search), tuple(request.dns_options)
+    return Dns(nameservers=tuple(dict.fromkeys([*servers, *request.dns])), search=search, options=options)
+
+
+def hosts_of(request: ContainerRequest, endpoints: Sequence[Endpoint], intent: Intent) -> tuple[str, ...]:
+    """Lines of /etc/hosts: its own name at its own addresses, then what the request adds."""
+    own = [f"{address_part(a)} {request.name}" for e in endpoints for a in e.addresses]
+    gateways = (s.gateway for e in endpoints for s in intent.networks[e.network].subnets)
+    host = next(gateways, "127.0.0.1")
+    more = [f"{host if a == 'host-gateway' else a} {name}" for name, a in request.hosts.items()]
+    return (*own, *more)
