@@ -22,14 +22,13 @@ from sealane.reconcile.plan import STAGES, Operation, Plan, StageName, Verb
 PUBLISHING = frozenset({"publish", "publish_at", "publish_ranges", "open"})
 """Maps and sets whose elements lead new packets to an endpoint."""
 
-CLOSE_ORDER = (RoutingRule, Route, Neighbour, FdbEntry, Address, Link)
-"""Dependents before what they hang on."""
 
 FENCE_ORDER = (Table, Set, Chain, Element)
 """Referents first: rules name sets, verdict elements name chains. (The nft adapter puts deletions before additions.)"""
 
-BUILD_ORDER = (Link, Sysctl, Address, FdbEntry)
-"""A link's sysctls and addresses need the link; an FDB entry needs its bridge port."""
+BUILD_ORDER = (Route, Link, Sysctl, Address, FdbEntry)
+"""An unreachable route needs nothing, and catches what is meant for a link to come. A link's sysctls and addresses need
+the link; an FDB entry needs its bridge port."""
 
 OPEN_ORDER = (Link, Neighbour, Route, RoutingRule, LoopbackPort)
 """The kernel takes a route or neighbour only on a link that is up (`Network is down` otherwise)."""
@@ -135,7 +134,7 @@ def _operations(difference: Difference, doomed: set[tuple[str, str]]) -> Iterabl
     elif hangs_on(item) and (netns, hangs_on(item)) in doomed:
         return
     elif want is None:
-        yield "close", (CLOSE_ORDER.index(type(item)), netns == HOST), Operation("delete", netns, item, have)
+        yield "close", (_close_rank(item), netns == HOST), Operation("delete", netns, item, have)
     else:
         yield from _set(difference, want)
 
@@ -186,16 +185,29 @@ def _doomed(difference: Difference, item: Link) -> Iterable[Placed]:
     if netns == HOST or want is None or _is_remade(difference):
         yield (
             "close",
-            (CLOSE_ORDER.index(Link), netns != HOST),
+            (_close_rank(have or item), netns != HOST),
             Operation("delete", netns, have or item, have),
         )
     if netns == HOST and have is None and isinstance(want, Link) and want.peer is not None:
         # The host side is gone and the sandbox's lives: it was moved to another namespace.
         sandbox_side = msgspec.structs.replace(want, name=want.peer[1], peer=None, master="", port=None)
-        yield "close", (CLOSE_ORDER.index(Link), 1), Operation("delete", want.peer[0], sandbox_side, None)
+        yield "close", (_close_rank(want), 1), Operation("delete", want.peer[0], sandbox_side, None)
     if netns != HOST and isinstance(want, Link) and want.peer is not None:
         host_side = msgspec.structs.replace(want, name=want.peer[1], peer=None)
-        yield "close", (CLOSE_ORDER.index(Link), 0), Operation("delete", HOST, host_side, None)
+        yield "close", (_close_rank(want), 0), Operation("delete", HOST, host_side, None)
+
+
+def _close_rank(item: Object) -> int:
+    """Endpoints' links first: what cannot send needs no fence. Then what hangs on the links that are left, then these;
+    the routes that catch what has lost its way go last."""
+    match item:
+        case Link(kind="veth"):
+            return 0
+        case Route(type="unreachable"):
+            return 7
+        case Link():
+            return 6
+    return 1 + (RoutingRule, Route, Neighbour, FdbEntry, Address).index(type(item))
 
 
 def _open_rank(netns: str, item: Object) -> tuple[int, ...]:
@@ -208,7 +220,9 @@ def _set(difference: Difference, want: Object) -> Iterable[Placed]:
     netns = difference.netns
     verb: Verb = "create" if difference.observed is None else "change"
     operation = Operation(verb, netns, want, difference.observed)
-    if isinstance(want, Route | Neighbour | RoutingRule):
+    if isinstance(want, Route) and want.type == "unreachable":
+        yield "build", (BUILD_ORDER.index(Route), 0), operation
+    elif isinstance(want, Route | Neighbour | RoutingRule):
         yield "open", (*_open_rank(netns, want), _route_rank(want)), operation
     else:
         yield "build", (BUILD_ORDER.index(type(want)), 0), operation
