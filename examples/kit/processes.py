@@ -29,19 +29,20 @@ def end_all() -> int:
 
     A child of ours stays ours until it is waited for, so its number cannot mean somebody else.
     """
-    ended = 0
+    ended: set[int] = set()
     for _ in range(ROUNDS_MAX):
         left = children()
         if not left:
             break
         for pid in left:
-            ended += _state(pid) not in {"Z", "X", ""}
+            if is_alive(pid):
+                ended.add(pid)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
         time.sleep(ROUND_S)
-    return ended
+    return len(ended)
 
 
 def is_alive(pid: int) -> bool:
