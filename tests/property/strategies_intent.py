@@ -1,6 +1,7 @@
 """Random intents, as sequences of verbs that a person could type."""
 
 from hypothesis import strategies as st
+
 from sealane.model.endpoint import Endpoint, NetnsRef, PublishedPort, Sandbox
 from sealane.model.ids import EndpointId, NetworkId, SandboxId
 from sealane.model.intent import Intent

@@ -2,9 +2,9 @@
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from property.strategies_intent import intents
 
 from harness.engines import FACTS
+from property.strategies_intent import intents
 from sealane.compile.host import compile_host
 from sealane.kernel.nft import Chain, Element, Set, Table
 from sealane.kernel.objects import Link, Sysctl
@@ -87,7 +87,11 @@ def test_a_failing_operation_is_reported_and_the_next_round_converges(
     kernel.fail_at(number, forever=forever)
     failures = kernel.apply(order(diff(desired, observed(kernel, {HOST, *found}))), found)
     done = {(o.netns, o.object.key) for o in kernel.performed}
-    assert {(f.operation.netns, f.operation.object.key) for f in failures if f.errno} or kernel.has_failed is False or done
+    assert (
+        {(f.operation.netns, f.operation.object.key) for f in failures if f.errno}
+        or kernel.has_failed is False
+        or done
+    )
     kernel.heal()
     assert converge(kernel, desired, found) == []
     in_force(kernel, desired)
@@ -100,7 +104,8 @@ def test_one_resync_repairs_any_object_that_is_deleted(intent: Intent, data: st.
     kernel, found, desired = FakeKernel(FACTS), refs(intent), compile_host(intent, FACTS)
     converge(kernel, desired, found)
     objects = sorted(
-        ((n, k) for n, items in kernel.state.items() for k, v in items.items() if not isinstance(v, Sysctl)), key=repr
+        ((n, k) for n, items in kernel.state.items() for k, v in items.items() if not isinstance(v, Sysctl)),
+        key=repr,
     )
     if not objects:
         return
@@ -129,12 +134,16 @@ def test_a_port_comes_up_after_its_fence_and_goes_before_it(before: Intent, afte
     kernel, found = FakeKernel(FACTS), refs(before, after)
     converge(kernel, compile_host(before, FACTS), found)
     operations = list(order(diff(compile_host(after, FACTS), observed(kernel, {HOST, *found}))))
-    at = {
-        (o.verb, o.netns, o.object.key): place for place, o in enumerate(operations)
-    }
-    fences = [p for (verb, _, key), p in at.items() if verb in ("create", "change") and str(key[0]).startswith("nft")]
+    at = {(o.verb, o.netns, o.object.key): place for place, o in enumerate(operations)}
+    fences = [
+        p
+        for (verb, _, key), p in at.items()
+        if verb in ("create", "change") and str(key[0]).startswith("nft")
+    ]
     opens = [p for (verb, _, key), p in at.items() if verb == "open"]
     link_ends = [p for (verb, _, key), p in at.items() if verb == "delete" and key[0] == "link"]
-    rule_ends = [p for (verb, _, key), p in at.items() if verb == "delete" and key[0] in ("nft-chain", "nft-set")]
+    rule_ends = [
+        p for (verb, _, key), p in at.items() if verb == "delete" and key[0] in ("nft-chain", "nft-set")
+    ]
     assert not fences or not opens or max(fences) < min(opens)
     assert not link_ends or not rule_ends or max(link_ends) < min(rule_ends)
