@@ -19,6 +19,7 @@ are not known are refused, so that a misspelt one is named and not ignored.
 | POST /v1/attach | AttachRequest | EndpointView |
 | POST /v1/detach | list of DetachRequest | DetachView |
 | POST /v1/plan, /v1/apply, /v1/delete | Manifest; plan ?delete=1 | PlanView, ApplyView, ApplyView |
+| POST /v1/explain | ExplainRequest | ExplainView |
 | POST /v1/gc | ?confirm=1 | GcView |
 | GET /v1/audit | | AuditView |
 | GET /v1/events | ?follow=1&since=N | EventView, one JSON document a line |
@@ -166,6 +167,22 @@ class Manifest(Request, frozen=True, kw_only=True):
     networks: list[NetworkRequest] = []
     containers: list[ContainerRequest] = []
     attachments: list[AttachRequest] = []
+
+
+class ExplainRequest(Request, frozen=True, kw_only=True):
+    """What would become of a packet. `source` and `target` as people type them: `web`, `db:5432`, `192.0.2.7`, `:8080`,
+    `host`."""
+
+    source: str
+    target: str
+    proto: Literal["tcp", "udp", "sctp", "icmp"] = "tcp"
+    family: Literal[0, 4, 6] = 0
+    """0: IPv4 if both ends have it, else IPv6."""
+    reverse: bool = False
+    """The answer's way back."""
+    size: int = 60
+    """Bytes of the IP packet."""
+    dont_fragment: bool = False
 
 
 class ExecRequest(Request, frozen=True, kw_only=True):
@@ -338,6 +355,17 @@ class AuditView(View, frozen=True, kw_only=True):
     clean: bool
     findings: list[str]
     objects: int
+
+
+class ExplainView(View, frozen=True, kw_only=True):
+    passes: bool
+    disposition: str
+    minimal: str
+    """The verdict in one line."""
+    summary: str
+    detailed: str
+    trace: msgspec.Raw
+    """`sealane.explain.packet.Trace` as JSON."""
 
 
 class EventView(View, frozen=True, kw_only=True):

@@ -11,11 +11,13 @@ from sealane.api.json import Body
 from sealane.api.services import Containers, Projects, Services
 from sealane.engine.engine import Engine
 from sealane.engine.errors import InvalidError, NotFoundError
+from sealane.engine.explaining import explain_packet
 from sealane.wire import (
     AttachRequest,
     ContainerRequest,
     DetachRequest,
     ExecRequest,
+    ExplainRequest,
     Manifest,
     NetworkRequest,
     SandboxRequest,
@@ -124,10 +126,15 @@ def _daemon_routes(services: Services) -> dict[Shape, Methods]:
     upkeep, log = services.upkeep, services.engine.events
     follow = Lines(lambda call: events(log, call.query.whole("since"), follow=call.query.flag("follow")))
     gc = Now(lambda call: upkeep.gc(confirmed=call.query.flag("confirm")))
+
+    def explain(request: ExplainRequest) -> object:
+        return explain_packet(services.engine, request)
+
     return {
         ("version",): {"GET": _route(Now(lambda _: services.version()))},
         ("status",): {"GET": _route(Now(lambda _: services.status()))},
         ("gc",): {"POST": _route(gc, query=("confirm",))},
+        ("explain",): {"POST": _route(_given(explain), body=ExplainRequest)},
         ("audit",): {"GET": _route(Now(lambda _: upkeep.audit()))},
         ("events",): {"GET": _route(follow, query=("follow", "since"))},
     }

@@ -56,6 +56,7 @@ COMMANDS = (
     Command(("sandbox", "ls"), "List sandboxes", "sandbox"),
     Command(("sandbox", "inspect"), "Show sandboxes as JSON", "sandbox"),
     Command(("sandbox", "rm"), "Remove sandboxes", "sandbox"),
+    Command(("explain",), "Say what would become of a packet, and why", "explain"),
     Command(("run",), "Run a command in a new container", "run"),
     Command(("exec",), "Run a command in a running container", "exec"),
     Command(("ps",), "List containers", "containers"),

@@ -145,12 +145,9 @@ class Projects:
             else:
                 view.removed.append(f"network {network.name}")
         if refusals:
-            error = next(iter(refusals.values()))
-            stayed = ", ".join(refusals)
-            message = (
-                error.message if len(refusals) == 1 else f"{error.message}; networks that stayed: {stayed}"
-            )
-            raise type(error)(message, field=error.field, cure=error.cure) from error
+            first = next(iter(refusals.values()))
+            stayed = f"; networks that stayed: {', '.join(refusals)}" if len(refusals) > 1 else ""
+            raise type(first)(f"{first.message}{stayed}", field=first.field, cure=first.cure) from first
 
     def _containers_of(self, manifest: Manifest) -> list[list[Container]]:
         """In waves, dependents before what they depend on."""

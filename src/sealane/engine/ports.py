@@ -6,6 +6,7 @@ from typing import Protocol
 import msgspec
 
 from sealane.compile.facts import Facts
+from sealane.explain.surroundings import Surroundings
 from sealane.kernel.state import NamespaceState
 from sealane.model.endpoint import NetnsRef, PublishedPort
 from sealane.reconcile.plan import Outcome, Plan
@@ -88,6 +89,10 @@ class Kernel(Protocol):
     def forget_flows(self, flows: Sequence[Flow]) -> int:
         """Delete UDP connection tracking entries: a NAT decision outlives the mapping it was made by, and sends a
         talker to the dead endpoint, or to the next owner of its address (moby#53384). Returns how many went."""
+        ...
+
+    def surroundings(self) -> Surroundings:
+        """What is on the host and not ours, for `explain`."""
         ...
 
     def boot_id(self) -> str:

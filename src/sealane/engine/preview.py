@@ -25,7 +25,11 @@ Item = TypeVar("Item", bound=Object | None)
 
 
 class Preview:
-    """Collects changes on a copy of the intent."""
+    """Collects changes on a copy of the intent, in the order in which `apply` makes them.
+
+    Ids are drawn anew. Addresses and ephemeral ports are the first free ones; the engine goes on from those it gave last,
+    so after something has been detached they can be others.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

@@ -8,7 +8,8 @@ import msgspec
 
 from sealane.explain.packet import Packet, socket_text
 from sealane.explain.path import Path
-from sealane.explain.world import Namespace, is_loopback
+from sealane.explain.routing import is_loopback
+from sealane.explain.world import Namespace
 from sealane.kernel.objects import LoopbackPort
 
 UNSPECIFIED = {"0.0.0.0", "::"}

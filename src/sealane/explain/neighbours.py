@@ -51,7 +51,7 @@ def _ask(path: Path, where: Namespace, link: AnyLink, address: str, skb: Skb) ->
     """(MAC, who answered); both empty if nobody did."""
     if isinstance(link, Link) and link.kind != "bridge":
         return _ask_peer(path, where, link, address, skb)
-    for port in _candidates(where, link, address):
+    for port in _candidates(path, where, link, address):
         if not bridging.refusal(None, port):
             other = path.world.peer(where, port)
             if other is not None and _answers(*other, address):
@@ -74,7 +74,7 @@ def _ask_peer(path: Path, where: Namespace, link: Link, address: str, skb: Skb) 
     bridge = bridging.come_in(path, there, peer, question).bridge
     if _answers(there, bridge, address):
         return bridge.mac, there.name
-    for port in _candidates(there, bridge, address):
+    for port in _candidates(path, there, bridge, address):
         other = path.world.peer(there, port)
         if port.name == peer.name or other is None or not _answers(*other, address):
             continue
@@ -88,14 +88,14 @@ def _ask_peer(path: Path, where: Namespace, link: Link, address: str, skb: Skb) 
     return "", ""
 
 
-def _candidates(where: Namespace, bridge: AnyLink, address: str) -> Iterator[Link]:
+def _candidates(path: Path, where: Namespace, bridge: AnyLink, address: str) -> Iterator[Link]:
     """Ports behind which the address may be. The host's permanent entry says which; without one, all are asked."""
     known = where.neighbour(bridge.name, address)
     port = where.fdb_port(bridge.name, known.mac) if known else None
     if port is not None:
         yield port
     else:
-        yield from where.ports(bridge.name)
+        yield from (item for item in where.ports(bridge.name) if path.world.may_have(item, address))
 
 
 def _answers(where: Namespace, link: AnyLink, address: str) -> bool:
@@ -104,7 +104,7 @@ def _answers(where: Namespace, link: AnyLink, address: str) -> bool:
         return False
     if family_of(address) == 4:
         return where.is_local(address)
-    owner = where.owner(address)
+    owner = where.routing.owner(address)
     on_link = owner is not None and owner.link == link.name and where.is_local(address)
     return on_link or where.neighbour(link.name, address, proxy=True) is not None
 
@@ -112,7 +112,9 @@ def _answers(where: Namespace, link: AnyLink, address: str) -> bool:
 def _question(where: Namespace, link: AnyLink, address: str, packet: Packet) -> Packet:
     if family_of(address) == 4:
         # arp_announce=0: under the packet's own source, even one of another link (arp_solicit).
-        source = packet.source if where.is_local(packet.source) else where.source_on(link.name, 4, address)
+        source = (
+            packet.source if where.is_local(packet.source) else where.routing.source_on(link.name, 4, address)
+        )
         return Packet(
             proto="arp",
             source=source or "0.0.0.0",
@@ -120,7 +122,7 @@ def _question(where: Namespace, link: AnyLink, address: str, packet: Packet) -> 
             mac_source=link.mac,
             mac_destination=BROADCAST,
         )
-    owner = where.owner(packet.source)
+    owner = where.routing.owner(packet.source)
     # ndisc_solicit: the packet's source if this link has it, else the link's own.
     own = packet.source if owner is not None and owner.link == link.name else _own_address(where, link)
     return Packet(
@@ -137,7 +139,7 @@ def _question(where: Namespace, link: AnyLink, address: str, packet: Packet) -> 
 
 
 def _own_address(where: Namespace, link: AnyLink) -> str:
-    addresses = where.addresses(link.name, 6)
+    addresses = where.routing.addresses(link.name, 6)
     return address_part(addresses[-1]) if addresses else link_local(link.mac)
 
 

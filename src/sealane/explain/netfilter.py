@@ -67,9 +67,14 @@ class Hit:
     def key(self) -> Key:
         return self.chain.key if self.element is None else self.element.key
 
-    def text(self) -> str:
+    def text(self, where: Namespace) -> str:
+        """The rule in nft's language, and the element."""
         statements = " ".join(text_nft.statement(self.family, item) for item in self.rule.statements)
-        return f"{self.family} {self.chain.name}: {statements}"
+        text = f"{self.family} {self.chain.name}: {statements}"
+        if self.element is None:
+            return text
+        owner = where.state.get(("nft-set", self.family, self.element.set))
+        return f"{text}   {{ {text_nft.element(self.element, owner if isinstance(owner, Set) else None)} }}"
 
 
 class Evaluation:
@@ -266,7 +271,7 @@ class Evaluation:
 
     def _masquerade(self, _: Masquerade) -> Verdict:
         """nf_nat_masquerade_ipv4/6: the address of the link that it leaves by; without one the packet is dropped."""
-        address = self.where.source_on(self.oif, self.packet.family, self.packet.destination)
+        address = self.where.routing.source_on(self.oif, self.packet.family, self.packet.destination)
         return self._nat(SNAT, address) if address else _DROP
 
     def _nat(self, manip: int, address: str, port: int = 0) -> Verdict:

@@ -131,17 +131,17 @@ class Path:
         evaluation.is_untracked = skb.is_untracked
         verdict = evaluation.run(chain)
         skb.is_untracked = evaluation.is_untracked
-        self._note_hits(evaluation.hits)
+        self._note_hits(where, evaluation.hits)
         if verdict.code == "drop":
             self._denied(evaluation.hits[-1])
 
-    def _note_hits(self, hits: list[Hit]) -> None:
+    def _note_hits(self, where: Namespace, hits: list[Hit]) -> None:
         for hit in hits:
             outcome = "untracked, accept" if Notrack() in hit.rule.statements else hit.outcome
             self.note(
                 "rule",
                 f"{hit.family} {hit.chain.name}: {outcome}",
-                detail=hit.text(),
+                detail=hit.text(where),
                 why=hit.rule.comment,
                 key=hit.key,
             )
@@ -176,7 +176,7 @@ class Path:
                     continue
                 evaluation = Evaluation(where, family, skb.packet, iif, oif, tracked)
                 verdict = evaluation.run(chain)
-                self._note_hits(evaluation.hits)
+                self._note_hits(where, evaluation.hits)
                 if verdict.code == "drop":
                     self._not_translated(evaluation.hits[-1], oif)
             tracked.decided.add(manip)

@@ -204,7 +204,7 @@ def _host_address(sender: _Sender, wanted: tuple[Family, ...]) -> str:
     if sender.is_outside:
         links.insert(0, sender.uplink())
     for family in usable:
-        found = next((a for a in (host.source_on(link, family, "") for link in links) if a), "")
+        found = next((a for a in (host.routing.source_on(link, family, "") for link in links) if a), "")
         if found:
             return found
     for endpoint in sender.endpoints():

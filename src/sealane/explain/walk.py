@@ -21,7 +21,8 @@ from sealane.explain.headers import ECHO_REPLY
 from sealane.explain.loopback import redirect
 from sealane.explain.packet import Arrives, Disposition, Flow, Packet, Sent, Start, Trace, Tuple
 from sealane.explain.path import Ended, Path, Skb
-from sealane.explain.world import AnyLink, Found, Namespace, World, is_loopback
+from sealane.explain.routing import Found, is_loopback
+from sealane.explain.world import AnyLink, Namespace, World
 from sealane.kernel.objects import Link
 from sealane.kernel.state import HOST
 
@@ -132,7 +133,7 @@ class _Journey:
 
     def _choose_source(self, where: Namespace, found: Found) -> None:
         packet = self.skb.packet
-        source = where.source_for(found, packet.destination)
+        source = where.routing.source_for(found, packet.destination)
         if not source:
             reason = f"{where.name} has no address to reach {packet.destination} from"
             self.path.end(Disposition.NO_ADDRESS, reason, "attach it to a network that has this family")

@@ -16,6 +16,7 @@ import msgspec
 
 from sealane.compile.facts import Facts
 from sealane.engine.ports import Flow, NamespaceGoneError
+from sealane.explain.surroundings import Surroundings, surroundings_of
 from sealane.kernel.nft import (
     Chain,
     DnatMap,
@@ -153,6 +154,9 @@ class FakeKernel:
     def forget_flows(self, flows: Sequence[Flow]) -> int:
         self.forgotten += flows
         return len(flows)
+
+    def surroundings(self) -> Surroundings:
+        return surroundings_of(self._facts, ("192.0.2.10/24",))
 
     def boot_id(self) -> str:
         return self._boot

@@ -11,6 +11,7 @@ import msgspec
 
 from sealane.compile.facts import Facts
 from sealane.engine.ports import Flow, NamespaceGoneError
+from sealane.explain.surroundings import Surroundings
 from sealane.kernel.objects import Sysctl
 from sealane.kernel.state import HOST, NamespaceState, Object, namespace
 from sealane.linux import facts, observe, sysctl
@@ -27,6 +28,7 @@ from sealane.linux.netlink.socket import (
     Socket,
 )
 from sealane.linux.nft import apply_nft, observe_nft
+from sealane.linux.surroundings import read_surroundings
 from sealane.model.endpoint import NetnsRef, PublishedPort
 from sealane.model.net import FAMILIES, Proto, family_of
 from sealane.reconcile.plan import Outcome, Plan
@@ -183,6 +185,10 @@ class LinuxKernel:
 
     def forget_flows(self, flows: Sequence[Flow]) -> int:
         return delete_flows(self._nft, [match for flow in flows for match in _matches(flow)])
+
+    def surroundings(self) -> Surroundings:
+        self._check_home()
+        return read_surroundings(self._route, self._instance)
 
     def boot_id(self) -> str:
         with open(_BOOT_ID, encoding="ascii") as file:

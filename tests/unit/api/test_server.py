@@ -7,12 +7,14 @@ import os
 import resource
 import socket
 import stat
+import subprocess
+import sys
 import time
 
 import pytest
 
 from sealane.api import Bounds
-from sealane.api.listen import inherited_sockets, listen
+from sealane.api.listen import FIRST_INHERITED, INHERITED_MAX, inherited_sockets, listen
 from sealane.engine.errors import ConflictError, InvalidError
 from unit.api.doubles import DoubleServices, ServerThread, until
 from unit.api.raw import Raw, ask, get, post
@@ -112,6 +114,32 @@ def test_inherited_sockets_are_only_taken_if_meant_for_this_process():
     assert inherited_sockets({"LISTEN_FDS": "1", "LISTEN_PID": "8"}, 7) == []
     assert inherited_sockets({"LISTEN_FDS": "x", "LISTEN_PID": "7"}, 7) == []
     assert inherited_sockets({"LISTEN_FDS": "0", "LISTEN_PID": "7"}, 7) == []
+
+
+HANDED = """
+import json, os, socket, sys
+from sealane.api.listen import inherited_sockets
+sockets = [socket.socket(socket.AF_UNIX) for _ in range(40)]
+for number in range(3, 3 + int(sys.argv[1])):
+    os.dup2(sockets[-1].fileno(), number)
+environ = {"LISTEN_PID": "7", "LISTEN_FDS": sys.argv[1], "LISTEN_FDNAMES": "api", "HOME": "/"}
+handed = inherited_sockets(environ, 7)
+print(json.dumps([[s.fileno() for s in handed], [s.get_inheritable() for s in handed], environ]), flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("count", "taken"), [(1, 1), (INHERITED_MAX, INHERITED_MAX), (INHERITED_MAX + 1, INHERITED_MAX)]
+)
+def test_inherited_sockets_are_taken_once_up_to_a_bound_and_not_passed_on(count, taken):
+    ran = subprocess.run(
+        [sys.executable, "-c", HANDED, str(count)], capture_output=True, text=True, check=True
+    )
+    numbers, inheritable, environ = json.loads(ran.stdout)
+    assert numbers == list(range(FIRST_INHERITED, FIRST_INHERITED + taken))
+    assert not any(inheritable)
+    assert environ == {"HOME": "/"}
 
 
 def as_another_user(test):

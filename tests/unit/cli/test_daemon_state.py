@@ -5,7 +5,8 @@ import json
 import msgspec
 import pytest
 
-from unit.api.doubles import DoubleUpkeep
+from sealane.compile.network import MTU_WITHOUT_UPLINK
+from unit.api.doubles import DoubleServices, DoubleUpkeep
 
 
 def test_status_says_what_is_wrong_and_how_to_mend_it(cli):
@@ -23,6 +24,38 @@ def test_status_says_what_is_wrong_and_how_to_mend_it(cli):
         "             hint: modprobe sctp\n"
     )
     assert json.loads(cli("status", "--json").out)["conditions"][0]["subject"] == "sctp"
+
+
+def shown(cli, monkeypatch, **fields):
+    """The lines of `status` by their label, of a daemon that answers these fields."""
+    usual = DoubleServices.status
+    monkeypatch.setattr(DoubleServices, "status", lambda self: msgspec.structs.replace(usual(self), **fields))
+    lines = cli("status").out.splitlines()[1:]
+    return {line[2:13].strip(): line[13:] for line in lines}
+
+
+def test_a_host_without_an_uplink_is_told_with_the_mtu_that_is_used(cli, monkeypatch):
+    facts = shown(cli, monkeypatch, uplink="", mtu=0)
+    assert facts["uplink"] == f"none (MTU {MTU_WITHOUT_UPLINK} is used)"
+
+
+def test_what_a_daemon_does_not_know_is_not_shown_as_nothing(cli, monkeypatch):
+    """It has started and the store could not be read: there may be thousands of networks."""
+    facts = shown(cli, monkeypatch, state="hold", revision=0, uplink="", mtu=0, instance="000000")
+    assert (facts["instance"], facts["objects"], facts["uplink"]) == ("unknown", "unknown", "unknown")
+    assert facts["store"].endswith(", revision unknown")
+
+
+def test_nothing_is_shown_as_nothing_by_a_daemon_that_knows(cli, monkeypatch):
+    facts = shown(cli, monkeypatch, revision=0)
+    assert facts["objects"].startswith("0 networks")
+    assert facts["store"].endswith(", revision 0")
+
+
+def test_what_a_daemon_that_holds_has_read_is_shown(cli, monkeypatch):
+    facts = shown(cli, monkeypatch, state="hold", networks=3)
+    assert facts["objects"].startswith("3 networks")
+    assert facts["store"].endswith(", revision 7")
 
 
 def test_events_are_lines_with_a_number(cli, api):

@@ -56,14 +56,16 @@ class RecordingRuntime:
         return tuple(set(self.specs) - set(known))
 
     def update_hosts(self, identity: str, lines: tuple[str, ...]) -> None:
-        self._fail()
+        self._check(identity)
         self.hosts.append((self.specs[identity].name, lines))
 
     def update_resolv(self, identity: str, dns: Dns) -> None:
-        self._fail()
+        self._check(identity)
         self.resolv.append((self.specs[identity].name, dns))
 
-    def _fail(self) -> None:
+    def _check(self, identity: str) -> None:
+        if identity not in self.specs:
+            raise NotFoundError(identity)
         if self.failure is not None:
             raise self.failure
 

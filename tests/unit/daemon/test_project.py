@@ -7,10 +7,10 @@ import pytest
 from docs.markdown import ROOT
 from harness.engines import publish
 from sealane.cli.load import load_manifest
-from sealane.engine.errors import InvalidError
+from sealane.engine.errors import InUseError, InvalidError
 from sealane.kernel.state import HOST
 from sealane.kernel.text import lines, sets_of
-from sealane.wire import Attachment, Manifest, NetworkRequest, PlanView
+from sealane.wire import Attachment, Manifest, NetworkRequest, PlanView, SandboxRequest
 from unit.daemon.recording import Daemon, container
 
 PROJECT = {"sealane.project": "shop"}
@@ -68,14 +68,14 @@ def test_a_plan_names_peers_by_their_sandbox(daemon: Daemon) -> None:
 @pytest.mark.parametrize("inner_first", [True, False])
 def test_ports_are_published_where_the_default_route_is(daemon: Daemon, inner_first: bool) -> None:
     """Whatever the order of attachments; on an internal network alone it would be an error."""
-    networks = [NetworkRequest(name="vault", internal=True), NetworkRequest(name="front")]
-    places = ["vault", "front"] if inner_first else ["front", "vault"]
+    networks = [NetworkRequest(name="attic", internal=True), NetworkRequest(name="front")]
+    places = ["attic", "front"] if inner_first else ["front", "attic"]
     web = container("web", *places, publish=[publish(8080, 80)])
     manifest = Manifest(networks=networks, containers=[web])
     plan = planned(daemon.projects.plan(manifest, delete=False))
     asyncio.run(daemon.projects.apply(manifest))
     assert plan == addressed(daemon)
-    assert {e.network: e.ports != [] for e in daemon.engine.endpoints()} == {"front": True, "vault": False}
+    assert {e.network: e.ports != [] for e in daemon.engine.endpoints()} == {"front": True, "attic": False}
 
 
 def test_of_several_ways_out_ports_are_on_the_preferred_one(daemon: Daemon) -> None:
@@ -89,9 +89,7 @@ def test_a_plan_takes_away_what_the_project_has_no_more(daemon: Daemon) -> None:
     """Its containers with their sandboxes, then networks that nobody is on."""
     front, back = (NetworkRequest(name=n, labels=PROJECT) for n in ("front", "back"))
     web, db = container("web", "front", labels=PROJECT), container("db", "back", labels=PROJECT)
-    asyncio.run(
-        daemon.projects.apply(Manifest(project="shop", networks=[front, back], containers=[web, db]))
-    )
+    asyncio.run(daemon.projects.apply(Manifest(project="shop", networks=[front, back], containers=[web, db])))
     less = Manifest(project="shop", networks=[front], containers=[web])
     view = daemon.projects.plan(less, delete=False)
     assert sorted(view.remove) == ["container db", "endpoint db", "network back", "sandbox db"]
@@ -110,3 +108,39 @@ def test_a_circle_of_containers_is_refused_by_plan_and_apply_alike(daemon: Daemo
         daemon.projects.plan(circle, delete=False)
     with pytest.raises(InvalidError, match="in a circle: a, b"):
         asyncio.run(daemon.projects.apply(circle))
+
+
+def test_networks_that_strangers_are_on_stay_and_the_others_go(daemon: Daemon) -> None:
+    networks = [NetworkRequest(name=n, labels=PROJECT) for n in ("a", "b", "c", "d")]
+    manifest = Manifest(project="shop", networks=networks, containers=[container("web", "a", labels=PROJECT)])
+    asyncio.run(daemon.projects.apply(manifest))
+    asyncio.run(stranger(daemon, "b", "d"))
+    with pytest.raises(InUseError) as refusal:
+        asyncio.run(daemon.projects.delete(manifest))
+    assert refusal.value.message == "network b has 1 endpoints: stranger; networks that stayed: b, d"
+    assert [n.name for n in daemon.engine.networks()] == ["b", "d"]
+    assert not daemon.runtime.specs
+
+
+def test_a_refusal_of_one_network_is_told_as_it_is(daemon: Daemon) -> None:
+    manifest = Manifest(networks=[NetworkRequest(name="a"), NetworkRequest(name="b")])
+    asyncio.run(daemon.projects.apply(manifest))
+    asyncio.run(stranger(daemon, "a"))
+    with pytest.raises(InUseError, match=r"network a has 1 endpoints: stranger$"):
+        asyncio.run(daemon.projects.delete(manifest))
+    assert [n.name for n in daemon.engine.networks()] == ["a"]
+
+
+def test_delete_takes_the_networks_that_the_file_no_longer_has(daemon: Daemon) -> None:
+    front, back = (NetworkRequest(name=n, labels=PROJECT) for n in ("front", "back"))
+    asyncio.run(daemon.projects.apply(Manifest(project="shop", networks=[front, back])))
+    view = asyncio.run(daemon.projects.delete(Manifest(project="shop", networks=[front])))
+    assert view.removed == ["network front", "network back"]
+    assert asyncio.run(daemon.projects.delete(Manifest(project="shop", networks=[front]))).removed == []
+
+
+async def stranger(daemon: Daemon, *networks: str) -> None:
+    """A sandbox of somebody else's on a project's networks."""
+    daemon.engine.create_sandbox(SandboxRequest(name="stranger"))
+    for network in networks:
+        daemon.bench.attach("stranger", network)

@@ -1,0 +1,69 @@
+"""`sealane explain`: what it asks, prints, and ends with."""
+
+import json
+
+import msgspec
+import pytest
+
+from sealane.api import routes
+from sealane.engine.errors import InvalidError, StoreFailedError
+from sealane.wire import ExplainView
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Requests that reach the engine; the answer is a denial unless `passes` is asked for."""
+    seen = []
+
+    def explain_packet(engine, request):
+        seen.append(request)
+        match request.source:
+            case "nobody":
+                raise InvalidError("'nobody' is no sandbox", field="source")
+            case "broken":
+                raise StoreFailedError("the store is full")
+        return ExplainView(
+            passes=request.source == "web",
+            disposition="denied",
+            minimal="the verdict",
+            summary="the verdict\n  hop\n",
+            detailed="the verdict\n  every step\n",
+            trace=msgspec.Raw(b'{"hops":[]}'),
+        )
+
+    monkeypatch.setattr(routes, "explain_packet", explain_packet)
+    return seen
+
+
+def test_the_question_goes_as_it_is_typed(cli, asked):
+    cli("explain", "web", "db:53", "--proto", "udp", "-6", "--reverse", "--size", "1400", "--dont-fragment")
+    (request,) = asked
+    assert (request.source, request.target, request.proto, request.family) == ("web", "db:53", "udp", 6)
+    assert (request.reverse, request.size, request.dont_fragment) == (True, 1400, True)
+
+
+@pytest.mark.parametrize(
+    ("option", "printed"),
+    [
+        ((), "the verdict\n  hop\n"),
+        (("--minimal",), "the verdict\n"),
+        (("--detailed",), "the verdict\n  every step\n"),
+    ],
+)
+def test_there_are_three_renderings(cli, asked, option, printed):
+    assert cli("explain", "web", "db:80", *option).out == printed
+
+
+@pytest.mark.parametrize(("source", "code"), [("web", 0), ("db", 1), ("nobody", 2), ("broken", 1)])
+def test_a_denial_and_a_question_that_cannot_be_answered_end_differently(cli, asked, source, code):
+    assert cli("explain", source, "db:80").code == code
+
+
+def test_what_cannot_be_said_is_said_on_stderr(cli, asked):
+    ran = cli("explain", "nobody", "db:80")
+    assert ran.out == ""
+    assert ran.err.startswith("error: 'nobody' is no sandbox\nfield: source\n")
+
+
+def test_json_has_the_trace(cli, asked):
+    assert json.loads(cli("explain", "web", "db:80", "--json").out)["trace"] == {"hops": []}

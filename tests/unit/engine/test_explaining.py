@@ -1,0 +1,64 @@
+"""`explain` as a verb: what it is asked, what it answers, and what it cannot say."""
+
+import msgspec
+import pytest
+
+from harness.engines import Bench, publish, subnets
+from sealane.engine.errors import InvalidError
+from sealane.engine.explaining import explain_packet
+from sealane.wire import ExplainRequest, ExplainView
+
+
+@pytest.fixture
+def bench() -> Bench:
+    bench = Bench()
+    bench.network("front", subnets=list(subnets("10.1.0.0/24")))
+    bench.network("vault", subnets=list(subnets("10.2.0.0/24")), internal=True)
+    bench.attach("/run/netns/web", publish=[publish(8080, 80)])
+    bench.attach("/run/netns/api")
+    bench.attach("/run/netns/db", "vault")
+    return bench
+
+
+def ask(bench: Bench, source: str, target: str, **options: object) -> ExplainView:
+    return explain_packet(bench.engine, ExplainRequest(source=source, target=target, **options))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "verdict"),
+    [
+        ("web", "api:80", "web -> api:80 tcp: delivered to api"),
+        ("192.0.2.200", ":8080", "192.0.2.200 -> :8080 tcp: delivered to web"),
+        ("192.0.2.200", "10.1.0.2:80", "denied by network front (direct)"),
+        ("host", "127.0.0.1:8080", "delivered to web"),
+        ("web", "db:5432", "denied by network vault (internal)"),
+        ("db", "198.51.100.9:443", "no route at db"),
+        ("web", "198.51.100.9:443", "exits by uplink0"),
+    ],
+)
+def test_the_verdict_names_who_decided(bench: Bench, source: str, target: str, verdict: str) -> None:
+    view = ask(bench, source, target)
+    assert verdict in view.minimal
+    assert view.passes is any(word in verdict for word in ("delivered", "exits"))
+    assert view.minimal in view.summary
+    assert view.minimal in view.detailed
+    assert msgspec.json.decode(view.trace)["disposition"] == view.disposition
+
+
+def test_the_way_back_is_that_of_the_answer(bench: Bench) -> None:
+    view = ask(bench, "192.0.2.200", ":8080", reverse=True)
+    assert view.minimal == "answer to 192.0.2.200 -> :8080 tcp: exits by uplink0"
+
+
+@pytest.mark.parametrize(
+    ("source", "target"), [("nobody", "web:80"), ("web", "nobody:80"), ("web", "api"), ("web", "api:0")]
+)
+def test_a_question_about_what_is_not_there_is_refused(bench: Bench, source: str, target: str) -> None:
+    with pytest.raises(InvalidError):
+        ask(bench, source, target)
+
+
+def test_asking_changes_nothing(bench: Bench) -> None:
+    before = bench.kernel.snapshot(), bench.engine.revision
+    ask(bench, "web", "db:5432")
+    assert (bench.kernel.snapshot(), bench.engine.revision) == before
