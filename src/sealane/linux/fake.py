@@ -10,6 +10,7 @@ nothing of packets.
 """
 
 import errno
+import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import msgspec
@@ -137,7 +138,7 @@ class FakeKernel:
         return stray
 
     def resolve_namespace(self, where: str) -> NetnsRef:
-        return NetnsRef(path=where, inode=sum(where.encode()) * 1000 + len(where))
+        return NetnsRef(path=where, inode=zlib.crc32(where.encode()))
 
     def port_user(self, port: PublishedPort) -> str | None:
         numbers = range(port.host_first, port.host_last + 1)
