@@ -1,8 +1,9 @@
 """From requests to changes of intent: names resolved, records made, nothing done.
 
 The engine commits and settles these changes; `plan` makes them on a copy of the intent and looks at what they would
-compile to. So a preview differs from the deed in ids
-(and the link names made of them) and in nothing else.
+compile to. So a preview differs from the deed in
+what is drawn anew (ids and the link names made of them) or taken in turn (automatic addresses and ephemeral ports after
+something was given back), and in nothing else.
 """
 
 import secrets
