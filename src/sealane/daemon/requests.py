@@ -11,6 +11,10 @@ from sealane.model.intent import Intent
 from sealane.model.net import address_part
 from sealane.wire import ContainerRequest
 
+PATIENCE = ("timeout:1", "attempts:4")
+"""Our resolver answers in a millisecond or is being restarted. By default glibc waits 5 s for one server (resolv.conf(5))
+before it asks again."""
+
 
 def request_of(container: Container) -> ContainerRequest:
     return msgspec.json.decode(container.spec, type=ContainerRequest)
@@ -21,7 +25,7 @@ def dns_of(request: ContainerRequest, endpoints: Sequence[Endpoint], intent: Int
     names of the networks go on resolving."""
     ordered = sorted(endpoints, key=lambda e: (intent.networks[e.network].internal, -e.gateway_priority))
     servers = [s.gateway for e in ordered for s in intent.networks[e.network].subnets]
-    search, options = tuple(request.dns_search), tuple(request.dns_options)
+    search, options = tuple(request.dns_search), tuple(request.dns_options) or PATIENCE
     return Dns(nameservers=tuple(dict.fromkeys([*servers, *request.dns])), search=search, options=options)
 
 
