@@ -37,11 +37,11 @@ _RECEIVE_BYTES = 64 << 10
 _NLM_F_DUMP = 0x300
 _NLMSG_ERROR = 2
 
-_NEW_KINDS = {16, 20, 24, 28}
-"""RTM_NEWLINK, _NEWADDR, _NEWROUTE, _NEWNEIGH."""
+_NEW_KINDS = {16, 20, 24, 28, 32}
+"""RTM_NEWLINK, _NEWADDR, _NEWROUTE, _NEWNEIGH, _NEWRULE."""
 
-_DELETE_KINDS = {17, 21, 25, 29}
-_QUESTIONS = {18, 22, 26, 30}
+_DELETE_KINDS = {17, 21, 25, 29, 33}
+_QUESTIONS = {18, 22, 26, 30, 34}
 """RTM_GET*."""
 
 _NFNL_BATCH = {16, 17}
@@ -70,7 +70,7 @@ class Tape:
     def __enter__(self) -> Self:
         self._plain = (
             netns.open_socket,
-            netns.open_ref,
+            netns.enter,
             syscall.map_update,
             syscall.map_delete,
             sysctl.write,
@@ -79,7 +79,7 @@ class Tape:
         for where, tapped in (("route", self._kernel._route), ("nft", self._kernel._nft)):
             tapped._socket = _Tap(tapped._socket, where, self.calls)  # type: ignore[assignment, arg-type]
         netns.open_socket = self._open_socket
-        netns.open_ref = self._open_ref
+        netns.enter = self._enter
         syscall.map_update = self._map_update
         syscall.map_delete = self._map_delete
         sysctl.write = self._write_sysctl
@@ -88,7 +88,7 @@ class Tape:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        netns.open_socket, netns.open_ref, syscall.map_update, syscall.map_delete, sysctl.write = self._plain
+        netns.open_socket, netns.enter, syscall.map_update, syscall.map_delete, sysctl.write = self._plain
         for tapped in (self._kernel._route, self._kernel._nft):
             tapped._socket = tapped._socket.plain  # type: ignore[attr-defined]
         self.calls = [call for call in self.calls if not _is_question(call)]
@@ -98,9 +98,9 @@ class Tape:
         opened._socket = _Tap(opened._socket, "inside", self.calls)  # type: ignore[assignment]
         return opened
 
-    def _open_ref(self, ref: Any) -> int:
-        self.descriptor = self._plain[1](ref)
-        return self.descriptor
+    def _enter(self, ref: Any) -> tuple[int, Socket]:
+        self.descriptor, opened = self._plain[1](ref)
+        return self.descriptor, opened
 
     def _map_update(self, fd: int, key: bytes, value: bytes) -> None:
         self.calls.append(Call("map", key, value, fd))
