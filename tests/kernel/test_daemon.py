@@ -88,6 +88,32 @@ def test_networks_follow_the_mtu_of_the_uplink(host_machine: Host) -> None:
         assert api.audit() == []
 
 
+@pytest.mark.parametrize("icc", ["true", "false"])
+def test_ports_follow_br_netfilter(host_machine: Host, icc: str) -> None:
+    """Docker switches it on; a publish must go on working, and `icc` off must go on keeping apart."""
+    setting = "net/bridge/bridge-nf-call-iptables"
+    for other in ("ip6tables", "iptables"):
+        host_machine.ns.sysctl(f"net/bridge/bridge-nf-call-{other}", "0")
+    host_machine.start()
+    api = host_machine.api
+    api.network("front", "10.66.0.0/24", options={"icc": icc})
+    with closing(Workload(host_machine, "a")) as a, closing(Workload(host_machine, "b")) as b:
+        a.attach("front")
+        b.attach("front", publish=[{"host_first": 8080, "port": 80}])
+        server = b.ns.listen("tcp", "0.0.0.0", 80)
+
+        def is_right() -> bool:
+            published = a.ns.reaches(server, host_machine.address(4), 8080)
+            return published and a.ns.reaches(server, b.address(4), 80) is (icc == "true")
+
+        assert is_right()
+        host_machine.ns.sysctl(setting, "1")
+        eventually(is_right, timeout_s=10, what="ports work under br_netfilter")
+        assert api.audit() == []
+        host_machine.ns.sysctl(setting, "0")
+        eventually(lambda: api.audit() == [] and is_right(), timeout_s=10, what="and without it again")
+
+
 @pytest.mark.parametrize("driver", ["bridge", "routed"])
 def test_a_port_on_the_second_network_answers_through_the_second_network(
     host_machine: Host, lan: Lan, driver: str

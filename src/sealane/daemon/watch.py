@@ -103,7 +103,9 @@ class Watch:
         self._resync({HOST, *self._engine.reconciler.refs(self._engine.intent.sandboxes)})
 
     def _poll_sysctls(self) -> None:
+        """Nothing tells of these: settings of ours, and br_netfilter, which other engines switch on."""
         self._later("sysctls", SYSCTL_POLL_S, self._poll_sysctls)
+        self._refresh_facts()
         wanted = {
             k: v for k, v in self._engine.reconciler.compiled.desired[HOST].items() if isinstance(v, Sysctl)
         }
