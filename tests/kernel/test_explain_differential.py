@@ -4,26 +4,37 @@ A random town is built by the real engine on a real kernel: networks of every ki
 or two of them, published ports of every form. Then everybody talks to everything: from each workload, the host and a
 neighbour on the LAN (which has routes to all private prefixes by the host), to every address and port that means
 something, TCP and UDP. The explanation must name the namespace that answers and the source address that it sees, or
-silence. A seed that disagreed stays in SEEDS.
+silence. A disagreement becomes a unit test of the kernel's behaviour that it taught (a seed alone makes the town again,
+but not its ids, by which objects are drawn). SEALANE_DIFFERENTIAL_SEEDS=N adds N towns of each kind.
 """
 
 import os
 import random  # noqa: TID251 - a seed makes a town again.
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 
 from harness.audit import audit
 from harness.explained import Explained
 from harness.host import EXT4, EXT6, Host, Lan, Workload
-from harness.netns import Netns, Server
+from harness.netns import Netns, Server, eventually
 from harness.scene import ANY
+from sealane.explain import render
 from sealane.explain.packet import Packet
+from sealane.kernel import text_nft
+from sealane.kernel.nft import Element
+from sealane.kernel.objects import FdbEntry, Link, Neighbour, Route, Sysctl
 from sealane.kernel.state import HOST
 
 pytestmark = pytest.mark.kernel
 
 SEEDS = [1, 2, 3, 4]
+DRIFT_SEEDS = [11, 12, 13, 14]
+DRIFTS = 4
+"""Objects taken away at once."""
+
+REPAIR_S = 10.0
 MORE_SEEDS = int(os.environ.get("SEALANE_DIFFERENTIAL_SEEDS", "0"))
 INNER, OTHER, RANGED = 80, 7000, 9001
 HEARD = (INNER, OTHER, RANGED)
@@ -173,8 +184,7 @@ def observed(town: Town, cases: list[Case]) -> dict[Case, str]:
     return result
 
 
-def explained(town: Town, cases: list[Case]) -> dict[Case, str]:
-    oracle = Explained(town.machine)
+def explained(town: Town, oracle: Explained, cases: list[Case]) -> dict[Case, str]:
     names = {oracle.sandbox(w.ns.inode): name for name, w in town.workloads.items()}
     names |= {HOST: "host", "ext": "ext"}
     ids = {name: netns for netns, name in names.items()}
@@ -197,11 +207,8 @@ def explained(town: Town, cases: list[Case]) -> dict[Case, str]:
     return result
 
 
-def why(town: Town, case: Case) -> str:
+def why(town: Town, oracle: Explained, case: Case) -> str:
     """The explanation of a case that disagreed, for the failure's text."""
-    from sealane.explain import render
-
-    oracle = Explained(town.machine)
     family = 6 if ":" in case.address else 4
     origin = (
         case.origin
@@ -219,16 +226,77 @@ def why(town: Town, case: Case) -> str:
     return render.summary(there) + (render.summary(back) if back else "")
 
 
+def compare(town: Town, oracle: Explained, seed: int) -> None:
+    cases = town.cases()
+    said, seen = explained(town, oracle, cases), observed(town, cases)
+    wrong = {case: (said[case], seen[case]) for case in cases if said[case] != seen[case]}
+    print(f"seed {seed}: {len(cases)} cases, {sum(v != 'silence' for v in seen.values())} answered")
+    shown = [f"{c}: explained {e}, seen {s}\n{why(town, oracle, c)}" for c, (e, s) in list(wrong.items())[:6]]
+    assert not wrong, f"{len(wrong)} of {len(cases)} cases disagree:\n" + "\n".join(shown)
+
+
 @pytest.mark.parametrize("seed", SEEDS + list(range(1000, 1000 + MORE_SEEDS)))
 def test_explain_says_what_packets_do(lan: Lan, seed: int) -> None:
     town = Town(lan, random.Random(seed), bridge_netfilter=bool(seed % 2))
     try:
         town.build()
-        cases = town.cases()
-        said, seen = explained(town, cases), observed(town, cases)
-        wrong = {case: (said[case], seen[case]) for case in cases if said[case] != seen[case]}
-        print(f"seed {seed}: {len(cases)} cases, {sum(v != 'silence' for v in seen.values())} answered")
-        shown = [f"{c}: explained {e}, seen {s}\n{why(town, c)}" for c, (e, s) in list(wrong.items())[:6]]
-        assert not wrong, f"{len(wrong)} of {len(cases)} cases disagree:\n" + "\n".join(shown)
+        compare(town, Explained(town.machine), seed)
     finally:
         town.close()
+
+
+@pytest.mark.parametrize("seed", DRIFT_SEEDS + list(range(2000, 2000 + MORE_SEEDS)))
+def test_explain_says_what_packets_do_where_objects_are_missing(lan: Lan, seed: int) -> None:
+    """With the daemon stopped, objects of the host are taken away, as a stranger's command would: what is explained of
+    the state without them is what happens."""
+    chance = random.Random(seed)
+    town = Town(lan, chance, bridge_netfilter=bool(seed % 2))
+    try:
+        town.build()
+        oracle = Explained(town.machine)
+        town.machine.stop()
+        print(f"seed {seed}: without {drift(town, oracle, chance)}")
+        try:
+            compare(town, oracle, seed)
+        finally:
+            town.machine.start()
+            eventually(lambda: not town.machine.api.audit(), REPAIR_S, "the daemon has put everything right")
+    finally:
+        town.close()
+
+
+def drift(town: Town, oracle: Explained, chance: random.Random) -> list[object]:
+    """Take some objects away, from the kernel and from what is explained."""
+    state = oracle.compiled.desired[HOST]
+    candidates = [item for item in state.values() if removal(item, state)]
+    gone = []
+    for item in chance.sample(candidates, min(DRIFTS, len(candidates))):
+        done = town.machine.ns.run(*removal(item, state))
+        if done.returncode == 0:
+            gone.append(item.key)
+            if isinstance(item, Link):
+                state[item.key] = msgspec.structs.replace(item, up=False)
+            elif isinstance(item, Sysctl):
+                state[item.key] = msgspec.structs.replace(item, value="0")
+            else:
+                del state[item.key]
+    return gone
+
+
+def removal(item: object, state: dict) -> tuple[str, ...]:
+    """The command that takes an object away; empty for kinds that are left alone."""
+    match item:
+        case FdbEntry(link=link, mac=mac):
+            return ("bridge", "fdb", "del", mac, "dev", link, "master")
+        case Neighbour(link=link, address=address, mac=mac) if mac:
+            return ("ip", "neigh", "del", address, "dev", link)
+        case Route(type="unicast", dst=dst, link=link):
+            return ("ip", "-6" if ":" in dst else "-4", "route", "del", dst, "dev", link)
+        case Element(family=family, set=name):
+            text = text_nft.element(item, state["nft-set", family, name])
+            return ("nft", "delete", "element", family, "sealane", name, "{", text, "}")
+        case Link(name=name, kind="veth", master=master) if master:
+            return ("ip", "link", "set", name, "down")
+        case Sysctl(path="net/ipv4/ip_forward" | "net/ipv6/conf/all/forwarding" as path):
+            return ("sysctl", "-q", f"{path.replace('/', '.')}=0")
+    return ()

@@ -167,6 +167,7 @@ def test_the_host_reaches_its_workloads(city: City, proto: str, family: int) -> 
 def test_workloads_leave_except_from_internal_networks(city: City, proto: str, family: int) -> None:
     """Under the host's address."""
     target, owner = {"ext": (EXT[family], PORT)}, {"ext": "ext"}
+    city.servers["ext", proto, family].peers(clear=True)
     for origin in city.workloads:
         expected = set() if origin.startswith("vault") else {"ext"}
         assert city.reached(origin, proto, target, owner) == expected, origin

@@ -41,16 +41,6 @@ def tuple_of(packet: Packet) -> Tuple:
     return Tuple(packet.proto, packet.source, packet.source_port, packet.destination, packet.destination_port)
 
 
-def translated(packet: Packet, like: Tuple) -> Packet:
-    return msgspec.structs.replace(
-        packet,
-        source=like.source,
-        source_port=like.source_port,
-        destination=like.destination,
-        destination_port=like.destination_port,
-    )
-
-
 class Table:
     """The flows of every namespace."""
 

@@ -7,10 +7,9 @@ nobody is reached. Nothing is remembered from one packet to the next: an explana
 import socket
 from collections.abc import Iterator
 
-from sealane.compile.endpoint import link_local
 from sealane.explain import bridging
 from sealane.explain.headers import ADVERT, SOLICIT
-from sealane.explain.packet import Disposition, Packet
+from sealane.explain.packet import Disposition, Packet, Protocol
 from sealane.explain.path import Ended, Path, Skb
 from sealane.explain.world import AnyLink, Namespace
 from sealane.kernel.objects import Link
@@ -19,6 +18,9 @@ from sealane.model.net import address_part, family_of
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 ND_BYTES = 72
 """IPv6 header, solicitation and the sender's link-layer address."""
+
+ND_HOPS = 255
+"""RFC 4861 §7.1: proof that it comes from this link."""
 
 WAYS = {4: "ARP", 6: "neighbour discovery"}
 
@@ -30,39 +32,37 @@ def resolve(path: Path, where: Namespace, link: AnyLink, address: str, skb: Skb)
         path.note("neighbour", f"{address} is at {known.mac} (permanent)", key=known.key)
         return known.mac
     way = WAYS[family_of(address)]
+    why_not, cure = "nobody on this link has it", "see `sealane network inspect` for who has which address"
     with path.aside():
         try:
             mac, answered = _ask(path, where, link, address, skb)
-            why_not = "nobody on this link has it"
         except Ended as ended:
             mac, answered = "", ""
-            why_not = ended.reason
+            why_not, cure = ended.reason, ended.cure
     if not answered:
-        path.end(
-            Disposition.NEIGHBOUR_UNREACHABLE,
-            f"no answer to {way} for {address} on {link.name}: {why_not}",
-            "see whether the address is in use on this network: `sealane network inspect`",
-        )
+        reason = f"no answer to {way} for {address} on {link.name}: {why_not}"
+        path.end(Disposition.NEIGHBOUR_UNREACHABLE, reason, cure)
     path.note("neighbour", f"{address} is at {mac} ({way}, answered by {answered})")
     return mac
 
 
 def _ask(path: Path, where: Namespace, link: AnyLink, address: str, skb: Skb) -> tuple[str, str]:
     """(MAC, who answered); both empty if nobody did."""
+    question = _question(path, where, link, address, skb.packet)
     if isinstance(link, Link) and link.kind != "bridge":
-        return _ask_peer(path, where, link, address, skb)
+        return _ask_peer(path, where, link, address, question)
     for port in _candidates(path, where, link, address):
-        if not bridging.refusal(None, port):
-            other = path.world.peer(where, port)
-            if other is not None and _answers(*other, address):
-                answer = _answer(where, link, address, other[1].mac, link.mac, skb)
-                path.enter(where, port.name)
-                bridging.come_in(path, where, port, answer)
-                return other[1].mac, other[0].name
+        other = path.world.peer(where, port)
+        if other is None or bridging.refusal(None, port) or not _answers(*other, address):
+            continue
+        path.enter(where, port.name)
+        bridging.come_in(path, where, port, _answer(question, address, other[1].mac))
+        return other[1].mac, other[0].name
     return "", ""
 
 
-def _ask_peer(path: Path, where: Namespace, link: Link, address: str, skb: Skb) -> tuple[str, str]:
+def _ask_peer(path: Path, where: Namespace, link: Link, address: str, question: Packet) -> tuple[str, str]:
+    """By a veth: who is at its other end, or behind the bridge that it is a port of."""
     other = path.world.peer(where, link)
     if other is None or not other[1].up:
         path.end(Disposition.LINK_DOWN, f"the other end of {link.name} is down")
@@ -70,16 +70,16 @@ def _ask_peer(path: Path, where: Namespace, link: Link, address: str, skb: Skb) 
     path.enter(there, peer.name)
     if not peer.master:
         return (peer.mac, there.name) if _answers(there, peer, address) else ("", "")
-    question = Skb(_question(where, link, address, skb.packet))
-    bridge = bridging.come_in(path, there, peer, question).bridge
+    asked = Skb(question)
+    bridge = bridging.come_in(path, there, peer, asked).bridge
     if _answers(there, bridge, address):
         return bridge.mac, there.name
     for port in _candidates(path, there, bridge, address):
         other = path.world.peer(there, port)
         if port.name == peer.name or other is None or not _answers(*other, address):
             continue
-        bridging.forward(path, there, bridge, peer, port, question)
-        answer = _answer(where, link, address, other[1].mac, link.mac, skb)
+        bridging.forward(path, there, bridge, peer, port, asked)
+        answer = _answer(question, address, other[1].mac)
         path.enter(there, port.name)
         bridging.come_in(path, there, port, answer)
         back = bridging.out_port(path, there, bridge, answer)
@@ -109,60 +109,53 @@ def _answers(where: Namespace, link: AnyLink, address: str) -> bool:
     return on_link or where.neighbour(link.name, address, proxy=True) is not None
 
 
-def _question(where: Namespace, link: AnyLink, address: str, packet: Packet) -> Packet:
+def _question(path: Path, where: Namespace, link: AnyLink, address: str, packet: Packet) -> Packet:
     if family_of(address) == 4:
         # arp_announce=0: under the packet's own source, even one of another link (arp_solicit).
-        source = (
-            packet.source if where.is_local(packet.source) else where.routing.source_on(link.name, 4, address)
-        )
-        return Packet(
-            proto="arp",
-            source=source or "0.0.0.0",
-            destination=address,
-            mac_source=link.mac,
-            mac_destination=BROADCAST,
-        )
+        known = where.is_local(packet.source)
+        source = packet.source if known else where.routing.source_on(link.name, 4, address)
+        return _frame("arp", source or "0.0.0.0", address, (link.mac, BROADCAST))
     owner = where.routing.owner(packet.source)
-    # ndisc_solicit: the packet's source if this link has it, else the link's own.
-    own = packet.source if owner is not None and owner.link == link.name else _own_address(where, link)
+    own = where.routing.addresses(link.name, 6)
+    if owner is not None and owner.link == link.name:
+        source = packet.source
+    elif own and own[-1].startswith("fe80:"):
+        source = address_part(own[-1])
+    else:
+        # ndisc_send_ns gives up without a word.
+        path.end(
+            Disposition.NEIGHBOUR_UNREACHABLE,
+            f"{link.name} has no link-local address to ask from",
+            f"put back the permanent entry: `ip neigh add {address} lladdr MAC dev {link.name} nud permanent`",
+        )
+    return _frame("icmp", source, _solicited_node(address), (link.mac, BROADCAST), SOLICIT, address)
+
+
+def _answer(question: Packet, address: str, mac: str) -> Skb:
+    kind = ADVERT if question.proto == "icmp" else 0
+    target = address if question.proto == "icmp" else ""
+    return Skb(_frame(question.proto, address, question.source, (mac, question.mac_source), kind, target))
+
+
+def _frame(
+    proto: Protocol,
+    source: str,
+    destination: str,
+    macs: tuple[str, str],
+    icmp_type: int = 0,
+    target: str = "",
+) -> Packet:
+    """`macs`: from and to."""
     return Packet(
-        proto="icmp",
-        icmp_type=SOLICIT,
-        source=own,
-        destination=_solicited_node(address),
-        target=address,
-        mac_source=link.mac,
-        mac_destination=BROADCAST,
+        proto=proto,
+        source=source,
+        destination=destination,
+        mac_source=macs[0],
+        mac_destination=macs[1],
+        icmp_type=icmp_type,
+        target=target,
         size=ND_BYTES,
-        ttl=255,
-    )
-
-
-def _own_address(where: Namespace, link: AnyLink) -> str:
-    addresses = where.routing.addresses(link.name, 6)
-    return address_part(addresses[-1]) if addresses else link_local(link.mac)
-
-
-def _answer(where: Namespace, link: AnyLink, address: str, from_mac: str, to_mac: str, skb: Skb) -> Skb:
-    asker = _question(where, link, address, skb.packet).source
-    if family_of(address) == 4:
-        return Skb(
-            Packet(
-                proto="arp", source=address, destination=asker, mac_source=from_mac, mac_destination=to_mac
-            )
-        )
-    return Skb(
-        Packet(
-            proto="icmp",
-            icmp_type=ADVERT,
-            source=address,
-            destination=asker,
-            target=address,
-            mac_source=from_mac,
-            mac_destination=to_mac,
-            size=ND_BYTES,
-            ttl=255,
-        )
+        ttl=ND_HOPS,
     )
 
 

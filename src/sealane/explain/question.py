@@ -14,6 +14,7 @@ from typing import Literal
 import msgspec
 
 from sealane.compile.host import Compiled, Unit
+from sealane.explain.netfilter import UnknownStatementError
 from sealane.explain.packet import (
     SMALL_PACKET_BYTES,
     Arrives,
@@ -23,13 +24,22 @@ from sealane.explain.packet import (
     Trace,
 )
 from sealane.explain.surroundings import Surroundings
-from sealane.explain.walk import answer, walk
-from sealane.explain.world import World
+from sealane.explain.walk import UnexplainedError, answer, walk
+from sealane.explain.world import IncompleteStateError, World
 from sealane.kernel.state import HOST
 from sealane.model.endpoint import Endpoint
 from sealane.model.ids import EndpointId, NetworkId, SandboxId
 from sealane.model.intent import Intent
-from sealane.model.net import FAMILIES, Address, Family, ParseError, family_of, parse_address, parse_port
+from sealane.model.net import (
+    FAMILIES,
+    Address,
+    Family,
+    ParseError,
+    address_part,
+    family_of,
+    parse_address,
+    parse_port,
+)
 
 CLIENT_PORT = 40000
 """Any port out of the ephemeral range: rules do not look at it."""
@@ -41,6 +51,10 @@ _WITH_PORT = re.compile(r"(?:\[(?P<six>[^\]]*)\]|(?P<name>[^:\[\]]*)):(?P<port>[
 
 class QuestionError(ValueError):
     """The question names what there is not, or not clearly. The message says which word, and the cure."""
+
+
+CANNOT_SAY = (QuestionError, UnexplainedError, UnknownStatementError, IncompleteStateError)
+"""All that `explain` raises: no verdict, rather than a guess."""
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +76,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
 def explain(question: Question, intent: Intent, compiled: Compiled, surroundings: Surroundings) -> Trace:
     """What should happen to the packet asked for. With `reverse`, to its answer; if the packet itself does not pass,
-    to that. Raises QuestionError, UnexplainedError, UnknownStatementError, IncompleteStateError."""
+    to that. Raises what is in CANNOT_SAY."""
     forward, back = explain_both(question, intent, compiled, surroundings)
     return back if question.reverse and back is not None else forward
 
@@ -71,7 +85,7 @@ def explain_both(
     question: Question, intent: Intent, compiled: Compiled, surroundings: Surroundings
 ) -> tuple[Trace, Trace | None]:
     """There and back again; None if there is nothing to answer."""
-    world = World(compiled.desired, surroundings, origins=compiled.origins, title=_Titles(intent))
+    world = World(compiled.desired, surroundings, origins=compiled.origins, title=Titles(intent))
     packet, start = resolve(question, intent, world)
     there = msgspec.structs.replace(walk(world, packet, start), question=str(question))
     if not there.passes:
@@ -124,7 +138,7 @@ class _Sender:
         if self.address:
             self._who_has(self.address)
         elif text != HOST:
-            found = _endpoints(text, intent)
+            found = endpoints_named(text, intent)
             self.bound = found[0] if "/" in text else None
             self.sandbox = found[0].sandbox
             if self.sandbox is None:
@@ -182,7 +196,7 @@ def _destination(name: str, sender: _Sender, family: Family | None) -> str:
     wanted = FAMILIES if family is None else (family,)
     if name == HOST:
         return _host_address(sender, wanted)
-    candidates = _endpoints(name, sender.intent)
+    candidates = endpoints_named(name, sender.intent)
     mine = {endpoint.network for endpoint in sender.endpoints()}
     # As names are answered: what shares a network with the asker comes first.
     candidates.sort(key=lambda endpoint: endpoint.network not in mine)
@@ -204,9 +218,9 @@ def _host_address(sender: _Sender, wanted: tuple[Family, ...]) -> str:
     if sender.is_outside:
         links.insert(0, sender.uplink())
     for family in usable:
-        found = next((a for a in (host.routing.source_on(link, family, "") for link in links) if a), "")
-        if found:
-            return found
+        own = [a for link in links for a in host.routing.addresses(link, family) if not a.startswith("fe80:")]
+        if own:
+            return address_part(own[0])
     for endpoint in sender.endpoints():
         subnet = sender.intent.networks[endpoint.network].subnet(usable[0])
         if subnet is not None:
@@ -214,7 +228,7 @@ def _host_address(sender: _Sender, wanted: tuple[Family, ...]) -> str:
     raise QuestionError("the host's addresses are not known: name one")
 
 
-def _endpoints(text: str, intent: Intent) -> list[Endpoint]:
+def endpoints_named(text: str, intent: Intent) -> list[Endpoint]:
     """What a name means: all endpoints of a sandbox, or one. Raises QuestionError."""
     name, _, network_name = text.partition("/")
     found = _by_owner(name, intent) or [
@@ -245,7 +259,7 @@ def _address(text: str) -> str:
         return ""
 
 
-class _Titles:
+class Titles:
     """Intent objects as people call them."""
 
     def __init__(self, intent: Intent) -> None:

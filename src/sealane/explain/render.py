@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 from sealane.explain.packet import Disposition, Hop, Step, Trace
 
-PASSING = ("goto", "jump", "continue")
+_PASSING = ("goto", "jump", "continue", "return")
 """Outcomes of rules that only lead on to the next."""
 
-_ARROW = {True: "✓", False: "✗"}
+_MARK = {True: "✓", False: "✗"}
 
 
 def verdict(trace: Trace) -> str:
@@ -20,8 +20,8 @@ def verdict(trace: Trace) -> str:
         case Disposition.DENIED | Disposition.SPOOFED:
             last = trace.hops[-1].steps[-1] if trace.hops[-1].steps else None
             if last is not None and last.why:
-                return f"{trace.disposition} by {_author(last)} ({last.why.rpartition(':')[2]})"
-            return f"{trace.disposition} at {trace.hops[-1].name}"
+                return f"denied by {_author(last)} ({last.why.rpartition(':')[2]})"
+            return f"denied at {trace.hops[-1].name}"
         case _:
             return f"{trace.disposition} at {trace.hops[-1].name}"
 
@@ -49,7 +49,7 @@ def _hop_line(hop: Hop) -> str:
 
 def _is_passing(step: Step) -> bool:
     outcome = step.text.partition(": ")[2]
-    return step.kind == "rule" and (outcome.startswith(PASSING) or outcome == "accept")
+    return step.kind == "rule" and (outcome.startswith(_PASSING) or outcome == "accept")
 
 
 def detailed(trace: Trace) -> str:
@@ -70,6 +70,6 @@ def _step_lines(step: Step) -> Iterator[str]:
 
 
 def _ending(trace: Trace) -> Iterator[str]:
-    yield f"  {_ARROW[trace.passes]} {trace.reason}"
+    yield f"  {_MARK[trace.passes]} {trace.reason}"
     if trace.cure:
         yield f"  → {trace.cure}"

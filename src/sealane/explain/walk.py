@@ -236,25 +236,28 @@ class _Journey:
     def _receive(self, where: Namespace, iif: str, *, passed_prerouting: bool) -> NoReturn:
         """ip_rcv, ip6_rcv: prerouting, then where to."""
         skb, family = self.skb, self.skb.packet.family
-        if iif != "lo" and family == 6 and is_loopback(skb.packet.source):
-            self.path.end(Disposition.MARTIAN, "::1 comes from outside", "nobody sends so by mistake")
+        if family == 6:
+            # ipv6_rcv looks before the hooks; IPv4 looks after them (ip_route_input_slow), when a published port has
+            # been translated already.
+            self._check_loopback(iif)
         if family == 6 and where.sysctl(f"net/ipv6/conf/{iif}/disable_ipv6") == "1":
             reason = f"IPv6 is switched off on {iif}"
             self.path.end(Disposition.NOT_FORWARDED, reason, "attach to a network that has IPv6")
         if not passed_prerouting:
             self.path.hook(where, NFT_FAMILY[family], "prerouting", skb, iif=iif)
         found = where.route(skb.packet.destination, skb.packet.source)
+        self._check_loopback(iif)
         self._check_source(where, iif)
         if found.kind == "local":
-            self._check_loopback(iif)
             self.path.hook(where, NFT_FAMILY[family], "input", skb, iif=iif)
             self.path.note("local", f"{skb.packet.destination} is an address of {where.name}", key=found.key)
             self.path.end(Disposition.DELIVERED, f"delivered to {where.name} as {skb.packet}")
         self._forward(where, iif, found)
 
     def _check_loopback(self, iif: str) -> None:
-        if iif != "lo" and is_loopback(self.skb.packet.destination):
-            reason = f"{self.skb.packet.destination} from outside: the kernel takes it from `lo` only"
+        packet = self.skb.packet
+        if iif != "lo" and (is_loopback(packet.destination) or is_loopback(packet.source)):
+            reason = f"{packet} from outside: the kernel takes loopback addresses from `lo` only"
             self.path.end(Disposition.MARTIAN, reason, "use another address of the host")
 
     def _check_source(self, where: Namespace, iif: str) -> None:
@@ -262,7 +265,7 @@ class _Journey:
         source = self.skb.packet.source
         if iif == "lo" or self.skb.packet.family == 6:
             return
-        if is_loopback(source) or where.is_local(source):
+        if where.is_local(source):
             reason = f"{source} is an address of {where.name} itself and comes in by {iif}"
             self.path.end(Disposition.MARTIAN, reason, "send from an address of your own")
         mode = max(int(where.sysctl(f"net/ipv4/conf/{name}/rp_filter")) for name in ("all", iif))

@@ -8,6 +8,7 @@ from sealane.explain.packet import Arrives, Disposition, Packet, Trace
 from sealane.explain.walk import walk
 from sealane.kernel.objects import BridgePort, Link
 from sealane.kernel.state import HOST
+from sealane.model.endpoint import PublishedPort
 from unit.explain.worlds import BRIDGED, OUTSIDE, Town, steps, whys
 
 WEB, API = "10.1.0.10", "10.1.0.11"
@@ -155,3 +156,23 @@ def test_br_netfilter_keeps_a_translated_packet_on_its_bridge() -> None:
     trace = Town(facts=BRIDGED).send("api", "192.0.2.7", 8080)
     assert trace.netns == "sandbox-web"
     assert any("stays there" in text for text in steps(trace, "bridge"))
+
+
+def test_br_netfilter_lets_a_packet_translated_to_elsewhere_go_up() -> None:
+    """A port of another network: the frame becomes the host's, which routes it."""
+    published = PublishedPort(host_first=9090, host_last=9090, port=80)
+    trace = Town(facts=BRIDGED, back_ports=(published,)).send("web", "192.0.2.7", 9090)
+    assert (trace.disposition, trace.netns, trace.link) == (Disposition.DELIVERED, "sandbox-api", "eth1")
+
+
+@pytest.mark.parametrize(("destination", "stays"), [("192.0.2.7", False), ("2001:db8::7", True)])
+def test_br_netfilter_needs_ipv4_forwarding_even_for_what_stays_on_the_bridge(
+    destination: str, stays: bool
+) -> None:
+    """Found by the differential test: br_netfilter.c says that bridged DNAT needs none, but ip_route_input returns no
+    error there, just a route that is one."""
+    town = Town(facts=BRIDGED)
+    for path in ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"):
+        town.change(HOST, ("sysctl", path), value="0")
+    trace = town.send("api", destination, 8080)
+    assert trace.disposition is (Disposition.DELIVERED if stays else Disposition.NOT_FORWARDED)

@@ -107,3 +107,25 @@ def test_a_wrong_permanent_entry_is_believed() -> None:
     wrong = Neighbour(link="eth0", address=WEB[4], mac="02:00:00:00:00:77")
     town.compiled.desired["sandbox-api"][wrong.key] = wrong
     assert town.send("api", WEB[4]).disposition is Disposition.LOST
+
+
+def test_without_a_link_local_address_nobody_can_be_asked_over_ipv6() -> None:
+    """The host side of a routed endpoint: what it knows, it knows by its permanent entry alone (ndisc_send_ns)."""
+    town = Town(front={"driver": "routed"})
+    for family, expected in ((4, Disposition.DELIVERED), (6, Disposition.NEIGHBOUR_UNREACHABLE)):
+        town.remove(HOST, ("neighbour", endpoint_link(town.web.id), WEB[family], False))
+        assert town.send("api", WEB[family]).disposition is expected
+    assert "no link-local address" in town.send("api", WEB[6]).reason
+
+
+def test_a_port_that_is_down_is_not_asked() -> None:
+    town = Town()
+    town.remove(HOST, ("neighbour", network_link(town.front), WEB[4], False))
+    town.change(HOST, ("link", endpoint_link(town.web.id)), up=False)
+    assert town.send(HOST, WEB[4]).disposition is Disposition.NEIGHBOUR_UNREACHABLE
+
+
+def test_a_port_whose_other_end_is_unknown_may_have_anything() -> None:
+    town = Town()
+    town.change(HOST, ("link", endpoint_link(town.db.id)), peer=None)
+    assert town.send(HOST, "10.2.0.99").disposition is Disposition.NEIGHBOUR_UNREACHABLE

@@ -116,6 +116,7 @@ def test_what_a_packet_does_not_have_ends_the_rule_also_if_it_is_negated() -> No
         assert not matches(Cmp(nft.DPORT, op, b"\0\x50", "80"), packet=ARP)
         assert not matches(Cmp(nft.L4PROTO, op, b"\x06", "tcp"), packet=ARP)
     assert not matches(Lookup(Concat((nft.L4PROTO, nft.DPORT)), "none", negate=True), packet=ARP)
+    assert not matches(CmpPrefix(nft.IP6_DADDR, "!=", "fd00::/64"), packet=ARP)
     assert not matches(Cmp(nft.ND_TARGET, "!=", bytes(16), "::"), packet=SIX)
     assert not evaluate(chain((Cmp(Meta("oifgroup"), "!=", bytes(4), "0"), DROP)), oif="")[0] == "drop"
 
@@ -294,3 +295,21 @@ def test_an_unknown_statement_is_an_error_and_not_a_guess() -> None:
 def test_an_unknown_load_is_an_error(load) -> None:
     with pytest.raises(UnknownStatementError):
         evaluate(chain((Cmp(load, "==", b"\0", "0"), DROP)), ct=tracked())
+
+
+def test_elements_that_do_not_fit_their_map_are_an_error() -> None:
+    verdicts = Set(family="ip", name="v", type=("ifname",), data=("verdict",))
+    bare = Element(family="ip", set="v", value=nft.field("ifname", "br0"), data=b"\0")
+    with pytest.raises(IncompleteStateError, match="no verdict"):
+        evaluate(chain((VerdictMap(nft.IIFNAME, "v"),)), verdicts, bare)
+    orphan = Element(family="ip", set="nat", value=nft.field("ifname", "br0"), data=bytes(4))
+    with pytest.raises(IncompleteStateError, match="no address"):
+        evaluate(chain((DnatMap(nft.IIFNAME, "nat", with_port=False),)), orphan, ct=tracked())
+    ranged = Element(family="ip", set="lost", value=nft.field("ifname", "br0"), end=b"\xff" * 16)
+    with pytest.raises(IncompleteStateError, match="no such set"):
+        evaluate(chain((Lookup(nft.IIFNAME, "lost"), DROP)), ranged)
+
+
+def test_a_translation_of_what_is_not_tracked_is_an_error() -> None:
+    with pytest.raises(IncompleteStateError, match="outside connection tracking"):
+        evaluate(chain((Snat("192.0.2.99"),)))

@@ -7,8 +7,9 @@ from sealane.compile.names import endpoint_link, network_link
 from sealane.explain.packet import Arrives, Disposition, Flow, Packet, Sent, Trace
 from sealane.explain.surroundings import ForeignLink
 from sealane.explain.walk import UnexplainedError, answer, is_answered, walk
-from sealane.kernel.objects import Route, Sysctl
-from sealane.kernel.state import HOST
+from sealane.explain.world import World
+from sealane.kernel.objects import Address, Link, Neighbour, Route, Sysctl
+from sealane.kernel.state import HOST, namespace
 from sealane.model.endpoint import PublishedPort
 from unit.explain.worlds import BRIDGED, HOST_ADDRESS, OUTSIDE, UPLINK, Town, start_of, steps, whys
 
@@ -188,6 +189,21 @@ def test_what_takes_a_way_out_of_an_internal_network_all_the_same_is_denied() ->
     assert (trace.disposition, whys(trace)[-1]) == (Disposition.DENIED, "internal")
 
 
+@BOTH
+@DRIVERS
+def test_what_is_published_on_a_second_network_is_answered_by_it(family: int, driver: str) -> None:
+    """The rule for its address has its own routes; without it the answer takes the default route, and a guard drops
+    what is not that network's."""
+    port = PublishedPort(host_first=9090, host_last=9090, port=80)
+    where = Town(back={"driver": driver}, back_ports=(port,))
+    there = where.send("outside", HOST_ADDRESS[family], 9090)
+    assert there.link == "eth1"
+    assert is_answered(there, back(where, there))
+    for key in [k for k in where.compiled.desired["sandbox-api"] if k[0] == "rule"]:
+        where.remove("sandbox-api", key)
+    assert not back(where, there).passes
+
+
 # --- the host -------------------------------------------------------------------------------------------------------
 
 
@@ -261,7 +277,15 @@ def test_martian_sources(source: str) -> None:
 @BOTH
 def test_loopback_is_not_reached_from_outside(family: int) -> None:
     loopback = {4: "127.0.0.1", 6: "::1"}[family]
-    assert Town().send("outside", loopback, 8080).disposition is Disposition.MARTIAN
+    assert Town().send("outside", loopback, 22).disposition is Disposition.MARTIAN
+
+
+def test_a_port_that_is_published_everywhere_is_translated_before_ipv4_looks_for_loopback() -> None:
+    """A neighbour may call it 127.0.0.1:8080 as well; what is published on 127.0.0.1 alone is in no map."""
+    assert Town().send("outside", "127.0.0.1", 8080).netns == "sandbox-web"
+    assert Town().send("outside", "::1", 8080).disposition is Disposition.MARTIAN
+    private = Town(ports=(PublishedPort(host_address="127.0.0.1", host_first=8080, host_last=8080, port=80),))
+    assert private.send("outside", "127.0.0.1", 8080).disposition is Disposition.MARTIAN
 
 
 def test_a_ttl_that_is_used_up() -> None:
@@ -374,16 +398,50 @@ def test_a_routed_link_whose_family_is_switched_off() -> None:
 
 
 def test_a_packet_that_comes_to_one_place_twice_is_in_a_loop() -> None:
-    """Routes at fault: the host sends an outside address back to web, and web forwards it to the host."""
-    where = Town(front={"driver": "routed", "masquerade": False})
-    link = endpoint_link(where.web.id)
-    wrong = Route(dst="198.51.100.0/24", link=link, gateway=WEB[4])
-    where.compiled.desired[HOST][wrong.key] = wrong
-    forwards = Sysctl(path="net/ipv4/ip_forward", value="1")
-    where.compiled.desired["sandbox-web"][forwards.key] = forwards
-    kind = Packet(source=API[4], source_port=1, destination="198.51.100.1", destination_port=80)
-    trace = walk(where.world, kind, Sent("sandbox-api"))
-    assert trace.disposition in {Disposition.LOOP, Disposition.SPOOFED}
+    """Two namespaces that each take the other for the way to 198.51.100.0/24."""
+    ends = {HOST: ("h0", "02:00:00:00:00:01", "10.9.0.1"), "there": ("t0", "02:00:00:00:00:02", "10.9.0.2")}
+    states = {}
+    for netns, other in ((HOST, "there"), ("there", HOST)):
+        (link, mac, address), (far, far_mac, gateway) = ends[netns], ends[other]
+        states[netns] = namespace(
+            [
+                Link(name=link, kind="veth", mac=mac, peer=(other, far)),
+                Address(link=link, address=f"{address}/24"),
+                Neighbour(link=link, address=gateway, mac=far_mac),
+                Route(dst="198.51.100.0/24", link=link, gateway=gateway),
+                Sysctl(path="net/ipv4/ip_forward", value="1"),
+            ]
+        )
+    packet = Packet(source="203.0.113.5", destination="198.51.100.1")
+    trace = walk(World(states), packet, Arrives(HOST, "h0"))
+    assert trace.disposition is Disposition.LOOP
+    assert "a second time" in trace.reason
+    assert [hop.netns for hop in trace.hops] == [HOST, "there", HOST]
+
+
+def test_a_frame_by_a_link_that_is_not_there() -> None:
+    trace = walk(Town().world, Packet(source="10.1.0.1", destination=WEB[4]), Arrives(HOST, "gone0"))
+    assert trace.disposition is Disposition.LINK_DOWN
+
+
+def test_the_other_end_of_a_veth_is_down() -> None:
+    where = town("routed")
+    where.change(HOST, ("link", endpoint_link(where.web.id)), up=False)
+    assert where.send("web", API[4]).reason == "the other end of eth0 is down"
+
+
+def test_a_half_made_veth_knows_its_other_end_by_the_host() -> None:
+    """The sandbox side is given its full record when it is opened."""
+    where = Town()
+    where.change("sandbox-web", ("link", "eth0"), peer=None)
+    assert where.send("web", API[4]).disposition is Disposition.DELIVERED
+
+
+def test_no_answer_is_none() -> None:
+    where = Town()
+    there = where.send("outside", HOST_ADDRESS[4], 8080)
+    where.change(HOST, ("sysctl", "net/ipv4/ip_forward"), value="0")
+    assert not is_answered(there, back(where, there))
 
 
 def test_the_answer_of_an_icmp_echo_is_a_reply() -> None:
