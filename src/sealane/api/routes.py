@@ -12,8 +12,10 @@ from sealane.api.services import Containers, Projects, Services
 from sealane.engine.engine import Engine
 from sealane.engine.errors import InvalidError, NotFoundError
 from sealane.engine.explaining import explain_packet
+from sealane.engine.sockets import list_sockets
 from sealane.wire import (
     AttachRequest,
+    CheckRequest,
     ContainerRequest,
     DetachRequest,
     ExecRequest,
@@ -130,11 +132,16 @@ def _daemon_routes(services: Services) -> dict[Shape, Methods]:
     def explain(request: ExplainRequest) -> object:
         return explain_packet(services.engine, request)
 
+    def sockets(call: Call[bytes]) -> object:
+        return list_sockets(services.engine, call.query.text("sandbox"), every_state=call.query.flag("all"))
+
     return {
         ("version",): {"GET": _route(Now(lambda _: services.version()))},
         ("status",): {"GET": _route(Now(lambda _: services.status()))},
         ("gc",): {"POST": _route(gc, query=("confirm",))},
         ("explain",): {"POST": _route(_given(explain), body=ExplainRequest)},
+        ("sockets",): {"GET": _route(Now(sockets), query=("sandbox", "all"))},
+        ("check",): {"POST": _route(Later(lambda call: services.check(call.body)), body=CheckRequest)},
         ("audit",): {"GET": _route(Now(lambda _: upkeep.audit()))},
         ("events",): {"GET": _route(follow, query=("follow", "since"))},
     }

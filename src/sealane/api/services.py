@@ -11,6 +11,8 @@ from sealane.engine.engine import Engine
 from sealane.engine.upkeep import Upkeep
 from sealane.wire import (
     ApplyView,
+    CheckRequest,
+    CheckView,
     ContainerRequest,
     ContainerView,
     ExecRequest,
@@ -91,6 +93,8 @@ class Services(Protocol):
 
     @property
     def project(self) -> Projects: ...
+
+    async def check(self, request: CheckRequest) -> CheckView: ...
 
     def status(self) -> StatusView: ...
 

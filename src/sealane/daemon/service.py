@@ -17,6 +17,7 @@ from sealane.compile.facts import Facts
 from sealane.containers.errors import ContainerError
 from sealane.containers.runtime import Runtime
 from sealane.daemon import conditions
+from sealane.daemon.checks import Checks
 from sealane.daemon.config import Config
 from sealane.daemon.names import NameFeed
 from sealane.daemon.project import Projects
@@ -35,7 +36,7 @@ from sealane.model.intent import Intent
 from sealane.store.base import Snapshot, Store, StoreError
 from sealane.store.memory import MemoryStore
 from sealane.store.sqlite import SqliteStore
-from sealane.wire import Condition, StatusView, VersionView
+from sealane.wire import CheckRequest, CheckView, Condition, StatusView, VersionView
 
 log = logging.getLogger("sealane")
 
@@ -147,6 +148,8 @@ class Service:
         reconciler = Reconciler(kernel, Intent(snapshot.records), facts, paranoid=self.config.paranoid)
         self.engine = Engine(store, kernel, reconciler, self.events, snapshot.revision)
         self.upkeep = Upkeep(self.engine)
+        self._checks = Checks(self.engine)
+        self._closing.append(self._checks.close)
         self._runtime = self._open_runtime(facts.instance)
         self.workloads = Workloads(self.engine, self._runtime, self._runtime_missing)
         self.project = Projects(self.engine, self.workloads)
@@ -210,6 +213,9 @@ class Service:
         self._watch = None
 
     # --- answers
+
+    async def check(self, request: CheckRequest) -> CheckView:
+        return await self._checks.check(request)
 
     def version(self) -> VersionView:
         return VersionView(

@@ -10,6 +10,7 @@ from sealane.explain.surroundings import Surroundings
 from sealane.kernel.state import NamespaceState
 from sealane.model.endpoint import NetnsRef, PublishedPort
 from sealane.reconcile.plan import Outcome, Plan
+from sealane.wire import SocketView
 
 
 class NamespaceGoneError(Exception):
@@ -75,6 +76,16 @@ class Kernel(Protocol):
 
     def port_user(self, port: PublishedPort) -> str | None:
         """The process that listens on a host port already, e.g. `nginx (pid 812)`; None if nobody does."""
+        ...
+
+    def sockets(self, ref: NetnsRef | None, *, every_state: bool = False) -> list[SocketView]:
+        """TCP and UDP sockets of a namespace (`ref` None: the host's), without `sandbox` and owner: those that listen
+        and those that are connected, or in `every_state`. Raises NamespaceGoneError, OSError."""
+        ...
+
+    def socket_owners(self, inodes: Collection[int]) -> dict[int, tuple[int, str]]:
+        """Inode → pid and name of a process that has the socket open, where one is found. One look at all processes,
+        so it is asked once for all namespaces: inodes of sockets are the whole machine's."""
         ...
 
     def foreign_link(self, name: str) -> str | None:

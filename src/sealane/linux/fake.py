@@ -33,6 +33,7 @@ from sealane.kernel.objects import FdbEntry, Key, Link, Route, Sysctl
 from sealane.kernel.state import HOST, NamespaceState, Object, hangs_on
 from sealane.model.endpoint import NetnsRef, PublishedPort
 from sealane.reconcile.plan import Operation, Outcome, Plan
+from sealane.wire import SocketView
 
 _FENCES = ("unpublish", "fence", "sweep")
 _NFT = (Table, Chain, ObservedChain, Set, Element)
@@ -54,6 +55,10 @@ class FakeKernel:
         self.pinned: set[str] = set()
         self.foreign_links: dict[str, str] = {}
         self.port_users: dict[tuple[str, int], str] = {}
+        self.open_sockets: dict[int, list[SocketView]] = {}
+        """By the namespace's inode; 0 is the host's."""
+        self.processes: dict[int, tuple[int, str]] = {}
+        """Owners by the socket's inode."""
         self._facts = facts or Facts(instance="abcdef")
         self._countdown = 0
         self._forever = False
@@ -145,6 +150,17 @@ class FakeKernel:
         return next(
             (self.port_users[port.proto, n] for n in numbers if (port.proto, n) in self.port_users), None
         )
+
+    def sockets(self, ref: NetnsRef | None, *, every_state: bool = False) -> list[SocketView]:
+        if ref is not None and ref.inode in self.dead:
+            raise NamespaceGoneError(ref.path)
+        usual = {"listen", "established", "unconnected"}
+        return [
+            s for s in self.open_sockets.get(ref.inode if ref else 0, []) if every_state or s.state in usual
+        ]
+
+    def socket_owners(self, inodes: Collection[int]) -> dict[int, tuple[int, str]]:
+        return {inode: self.processes[inode] for inode in inodes if inode in self.processes}
 
     def foreign_link(self, name: str) -> str | None:
         return self.foreign_links.get(name)

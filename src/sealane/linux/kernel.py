@@ -23,6 +23,7 @@ from sealane.linux.netlink.conntrack import PORT_MAX, FlowMatch, delete_flows
 from sealane.linux.netlink.socket import (
     NETLINK_NETFILTER,
     NETLINK_ROUTE,
+    NETLINK_SOCK_DIAG,
     NETLINK_USERSOCK,
     NetlinkError,
     Socket,
@@ -32,6 +33,7 @@ from sealane.linux.surroundings import read_surroundings
 from sealane.model.endpoint import NetnsRef, PublishedPort
 from sealane.model.net import FAMILIES, Proto, family_of
 from sealane.reconcile.plan import Outcome, Plan
+from sealane.wire import SocketView
 
 CLAIM_PORT = 0x5EA1A9E
 """Netlink port id by which a daemon claims its network namespace."""
@@ -167,6 +169,21 @@ class LinuxKernel:
                 process = sock_diag.holder(found.inode)
                 return str(process) if process else "a process that cannot be named"
         return None
+
+    def sockets(self, ref: NetnsRef | None, *, every_state: bool = False) -> list[SocketView]:
+        self._check_home()
+        if ref is None:
+            with Socket(NETLINK_SOCK_DIAG) as diag:
+                return sock_diag.sockets(diag, every_state=every_state)
+        descriptor = namespaces.open_ref(ref)
+        try:
+            with namespaces.open_socket(descriptor, NETLINK_SOCK_DIAG) as diag:
+                return sock_diag.sockets(diag, every_state=every_state)
+        finally:
+            os.close(descriptor)
+
+    def socket_owners(self, inodes: Collection[int]) -> dict[int, tuple[int, str]]:
+        return {inode: (found.pid, found.command) for inode, found in sock_diag.holders(inodes).items()}
 
     def foreign_link(self, name: str) -> str | None:
         try:

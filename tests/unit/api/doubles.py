@@ -11,11 +11,19 @@ from types import SimpleNamespace
 import msgspec
 
 from sealane.api import ApiServer, Bounds
-from sealane.engine.errors import ConflictError, ExistsError, InUseError, InvalidError, NotFoundError
+from sealane.engine.errors import (
+    ConflictError,
+    ExistsError,
+    InUseError,
+    InvalidError,
+    NotFoundError,
+    StoreFailedError,
+)
 from sealane.engine.events import EventLog
 from sealane.wire import (
     ApplyView,
     AuditView,
+    CheckView,
     Condition,
     ContainerView,
     DetachView,
@@ -370,9 +378,21 @@ class DoubleServices:
         self.upkeep = DoubleUpkeep()
         self.workloads = DoubleContainers(self.engine.events)
         self.project = DoubleProjects(self.engine, self.workloads)
+        self.checks = []
+        self.checked = CheckView(
+            rows=[], columns=[], matrix=[], pairs=0, agree=0, disagree=0, unknown=0, findings=[]
+        )
         self.conditions = [
             Condition(level="warning", subject="sctp", message="the module is missing", cure="modprobe sctp")
         ]
+
+    async def check(self, request):
+        self.checks.append(request)
+        if request.source == "nobody":
+            raise InvalidError("'nobody' is no sandbox", field="source")
+        if request.source == "broken":
+            raise StoreFailedError("the store is full")
+        return self.checked
 
     def status(self):
         return StatusView(

@@ -1,16 +1,18 @@
-"""Who holds a port: sock_diag's listening and bound sockets (linux/inet_diag.h), and their processes by /proc."""
+"""Sockets by sock_diag (linux/inet_diag.h): who holds a port, and how connections fare. Their processes by /proc."""
 
 import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
+from typing import Literal
 
 import msgspec
 
-from sealane.linux.netlink import codec
+from sealane.linux.netlink import codec, tcp_info
 from sealane.linux.netlink.socket import NETLINK_SOCK_DIAG, NetlinkError, Socket
+from sealane.wire import SocketView
 
 _SOCK_DIAG_BY_FAMILY = 20
 _REQUEST = struct.Struct("=BBBBI")
@@ -26,6 +28,39 @@ its one peer, and is in nobody's way."""
 
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _COMMAND_BYTES = 64
+
+SOCKETS_MAX = 1 << 16
+"""Of one namespace in one answer: who can open sockets in a sandbox must not be able to fill the daemon's memory."""
+
+DESCRIPTORS_MAX = 1 << 19
+"""Looked at in one search for owners (about a microsecond each)."""
+
+_SOCKET = struct.Struct("=BBxx48x4xIIII")
+"""struct inet_diag_msg: family, state, …, the addresses, …, receive and send queue, uid, inode."""
+
+_DIAG_INFO = 2
+_EXTENSIONS = 1 << (_DIAG_INFO - 1)
+_ESTABLISHED, _CLOSE, _LISTEN = 1, 7, 10
+_EVERY_STATE = 0x1FFE
+"""Bits 1 to 12 (net/tcp_states.h)."""
+_USUAL_STATES = {
+    "tcp": 1 << _ESTABLISHED | 1 << _LISTEN,
+    "udp": 1 << _ESTABLISHED | 1 << _CLOSE,
+}
+_STATE_NAMES = {
+    1: "established",
+    2: "syn-sent",
+    3: "syn-recv",
+    4: "fin-wait-1",
+    5: "fin-wait-2",
+    6: "time-wait",
+    7: "closed",
+    8: "close-wait",
+    9: "last-ack",
+    10: "listen",
+    11: "closing",
+    12: "syn-recv",
+}
 
 
 class Bound(msgspec.Struct, frozen=True):
@@ -62,16 +97,77 @@ def bound(proto: str, first: int, last: int) -> list[Bound]:
     return found
 
 
+def sockets(diag: Socket, *, every_state: bool = False) -> list[SocketView]:
+    """TCP and UDP sockets of the namespace that `diag` was made in: those that listen and those that are connected, or
+    in `every_state`. Raises NetlinkError, with EMSGSIZE for more than SOCKETS_MAX."""
+    found: list[SocketView] = []
+    protos: tuple[Literal["tcp", "udp"], ...] = ("tcp", "udp")
+    for proto in protos:
+        states = _EVERY_STATE if every_state else _USUAL_STATES[proto]
+        for family in _FAMILIES:
+            header = _REQUEST.pack(family, _PROTOCOLS[proto], _EXTENSIONS, 0, states) + bytes(_SOCKID_BYTES)
+            request = codec.message(_SOCK_DIAG_BY_FAMILY, codec.NLM_F_REQUEST | codec.NLM_F_DUMP, 0, header)
+            try:
+                answers = diag.dump(request)
+            except NetlinkError as error:
+                if error.errno == errno.ENOENT:
+                    raise NetlinkError(errno.ENOENT, f"the kernel lacks {proto}_diag") from error
+                raise
+            if len(found) + len(answers) > SOCKETS_MAX:
+                raise NetlinkError(errno.EMSGSIZE, f"it has more than {SOCKETS_MAX} sockets")
+            found += [item for _, payload in answers if (item := parse_socket(proto, payload))]
+    return found
+
+
+def parse_socket(proto: Literal["tcp", "udp"], payload: memoryview) -> SocketView | None:
+    """None for what is no answer about an IPv4 or IPv6 socket."""
+    if len(payload) < _SOCKET.size or payload[0] not in _FAMILIES:
+        return None
+    family, state, receive_queue, send_queue, uid, inode = _SOCKET.unpack_from(payload)
+    port, remote_port, local, remote = _ANSWER.unpack_from(payload)
+    size = 16 if family == socket.AF_INET6 else 4
+    info = None
+    # A listening socket's tcp_info tells of its backlog, in the place of `unacked`.
+    if proto == "tcp" and state != _LISTEN:
+        info = codec.attrs(payload[_SOCKET.size :]).get(_DIAG_INFO)
+    return SocketView(
+        proto=proto,
+        state="unconnected"
+        if (proto, state) == ("udp", _CLOSE)
+        else _STATE_NAMES.get(state, f"state-{state}"),
+        address=socket.inet_ntop(family, local[:size]),
+        port=port,
+        remote_address=socket.inet_ntop(family, remote[:size]),
+        remote_port=remote_port,
+        receive_queue=receive_queue,
+        send_queue=send_queue,
+        uid=uid,
+        inode=inode,
+        tcp=tcp_info.parse(info) if info is not None else None,
+    )
+
+
 def holder(inode: int) -> Process | None:
     """The process that has the socket open; None if it is the kernel's, or gone."""
-    wanted = f"socket:[{inode}]"
+    return holders({inode}).get(inode)
+
+
+def holders(inodes: Collection[int]) -> dict[int, Process]:
+    """A process for each socket that one has open: the first by pid. Ends early when all are found."""
+    wanted = {f"socket:[{inode}]": inode for inode in inodes}
+    found: dict[int, Process] = {}
+    looks = 0
     for pid in _pids():
         with suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
             for entry in entries:
+                looks += 1
+                if not wanted or looks > DESCRIPTORS_MAX:
+                    return found
                 with suppress(OSError):
-                    if os.readlink(entry.path) == wanted:
-                        return Process(pid, _command(pid))
-    return None
+                    inode = wanted.pop(os.readlink(entry.path), None)
+                    if inode is not None:
+                        found[inode] = Process(pid, _command(pid))
+    return found
 
 
 def _parse(payload: memoryview) -> Bound:
