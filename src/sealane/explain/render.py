@@ -1,4 +1,4 @@
-"""A trace for people: minimal (the verdict), summary (a line a step that mattered), detailed (every rule and entry)."""
+"""A trace for people: minimal (the verdict), summary (a paragraph a namespace), detailed (every rule and entry)."""
 
 from collections.abc import Iterator
 
@@ -6,6 +6,11 @@ from sealane.explain.packet import Disposition, Hop, Step, Trace
 
 _PASSING = ("goto", "jump", "continue", "return")
 """Outcomes of rules that only lead on to the next."""
+
+WIDTH = 110
+"""Columns of a summary; what is longer in itself stays whole."""
+
+_INDENT = 15
 
 _MARK = {True: "✓", False: "✗"}
 
@@ -38,13 +43,20 @@ def minimal(trace: Trace) -> str:
 
 
 def summary(trace: Trace) -> str:
-    """The verdict, a line a hop, the reason and the cure."""
-    return "\n".join([minimal(trace), *(_hop_line(hop) for hop in trace.hops), *_ending(trace)]) + "\n"
+    """The verdict, a paragraph a hop, the reason and the cure."""
+    return "\n".join([minimal(trace), *(_paragraph(hop) for hop in trace.hops), *_ending(trace)]) + "\n"
 
 
-def _hop_line(hop: Hop) -> str:
-    shown = [step.text for step in hop.steps if not _is_passing(step)]
-    return f"  {hop.name:12} {' · '.join(shown)}"
+def _paragraph(hop: Hop) -> str:
+    """Steps side by side, as many as a line of WIDTH takes."""
+    lines, line = [], f"  {hop.name:12} "
+    for number, text in enumerate(step.text for step in hop.steps if not _is_passing(step)):
+        separator = " · " if number else ""
+        if number and len(line) + len(separator) + len(text) > WIDTH:
+            lines.append(line)
+            line, separator = " " * _INDENT, ""
+        line += separator + text
+    return "\n".join([*lines, line.rstrip()])
 
 
 def _is_passing(step: Step) -> bool:

@@ -1,11 +1,15 @@
 """Traces as people read them."""
 
+import re
+
 import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sealane.compile.names import endpoint_link, network_link
 from sealane.explain.packet import Arrives, Packet, Trace
 from sealane.explain.question import Question, explain
-from sealane.explain.render import detailed, minimal, summary, verdict
+from sealane.explain.render import WIDTH, detailed, minimal, summary, verdict
 from sealane.explain.walk import walk
 from unit.explain.worlds import OUTSIDE, Town
 
@@ -44,14 +48,30 @@ def test_a_trace_without_a_question_shows_its_packet() -> None:
     assert minimal(trace).startswith(":40000 → 10.1.0.11:80 tcp: ")
 
 
-def test_the_summary_is_a_line_a_hop_the_reason_and_the_cure() -> None:
+def test_the_summary_is_a_paragraph_a_hop_the_reason_and_the_cure() -> None:
     lines = summary(ask("web", "db:80")).splitlines()
     assert lines[0] == "web -> db:80 tcp: denied by network back (isolation)"
     assert lines[1].split()[0] == "web"
-    assert lines[2].split()[0] == "host"
-    assert lines[3] == "  ✗ network back takes nothing from outside but answers and published ports"
-    assert lines[4].startswith("  → publish the port")
-    assert len(lines) == 5
+    assert [line.split()[0] for line in lines if re.match(r"  \S", line)] == ["web", "host", "✗", "→"]
+    assert lines[-2] == "  ✗ network back takes nothing from outside but answers and published ports"
+    assert lines[-1].startswith("  → publish the port")
+
+
+@given(
+    st.lists(st.text("abcdef :", min_size=1, max_size=150), max_size=12), st.sampled_from(["web", "x" * 64])
+)
+def test_a_paragraph_has_every_step_in_order_and_breaks_between_steps(texts: list[str], name: str) -> None:
+    trace = ask("web", "db:80")
+    steps = tuple(msgspec.structs.replace(trace.hops[0].steps[0], kind="link", text=text) for text in texts)
+    hop = msgspec.structs.replace(trace.hops[0], name=name, steps=steps)
+    paragraph = summary(msgspec.structs.replace(trace, hops=(hop, *trace.hops[1:])))
+    first, *lines = paragraph[: paragraph.index("\n  host ")].split("\n")[1:]
+    assert first.startswith(f"  {name:12} ".rstrip())
+    assert all(line.startswith(" " * 15) for line in lines)
+    rest = [first[len(f"  {name:12} ") :], *(line[15:] for line in lines)]
+    assert " · ".join(rest).rstrip() == " · ".join(texts).rstrip()
+    widths = [len(line) for line in (first, *lines) if " · " in line]
+    assert max(widths, default=0) <= WIDTH
 
 
 def test_a_summary_leaves_out_rules_that_only_lead_on() -> None:
