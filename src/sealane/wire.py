@@ -185,6 +185,8 @@ class ExplainRequest(Request, frozen=True, kw_only=True):
     size: int = 60
     """Bytes of the IP packet."""
     dont_fragment: bool = False
+    observed: bool = False
+    """Look also whether what the packet meets is in the kernel as it should be."""
 
 
 class CheckRequest(Request, frozen=True, kw_only=True):
@@ -211,19 +213,13 @@ class ExecRequest(Request, frozen=True, kw_only=True):
 # --- answers --------------------------------------------------------------------------------------------------------
 
 
+Refusal = Literal["invalid", "not_found", "exists", "conflict", "in_use", "full"]
+Failure = Literal["unavailable", "store", "kernel", "internal"]
+Code = Literal[Refusal, Failure]
+
+
 class ErrorBody(View, frozen=True, kw_only=True):
-    code: Literal[
-        "invalid",
-        "not_found",
-        "exists",
-        "conflict",
-        "in_use",
-        "full",
-        "unavailable",
-        "store",
-        "kernel",
-        "internal",
-    ]
+    code: Code
     message: str
     field: str = ""
     """Path of the offending field in the request, e.g. `subnets[0].gateway`."""
@@ -379,6 +375,8 @@ class ExplainView(View, frozen=True, kw_only=True):
     """The verdict in one line."""
     summary: str
     detailed: str
+    drift: list[str] | None = None
+    """What of that is not so in the kernel, as `audit` words it; None: nobody looked."""
     trace: msgspec.Raw
     """`sealane.explain.packet.Trace` as JSON."""
 

@@ -231,22 +231,32 @@ class Host:
 
     def sealane(self, *argv: str, check: bool = True, text: str = "") -> subprocess.CompletedProcess[str]:
         """Run the command line tool on this host."""
-        done = subprocess.run(
-            ["nsenter", f"--net={self.ns.path}", f"--mount=/proc/{self.ns.pid}/ns/mnt", "--"]
-            + [sys.executable, "-m", "sealane", *argv],
-            input=text,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            env=self._environment(),
-            cwd=ROOT,
-            check=False,
-        )
+        process = self.sealane_process(*argv, stdin=subprocess.PIPE)
+        try:
+            out, err = process.communicate(text, timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            raise
+        done = subprocess.CompletedProcess(argv, process.returncode, out, err)
         if check and done.returncode != 0:
             raise AssertionError(
                 f"sealane {' '.join(argv)}: exit {done.returncode}\n{done.stderr}{done.stdout}"
             )
         return done
+
+    def sealane_process(self, *argv: str, **options: Any) -> subprocess.Popen[str]:
+        """The command line tool, left running: `nsenter` becomes it, so signals reach it. Text, on pipes."""
+        enter = ["nsenter", f"--net={self.ns.path}", f"--mount=/proc/{self.ns.pid}/ns/mnt", "--"]
+        options = {"text": True, **options}
+        return subprocess.Popen(
+            [*enter, sys.executable, "-m", "sealane", *argv],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self._environment(),
+            cwd=ROOT,
+            **options,
+        )
 
     def run_dirs(self) -> list[str]:
         """Where the daemon may keep what a reboot wipes."""

@@ -6,15 +6,14 @@ import re
 import signal
 import stat
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from harness.host import ROOT, Host, Lan, Workload
+from harness.host import Host, Workload
 from harness.netns import eventually
 
 pytestmark = pytest.mark.kernel
@@ -24,48 +23,29 @@ VLAN = 7
 
 
 @pytest.fixture(scope="module")
-def host_machine(lan: Lan) -> Iterator[Host]:
-    with Host(lan, number=26) as machine:
-        machine.start()
-        machine.api.network("front", "10.63.0.0/24")
-        machine.api.network("empty", "10.64.0.0/24")
-        yield machine
-
-
-@pytest.fixture
-def pair(host_machine: Host) -> Iterator[tuple[Workload, Workload]]:
-    with closing(Workload(host_machine, "web")) as web, closing(Workload(host_machine, "db")) as db:
-        for workload in (web, db):
-            workload.attach("front")
+def pair(shared_host: Host) -> Iterator[tuple[Workload, Workload]]:
+    api = shared_host.api
+    api.network("front", "10.63.0.0/24")
+    api.network("empty", "10.64.0.0/24")
+    with shared_host.workload("front", "web") as web, shared_host.workload("front", "db") as db:
         db.ns.listen("udp", "0.0.0.0", PORT)
         # So that the neighbours' questions are not among the frames.
         eventually(lambda: "answer" in web.ns.probe("udp", db.address(4), PORT), what="they know each other")
         yield web, db
-
-
-def command(machine: Host, *words: str) -> list[str]:
-    enter = ["nsenter", f"--net={machine.ns.path}", f"--mount=/proc/{machine.ns.pid}/ns/mnt", "--"]
-    return [*enter, sys.executable, "-m", "sealane", *words]
+    api.remove_network("front")
+    api.remove_network("empty")
 
 
 @contextmanager
 def capturing(machine: Host, file: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
     """A capture that listens, ended as by Ctrl-C."""
-    process = subprocess.Popen(
-        command(machine, "capture", *words, "-w", str(file)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=machine._environment(),
-        cwd=ROOT,
-    )
+    process = machine.sealane_process("capture", *words, "-w", str(file))
     try:
         eventually(
             lambda: (file.exists() and file.stat().st_size > 0) or process.poll() is not None,
             what="it listens",
         )
         yield process
-        # `nsenter` has become it, so the signal reaches it.
         process.send_signal(signal.SIGINT)
         process.wait(10)
     finally:
@@ -90,12 +70,12 @@ def shown(file: Path, *expression: str) -> list[str]:
 
 
 def test_both_ends_of_a_conversation(
-    host_machine: Host, pair: tuple[Workload, Workload], tmp_path: Path
+    shared_host: Host, pair: tuple[Workload, Workload], tmp_path: Path
 ) -> None:
     web, db = pair
     file = tmp_path / "both.pcapng"
     before = time.time()
-    with capturing(host_machine, file, web.endpoint, db.endpoint) as process:
+    with capturing(shared_host, file, web.endpoint, db.endpoint) as process:
         assert "answer" in web.ns.probe("udp", db.address(4), PORT)
         eventually(lambda: len(shown(file, "udp")) == 4, what="question and answer, twice")
     assert process.returncode == 0
@@ -115,11 +95,11 @@ def _with_times(file: Path) -> str:
 
 
 def test_a_network_is_all_its_endpoints_and_ends_after_a_count(
-    host_machine: Host, pair: tuple[Workload, Workload], tmp_path: Path
+    shared_host: Host, pair: tuple[Workload, Workload], tmp_path: Path
 ) -> None:
     web, db = pair
     file = tmp_path / "front.pcapng"
-    with capturing(host_machine, file, "front", "-c", "3", "--json") as process:
+    with capturing(shared_host, file, "front", "-c", "3", "--json") as process:
         web.ns.probe("udp", db.address(4), PORT)
         assert process.wait(10) == 0
         assert process.stdout
@@ -130,11 +110,11 @@ def test_a_network_is_all_its_endpoints_and_ends_after_a_count(
 
 
 def test_a_frame_is_cut_and_its_length_is_kept(
-    host_machine: Host, pair: tuple[Workload, Workload], tmp_path: Path
+    shared_host: Host, pair: tuple[Workload, Workload], tmp_path: Path
 ) -> None:
     web, db = pair
     file = tmp_path / "short.pcapng"
-    with capturing(host_machine, file, web.endpoint, "-s", "60", "-c", "1"):
+    with capturing(shared_host, file, web.endpoint, "-s", "60", "-c", "1"):
         web.ns.python(
             "import socket\n"
             "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
@@ -146,15 +126,15 @@ def test_a_frame_is_cut_and_its_length_is_kept(
 
 
 def test_a_vlan_tag_is_where_it_was_on_the_wire(
-    host_machine: Host, pair: tuple[Workload, Workload], tmp_path: Path
+    shared_host: Host, pair: tuple[Workload, Workload], tmp_path: Path
 ) -> None:
     web, _ = pair
     file = tmp_path / "tagged.pcapng"
     tagged = (
         bytes(6 * [0xFF]) + bytes.fromhex(web.mac.replace(":", "")) + bytes.fromhex(f"8100{VLAN:04x}88b5")
     )
-    with capturing(host_machine, file, web.endpoint):
-        host_machine.ns.python(
+    with capturing(shared_host, file, web.endpoint):
+        shared_host.ns.python(
             "import socket\n"
             "s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)\n"
             f"s.sendto(bytes.fromhex({(tagged + bytes(46)).hex()!r}), ({web.host_link!r}, 0))"
@@ -162,27 +142,24 @@ def test_a_vlan_tag_is_where_it_was_on_the_wire(
         eventually(lambda: shown(file, "vlan", str(VLAN)), what="the frame")
 
 
-def test_it_ends_with_its_links(host_machine: Host, pair: tuple[Workload, Workload], tmp_path: Path) -> None:
-    web, _ = pair
-    with capturing(host_machine, tmp_path / "gone.pcapng", web.endpoint) as process:
-        web.detach("front")
+def test_it_ends_with_its_links(shared_host: Host, pair: tuple[Workload, Workload], tmp_path: Path) -> None:
+    with (
+        shared_host.workload("front", "passing") as passing,
+        capturing(shared_host, tmp_path / "gone.pcapng", passing.endpoint) as process,
+    ):
+        passing.detach("front")
         assert process.wait(10) == 0
 
 
 def test_it_ends_when_its_time_is_over_and_can_be_piped(
-    host_machine: Host, pair: tuple[Workload, Workload]
+    shared_host: Host, pair: tuple[Workload, Workload]
 ) -> None:
     web, _ = pair
-    done = subprocess.run(
-        command(host_machine, "capture", web.endpoint, "--for", "1"),
-        capture_output=True,
-        timeout=20,
-        env=host_machine._environment(),
-        cwd=ROOT,
-        check=True,
+    out, err = shared_host.sealane_process("capture", web.endpoint, "--for", "1", text=False).communicate(
+        timeout=20
     )
-    assert done.stdout.startswith(b"\x0a\x0d\x0d\x0a")
-    assert b"0 frames from 1 links" in done.stderr
+    assert out.startswith(b"\x0a\x0d\x0d\x0a")
+    assert re.search(rb"\d+ frames from 1 links", err)
 
 
 @pytest.mark.parametrize(
@@ -191,14 +168,15 @@ def test_it_ends_when_its_time_is_over_and_can_be_piped(
         (("nobody",), "no sandbox, network or endpoint 'nobody'"),
         (("empty",), "the network empty has no endpoints"),
         (("front", "--json"), "--json needs a place"),
-        (("front", "-s", "300000"), "at most 262144 bytes"),
-        (("front", "-c", "0"), "'0' is no positive whole number"),
+        (("front", "-s", "300000"), "not from 1 to 262144 bytes"),
+        (("front", "-s", "0"), "not from 1 to 262144 bytes"),
+        (("front", "-c", "-1"), "'-1' is not a whole number"),
         (("front", "-w", "/nowhere/at/all"), "No such file"),
     ],
 )
 def test_what_is_wrong_is_named(
-    host_machine: Host, pair: tuple[Workload, Workload], words: tuple[str, ...], message: str
+    shared_host: Host, pair: tuple[Workload, Workload], words: tuple[str, ...], message: str
 ) -> None:
-    done = host_machine.sealane("capture", *words, check=False)
+    done = shared_host.sealane("capture", *words, check=False)
     assert done.returncode == 2
     assert message in done.stderr

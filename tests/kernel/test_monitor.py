@@ -23,8 +23,8 @@ from kernel.rtnl_support import (
 from sealane.kernel.nft import ACCEPT, Chain, Element, Hook, Rule, Set, Table, field
 from sealane.kernel.objects import Route
 from sealane.kernel.state import HOST
-from sealane.linux import monitor as monitors
-from sealane.linux.monitor import LOST, Dirty, Monitor, touched
+from sealane.linux.monitor import LOST, Dirty, Monitor
+from sealane.linux.session import link_of
 
 pytestmark = pytest.mark.kernel
 
@@ -34,6 +34,11 @@ NFT = [
     Chain(family="ip", name="forward", hook=Hook("filter", "forward", 0), rules=(Rule((ACCEPT,)),)),
     Element(family="ip", set="private", value=field("ipv4_addr", "10.1.0.9")),
 ]
+
+
+def touched(plan):
+    """Links of the host that a plan works on."""
+    return {link_of(operation.object) for operation in plan if operation.netns == HOST} - {""}
 
 
 class Watched:
@@ -205,13 +210,6 @@ def test_a_sandbox_is_not_watched_and_not_kept_alive():
     with rig(BOX) as it, Watched(it) as monitor:
         within(it.refs[BOX], "ip", "address", "add", "10.77.0.1/24", "dev", "eth0")
         assert monitor.read() == Dirty()
-
-
-def test_touched_names_the_hosts_links_alone():
-    with rig(BOX) as it:
-        assert touched(it.plan(endpoint())) == {BRIDGE, PORT}
-        assert touched([]) == frozenset()
-    assert monitors.LOST
 
 
 def test_a_bridge_made_by_hand_with_our_mark_is_ours():

@@ -26,6 +26,15 @@ class Context:
         self.socket = socket or default_socket(environ)
         self.client = Client(self.socket)
 
+    def question(self, path: str, request: object, *, timeout_s: float | None = -1.0) -> Any:
+        """The daemon's answer to a POST. One that it cannot answer is a UsageError, not to be taken for a no."""
+        try:
+            return self.client.request("POST", path, request, timeout_s=timeout_s)
+        except ApiError as error:
+            if error.code != "invalid":
+                raise
+            raise UsageError(error.message, field=error.field, cure=error.cure) from error
+
     def another_client(self) -> Client:
         """For a stream beside the calls."""
         return Client(self.socket)

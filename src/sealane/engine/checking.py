@@ -43,7 +43,7 @@ class Check:
                 intent, request.source, request.target, request.proto, request.port
             )
         except QuestionError as error:
-            raise InvalidError(str(error)) from error
+            raise InvalidError(str(error), field=error.field) from error
         self.timeout_s = request.timeout
         self.refs: Mapping[str, NetnsRef] = {
             key: sandbox.netns for key, sandbox in intent.sandboxes.items() if sandbox.netns is not None

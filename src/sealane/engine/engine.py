@@ -28,6 +28,7 @@ from sealane.engine.ports import Flow, Kernel
 from sealane.engine.reconciler import Reconciler, describe
 from sealane.engine.views import endpoint_view, network_view, sandbox_view
 from sealane.kernel.objects import Link
+from sealane.kernel.state import HOST
 from sealane.model.change import Change, Delete, Put, inverse
 from sealane.model.endpoint import Endpoint, Sandbox
 from sealane.model.ids import SandboxId
@@ -205,6 +206,11 @@ class Engine:
         return endpoint_view(endpoint, self.intent, error)
 
     # --- intent, store, kernel
+
+    def place(self, netns: str) -> str:
+        """A namespace as people call it."""
+        sandbox = self.intent.sandboxes.get(SandboxId(netns))
+        return HOST if netns == HOST else f"sandbox {sandbox.name if sandbox else netns}"
 
     def check_may_change(self) -> None:
         if self.hold:

@@ -12,20 +12,9 @@ SealaneError
 └── KernelError        the kernel refused; what was begun has been taken back
 """
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-Code = Literal[
-    "invalid",
-    "not_found",
-    "exists",
-    "conflict",
-    "in_use",
-    "full",
-    "unavailable",
-    "store",
-    "kernel",
-    "internal",
-]
+from sealane.wire import Code
 
 
 class SealaneError(Exception):

@@ -4,12 +4,12 @@ import msgspec
 
 from sealane.engine.engine import Engine
 from sealane.engine.errors import InvalidError
-from sealane.explain.netfilter import UnknownStatementError
+from sealane.engine.ports import NamespaceGoneError
+from sealane.engine.reconciler import told
+from sealane.explain.drift import drift_on_path
 from sealane.explain.packet import Trace
-from sealane.explain.question import Question, QuestionError, explain
+from sealane.explain.question import CANNOT_SAY, Question, QuestionError, explain
 from sealane.explain.render import detailed, minimal, summary
-from sealane.explain.walk import UnexplainedError
-from sealane.explain.world import IncompleteStateError
 from sealane.wire import ExplainRequest, ExplainView
 
 
@@ -28,18 +28,38 @@ def explain_packet(engine: Engine, request: ExplainRequest) -> ExplainView:
     try:
         trace = explain(question, engine.intent, engine.reconciler.compiled, surroundings)
     except QuestionError as error:
-        raise InvalidError(str(error), field="target") from error
-    except (UnexplainedError, UnknownStatementError, IncompleteStateError) as error:
+        raise InvalidError(str(error), field=error.field) from error
+    except CANNOT_SAY as error:
         raise InvalidError(f"it cannot be said: {error}") from error
-    return _view(trace)
+    return _view(trace, _drift(engine, trace) if request.observed else None)
 
 
-def _view(trace: Trace) -> ExplainView:
+def _drift(engine: Engine, trace: Trace) -> list[str]:
+    """What on the packet's path is not as it should be. Reads the namespaces that it passes, and no others."""
+    reconciler = engine.reconciler
+    desired = reconciler.compiled.desired
+    passed = dict.fromkeys(hop.netns for hop in trace.hops)
+    refs = reconciler.refs(passed)
+    observed, findings = {}, []
+    for netns in passed:
+        try:
+            observed[netns] = engine.kernel.observe(netns, refs.get(netns), desired.get(netns, {}))
+        except (NamespaceGoneError, OSError) as error:
+            findings.append(f"{engine.place(netns)}: {error or 'its namespace is gone'}")
+    findings += [
+        f"{engine.place(difference.netns)}: {told(difference)}"
+        for difference in drift_on_path(trace, desired, observed)
+    ]
+    return findings
+
+
+def _view(trace: Trace, drift: list[str] | None) -> ExplainView:
     return ExplainView(
         passes=trace.passes,
         disposition=str(trace.disposition),
         minimal=minimal(trace),
         summary=summary(trace),
         detailed=detailed(trace),
+        drift=drift,
         trace=msgspec.Raw(msgspec.json.encode(trace)),
     )

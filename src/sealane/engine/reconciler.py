@@ -226,5 +226,15 @@ def describe(outcome: Outcome) -> str:
     )
 
 
+def told(difference: Difference) -> str:
+    """`missing: route 10.1.0.0/24 …`"""
+    item = difference.desired or difference.observed
+    assert item is not None
+    kind = (
+        "missing" if difference.observed is None else "unwanted" if difference.desired is None else "differs"
+    )
+    return f"{kind}: {' '.join(map(shown, item.key))}"
+
+
 def shown(part: object) -> str:
     return part.hex() if isinstance(part, bytes) else str(part)

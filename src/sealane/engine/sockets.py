@@ -4,10 +4,9 @@ import msgspec
 
 from sealane.engine.engine import Engine
 from sealane.engine.ports import NamespaceGoneError
+from sealane.kernel.state import HOST
 from sealane.model.endpoint import NetnsRef
 from sealane.wire import SocketsView, SocketView
-
-HOST = "host"
 
 
 def list_sockets(engine: Engine, reference: str = "", *, every_state: bool = False) -> SocketsView:

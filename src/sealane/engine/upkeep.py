@@ -13,7 +13,7 @@ import msgspec
 from sealane.engine.engine import Engine
 from sealane.engine.errors import SealaneError
 from sealane.engine.ports import NamespaceGoneError
-from sealane.engine.reconciler import Report, describe, shown
+from sealane.engine.reconciler import Report, describe, told
 from sealane.kernel.state import HOST
 from sealane.limits import HEAL_BURST, HEAL_PAUSE_S
 from sealane.model.change import Change, Put
@@ -168,24 +168,14 @@ class Upkeep:
         objects = 0
         refs = reconciler.refs(engine.intent.sandboxes)
         for netns in [HOST, *refs]:
-            where = "host" if netns == HOST else f"sandbox {engine.intent.sandboxes[netns].name}"  # type: ignore[index]
+            where = engine.place(netns)
             try:
                 there = engine.kernel.observe(netns, refs.get(netns), desired.get(netns, {}))
             except (NamespaceGoneError, OSError) as error:
                 findings.append(f"{where}: {error or 'its namespace is gone'}")
                 continue
             objects += len(there)
-            for difference in diff(desired, {netns: there}):
-                item = difference.desired or difference.observed
-                assert item is not None
-                kind = (
-                    "missing"
-                    if difference.observed is None
-                    else "unwanted"
-                    if difference.desired is None
-                    else "differs"
-                )
-                findings.append(f"{where}: {kind}: {' '.join(map(shown, item.key))}")
+            findings += [f"{where}: {told(difference)}" for difference in diff(desired, {netns: there})]
         return AuditView(clean=not findings, findings=findings, objects=objects)
 
 

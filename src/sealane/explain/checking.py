@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from sealane.explain.packet import Packet, Sent, Trace
-from sealane.explain.question import CANNOT_SAY, CLIENT_PORT, LOOPBACK, QuestionError, endpoints_named
+from sealane.explain.question import CANNOT_SAY, CLIENT_PORT, LOOPBACK, QuestionError, about, endpoints_named
 from sealane.explain.walk import answer, is_answered, walk
 from sealane.explain.world import World
 from sealane.kernel.state import HOST
@@ -87,10 +87,14 @@ def schedule(intent: Intent, source: str, target: str, proto: ProbeProto, port: 
     """The probes between two parties; an empty word stands for everybody. `port` 0: one that the target publishes,
     else CLOSED_PORT. Raises QuestionError."""
     everybody = _everybody(intent) if not (source and target) else ()
-    rows = (_party(source, intent),) if source else (Party(HOST, HOST), *everybody)
-    if target == HOST:
-        raise QuestionError(f"target {target!r}: what the host publishes is checked by `sealane check host`")
-    columns = (_party(target, intent),) if target else everybody
+    with about("source"):
+        rows = (_party(source, intent),) if source else (Party(HOST, HOST), *everybody)
+    with about("target"):
+        if target == HOST:
+            raise QuestionError(
+                f"target {target!r}: what the host publishes is checked by `sealane check host`"
+            )
+        columns = (_party(target, intent),) if target else everybody
     pairs = [(r, c) for r, row in enumerate(rows) for c, column in enumerate(columns) if _differ(row, column)]
     if len(pairs) > PAIRS_MAX:
         raise QuestionError(f"{len(pairs)} pairs are more than {PAIRS_MAX}: name a source or a target")

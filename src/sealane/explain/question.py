@@ -9,6 +9,8 @@ Targets are these with a port, `db:5432`; `:8080` is a port of the host's.
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import msgspec
@@ -52,9 +54,22 @@ _WITH_PORT = re.compile(r"(?:\[(?P<six>[^\]]*)\]|(?P<name>[^:\[\]]*)):(?P<port>[
 class QuestionError(ValueError):
     """The question names what there is not, or not clearly. The message says which word, and the cure."""
 
+    field = ""
+    """Of the question, if one is at fault."""
+
 
 CANNOT_SAY = (QuestionError, UnexplainedError, UnknownStatementError, IncompleteStateError)
 """All that `explain` raises: no verdict, rather than a guess."""
+
+
+@contextmanager
+def about(field: str) -> Iterator[None]:
+    """A QuestionError from within is about this field of the question."""
+    try:
+        yield
+    except QuestionError as error:
+        error.field = error.field or field
+        raise
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,12 +111,16 @@ def explain_both(
 
 def resolve(question: Question, intent: Intent, world: World) -> tuple[Packet, Start]:
     """The packet and where it begins. Raises QuestionError."""
-    name, port = parse_target(question.target)
-    if not port and question.proto != "icmp":
-        raise QuestionError(f"target {question.target!r}: {question.proto} needs a port, as in `db:5432`")
-    sender = _Sender(question.source, intent, world)
-    destination = _destination(name, sender, question.family)
-    start, source = sender.start(family_of(destination))
+    with about("target"):
+        name, port = parse_target(question.target)
+        if not port and question.proto != "icmp":
+            raise QuestionError(f"target {question.target!r}: {question.proto} needs a port, as in `db:5432`")
+    with about("source"):
+        sender = _Sender(question.source, intent, world)
+    with about("target"):
+        destination = _destination(name, sender, question.family)
+    with about("source"):
+        start, source = sender.start(family_of(destination))
     ports = (port, port) if question.proto == "icmp" else (question.source_port, port)
     packet = Packet(
         proto=question.proto,

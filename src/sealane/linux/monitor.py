@@ -9,14 +9,13 @@ neighbours, and of a new alias or group of a link that is down (netdev_state_cha
 changed them; `read(own)` leaves out events of links that the caller has just worked on itself.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Self
 
 import msgspec
 
 from sealane.kernel.nft import TABLE
 from sealane.kernel.objects import RTPROT_SEALANE
-from sealane.kernel.state import HOST
 from sealane.linux.marks import alias_prefix, is_ours
 from sealane.linux.netlink import codec, inet, link, neigh
 from sealane.linux.netlink.socket import (
@@ -26,8 +25,6 @@ from sealane.linux.netlink.socket import (
     LostEventsError,
     Socket,
 )
-from sealane.linux.session import link_of
-from sealane.reconcile.plan import Operation
 
 _RTNLGRP_LINK, _RTNLGRP_NEIGH = 1, 3
 _RTNLGRP_IPV4_IFADDR, _RTNLGRP_IPV4_ROUTE = 5, 7
@@ -98,7 +95,7 @@ class Monitor:
 
     def read(self, own: Collection[str] = ()) -> Dirty:
         """Take the events that wait, without blocking; say the first reason there is. `own`: links of the host that
-        the caller has worked on since it last read (`touched`)."""
+        the caller has worked on since it last read."""
         host = facts = ""
         try:
             for event in self._route.receive():
@@ -228,8 +225,3 @@ _CLEAN = Dirty()
 def _essence(raw: link.RawLink) -> link.RawLink:
     """Without what moves by itself: of the flags, all but `up`."""
     return msgspec.structs.replace(raw, flags=raw.flags & link.IFF_UP)
-
-
-def touched(operations: Iterable[Operation]) -> frozenset[str]:
-    """Links of the host that a plan works on: what `Monitor.read` takes as its own."""
-    return frozenset(link_of(operation.object) for operation in operations if operation.netns == HOST) - {""}

@@ -9,6 +9,8 @@ from sealane.api import routes
 from sealane.engine.errors import InvalidError, StoreFailedError
 from sealane.wire import ExplainView
 
+DRIFT = {"db:80": [], "db:81": ["host: missing: route 10.1.0.0/24"]}
+
 
 @pytest.fixture
 def asked(monkeypatch):
@@ -28,6 +30,7 @@ def asked(monkeypatch):
             minimal="the verdict",
             summary="the verdict\n  hop\n",
             detailed="the verdict\n  every step\n",
+            drift=DRIFT.get(request.target) if request.observed else None,
             trace=msgspec.Raw(b'{"hops":[]}'),
         )
 
@@ -67,3 +70,13 @@ def test_what_cannot_be_said_is_said_on_stderr(cli, asked):
 
 def test_json_has_the_trace(cli, asked):
     assert json.loads(cli("explain", "web", "db:80", "--json").out)["trace"] == {"hops": []}
+
+
+def test_what_the_kernel_lacks_is_told_and_changes_no_verdict(cli, asked):
+    assert "kernel" not in cli("explain", "web", "db:81").out
+    assert cli("explain", "web", "db:80", "--observed").out.endswith(
+        "In the kernel all of it is as it should be.\n"
+    )
+    ran = cli("explain", "web", "db:81", "--observed")
+    assert ran.code == 0
+    assert ran.out.endswith("! in the kernel now: host: missing: route 10.1.0.0/24\n")

@@ -6,6 +6,7 @@ import pytest
 from harness.engines import Bench, publish, subnets
 from sealane.engine.errors import InvalidError
 from sealane.engine.explaining import explain_packet
+from sealane.kernel.state import HOST
 from sealane.wire import ExplainRequest, ExplainView
 
 
@@ -51,11 +52,46 @@ def test_the_way_back_is_that_of_the_answer(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "target"), [("nobody", "web:80"), ("web", "nobody:80"), ("web", "api"), ("web", "api:0")]
+    ("source", "target", "field"),
+    [
+        ("nobody", "web:80", "source"),
+        ("web/vault", "api:80", "source"),
+        ("web", "nobody:80", "target"),
+        ("web", "api", "target"),
+        ("web", "api:0", "target"),
+    ],
 )
-def test_a_question_about_what_is_not_there_is_refused(bench: Bench, source: str, target: str) -> None:
-    with pytest.raises(InvalidError):
+def test_a_question_about_what_is_not_there_is_refused(
+    bench: Bench, source: str, target: str, field: str
+) -> None:
+    with pytest.raises(InvalidError) as refusal:
         ask(bench, source, target)
+    assert refusal.value.field == field
+
+
+def test_drift_on_the_path_is_told_when_it_is_asked_for(bench: Bench) -> None:
+    assert ask(bench, "web", "api:80").drift is None
+    assert ask(bench, "web", "api:80", observed=True).drift == []
+    (web,) = (e for e in bench.engine.intent.endpoints.values() if e.name == "web")
+    met, elsewhere = (
+        next(key for key in bench.kernel.state[HOST] if key[0] == "fdb" and str(e.mac) in key)
+        for e in (web, next(e for e in bench.engine.intent.endpoints.values() if e.name == "api"))
+    )
+    del bench.kernel.state[HOST][met]
+    there = ask(bench, "api", "web:80", observed=True)
+    assert there.passes, "the verdict is about what should be"
+    assert [line[:13] for line in there.drift or ()] == ["host: missing"]
+    assert str(web.mac) in (there.drift or [""])[0]
+    assert ask(bench, "web", "api:80", observed=True).drift == [], f"{elsewhere} is what it meets"
+
+
+def test_a_namespace_that_cannot_be_looked_at_is_told(bench: Bench) -> None:
+    sandbox = bench.engine.intent.sandbox_named("web")
+    assert sandbox is not None
+    assert sandbox.netns is not None
+    bench.kernel.dead.add(sandbox.netns.inode)
+    (told,) = ask(bench, "web", "api:80", observed=True).drift or ()
+    assert told.startswith("sandbox web: ")
 
 
 def test_asking_changes_nothing(bench: Bench) -> None:

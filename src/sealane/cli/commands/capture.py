@@ -4,12 +4,13 @@ import os
 import selectors
 import sys
 import time
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sealane.cli.context import Context, UsageError
+from sealane.cli.options import whole
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.client import ApiError, path_of
@@ -50,15 +51,25 @@ def configure(parser: ArgumentParser) -> None:
         "-w", "--write", metavar="FILE", default="-", help="where to (default: -, the standard output)"
     )
     parser.add_argument(
-        "-c", "--count", type=_positive, metavar="N", default=0, help="end after this many frames"
+        "-c",
+        "--count",
+        type=whole,
+        metavar="N",
+        default=0,
+        help="end after this many frames (default: 0, no such end)",
     )
     parser.add_argument(
-        "--for", dest="seconds", type=_positive, metavar="SECONDS", default=0, help="end after this long"
+        "--for",
+        dest="seconds",
+        type=whole,
+        metavar="SECONDS",
+        default=0,
+        help="end after this long (default: 0, no such end)",
     )
     parser.add_argument(
         "-s",
         "--snaplen",
-        type=_positive,
+        type=whole,
         metavar="BYTES",
         default=SNAPLEN_MAX,
         help=f"keep this much of each frame (default: {SNAPLEN_MAX})",
@@ -75,8 +86,8 @@ def run(context: Context, arguments: Namespace) -> int:
         )
     if to_stdout and context.output.as_json:
         raise UsageError("--json needs a place for the capture", field="--write", cure="name a file with -w")
-    if arguments.snaplen > SNAPLEN_MAX:
-        raise UsageError(f"frames have at most {SNAPLEN_MAX} bytes", field="--snaplen")
+    if not 1 <= arguments.snaplen <= SNAPLEN_MAX:
+        raise UsageError(f"{arguments.snaplen} is not from 1 to {SNAPLEN_MAX} bytes", field="--snaplen")
     endpoints = _endpoints(context, arguments.target)
     # Not before it is known to be asked for: the adapters load a good deal.
     from sealane.engine.ports import NamespaceGoneError
@@ -226,12 +237,6 @@ def _file(name: str) -> Iterator[BinaryIO]:
         raise UsageError(f"{name}: {error.strerror}", field="--write") from error
     with os.fdopen(descriptor, "wb") as file:
         yield file
-
-
-def _positive(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= len(text) <= 9 and int(text)):
-        raise ArgumentTypeError(f"{text!r} is no positive whole number")
-    return int(text)
 
 
 def _failed(context: Context, message: str, cure: str) -> int:

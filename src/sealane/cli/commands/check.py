@@ -4,12 +4,12 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sealane.cli.context import Context, UsageError
+from sealane.cli.context import Context
 from sealane.cli.options import whole
 from sealane.cli.output import Cell
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
-from sealane.client import ApiError, path_of
+from sealane.client import path_of
 
 EXIT_AGREES, EXIT_DIFFERS, EXIT_UNKNOWN = 0, 1, 2
 
@@ -57,13 +57,8 @@ def run(context: Context, arguments: Namespace) -> int:
         "port": arguments.port,
         "timeout": arguments.timeout,
     }
-    try:
-        # Thousands of silent probes take minutes if one asks for long timeouts; the daemon bounds them.
-        view = context.client.request("POST", path_of("check"), request, timeout_s=None)
-    except ApiError as error:
-        if error.code != "invalid":
-            raise
-        raise UsageError(error.message, field=error.field, cure=error.cure) from error
+    # Thousands of silent probes take minutes if one asks for long timeouts; the daemon bounds them.
+    view = context.question(path_of("check"), request, timeout_s=None)
     if context.output.as_json:
         context.output.document(view)
     else:

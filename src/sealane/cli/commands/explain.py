@@ -2,10 +2,10 @@
 
 from argparse import ArgumentParser, Namespace
 
-from sealane.cli.context import Context, UsageError
+from sealane.cli.context import Context
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
-from sealane.client import ApiError, path_of
+from sealane.client import path_of
 
 EXIT_PASSES, EXIT_DENIED = 0, 1
 
@@ -14,12 +14,13 @@ def configure(parser: ArgumentParser) -> None:
     describe(
         parser,
         "Walk a packet through what should be: every link, route, rule and translation that it meets, whose intent each "
-        "is, and one verdict. The kernel is not asked and no packet is sent. Ends with 0 if the packet passes, 1 if it "
+        "is, and one verdict. No packet is sent, and the kernel is asked only with --observed. Ends with 0 if the packet passes, 1 if it "
         "does not, 2 if that cannot be said.",
         [
             "sealane explain web db:5432",
             "sealane explain 192.0.2.7 :8080            # from outside, to a published port",
             "sealane explain web 198.51.100.9:443 --reverse",
+            "sealane explain web db:5432 --observed     # and is the kernel as it should be on the way?",
             "sealane explain --proto udp -6 web/front host:53 --detailed",
         ],
     )
@@ -42,6 +43,9 @@ def configure(parser: ArgumentParser) -> None:
         "--size", type=int, default=60, metavar="BYTES", help="of the IP packet (default: 60)"
     )
     parser.add_argument("--dont-fragment", action="store_true", help="with DF set")
+    parser.add_argument(
+        "--observed", action="store_true", help="say also what of that is not so in the kernel now"
+    )
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
         "--detailed", action="store_true", help="every rule and entry, with the intent behind it"
@@ -58,20 +62,19 @@ def run(context: Context, arguments: Namespace) -> int:
         "reverse": arguments.reverse,
         "size": arguments.size,
         "dont_fragment": arguments.dont_fragment,
+        "observed": arguments.observed,
     }
-    try:
-        view = context.client.request("POST", path_of("explain"), request)
-    except ApiError as error:
-        if error.code != "invalid":
-            raise
-        # Neither yes nor no: not to be taken for a denial.
-        raise UsageError(error.message, field=error.field, cure=error.cure) from error
+    view = context.question(path_of("explain"), request)
     if context.output.as_json:
         context.output.document(view)
     else:
         how = "detailed" if arguments.detailed else "minimal" if arguments.minimal else "summary"
         for line in view[how].rstrip("\n").split("\n"):
             context.output.line(line)
+        for finding in view["drift"] or ():
+            context.output.line(("! ", "red"), f"in the kernel now: {finding}")
+        if view["drift"] == []:
+            context.output.line("In the kernel all of it is as it should be.")
     return EXIT_PASSES if view["passes"] else EXIT_DENIED
 
 
