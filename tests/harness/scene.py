@@ -162,7 +162,10 @@ Attack = Callable[[Scene, int], str]
 
 
 class Bites:
-    """Whether an attack succeeds on a bare scene; each is tried once a session."""
+    """Whether an attack succeeds on a bare scene; each is tried until it does, a few times, once a session: an attack
+    races with what its victims say on their own."""
+
+    TRIES = 3
 
     def __init__(self, lan: Lan) -> None:
         self._lan = lan
@@ -178,7 +181,7 @@ class Bites:
     ) -> str:
         """`prepare` does to the host what careless software does (for instance translate ports)."""
         key = (attack.__name__, family)
-        if key not in self._known:
+        for _ in range(0 if key in self._known else self.TRIES):
             scene = BareScene(self._lan, forwarding=forwarding)
             try:
                 if prepare is not None:
@@ -187,6 +190,8 @@ class Bites:
                 self._known[key] = attack(scene, family)
             finally:
                 scene.close()
+            if self._known[key]:
+                break
         return self._known[key]
 
 

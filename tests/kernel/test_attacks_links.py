@@ -137,6 +137,11 @@ def deny_address(scene: Scene, family: int) -> str:
 def steal_mac(scene: Scene, family: int) -> str:
     """A5: after frames under `c`'s MAC, frames for `c` go to the attacker."""
     settle(scene)
+    pairs = (scene.b, scene.c), (scene.c, scene.b)
+    for one, other in pairs:
+        # Neither asks for the other again: an answer of `c` would teach the bridge where it is.
+        entry = (other.address(family), "lladdr", other.mac, "dev", one.ifname, "nud", "permanent")
+        one.ns.run("ip", "neigh", "replace", *entry)
     server = scene.server(scene.c, "udp", family)
     server.peers(clear=True)
     spoofed = frames.udp(scene.c.mac, scene.b.mac, scene.a.address(family), scene.b.address(family), 9, "x")
@@ -145,6 +150,8 @@ def steal_mac(scene: Scene, family: int) -> str:
         payloads = [f"kept {number} {i}" for i in range(20)]
         scene.b.ns("send", address=scene.c.address(family), port=server.port, payloads=payloads)
     time.sleep(0.05)
+    for one, other in pairs:
+        one.ns.run("ip", "neigh", "del", other.address(family), "dev", one.ifname)
     kept = [payload for _, _, payload in server.peers() if payload.startswith("kept")]
     return f"{len(kept)} of {STOLEN_STREAM} reached c" if len(kept) < STOLEN_STREAM else ""
 

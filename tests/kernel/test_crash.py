@@ -15,7 +15,7 @@ import pytest
 
 from harness.api import ApiError
 from harness.audit import audit, settle
-from harness.crash import Point, killed_at, points, spread
+from harness.crash import Point, Tracer, killed_at, points, spread
 from harness.host import Host, Lan, Workload
 from harness.netns import Netns, eventually
 
@@ -142,6 +142,24 @@ def sweep(yard: Yard, name: str, driver: str, which: Callable[[list[Point]], lis
     yard.check()
     print(f"{name} on {driver}: {kills} kills, {len(there)} + {len(home)} points")
     assert kills >= len(which(there)) // 2, f"only {kills} kills struck"
+
+
+def test_a_death_after_the_operation_is_known_too(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until strace has left, anything that the daemon does may reach the point: another's request, or our own question
+    whether it lives."""
+    leave = Tracer.__exit__
+
+    def asked_once_more(tracer: Tracer, *error: object) -> None:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            for _ in range(20):
+                yard.host.api.status()
+        leave(tracer, *error)
+
+    monkeypatch.setattr(Tracer, "__exit__", asked_once_more)
+    assert killed_at(yard.host, ("sendto", 8), lambda: None)
+    assert yard.host.daemon is None
+    yard.host.start()
+    yard.check()
 
 
 @pytest.mark.timeout(300)
