@@ -17,7 +17,7 @@ from sealane.linux.bpf import loopback
 from sealane.linux.kernel import LinuxKernel
 from sealane.model.intent import Intent
 from sealane.store.sqlite import SqliteStore
-from sealane.wire import AttachRequest, DetachRequest, NetworkRequest, PublishRequest, SubnetRequest
+from sealane.wire.requests import AttachRequest, DetachRequest, NetworkRequest, PublishRequest, SubnetRequest
 
 PORT_FIRST = 10000
 PORTS = 50000

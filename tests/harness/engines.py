@@ -11,14 +11,8 @@ from sealane.linux.fake import FakeKernel
 from sealane.model.intent import Intent
 from sealane.store.base import Store
 from sealane.store.memory import MemoryStore
-from sealane.wire import (
-    AttachRequest,
-    EndpointView,
-    NetworkRequest,
-    NetworkView,
-    PublishRequest,
-    SubnetRequest,
-)
+from sealane.wire.requests import AttachRequest, NetworkRequest, PublishRequest, SubnetRequest
+from sealane.wire.views import EndpointView, NetworkView
 
 FACTS = Facts(
     instance="abcdef",

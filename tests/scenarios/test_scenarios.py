@@ -16,7 +16,7 @@ from sealane.kernel.nft import Chain, Element, Set, Table
 from sealane.kernel.state import HOST
 from sealane.kernel.text import lines, sets_of
 from sealane.reconcile.ownership import is_deletable
-from sealane.wire import AttachRequest, DetachRequest, NetworkRequest
+from sealane.wire.requests import AttachRequest, DetachRequest, NetworkRequest
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent.parent / "docs" / "rules"

@@ -32,7 +32,7 @@ from sealane.limits import (
     SYSCTL_POLL_S,
 )
 from sealane.linux.fake import FakeKernel
-from sealane.wire import PublishRequest
+from sealane.wire.requests import PublishRequest
 from unit.api import test_server
 
 A, B = "/run/netns/a", "/run/netns/b"

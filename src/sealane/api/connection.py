@@ -20,7 +20,7 @@ from sealane.api.listen import peer_uid
 from sealane.api.routes import MethodError, Routes
 from sealane.engine.errors import InvalidError
 from sealane.limits import CONNECTIONS_MAX, REQUEST_BYTES_MAX
-from sealane.wire import ErrorBody
+from sealane.wire.base import ErrorBody
 
 log = logging.getLogger("sealane.api")
 

@@ -9,7 +9,8 @@ import asyncio
 from collections.abc import Sequence
 
 from sealane.engine.engine import Engine
-from sealane.wire import DetachRequest, DetachView
+from sealane.wire.requests import DetachRequest
+from sealane.wire.views import DetachView
 
 Answer = asyncio.Future[DetachView]
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 from sealane.engine.events import EventLog
-from sealane.wire import EventView
+from sealane.wire.views import EventView
 
 LOST = "events.lost"
 

@@ -12,7 +12,7 @@ import msgspec
 from sealane.engine.errors import InvalidError, SealaneError, StoreFailedError
 from sealane.model.net import ParseError
 from sealane.store.base import StoreError
-from sealane.wire import ErrorBody
+from sealane.wire.base import ErrorBody
 
 T = TypeVar("T")
 

@@ -13,13 +13,12 @@ from sealane.engine.engine import Engine
 from sealane.engine.errors import InvalidError, NotFoundError
 from sealane.engine.explaining import explain_packet
 from sealane.engine.sockets import list_sockets
-from sealane.wire import (
+from sealane.wire.diagnosis import CheckRequest, ExplainRequest
+from sealane.wire.requests import (
     AttachRequest,
-    CheckRequest,
     ContainerRequest,
     DetachRequest,
     ExecRequest,
-    ExplainRequest,
     Manifest,
     NetworkRequest,
     SandboxRequest,

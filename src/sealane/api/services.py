@@ -9,20 +9,9 @@ from typing import Protocol
 
 from sealane.engine.engine import Engine
 from sealane.engine.upkeep import Upkeep
-from sealane.wire import (
-    ApplyView,
-    CheckRequest,
-    CheckView,
-    ContainerRequest,
-    ContainerView,
-    ExecRequest,
-    ExecView,
-    LogView,
-    Manifest,
-    PlanView,
-    StatusView,
-    VersionView,
-)
+from sealane.wire.diagnosis import CheckRequest, CheckView
+from sealane.wire.requests import ContainerRequest, ExecRequest, Manifest
+from sealane.wire.views import ApplyView, ContainerView, ExecView, LogView, PlanView, StatusView, VersionView
 
 
 class ContainerRecords(Protocol):

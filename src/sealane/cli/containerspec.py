@@ -17,7 +17,7 @@ from sealane.compose.load import read_text
 from sealane.compose.mounts import parse_bind, parse_tmpfs
 from sealane.compose.sizes import parse_cpus, parse_size
 from sealane.compose.values import parse_host_path
-from sealane.wire import Attachment, ContainerRequest
+from sealane.wire.requests import Attachment, ContainerRequest
 
 DEFAULT_NETWORK = "default"
 """Joined without --network, and made if it is not there."""

@@ -23,7 +23,7 @@ from sealane.compose.parse import parse_project
 from sealane.compose.problems import ComposeError
 from sealane.compose.schema import Project
 from sealane.compose.yaml import MAX_BYTES, Mapping, Node, Scalar, Sequence, YamlError, read_yaml
-from sealane.wire import Manifest
+from sealane.wire.requests import Manifest
 
 STDIN = "-"
 _NATIVE_KEYS = frozenset({"project", "networks", "containers", "attachments"})

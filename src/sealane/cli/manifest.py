@@ -17,7 +17,7 @@ from sealane.cli.options import stated
 from sealane.cli.publish import publish_request
 from sealane.compose import schema
 from sealane.compose.schema import Project, Service
-from sealane.wire import Attachment, ContainerRequest, Manifest, NetworkRequest, SubnetRequest
+from sealane.wire.requests import Attachment, ContainerRequest, Manifest, NetworkRequest, SubnetRequest
 
 PROJECT_LABEL = "sealane.project"
 SERVICE_LABEL = "sealane.service"

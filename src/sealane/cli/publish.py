@@ -7,7 +7,7 @@ import msgspec
 
 from sealane.cli.options import parsed
 from sealane.compose.ports import PortSpec, parse_port_spec
-from sealane.wire import PublishRequest
+from sealane.wire.requests import PublishRequest
 
 
 def publish_request(spec: PortSpec) -> PublishRequest:

@@ -8,7 +8,7 @@ from sealane.engine.engine import Engine
 from sealane.engine.errors import HoldError
 from sealane.explain.checking import Observation, Prediction
 from sealane.linux import probe
-from sealane.wire import CheckRequest, CheckView
+from sealane.wire.diagnosis import CheckRequest, CheckView
 
 
 class Checks:

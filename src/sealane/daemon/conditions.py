@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from sealane.compile.facts import Features
 from sealane.compile.host import Unit
 from sealane.kernel.state import HOST
-from sealane.wire import Condition
+from sealane.wire.views import Condition
 
 
 def holding(why: str) -> Condition:

@@ -10,7 +10,8 @@ from sealane.engine.preview import Preview
 from sealane.engine.waves import waves
 from sealane.model.change import Change, Delete
 from sealane.model.container import Container
-from sealane.wire import ApplyView, ContainerRequest, DetachRequest, Manifest, PlanView
+from sealane.wire.requests import ContainerRequest, DetachRequest, Manifest
+from sealane.wire.views import ApplyView, PlanView
 
 PROJECT = "sealane.project"
 CONDITION_POLL_S = 0.05

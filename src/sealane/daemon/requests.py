@@ -9,7 +9,7 @@ from sealane.model.container import Container
 from sealane.model.endpoint import Endpoint
 from sealane.model.intent import Intent
 from sealane.model.net import address_part
-from sealane.wire import ContainerRequest
+from sealane.wire.requests import ContainerRequest
 
 PATIENCE = ("timeout:1", "attempts:4")
 """Our resolver answers in a millisecond or is being restarted. By default glibc waits 5 s for one server (resolv.conf(5))

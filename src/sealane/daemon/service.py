@@ -36,7 +36,8 @@ from sealane.model.intent import Intent
 from sealane.store.base import Snapshot, Store, StoreError
 from sealane.store.memory import MemoryStore
 from sealane.store.sqlite import SqliteStore
-from sealane.wire import CheckRequest, CheckView, Condition, StatusView, VersionView
+from sealane.wire.diagnosis import CheckRequest, CheckView
+from sealane.wire.views import Condition, StatusView, VersionView
 
 log = logging.getLogger("sealane")
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Generic, TypeVar
 
 from sealane.containers.execution import ExecSession
-from sealane.wire import ExecView
+from sealane.wire.views import ExecView
 
 T = TypeVar("T")
 

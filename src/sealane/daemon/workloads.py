@@ -40,14 +40,8 @@ from sealane.model.container import Container
 from sealane.model.endpoint import Sandbox
 from sealane.model.ids import SandboxId
 from sealane.model.net import address_part
-from sealane.wire import (
-    ContainerRequest,
-    ContainerView,
-    DetachRequest,
-    ExecRequest,
-    ExecView,
-    LogView,
-)
+from sealane.wire.requests import ContainerRequest, DetachRequest, ExecRequest
+from sealane.wire.views import ContainerView, ExecView, LogView
 
 T = TypeVar("T")
 Changes = list[Change]

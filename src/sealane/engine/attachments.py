@@ -1,7 +1,7 @@
 """A container's places on networks as requests to attach: the preview and the deed make the same ones. Pure."""
 
 from sealane.model.intent import Intent
-from sealane.wire import Attachment, AttachRequest, ContainerRequest, PublishRequest
+from sealane.wire.requests import Attachment, AttachRequest, ContainerRequest, PublishRequest
 
 
 def attach_requests(container: ContainerRequest, intent: Intent) -> list[AttachRequest]:

@@ -17,7 +17,7 @@ from sealane.explain.checking import (
 from sealane.explain.question import QuestionError, Titles
 from sealane.explain.world import World
 from sealane.model.endpoint import NetnsRef
-from sealane.wire import CheckFinding, CheckRequest, CheckView
+from sealane.wire.diagnosis import CheckFinding, CheckRequest, CheckView
 
 FINDINGS_MAX = 1000
 """Told one by one; all are counted."""

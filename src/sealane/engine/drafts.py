@@ -30,7 +30,7 @@ from sealane.model.ids import EndpointId, NetworkId, SandboxId, parse_name
 from sealane.model.intent import Intent
 from sealane.model.net import ParseError
 from sealane.model.network import Network
-from sealane.wire import AttachRequest, DetachRequest, NetworkRequest
+from sealane.wire.requests import AttachRequest, DetachRequest, NetworkRequest
 
 
 def new_id() -> str:

@@ -14,7 +14,7 @@ from sealane.model.ids import EndpointId, parse_link_name, parse_name
 from sealane.model.intent import Intent
 from sealane.model.net import Interface, Mac, family_of, parse_mac
 from sealane.model.network import BRIDGE_PORTS_MAX, Network
-from sealane.wire import AttachRequest
+from sealane.wire.requests import AttachRequest
 
 _SYSCTL = re.compile(r"net\.(ipv4|ipv6|mpls)\.(conf|neigh)\.IFNAME\.([a-z0-9_]+)")
 _SANDBOX_SYSCTL = re.compile(r"net(\.[a-z0-9_-]+)+")

@@ -37,17 +37,8 @@ from sealane.model.net import address_part
 from sealane.model.network import Network
 from sealane.reconcile.plan import Outcome
 from sealane.store.base import RevisionConflictError, Store, StoreError, TakenError
-from sealane.wire import (
-    AttachRequest,
-    DetachRequest,
-    DetachView,
-    EndpointView,
-    NetworkRequest,
-    NetworkView,
-    PruneView,
-    SandboxRequest,
-    SandboxView,
-)
+from sealane.wire.requests import AttachRequest, DetachRequest, NetworkRequest, SandboxRequest
+from sealane.wire.views import DetachView, EndpointView, NetworkView, PruneView, SandboxView
 
 LINK_NAME_TRIES = 16
 """Automatic link names tried against what a sandbox holds already."""

@@ -14,7 +14,7 @@ SealaneError
 
 from typing import ClassVar
 
-from sealane.wire import Code
+from sealane.wire.base import Code
 
 
 class SealaneError(Exception):

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from sealane.limits import EVENTS_KEPT
-from sealane.wire import EventView
+from sealane.wire.views import EventView
 
 Listener = Callable[[EventView], None]
 

@@ -10,7 +10,7 @@ from sealane.explain.drift import drift_on_path
 from sealane.explain.packet import Trace
 from sealane.explain.question import CANNOT_SAY, Question, QuestionError, explain
 from sealane.explain.render import detailed, minimal, summary
-from sealane.wire import ExplainRequest, ExplainView
+from sealane.wire.diagnosis import ExplainRequest, ExplainView
 
 
 def explain_packet(engine: Engine, request: ExplainRequest) -> ExplainView:

@@ -24,7 +24,7 @@ from sealane.model.net import (
     prefix_length,
 )
 from sealane.model.network import Network, Subnet
-from sealane.wire import NetworkRequest, SubnetRequest
+from sealane.wire.requests import NetworkRequest, SubnetRequest
 
 DRIVERS = ("bridge", "routed", "host", "none")
 IPV6_MTU_MIN = 1280

@@ -10,7 +10,7 @@ from sealane.explain.surroundings import Surroundings
 from sealane.kernel.state import NamespaceState
 from sealane.model.endpoint import NetnsRef, PublishedPort
 from sealane.reconcile.plan import Outcome, Plan
-from sealane.wire import SocketView
+from sealane.wire.diagnosis import SocketView
 
 
 class NamespaceGoneError(Exception):

@@ -19,7 +19,8 @@ from sealane.model.ids import SandboxId
 from sealane.model.intent import Intent
 from sealane.model.network import Network
 from sealane.reconcile.diff import Difference, diff
-from sealane.wire import ContainerRequest, Manifest, PlanLine, PlanView
+from sealane.wire.requests import ContainerRequest, Manifest
+from sealane.wire.views import PlanLine, PlanView
 
 Item = TypeVar("Item", bound=Object | None)
 

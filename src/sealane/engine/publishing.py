@@ -11,7 +11,7 @@ from sealane.model.endpoint import PublishedPort
 from sealane.model.intent import Intent
 from sealane.model.net import Address, Family, family_of, parse_address
 from sealane.model.network import Network
-from sealane.wire import PublishRequest
+from sealane.wire.requests import PublishRequest
 
 
 class Publisher:

@@ -6,7 +6,7 @@ from sealane.engine.engine import Engine
 from sealane.engine.ports import NamespaceGoneError
 from sealane.kernel.state import HOST
 from sealane.model.endpoint import NetnsRef
-from sealane.wire import SocketsView, SocketView
+from sealane.wire.diagnosis import SocketsView, SocketView
 
 
 def list_sockets(engine: Engine, reference: str = "", *, every_state: bool = False) -> SocketsView:

@@ -19,7 +19,7 @@ from sealane.limits import HEAL_BURST, HEAL_PAUSE_S
 from sealane.model.change import Change, Put
 from sealane.model.endpoint import NetnsRef, Sandbox
 from sealane.reconcile.diff import diff
-from sealane.wire import AuditView, GcView
+from sealane.wire.views import AuditView, GcView
 
 BOOT = "boot"
 """Meta key of the boot that the store's namespaces belong to."""

@@ -7,7 +7,7 @@ from sealane.ipam.pool import pool_of
 from sealane.model.endpoint import Endpoint, Sandbox
 from sealane.model.intent import Intent
 from sealane.model.network import Network
-from sealane.wire import EndpointView, NetworkView, SandboxView, SubnetView
+from sealane.wire.views import EndpointView, NetworkView, SandboxView, SubnetView
 
 
 def network_view(network: Network, intent: Intent, facts: Facts) -> NetworkView:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from sealane.engine.errors import InvalidError
-from sealane.wire import ContainerRequest
+from sealane.wire.requests import ContainerRequest
 
 
 def waves(containers: Iterable[ContainerRequest]) -> list[list[ContainerRequest]]:

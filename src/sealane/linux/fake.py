@@ -33,7 +33,7 @@ from sealane.kernel.objects import FdbEntry, Key, Link, Route, Sysctl
 from sealane.kernel.state import HOST, NamespaceState, Object, hangs_on
 from sealane.model.endpoint import NetnsRef, PublishedPort
 from sealane.reconcile.plan import Operation, Outcome, Plan
-from sealane.wire import SocketView
+from sealane.wire.diagnosis import SocketView
 
 _FENCES = ("unpublish", "fence", "sweep")
 _NFT = (Table, Chain, ObservedChain, Set, Element)

@@ -33,7 +33,7 @@ from sealane.linux.surroundings import read_surroundings
 from sealane.model.endpoint import NetnsRef, PublishedPort
 from sealane.model.net import FAMILIES, Proto, family_of
 from sealane.reconcile.plan import Outcome, Plan
-from sealane.wire import SocketView
+from sealane.wire.diagnosis import SocketView
 
 CLAIM_PORT = 0x5EA1A9E
 """Netlink port id by which a daemon claims its network namespace."""

@@ -20,10 +20,10 @@ from sealane.engine.errors import (
     StoreFailedError,
 )
 from sealane.engine.events import EventLog
-from sealane.wire import (
+from sealane.wire.diagnosis import CheckView
+from sealane.wire.views import (
     ApplyView,
     AuditView,
-    CheckView,
     Condition,
     ContainerView,
     DetachView,

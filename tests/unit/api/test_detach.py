@@ -6,7 +6,7 @@ import pytest
 
 from sealane.api.detach import Detacher
 from sealane.engine.errors import ConflictError, StoreFailedError
-from sealane.wire import AttachRequest, DetachRequest, NetworkRequest
+from sealane.wire.requests import AttachRequest, DetachRequest, NetworkRequest
 from unit.api.doubles import DoubleEngine
 
 

@@ -8,7 +8,8 @@ from sealane.api.json import Body, error_document, failure
 from sealane.engine import errors
 from sealane.model.net import ParseError
 from sealane.store.base import StoreError
-from sealane.wire import DetachRequest, ErrorBody, Manifest, NetworkRequest
+from sealane.wire.base import ErrorBody
+from sealane.wire.requests import DetachRequest, Manifest, NetworkRequest
 
 
 def refusal(kind, text):

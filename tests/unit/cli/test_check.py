@@ -5,7 +5,7 @@ import json
 import msgspec
 import pytest
 
-from sealane.wire import CheckFinding, CheckView
+from sealane.wire.diagnosis import CheckFinding, CheckView
 
 LOST = CheckFinding(
     source="web",

@@ -7,7 +7,7 @@ import pytest
 
 from sealane.api import routes
 from sealane.engine.errors import InvalidError, StoreFailedError
-from sealane.wire import ExplainView
+from sealane.wire.diagnosis import ExplainView
 
 DRIFT = {"db:80": [], "db:81": ["host: missing: route 10.1.0.0/24"]}
 

@@ -272,7 +272,7 @@ services:
 
 
 def test_a_manifest_survives_json():
-    from sealane.wire import Manifest
+    from sealane.wire.requests import Manifest
 
     found = manifest(SHOP)
     again = msgspec.json.decode(msgspec.json.encode(found), type=Manifest)

@@ -6,7 +6,7 @@ import pytest
 
 from sealane.api import routes
 from sealane.engine.errors import NotFoundError
-from sealane.wire import SocketsView, SocketView, TcpView
+from sealane.wire.diagnosis import SocketsView, SocketView, TcpView
 
 PATH = TcpView(rtt_ms=0.25, rttvar_ms=0.1254, retransmits=3, cwnd=10, mss=1448, unacked=2, send_window=65536)
 COMMON = {"receive_queue": 0, "send_queue": 7, "uid": 1000}

@@ -8,7 +8,7 @@ from sealane.containers.spec import ContainerSpec, Dns
 from sealane.containers.store import ContainerState
 from sealane.daemon.project import Projects
 from sealane.daemon.workloads import Workloads
-from sealane.wire import Attachment, ContainerRequest
+from sealane.wire.requests import Attachment, ContainerRequest
 
 
 class RecordingRuntime:

@@ -10,7 +10,7 @@ from harness.engines import subnets
 from sealane.containers.errors import ContainerError
 from sealane.containers.spec import Dns
 from sealane.daemon.requests import PATIENCE
-from sealane.wire import AttachRequest, DetachRequest
+from sealane.wire.requests import AttachRequest, DetachRequest
 from unit.daemon.recording import Daemon, container
 
 TRIES = 500

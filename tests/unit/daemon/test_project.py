@@ -10,7 +10,8 @@ from sealane.cli.load import load_manifest
 from sealane.engine.errors import InUseError, InvalidError
 from sealane.kernel.state import HOST
 from sealane.kernel.text import lines, sets_of
-from sealane.wire import Attachment, Manifest, NetworkRequest, PlanView, SandboxRequest
+from sealane.wire.requests import Attachment, Manifest, NetworkRequest, SandboxRequest
+from sealane.wire.views import PlanView
 from unit.daemon.recording import Daemon, container
 
 PROJECT = {"sealane.project": "shop"}

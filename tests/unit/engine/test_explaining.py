@@ -7,7 +7,7 @@ from harness.engines import Bench, publish, subnets
 from sealane.engine.errors import InvalidError
 from sealane.engine.explaining import explain_packet
 from sealane.kernel.state import HOST
-from sealane.wire import ExplainRequest, ExplainView
+from sealane.wire.diagnosis import ExplainRequest, ExplainView
 
 
 @pytest.fixture

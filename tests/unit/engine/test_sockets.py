@@ -6,7 +6,7 @@ import pytest
 from harness.engines import Bench, subnets
 from sealane.engine.errors import NotFoundError
 from sealane.engine.sockets import list_sockets
-from sealane.wire import SocketsView, SocketView
+from sealane.wire.diagnosis import SocketsView, SocketView
 
 LISTENER = SocketView(
     proto="tcp",

@@ -19,7 +19,7 @@ from sealane.limits import RANGE_PORTS_MAX
 from sealane.model.network import BRIDGE_PORTS_MAX
 from sealane.reconcile.ownership import is_deletable
 from sealane.store.base import StoreError
-from sealane.wire import DetachRequest, NetworkRequest, SandboxRequest, SubnetRequest
+from sealane.wire.requests import DetachRequest, NetworkRequest, SandboxRequest, SubnetRequest
 
 A, B = "/run/netns/a", "/run/netns/b"
 

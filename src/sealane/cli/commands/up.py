@@ -16,7 +16,7 @@ from sealane.cli.registry import Verb
 from sealane.client import ClientError, path_of
 
 if TYPE_CHECKING:
-    from sealane.wire import Manifest
+    from sealane.wire.requests import Manifest
 
 INTERRUPTED = 130
 STOPPED_AT_ONCE = 32
@@ -150,7 +150,7 @@ def configure_down(parser: ArgumentParser) -> None:
 
 def down(context: Context, arguments: Namespace) -> int:
     from sealane.cli.load import load_project, project_manifest
-    from sealane.wire import Manifest
+    from sealane.wire.requests import Manifest
 
     if arguments.file is None and arguments.project_name is not None:
         manifest = Manifest(project=arguments.project_name)

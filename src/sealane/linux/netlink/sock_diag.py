@@ -12,7 +12,7 @@ import msgspec
 
 from sealane.linux.netlink import codec, tcp_info
 from sealane.linux.netlink.socket import NETLINK_SOCK_DIAG, NetlinkError, Socket
-from sealane.wire import SocketView
+from sealane.wire.diagnosis import SocketView
 
 _SOCK_DIAG_BY_FAMILY = 20
 _REQUEST = struct.Struct("=BBBBI")

@@ -3,7 +3,7 @@ lies beyond the answer's length was not known then."""
 
 import struct
 
-from sealane.wire import TcpView
+from sealane.wire.diagnosis import TcpView
 
 _RETRANSMITS_END = 104
 """Up to tcpi_total_retrans: what every kernel since 2.6 has."""

@@ -1,0 +1,38 @@
+"""The records of the verbs: requests and answers, as the HTTP API and every other door speak them.
+
+Everything is JSON under `/v1`; an error is `{"error": ErrorBody}` with a status that follows its code. Fields that
+are not known are refused, so that a misspelt one is named and not ignored.
+
+| method and path | body | answer |
+|---|---|---|
+| GET /v1/version | | VersionView |
+| GET /v1/status | | StatusView |
+| GET /v1/networks | | list of NetworkView |
+| POST /v1/networks | NetworkRequest | NetworkView |
+| POST /v1/networks/prune | | PruneView |
+| GET, DELETE /v1/networks/REF | | NetworkView; DELETE ?force=1 detaches what is left |
+| GET /v1/sandboxes | | list of SandboxView |
+| POST /v1/sandboxes | SandboxRequest | SandboxView |
+| GET, DELETE /v1/sandboxes/REF | | SandboxView |
+| GET /v1/endpoints | ?network=REF&sandbox=REF | list of EndpointView |
+| GET /v1/endpoints/REF | | EndpointView |
+| POST /v1/attach | AttachRequest | EndpointView |
+| POST /v1/detach | list of DetachRequest | DetachView |
+| POST /v1/plan, /v1/apply, /v1/delete | Manifest; plan ?delete=1 | PlanView, ApplyView, ApplyView |
+| POST /v1/explain | ExplainRequest | ExplainView |
+| POST /v1/check | CheckRequest | CheckView |
+| GET /v1/sockets | ?sandbox=REF&all=1 | SocketsView; REF may be `host` |
+| POST /v1/gc | ?confirm=1 | GcView |
+| GET /v1/audit | | AuditView |
+| GET /v1/events | ?follow=1&since=N | EventView, one JSON document a line |
+| GET /v1/containers | ?all=1 | list of ContainerView |
+| POST /v1/containers | ContainerRequest | ContainerView |
+| GET, DELETE /v1/containers/REF | ?force=1 | ContainerView |
+| POST /v1/containers/REF/stop, /start, /kill | ?timeout=S, ?signal=N | ContainerView |
+| POST /v1/containers/REF/wait | | ContainerView once it has exited |
+| POST /v1/containers/REF/exec | ExecRequest | ExecView, one JSON document a line |
+| GET /v1/containers/REF/logs | ?follow=1&tail=N&timestamps=1&since=T | LogView, one JSON document a line |
+
+REF is a name, an id, or the beginning of an id (at least 4 characters) that only one object has. An endpoint's REF
+may also be `SANDBOX/NETWORK`.
+"""

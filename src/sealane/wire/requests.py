@@ -1,0 +1,133 @@
+"""What the verbs are asked."""
+
+from typing import Literal
+
+import msgspec
+
+from sealane.wire.base import Request
+
+
+class SubnetRequest(Request, frozen=True, kw_only=True):
+    """`prefix` may be empty (`ip_range`, `gateway` then too): one is taken from the pools."""
+
+    prefix: str = ""
+    gateway: str = ""
+    ip_range: str = ""
+    reserved: dict[str, str] = {}
+    """name → address, never handed out unless asked for (Docker: aux-address)."""
+
+
+class NetworkRequest(Request, frozen=True, kw_only=True):
+    name: str
+    driver: str = "bridge"
+    subnets: list[SubnetRequest] = []
+    """None given: an IPv4 one from the pools (and an IPv6 one if `ipv6`)."""
+    ipv4: bool = True
+    ipv6: bool = False
+    internal: bool = False
+    options: dict[str, str] = {}
+    """Driver options, in Docker's spelling (`com.docker.network.bridge.name`) or ours (`mtu`, `icc`, `masquerade`,
+    `bridge`, `link-prefix`, `source-address`, `source-address6`, `publish-address`, `inhibit-gateway`, `gateway-mode`)."""
+    labels: dict[str, str] = {}
+
+
+class SandboxRequest(Request, frozen=True, kw_only=True):
+    name: str
+    netns: str = ""
+    """A namespace's path, or a pid; empty: one is made and pinned."""
+    labels: dict[str, str] = {}
+
+
+class PublishRequest(Request, frozen=True, kw_only=True):
+    """`host_first` 0: an ephemeral port is chosen. `one_of` True: one free port of host_first…host_last is chosen for
+    the single `port`; else the range maps one to one onto `port`, `port`+1, …"""
+
+    proto: Literal["tcp", "udp", "sctp"] = "tcp"
+    host_address: str = ""
+    host_first: int = 0
+    host_last: int = 0
+    """0: as many ports from host_first on as `count` says."""
+    port: int
+    count: int = 1
+    one_of: bool = False
+
+
+class AttachRequest(Request, frozen=True, kw_only=True):
+    """`sandbox`: a sealane sandbox's name or id, a namespace path, or a pid. Asking again for the same gives the same
+    answer."""
+
+    sandbox: str
+    network: str
+    name: str = ""
+    """The endpoint's name in DNS; empty: the sandbox's name."""
+    addresses: list[str] = []
+    mac: str = ""
+    ifname: str = ""
+    aliases: list[str] = []
+    publish: list[PublishRequest] = []
+    gateway_priority: int = 0
+    sysctls: dict[str, str] = {}
+    labels: dict[str, str] = {}
+
+
+class DetachRequest(Request, frozen=True, kw_only=True):
+    """By endpoint (id, name or SANDBOX/NETWORK), or by sandbox and network; what is not there is no error."""
+
+    endpoint: str = ""
+    sandbox: str = ""
+    network: str = ""
+    """Empty with `sandbox` given: all of the sandbox's endpoints."""
+
+
+class Attachment(Request, frozen=True, kw_only=True):
+    """A container's place on a network: an AttachRequest without the sandbox."""
+
+    network: str
+    name: str = ""
+    addresses: list[str] = []
+    mac: str = ""
+    ifname: str = ""
+    aliases: list[str] = []
+    gateway_priority: int = 0
+    sysctls: dict[str, str] = {}
+
+
+class ContainerRequest(Request, frozen=True, kw_only=True):
+    """`spec` is the runtime's record (`containers.spec.ContainerSpec`) without the fields that the daemon fills in:
+    id, name, netns, dns, hosts."""
+
+    name: str
+    spec: msgspec.Raw
+    attachments: list[Attachment] = []
+    network_mode: str = ""
+    """`host`, `none`, or `container:NAME`; empty: `attachments`."""
+    publish: list[PublishRequest] = []
+    dns: list[str] = []
+    dns_search: list[str] = []
+    dns_options: list[str] = []
+    hosts: dict[str, str] = {}
+    """name → address; `host-gateway` stands for the host as the container sees it."""
+    sysctls: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    depends_on: dict[str, Literal["started", "healthy", "completed"]] = {}
+    """Container → what it must be before this one starts (used by `apply`)."""
+
+
+class Manifest(Request, frozen=True, kw_only=True):
+    """Objects that belong together: what `plan` previews, `apply` makes true and `delete` takes away. Containers are
+    started in the order of their `depends_on`."""
+
+    project: str = ""
+    """Objects of an earlier apply of the same project that are not in this one are removed (label
+    `sealane.project`)."""
+    networks: list[NetworkRequest] = []
+    containers: list[ContainerRequest] = []
+    attachments: list[AttachRequest] = []
+
+
+class ExecRequest(Request, frozen=True, kw_only=True):
+    command: list[str]
+    env: dict[str, str] = {}
+    user: str = ""
+    working_dir: str = ""
+    stdin: bytes = b""
