@@ -9,7 +9,7 @@ from typing import Protocol
 
 from sealane.engine.engine import Engine
 from sealane.engine.upkeep import Upkeep
-from sealane.wire.diagnosis import CheckRequest, CheckView
+from sealane.wire.diagnosis import CheckRequest, CheckView, TraceRequest, TraceView
 from sealane.wire.requests import ContainerRequest, ExecRequest, Manifest
 from sealane.wire.views import ApplyView, ContainerView, ExecView, LogView, PlanView, StatusView, VersionView
 
@@ -84,6 +84,10 @@ class Services(Protocol):
     def project(self) -> Projects: ...
 
     async def check(self, request: CheckRequest) -> CheckView: ...
+
+    def trace(self, request: TraceRequest) -> AsyncGenerator[TraceView, None]:
+        """Packets as they end, and one last line. Closed when the client leaves."""
+        ...
 
     def status(self) -> StatusView: ...
 

@@ -1,6 +1,7 @@
 """What a command is given: the daemon, the output, and the process's surroundings."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from sealane.cli.output import Output
@@ -19,6 +20,16 @@ class UsageError(Exception):
             self.body["problems"] = listed
 
 
+@contextmanager
+def _unanswered() -> Iterator[None]:
+    try:
+        yield
+    except ApiError as error:
+        if error.code != "invalid":
+            raise
+        raise UsageError(error.message, field=error.field, cure=error.cure) from error
+
+
 class Context:
     def __init__(self, output: Output, environ: Mapping[str, str], socket: str) -> None:
         self.output = output
@@ -28,12 +39,13 @@ class Context:
 
     def question(self, path: str, request: object, *, timeout_s: float | None = -1.0) -> Any:
         """The daemon's answer to a POST. One that it cannot answer is a UsageError, not to be taken for a no."""
-        try:
+        with _unanswered():
             return self.client.request("POST", path, request, timeout_s=timeout_s)
-        except ApiError as error:
-            if error.code != "invalid":
-                raise
-            raise UsageError(error.message, field=error.field, cure=error.cure) from error
+
+    def questions(self, path: str, request: object) -> Iterator[Any]:
+        """As `question`, of one that is answered line by line."""
+        with _unanswered():
+            yield from self.client.stream("POST", path, request)
 
     def another_client(self) -> Client:
         """For a stream beside the calls."""

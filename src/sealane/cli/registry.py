@@ -59,6 +59,9 @@ COMMANDS = (
     Command(("explain",), "Say what would become of a packet, and why", "explain"),
     Command(("sockets",), "List sockets in sandboxes, and how their connections fare", "sockets"),
     Command(("check",), "Send real packets, and compare with what explain says", "check"),
+    Command(
+        ("trace",), "Follow real packets through the kernel, and compare with what explain says", "trace"
+    ),
     Command(("capture",), "Record the frames that pass endpoints, in pcapng", "capture"),
     Command(("run",), "Run a command in a new container", "run"),
     Command(("exec",), "Run a command in a running container", "exec"),

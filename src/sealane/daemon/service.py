@@ -10,7 +10,7 @@ import os
 import platform
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 
 from sealane import __version__
 from sealane.compile.facts import Facts
@@ -21,6 +21,7 @@ from sealane.daemon.checks import Checks
 from sealane.daemon.config import Config
 from sealane.daemon.names import NameFeed
 from sealane.daemon.project import Projects
+from sealane.daemon.traces import Traces
 from sealane.daemon.watch import Watch
 from sealane.daemon.workloads import Workloads
 from sealane.dns.server import DnsServer
@@ -36,7 +37,7 @@ from sealane.model.intent import Intent
 from sealane.store.base import Snapshot, Store, StoreError
 from sealane.store.memory import MemoryStore
 from sealane.store.sqlite import SqliteStore
-from sealane.wire.diagnosis import CheckRequest, CheckView
+from sealane.wire.diagnosis import CheckRequest, CheckView, TraceRequest, TraceView
 from sealane.wire.views import Condition, StatusView, VersionView
 
 log = logging.getLogger("sealane")
@@ -151,6 +152,8 @@ class Service:
         self.upkeep = Upkeep(self.engine)
         self._checks = Checks(self.engine)
         self._closing.append(self._checks.close)
+        self._traces = Traces(self.engine)
+        self._closing.append(self._traces.close)
         self._runtime = self._open_runtime(facts.instance)
         self.workloads = Workloads(self.engine, self._runtime, self._runtime_missing)
         self.project = Projects(self.engine, self.workloads)
@@ -217,6 +220,9 @@ class Service:
 
     async def check(self, request: CheckRequest) -> CheckView:
         return await self._checks.check(request)
+
+    def trace(self, request: TraceRequest) -> AsyncGenerator[TraceView, None]:
+        return self._traces.trace(request)
 
     def version(self) -> VersionView:
         return VersionView(

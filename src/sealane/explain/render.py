@@ -44,10 +44,10 @@ def minimal(trace: Trace) -> str:
 
 def summary(trace: Trace) -> str:
     """The verdict, a paragraph a hop, the reason and the cure."""
-    return "\n".join([minimal(trace), *(_paragraph(hop) for hop in trace.hops), *_ending(trace)]) + "\n"
+    return "\n".join([minimal(trace), *(paragraph(hop) for hop in trace.hops), *_ending(trace)]) + "\n"
 
 
-def _paragraph(hop: Hop) -> str:
+def paragraph(hop: Hop) -> str:
     """Steps side by side, as many as a line of WIDTH takes."""
     lines, line = [], f"  {hop.name:12} "
     for number, text in enumerate(step.text for step in hop.steps if not _is_passing(step)):
@@ -70,11 +70,11 @@ def detailed(trace: Trace) -> str:
     for number, hop in enumerate(trace.hops, 1):
         lines += ["", f"{number}. {hop.name}"]
         for step in hop.steps:
-            lines += _step_lines(step)
+            lines += step_lines(step)
     return "\n".join([*lines, "", *_ending(trace)]) + "\n"
 
 
-def _step_lines(step: Step) -> Iterator[str]:
+def step_lines(step: Step) -> Iterator[str]:
     behind = f"   [{step.origin_name}]" if step.origin_name else ""
     yield f"   {step.kind:10} {step.text}{behind}"
     if step.detail:

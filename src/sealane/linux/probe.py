@@ -79,7 +79,8 @@ class _Flight:
 
     def __init__(self, index: int, probe: Probe, made: socket.socket, deadline: float) -> None:
         self.index, self.probe, self.socket, self.deadline = index, probe, made, deadline
-        self.echo_id = index & 0xFFFF
+        # Not 0: the kernel answers an echo of zeros with a checksum that it does not take itself (ICMP_CSUM).
+        self.echo_id = index % 0xFFFF + 1
 
 
 class _Volley:

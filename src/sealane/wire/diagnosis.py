@@ -125,3 +125,40 @@ class SocketsView(View, frozen=True, kw_only=True):
     sockets: list[SocketView]
     unseen: dict[str, str]
     """Sandbox → why its sockets could not be read."""
+
+
+class TraceRequest(Request, frozen=True, kw_only=True):
+    """Follow real packets. `source` and `target` as for `explain`."""
+
+    source: str
+    target: str
+    proto: Literal["tcp", "udp", "sctp", "icmp"] = "tcp"
+    family: Literal[0, 4, 6] = 0
+    """0: IPv4 if both ends have it, else IPv6."""
+    mode: Literal["inject", "live", "dropped"] = "inject"
+    """Send one and follow it; follow those that come; of those that come, tell the ones that die."""
+    reverse: bool = False
+    """Follow the answers, too."""
+    count: int = 1
+    """End after so many."""
+    timeout: float = 1.0
+    """Seconds, after which it ends anyway."""
+
+
+class TraceView(View, frozen=True, kw_only=True):
+    """One packet (`journey`); or the last line (`end`), which has notes only."""
+
+    kind: Literal["journey", "end"]
+    passes: bool = False
+    agrees: bool = False
+    """Whether that was predicted."""
+    outcome: str = ""
+    minimal: str = ""
+    summary: str = ""
+    detailed: str = ""
+    observed: msgspec.Raw = msgspec.Raw(b"null")
+    """`sealane.explain.seen.account.Account` as JSON."""
+    predicted: msgspec.Raw = msgspec.Raw(b"null")
+    """`sealane.explain.packet.Trace` as JSON."""
+    notes: list[str] = []
+    """What could not be seen, and what the sender heard."""

@@ -81,11 +81,15 @@ class Helper(IntEnum):
 
     MAP_LOOKUP_ELEM = 1
     MAP_UPDATE_ELEM = 2
+    MAP_DELETE_ELEM = 3
+    KTIME_GET_NS = 5
     GET_SOCKET_COOKIE = 46
     SK_LOOKUP_TCP = 84
     SK_LOOKUP_UDP = 85
     SK_RELEASE = 86
+    PROBE_READ_KERNEL = 113
     GET_NETNS_COOKIE = 122
+    RINGBUF_OUTPUT = 130
 
 
 class AssemblyError(ValueError):

@@ -28,8 +28,10 @@ VERIFIER_LOG_BYTES: Final = 1 << 20
 BATCH_ELEMENTS: Final = 512
 _OBJECT_NAME_BYTES: Final = 16
 
-# No GPL-only helper is called, so the kernel does not ask for more than a name here.
+# Only a licence that the kernel knows for compatible with the GPL opens all helpers to a program
+# (license_is_gpl_compatible, include/linux/license.h); reading the kernel's memory is one of those.
 _LICENSE: Final = b"Apache-2.0\0"
+_TRACING_LICENSE: Final = b"Dual MIT/GPL\0"
 
 
 class _Command(IntEnum):
@@ -41,6 +43,7 @@ class _Command(IntEnum):
     OBJ_PIN = 6
     OBJ_GET = 7
     OBJ_GET_INFO_BY_FD = 15
+    RAW_TRACEPOINT_OPEN = 17
     MAP_LOOKUP_BATCH = 24
     LINK_CREATE = 28
     LINK_DETACH = 34
@@ -49,14 +52,21 @@ class _Command(IntEnum):
 class MapType(IntEnum):
     """``enum bpf_map_type``."""
 
+    ARRAY = 2
     LRU_HASH = 9
     LPM_TRIE = 11
+    RINGBUF = 27
 
 
 class ProgType(IntEnum):
     """``enum bpf_prog_type``."""
 
     CGROUP_SOCK_ADDR = 18
+    TRACING = 26
+
+
+TRACE_RAW_TP: Final = 23
+"""``enum bpf_attach_type``: of a TRACING program on a tracepoint, whose arguments the verifier knows by BTF."""
 
 
 MAP_NO_PREALLOC: Final = 1
@@ -177,13 +187,14 @@ def map_info(fd: int) -> MapInfo:
     return MapInfo(*struct.unpack("=6I", _info(fd, 24, "describe map")))
 
 
-def prog_load(prog_type: ProgType, attach_type: int, name: str, code: bytes) -> int:
-    """Verify and load a program; on refusal load once more with a log, and put its end into the error."""
+def prog_load(prog_type: ProgType, attach_type: int, name: str, code: bytes, *, btf_id: int = 0) -> int:
+    """Verify and load a program; on refusal load once more with a log, and put its end into the error. `btf_id`: of
+    what a TRACING program is attached to."""
     with contextlib.suppress(BpfError):
-        return _prog_load(prog_type, attach_type, name, code, None)
+        return _prog_load(prog_type, attach_type, name, code, btf_id, None)
     log = ctypes.create_string_buffer(VERIFIER_LOG_BYTES)
     try:
-        return _prog_load(prog_type, attach_type, name, code, log)
+        return _prog_load(prog_type, attach_type, name, code, btf_id, log)
     except BpfError as error:
         detail = log.value.decode(errors="replace").strip()
         if not detail:
@@ -192,13 +203,18 @@ def prog_load(prog_type: ProgType, attach_type: int, name: str, code: bytes) -> 
 
 
 def _prog_load(
-    prog_type: ProgType, attach_type: int, name: str, code: bytes, log: ctypes.Array[ctypes.c_char] | None
+    prog_type: ProgType,
+    attach_type: int,
+    name: str,
+    code: bytes,
+    btf_id: int,
+    log: ctypes.Array[ctypes.c_char] | None,
 ) -> int:
     insns = ctypes.create_string_buffer(code, len(code))
-    license_text = ctypes.create_string_buffer(_LICENSE)
+    license_text = ctypes.create_string_buffer(_TRACING_LICENSE if btf_id else _LICENSE)
     log_fields = (1, len(log), ctypes.addressof(log)) if log is not None else (0, 0, 0)
     attr = struct.pack(
-        "=2I2Q2IQ2I16s2I",
+        "=2I2Q2IQ2I16s2I36xI",
         prog_type,
         len(code) // 8,
         ctypes.addressof(insns),
@@ -209,8 +225,14 @@ def _prog_load(
         name.encode()[: _OBJECT_NAME_BYTES - 1],
         0,
         attach_type,
+        btf_id,
     )
     return _bpf(_Command.PROG_LOAD, attr, f"load program {name}")
+
+
+def attach_to_tracepoint(prog_fd: int) -> int:
+    """Run a TRACING program whenever its tracepoint is passed; it ends with the descriptor that is returned."""
+    return _bpf(_Command.RAW_TRACEPOINT_OPEN, struct.pack("=QI", 0, prog_fd), "attach program to tracepoint")
 
 
 def link_create(prog_fd: int, cgroup_fd: int, attach_type: int) -> int:

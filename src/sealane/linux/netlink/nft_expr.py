@@ -64,6 +64,7 @@ _VERDICT_CODE, _VERDICT_CHAIN = 1, 2
 
 _CMP_OPS = {"==": 0, "!=": 1}
 _META_KEYS = {"protocol": 1, "iifname": 6, "oifname": 7, "l4proto": 16, "iifgroup": 21, "oifgroup": 22}
+_META_NFTRACE = 12
 _META_BYTES = {"protocol": 2, "iifname": 16, "oifname": 16, "l4proto": 1, "iifgroup": 4, "oifgroup": 4}
 _CT_KEYS = {"state": 0, "direction": 1, "status": 2}
 _PAYLOAD_BASES = {"link": 0, "network": 1, "transport": 2}
@@ -88,6 +89,11 @@ def data(value: bytes | Verdict) -> bytes:
 def expressions(family: NftFamily, rule: Rule) -> bytes:
     """The payload of NFTA_RULE_EXPRESSIONS. Raises ValueError for what the family cannot do."""
     return b"".join([_encode(family, statement) for statement in rule.statements])
+
+
+def mark_for_tracing() -> bytes:
+    """`meta nftrace set 1`, behind the other expressions of a rule. No statement: no rule of ours keeps it."""
+    return _immediate(_REG, b"\x01") + _expr("meta", be32(2, _META_NFTRACE), be32(3, _REG))
 
 
 def _encode(family: NftFamily, statement: Statement) -> bytes:

@@ -1,0 +1,244 @@
+"""nftables' own trace of packets, in one namespace: which rule decided what (NFNLGRP_NFTRACE).
+
+A rule of ours marks the packets (`meta nftrace set 1`), in a table that the kernel takes away with the socket that made
+it (NFT_TABLE_F_OWNER, 5.12), so that nothing stays on however we end. The mark stays on a packet until it leaves the
+namespace: one rule where packets come in, one where they are sent.
+
+The kernel shows a packet's headers once for each base chain, with the first rule; the id of the later messages is the
+same, though packets of one flow share it: it is good for what comes right behind, and for nothing else.
+(net/netfilter/nf_tables_trace.c; include/uapi/linux/netfilter/nf_tables.h)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
+
+import msgspec
+
+from sealane.explain.seen.sighting import Headers, Pattern, RuleSighting, parse_headers
+from sealane.kernel.nft import (
+    DPORT,
+    IP6_DADDR,
+    IP6_SADDR,
+    IP_DADDR,
+    IP_SADDR,
+    L4PROTO,
+    SPORT,
+    Cmp,
+    CmpPrefix,
+    Meta,
+    NftFamily,
+    Rule,
+)
+from sealane.linux.netlink import codec, nfnl
+from sealane.linux.netlink.codec import be32, nested, string
+from sealane.linux.netlink.nft_expr import expressions, mark_for_tracing
+from sealane.linux.netlink.socket import NETLINK_NETFILTER, LostEventsError, Socket
+from sealane.linux.netns import inside
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import TracebackType
+
+TABLE: Final = "sealane-trace"
+PRIORITY: Final = -500
+"""Before everything else, ours and anybody's."""
+
+TRACE_GROUP: Final = 9
+"""NFNLGRP_NFTRACE."""
+
+KEPT_MAX: Final = 1024
+"""Packets whose headers are kept for the rules to come."""
+
+_TRACE: Final = nfnl.SUBSYSTEM | 17
+_OWNER: Final = 2
+"""NFT_TABLE_F_OWNER."""
+
+_NFGENMSG_BYTES: Final = 4
+_POLICY, _RULE = 1, 3
+_VERDICTS: Final = {
+    0: "drop",
+    1: "accept",
+    2: "stolen",
+    3: "queue",
+    -1: "continue",
+    -2: "break",
+    -5: "return",
+}
+_JUMPS: Final = {-3: "jump", -4: "goto"}
+_FAMILIES: Final = {1: "inet", 2: "ip", 5: "netdev", 7: "bridge", 10: "ip6"}
+_FAMILY_NUMBERS: Final = {name: number for number, name in _FAMILIES.items()}
+_PROTOCOL: Final = {4: bytes.fromhex("0800"), 6: bytes.fromhex("86dd")}
+
+
+class _First(NamedTuple):
+    """What the kernel tells with a chain's first rule only."""
+
+    headers: Headers
+    iif: int
+    oif: int
+
+
+class RuleTrace:
+    """Marks packets that fit `patterns`, and tells what became of them in this namespace. Raises OSError."""
+
+    def __init__(self, netns: int, descriptor: int | None, patterns: Sequence[Pattern]) -> None:
+        """`netns` is the namespace's inode, `descriptor` one of it; None: the one we are in."""
+        self._netns = netns
+        self._owner, self._events = _sockets(descriptor)
+        self._first: dict[int, _First] = {}
+        self.lost = 0
+        """How often rules were missed."""
+        try:
+            self._mark(patterns)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._owner.close()
+        self._events.close()
+
+    def _mark(self, patterns: Sequence[Pattern]) -> None:
+        messages = [nfnl.BEGIN]
+        families: list[NftFamily] = sorted({_family(pattern) for pattern in patterns})
+        for family in (*families, "bridge"):
+            messages += _table(family, patterns)
+        messages.append(nfnl.END)
+        for error in self._owner.batch(messages):
+            if error is not None:
+                raise error
+
+    def read(self) -> Iterator[RuleSighting]:
+        try:
+            for event in self._events.receive():
+                if event.kind == _TRACE:
+                    found = self._parse(codec.attrs(event.payload[_NFGENMSG_BYTES:]), event.payload[0])
+                    if found is not None:
+                        yield found
+        except LostEventsError:
+            self.lost += 1
+
+    def _parse(self, attrs: dict[int, memoryview], family: int) -> RuleSighting | None:
+        identity, kind, handle = _number(attrs, 6), _number(attrs, 4), _number(attrs, 3)
+        headers = parse_headers(bytes(attrs.get(8, b"")) + bytes(attrs.get(9, b"")))
+        if headers is not None:
+            self._first[identity] = _First(headers, _number(attrs, 10), _number(attrs, 12))
+            while len(self._first) > KEPT_MAX:
+                del self._first[next(iter(self._first))]
+        first, table = self._first.get(identity), codec.text(attrs[1])
+        if first is None or table == TABLE or not (kind == _POLICY or (kind == _RULE and handle)):
+            return None
+        return RuleSighting(
+            netns=self._netns,
+            family=_FAMILIES.get(family, str(family)),
+            table=table,
+            chain=codec.text(attrs.get(2, memoryview(b""))),
+            handle=handle,
+            verdict=_verdict(attrs, kind),
+            iif=first.iif,
+            oif=first.oif,
+            headers=first.headers,
+        )
+
+    def named(self, sightings: Sequence[RuleSighting]) -> list[RuleSighting]:
+        """With the comments of their rules, as they are now."""
+        comments: dict[tuple[str, str, str, int], str] = {}
+        for family in {sighting.family for sighting in sightings if sighting.handle}:
+            for _, payload in self._owner.dump(_rules_of(family)):
+                rule = codec.attrs(payload[_NFGENMSG_BYTES:])
+                where = (family, codec.text(rule[1]), codec.text(rule[2]), _number(rule, 3))
+                comments[where] = _comment(rule.get(7))
+        return [
+            msgspec.structs.replace(
+                one, comment=comments.get((one.family, one.table, one.chain, one.handle), "")
+            )
+            for one in sightings
+        ]
+
+
+def _sockets(descriptor: int | None) -> tuple[Socket, Socket]:
+    """One that owns the table, one that hears the events: answers and events do not mix."""
+    if descriptor is not None:
+        with inside(descriptor):
+            return _sockets(None)
+    owner = Socket(NETLINK_NETFILTER)
+    try:
+        return owner, Socket(NETLINK_NETFILTER, TRACE_GROUP)
+    except BaseException:
+        owner.close()
+        raise
+
+
+def _family(pattern: Pattern) -> NftFamily:
+    return "ip" if pattern.family == 4 else "ip6"
+
+
+def _table(family: NftFamily, patterns: Sequence[Pattern]) -> Iterator[bytes]:
+    name = string(1, TABLE)
+    yield nfnl.request(nfnl.NEWTABLE, family, name + be32(2, _OWNER), codec.NLM_F_CREATE)
+    for hook in ("prerouting", "output"):
+        where = nested(4, be32(1, nfnl.HOOKS.index(hook)), be32(2, PRIORITY & 0xFFFFFFFF))
+        chain = name + string(3, hook) + where + string(7, "filter")
+        yield nfnl.request(nfnl.NEWCHAIN, family, chain, codec.NLM_F_CREATE)
+        for pattern in patterns:
+            if family in {"bridge", _family(pattern)}:
+                body = expressions(family, _rule(pattern)) + mark_for_tracing()
+                attrs = name + string(2, hook) + nested(4, body)
+                yield nfnl.request(nfnl.NEWRULE, family, attrs, codec.NLM_F_CREATE | codec.NLM_F_APPEND)
+
+
+def _rule(pattern: Pattern) -> Rule:
+    v4 = pattern.family == 4
+    statements: list[Cmp | CmpPrefix] = [
+        Cmp(Meta("protocol"), "==", _PROTOCOL[pattern.family], ""),
+        Cmp(L4PROTO, "==", bytes([pattern.number]), ""),
+    ]
+    for address, load in (
+        (pattern.source, IP_SADDR if v4 else IP6_SADDR),
+        (pattern.destination, IP_DADDR if v4 else IP6_DADDR),
+    ):
+        if address:
+            statements.append(CmpPrefix(load, "==", address))
+    for port, load in ((pattern.source_port, SPORT), (pattern.destination_port, DPORT)):
+        if port and pattern.proto != "icmp":
+            statements.append(Cmp(load, "==", port.to_bytes(2), ""))
+    return Rule(tuple(statements))
+
+
+def _number(attrs: dict[int, memoryview], kind: int) -> int:
+    return int.from_bytes(attrs[kind]) if kind in attrs else 0
+
+
+def _verdict(attrs: dict[int, memoryview], kind: int) -> str:
+    if kind == _POLICY:
+        return _VERDICTS.get(_number(attrs, 16), "?")
+    found = codec.attrs(attrs[5]) if 5 in attrs else {}
+    code = int.from_bytes(found[1], signed=True) if 1 in found else -1
+    if code in _JUMPS:
+        return f"{_JUMPS[code]} {codec.text(found[2]) if 2 in found else '?'}"
+    return _VERDICTS.get(code & 0xFF if code >= 0 else code, str(code))
+
+
+def _rules_of(family: str) -> bytes:
+    header = bytes((_FAMILY_NUMBERS[family], 0, 0, 0))
+    return codec.message(nfnl.SUBSYSTEM | nfnl.GETRULE, codec.NLM_F_REQUEST | codec.NLM_F_DUMP, 0, header)
+
+
+def _comment(userdata: memoryview | None) -> str:
+    """Of user data as nft writes it the comment: type 0, length, text with its NUL."""
+    offset = 0
+    while userdata is not None and offset + 2 <= len(userdata):
+        kind, length = userdata[offset], userdata[offset + 1]
+        if kind == 0:
+            return codec.text(userdata[offset + 2 : offset + 2 + length])
+        offset += 2 + length
+    return ""

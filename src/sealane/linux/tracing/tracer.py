@@ -1,0 +1,130 @@
+"""Both kinds of trace side by side, and the kernel's symbols: what `sealane trace` looks with.
+
+Blocks: for a thread of its own, which must be in the host's namespace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from bisect import bisect_right
+from typing import TYPE_CHECKING, Final, Self
+
+from sealane.engine.ports import NamespaceGoneError
+from sealane.explain.seen.journey import Collector
+from sealane.linux.bpf import btf
+from sealane.linux.bpf.syscall import BpfError
+from sealane.linux.netns import open_ref, own_inode
+from sealane.linux.tracing.follower import Follower
+from sealane.linux.tracing.rules import RuleTrace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from types import TracebackType
+
+    from sealane.explain.seen.journey import Journey
+    from sealane.explain.seen.sighting import Pattern, RuleSighting
+    from sealane.model.endpoint import NetnsRef
+
+SYMBOLS: Final = "/proc/kallsyms"
+SYMBOLS_MAX: Final = 1 << 20
+
+SETTLE_NS: Final = 100_000_000
+"""A packet of which nothing was seen for so long has ended: in a queue of a socket, or nowhere."""
+
+
+class UntraceableError(OSError):
+    """This kernel, or these privileges, do not allow to follow packets. The message says what is missing."""
+
+
+class Tracer:
+    """Follows packets that fit `patterns`; in the namespaces of `refs` and the host's it knows the rules, too. Raises
+    UntraceableError. Everything is switched off when its descriptors are closed, by us or by the kernel."""
+
+    def __init__(self, patterns: Sequence[Pattern], refs: Mapping[str, NetnsRef]) -> None:
+        self.blind: list[str] = []
+        """What it cannot see, in words."""
+        self._collector = Collector(patterns)
+        try:
+            self._follower = Follower(patterns, btf.read())
+        except (btf.BtfError, BpfError) as error:
+            raise UntraceableError(f"packets cannot be followed: {error}") from error
+        self._rules: list[RuleTrace] = []
+        try:
+            self._listen("the host", None, own_inode(), patterns)
+            for name, ref in refs.items():
+                self._listen_inside(name, ref, patterns)
+        except BaseException:
+            self.close()
+            raise
+
+    def _listen_inside(self, name: str, ref: NetnsRef, patterns: Sequence[Pattern]) -> None:
+        try:
+            descriptor = open_ref(ref)
+        except (NamespaceGoneError, OSError) as error:
+            self.blind.append(f"rules of {name}: {error}")
+            return
+        try:
+            self._listen(name, descriptor, ref.inode, patterns)
+        finally:
+            os.close(descriptor)
+
+    def _listen(self, name: str, descriptor: int | None, inode: int, patterns: Sequence[Pattern]) -> None:
+        try:
+            self._rules.append(RuleTrace(inode, descriptor, patterns))
+        except OSError as error:
+            self.blind.append(f"rules of {name}: {error.strerror}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._follower.close()
+        for rules in self._rules:
+            rules.close()
+
+    def wait(self, timeout_s: float) -> None:
+        """Until a packet was seen, or `timeout_s` have passed."""
+        self._follower.wait(timeout_s)
+
+    def journeys(self, now_ns: int) -> Iterator[Journey]:
+        """Those that have ended. `now_ns` is CLOCK_MONOTONIC."""
+        for sighting in self._follower.read():
+            self._collector.add(sighting)
+        for rules in self._rules:
+            found: list[RuleSighting] = list(rules.read())
+            self._collector.add_rules(rules.named(found))
+        yield from self._collector.take(now_ns - SETTLE_NS)
+
+    @property
+    def lost(self) -> int:
+        """Sightings that were missed, for lack of room or time."""
+        return self._follower.lost + sum(rules.lost for rules in self._rules)
+
+
+class Symbols:
+    """What the kernel calls its code at an address: /proc/kallsyms, read when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._addresses: list[int] = []
+        self._names: list[str] = []
+
+    def __call__(self, address: int) -> str:
+        """Empty if it is not known: kptr_restrict hides addresses from the unprivileged."""
+        if not self._addresses:
+            with contextlib.suppress(OSError):
+                self._read()
+        index = bisect_right(self._addresses, address) - 1
+        return self._names[index] if address and index >= 0 and self._addresses[index] else ""
+
+    def _read(self) -> None:
+        with open(SYMBOLS, encoding="ascii", errors="replace") as file:
+            lines = [line.split(maxsplit=3) for line, _ in zip(file, range(SYMBOLS_MAX), strict=False)]
+        found = sorted((int(line[0], 16), line[2]) for line in lines if len(line) >= 3 and line[1] in "tTwW")
+        self._addresses = [address for address, _ in found]
+        self._names = [name.partition(".")[0] for _, name in found]

@@ -1,0 +1,92 @@
+"""`sealane trace` on a real host: one packet followed through the kernel, and told beside what was predicted."""
+
+import json
+from typing import Any
+
+import pytest
+
+from harness.host import Host, Lan, Workload
+
+pytestmark = pytest.mark.kernel
+
+
+class Town:
+    """front (dual-stack; web publishes 8080), back, vault (internal), side (routed)."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        api = host.api
+        api.network("front", "10.71.0.0/24", "fd71::/64")
+        api.network("back", "10.72.0.0/24")
+        api.network("side", "10.74.0.0/24", driver="routed")
+        self.names: dict[str, str] = {}
+        self.boxes: dict[str, Workload] = {}
+        publish = [{"proto": "tcp", "host_first": 8080, "port": 80}]
+        for name, network, published in [
+            ("web", "front", publish), ("api", "front", []), ("db", "back", []),
+            ("far", "side", []), ("near", "side", []),
+        ]:  # fmt: skip
+            box = Workload(host, name)
+            self.names[name] = box.attach(network, publish=published)["sandbox"]
+            self.boxes[name] = box
+
+    def words(self, *words: str) -> list[str]:
+        """Names of boxes, with a port or without, stand for their sandboxes."""
+        parts = [word.partition(":") for word in words]
+        return [self.names.get(name, name) + colon + port for name, colon, port in parts]
+
+    def trace(self, *words: str) -> tuple[int, list[dict[str, Any]], list[str]]:
+        """Exit code, journeys, notes."""
+        done = self.host.sealane("trace", *self.words(*words), "--json", check=False)
+        assert done.stdout, done.stderr
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        assert lines[-1]["kind"] == "end"
+        return done.returncode, lines[:-1], lines[-1]["notes"]
+
+
+@pytest.fixture(scope="module")
+def town(shared_host: Host, lan: Lan) -> Town:
+    return Town(shared_host)
+
+
+def test_a_packet_is_followed_to_where_nobody_listens(town: Town) -> None:
+    code, (journey,), notes = town.trace("web", "api:9")
+    assert (code, journey["passes"], journey["agrees"]) == (0, True, True)
+    observed = journey["observed"]
+    assert [hop["name"] for hop in observed["hops"]] == [town.names["web"], "host", town.names["api"]]
+    assert observed["reason"] == f"delivered to {town.names['api']}: nobody listens on 9/tcp"
+    assert notes == ["the sender heard: refused: delivered, and nobody listens"]
+
+
+def test_a_drop_names_the_rule_and_its_intent(town: Town) -> None:
+    code, (journey,), notes = town.trace("web", "db:5432")
+    assert (code, journey["passes"], journey["agrees"], journey["outcome"]) == (1, False, True, "dropped")
+    assert (
+        journey["observed"]["reason"]
+        == "network back takes nothing from outside but answers and published ports"
+    )
+    rules = [step for step in journey["observed"]["hops"][-1]["steps"] if step["kind"] == "rule"]
+    assert rules[-1]["text"].endswith("_to: drop")
+    assert rules[-1]["origin_name"] == "network back"
+    assert notes == ["the sender heard: no answer within 1 s"]
+
+
+def test_answers_are_followed_on_their_way_back(town: Town) -> None:
+    code, journeys, _ = town.trace("web", "api", "--proto", "icmp", "--reverse")
+    ways = [[hop["name"] for hop in journey["observed"]["hops"]] for journey in journeys]
+    web, api = town.names["web"], town.names["api"]
+    assert (code, ways) == (0, [[web, "host", api], [api, "host", web]])
+
+
+@pytest.mark.parametrize(("source", "target", "end"), [("near", "far:9", "far"), ("host", ":8080", "web")])
+def test_other_ways(town: Town, source: str, target: str, end: str) -> None:
+    code, (journey,), _ = town.trace(source, target)
+    assert (code, journey["agrees"], journey["observed"]["where"]) == (0, True, town.names[end])
+
+
+def test_translation_is_seen_and_what_lies_outside_is_not_ours(town: Town) -> None:
+    code, (journey,), _ = town.trace("web", "192.0.2.1:9")
+    texts = [step["text"] for hop in journey["observed"]["hops"] for step in hop["steps"]]
+    assert (code, journey["outcome"]) == (0, "exits")
+    assert any(text.startswith("source translated: 192.0.2.") for text in texts)
+    assert [hop["name"] for hop in journey["observed"]["hops"]] == [town.names["web"], "host"]
