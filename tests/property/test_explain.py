@@ -45,7 +45,7 @@ BRIDGED = Facts(
 OUTSIDE = {4: "192.0.2.200", 6: "2001:db8::200"}
 INSIDE_PORT = 80
 NFT = (Table, Chain, ObservedChain, Set, Element)
-ONE_TRANSACTION = ("unpublish", "fence", "sweep")
+ONE_TRANSACTION = ("unpublish", "fence", "publish", "sweep")
 PACKETS_MAX = 150
 
 Question = tuple[Start, Packet]

@@ -35,7 +35,7 @@ from sealane.model.endpoint import NetnsRef, PublishedPort
 from sealane.reconcile.plan import Operation, Outcome, Plan
 from sealane.wire.diagnosis import SocketView
 
-_FENCES = ("unpublish", "fence", "sweep")
+_FENCES = ("unpublish", "fence", "publish", "sweep")
 _NFT = (Table, Chain, ObservedChain, Set, Element)
 
 

@@ -1,6 +1,6 @@
 """From differences to a plan: which stage, and which order within it. The reasons of the stages are in `plan`."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import msgspec
 
@@ -8,6 +8,7 @@ from sealane.kernel.nft import Chain, Element, ObservedChain, Set, Table
 from sealane.kernel.objects import (
     Address,
     FdbEntry,
+    Key,
     Link,
     LoopbackPort,
     Neighbour,
@@ -30,7 +31,7 @@ BUILD_ORDER = (Route, Link, Sysctl, Address, FdbEntry)
 """An unreachable route needs nothing, and catches what is meant for a link to come. A link's sysctls and addresses need
 the link; an FDB entry needs its bridge port."""
 
-OPEN_ORDER = (Link, Neighbour, Route, RoutingRule, LoopbackPort)
+OPEN_ORDER = (Link, Neighbour, Route, RoutingRule)
 """The kernel takes a route or neighbour only on a link that is up (`Network is down` otherwise)."""
 
 SWEEP_ORDER = (Chain, ObservedChain, Set, Table)
@@ -45,9 +46,10 @@ def order(differences: Iterable[Difference]) -> Plan:
     """
     differences = _without_far_sides(list(differences))
     doomed = _doomed_links(differences)
+    remade = {(d.netns, d.desired.key) for d in differences if isinstance(d.desired, Set)}
     stages: dict[StageName, list[tuple[tuple[int, ...], Operation]]] = {name: [] for name in STAGES}
     for difference in differences:
-        for stage, rank, operation in _operations(difference, doomed):
+        for stage, rank, operation in _operations(difference, doomed, remade):
             stages[stage].append((rank, operation))
     return Plan(
         tuple(
@@ -121,12 +123,14 @@ def _is_remade(difference: Difference) -> bool:
     return want.kind != have.kind or is_other_end
 
 
-def _operations(difference: Difference, doomed: set[tuple[str, str]]) -> Iterable[Placed]:
+def _operations(
+    difference: Difference, doomed: set[tuple[str, str]], remade: Container[tuple[str, Key]]
+) -> Iterable[Placed]:
     want, have, netns = difference.desired, difference.observed, difference.netns
     item = want if want is not None else have
     assert item is not None
     if isinstance(item, Table | Set | Chain | ObservedChain | Element):
-        yield _nft(difference)
+        yield _nft(difference, remade)
     elif isinstance(item, LoopbackPort):
         yield from _loopback(difference, item)
     elif isinstance(item, Link):
@@ -139,7 +143,7 @@ def _operations(difference: Difference, doomed: set[tuple[str, str]]) -> Iterabl
         yield from _set(difference, want)
 
 
-def _nft(difference: Difference) -> Placed:
+def _nft(difference: Difference, remade: Container[tuple[str, Key]]) -> Placed:
     want, have, netns = difference.desired, difference.observed, difference.netns
     if want is None:
         assert have is not None
@@ -148,6 +152,11 @@ def _nft(difference: Difference) -> Placed:
             return ("unpublish" if have.set in PUBLISHING else "fence"), (len(FENCE_ORDER),), operation
         return "sweep", (SWEEP_ORDER.index(type(have)),), operation
     verb: Verb = "create" if have is None else "change"
+    if isinstance(want, Element) and want.set in PUBLISHING and have is None:
+        # A set that is made anew, as after somebody's flush, gets back at once what it held.
+        is_in_place = (netns, ("nft-set", want.family, want.set)) not in remade
+        if is_in_place:
+            return "publish", (0,), Operation(verb, netns, want)
     return "fence", (FENCE_ORDER.index(type(want)),), Operation(verb, netns, want, have)
 
 
@@ -156,8 +165,7 @@ def _loopback(difference: Difference, item: LoopbackPort) -> Iterable[Placed]:
         yield "unpublish", (0,), Operation("delete", difference.netns, item, difference.observed)
     else:
         verb: Verb = "create" if difference.observed is None else "change"
-        rank = (len(OPEN_ORDER), 0)
-        yield "open", rank, Operation(verb, difference.netns, item, difference.observed)
+        yield "publish", (1,), Operation(verb, difference.netns, item, difference.observed)
 
 
 def _link(difference: Difference, item: Link, doomed: set[tuple[str, str]]) -> Iterable[Placed]:

@@ -6,22 +6,23 @@ The stages, and why in this order:
 2. `close`      Links and what hangs on them go while the rules that fence them still stand.
 3. `fence`      One nftables transaction: everything that allows, forbids or translates, old out and new in.
 4. `build`      Links (down), addresses, routes, neighbours: behind the fence, carrying nothing.
-5. `open`       Links come up; host-loopback publishes begin to lead somewhere.
-6. `sweep`      nftables chains and sets that nothing refers to any more.
+5. `open`       Links come up, with the routes and neighbours that need them.
+6. `publish`    New packets are translated towards what is complete now.
+7. `sweep`      nftables chains and sets that nothing refers to any more.
 
 Within a stage operations stand in the order in which the kernel accepts them.
 """
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
 from sealane.kernel.state import Object
 
 Verb = Literal["create", "change", "delete", "open"]
-StageName = Literal["unpublish", "close", "fence", "build", "open", "sweep"]
-STAGES: tuple[StageName, ...] = ("unpublish", "close", "fence", "build", "open", "sweep")
+StageName = Literal["unpublish", "close", "fence", "build", "open", "publish", "sweep"]
+STAGES: tuple[StageName, ...] = get_args(StageName)
 
 
 class Operation(msgspec.Struct, frozen=True):
