@@ -94,3 +94,30 @@ def signal_number(text: str) -> int:
     if name not in signal.Signals.__members__:
         raise argparse.ArgumentTypeError(f"there is no signal {text!r}")
     return int(signal.Signals[name])
+
+
+def add_ends(parser: argparse.ArgumentParser) -> None:
+    """FROM and TO of a packet."""
+    parser.add_argument(
+        "ends",
+        metavar="FROM",
+        nargs=1,
+        help="a sandbox, container or endpoint (NAME or NAME/NETWORK), `host`, or an address",
+    )
+    parser.add_argument(
+        "more",
+        metavar="TO",
+        nargs="?",
+        help="the same with a port, `db:5432`; `:8080` is a port of the host's",
+    )
+    parser.add_argument("--from", dest="source", metavar="FROM", help="the same as FROM, before a TO alone")
+
+
+def ends_of(arguments: argparse.Namespace) -> tuple[str, str]:
+    """Source and target. Raises UsageError."""
+    (first,) = arguments.ends
+    if arguments.source is not None and arguments.more is not None:
+        raise UsageError("FROM is given twice", field="--from", cure="leave one out")
+    if arguments.source is None and arguments.more is None:
+        raise UsageError("TO is missing", field="TO", cure="name who is asked for, as in `db:5432`")
+    return (arguments.source, first) if arguments.more is None else (first, arguments.more)

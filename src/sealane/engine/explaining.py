@@ -7,6 +7,7 @@ from sealane.engine.errors import InvalidError
 from sealane.engine.ports import NamespaceGoneError
 from sealane.engine.reconciler import told
 from sealane.explain.drift import drift_on_path
+from sealane.explain.graph import svg
 from sealane.explain.packet import Trace
 from sealane.explain.question import CANNOT_SAY, Question, QuestionError, explain
 from sealane.explain.render import detailed, minimal, summary
@@ -31,7 +32,8 @@ def explain_packet(engine: Engine, request: ExplainRequest) -> ExplainView:
         raise InvalidError(str(error), field=error.field) from error
     except CANNOT_SAY as error:
         raise InvalidError(f"it cannot be said: {error}") from error
-    return _view(trace, _drift(engine, trace) if request.observed else None)
+    drift = _drift(engine, trace) if request.observed else None
+    return _view(trace, drift, svg(trace) if request.graph else "")
 
 
 def _drift(engine: Engine, trace: Trace) -> list[str]:
@@ -53,13 +55,14 @@ def _drift(engine: Engine, trace: Trace) -> list[str]:
     return findings
 
 
-def _view(trace: Trace, drift: list[str] | None) -> ExplainView:
+def _view(trace: Trace, drift: list[str] | None, graph: str) -> ExplainView:
     return ExplainView(
         passes=trace.passes,
         disposition=str(trace.disposition),
         minimal=minimal(trace),
         summary=summary(trace),
         detailed=detailed(trace),
+        graph=graph,
         drift=drift,
         trace=msgspec.Raw(msgspec.json.encode(trace)),
     )

@@ -50,7 +50,7 @@ def summary(trace: Trace) -> str:
 def paragraph(hop: Hop) -> str:
     """Steps side by side, as many as a line of WIDTH takes."""
     lines, line = [], f"  {hop.name:12} "
-    for number, text in enumerate(step.text for step in hop.steps if not _is_passing(step)):
+    for number, text in enumerate(step.text for step in hop.steps if not is_passing(step)):
         separator = " · " if number else ""
         if number and len(line) + len(separator) + len(text) > WIDTH:
             lines.append(line)
@@ -59,7 +59,7 @@ def paragraph(hop: Hop) -> str:
     return "\n".join([*lines, line.rstrip()])
 
 
-def _is_passing(step: Step) -> bool:
+def is_passing(step: Step) -> bool:
     outcome = step.text.partition(": ")[2]
     return step.kind == "rule" and (outcome.startswith(_PASSING) or outcome == "accept")
 

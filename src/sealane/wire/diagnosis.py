@@ -23,6 +23,8 @@ class ExplainRequest(Request, frozen=True, kw_only=True):
     dont_fragment: bool = False
     observed: bool = False
     """Look also whether what the packet meets is in the kernel as it should be."""
+    graph: bool = False
+    """Draw it, too."""
 
 
 class ExplainView(View, frozen=True, kw_only=True):
@@ -32,6 +34,8 @@ class ExplainView(View, frozen=True, kw_only=True):
     """The verdict in one line."""
     summary: str
     detailed: str
+    graph: str = ""
+    """An SVG document, if it was asked for."""
     drift: list[str] | None = None
     """What of that is not so in the kernel, as `audit` words it; None: nobody looked."""
     trace: msgspec.Raw

@@ -30,6 +30,7 @@ def asked(monkeypatch):
             minimal="the verdict",
             summary="the verdict\n  hop\n",
             detailed="the verdict\n  every step\n",
+            graph="<svg/>\n" if request.graph else "",
             drift=DRIFT.get(request.target) if request.observed else None,
             trace=msgspec.Raw(b'{"hops":[]}'),
         )
@@ -51,6 +52,7 @@ def test_the_question_goes_as_it_is_typed(cli, asked):
         ((), "the verdict\n  hop\n"),
         (("--minimal",), "the verdict\n"),
         (("--detailed",), "the verdict\n  every step\n"),
+        (("--graph", "svg"), "<svg/>\n"),
     ],
 )
 def test_there_are_three_renderings(cli, asked, option, printed):
@@ -80,3 +82,18 @@ def test_what_the_kernel_lacks_is_told_and_changes_no_verdict(cli, asked):
     ran = cli("explain", "web", "db:81", "--observed")
     assert ran.code == 0
     assert ran.out.endswith("! in the kernel now: host: missing: route 10.1.0.0/24\n")
+
+
+def test_who_asks_may_be_named_by_a_flag(cli, asked):
+    cli("explain", "--from", "192.0.2.7", ":8080")
+    assert [(request.source, request.target) for request in asked] == [("192.0.2.7", ":8080")]
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [(("web",), "TO is missing"), (("--from", "web", "api", "db:80"), "FROM is given twice")],
+)
+def test_a_packet_has_two_ends(cli, asked, words, error):
+    ran = cli("explain", *words)
+    assert (ran.code, asked) == (2, [])
+    assert ran.err.startswith(f"error: {error}\n")

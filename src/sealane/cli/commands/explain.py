@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, Namespace
 
 from sealane.cli.context import Context
+from sealane.cli.options import add_ends, ends_of
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.client import path_of
@@ -18,20 +19,14 @@ def configure(parser: ArgumentParser) -> None:
         "does not, 2 if that cannot be said.",
         [
             "sealane explain web db:5432",
-            "sealane explain 192.0.2.7 :8080            # from outside, to a published port",
+            "sealane explain --from 192.0.2.7 :8080     # from outside, to a published port",
             "sealane explain web 198.51.100.9:443 --reverse",
             "sealane explain web db:5432 --observed     # and is the kernel as it should be on the way?",
             "sealane explain --proto udp -6 web/front host:53 --detailed",
+            "sealane explain web db:5432 --graph svg >why.svg",
         ],
     )
-    parser.add_argument(
-        "source",
-        metavar="FROM",
-        help="a sandbox, container or endpoint (NAME or NAME/NETWORK), `host`, or an address",
-    )
-    parser.add_argument(
-        "target", metavar="TO", help="the same with a port, `db:5432`; `:8080` is a port of the host's"
-    )
+    add_ends(parser)
     parser.add_argument(
         "--proto", choices=("tcp", "udp", "sctp", "icmp"), default="tcp", help="(default: tcp)"
     )
@@ -51,22 +46,27 @@ def configure(parser: ArgumentParser) -> None:
         "--detailed", action="store_true", help="every rule and entry, with the intent behind it"
     )
     how.add_argument("--minimal", action="store_true", help="the verdict alone")
+    how.add_argument("--graph", choices=("svg",), help="a picture of it, to be written to a file")
 
 
 def run(context: Context, arguments: Namespace) -> int:
+    source, target = ends_of(arguments)
     request = {
-        "source": arguments.source,
-        "target": arguments.target,
+        "source": source,
+        "target": target,
         "proto": arguments.proto,
         "family": arguments.family,
         "reverse": arguments.reverse,
         "size": arguments.size,
         "dont_fragment": arguments.dont_fragment,
         "observed": arguments.observed,
+        "graph": arguments.graph is not None,
     }
     view = context.question(path_of("explain"), request)
     if context.output.as_json:
         context.output.document(view)
+    elif arguments.graph:
+        context.output.raw(view["graph"])
     else:
         how = "detailed" if arguments.detailed else "minimal" if arguments.minimal else "summary"
         for line in view[how].rstrip("\n").split("\n"):

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 
 from sealane.cli.context import Context
-from sealane.cli.options import whole
+from sealane.cli.options import add_ends, ends_of, whole
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.client import path_of
@@ -27,17 +27,10 @@ def configure(parser: ArgumentParser) -> None:
             "sealane trace web db:5432 --reverse              # and the answer's way back",
             "sealane trace web db:5432 --live --count 10",
             "sealane trace web db:5432 --dropped --timeout 600 # the first that dies within ten minutes",
-            "sealane trace 192.0.2.7 :8080 --live              # from outside, to a published port",
+            "sealane trace --from 192.0.2.7 :8080 --live       # from outside, to a published port",
         ],
     )
-    parser.add_argument(
-        "source",
-        metavar="FROM",
-        help="a sandbox, container or endpoint (NAME or NAME/NETWORK), `host`, or an address",
-    )
-    parser.add_argument(
-        "target", metavar="TO", help="the same with a port, `db:5432`; `:8080` is a port of the host's"
-    )
+    add_ends(parser)
     parser.add_argument(
         "--proto", choices=("tcp", "udp", "sctp", "icmp"), default="tcp", help="(default: tcp)"
     )
@@ -67,9 +60,10 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(context: Context, arguments: Namespace) -> int:
+    source, target = ends_of(arguments)
     request = {
-        "source": arguments.source,
-        "target": arguments.target,
+        "source": source,
+        "target": target,
         "proto": arguments.proto,
         "family": arguments.family,
         "mode": arguments.mode,
