@@ -34,7 +34,7 @@ class Traces:
         self._running += 1
         try:
             async for view in Stream(lambda stop: self._follow(prepared, stop)):
-                yield view
+                yield prepared.with_drift(self._engine, view)
         finally:
             self._running -= 1
 

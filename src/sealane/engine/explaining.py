@@ -32,11 +32,11 @@ def explain_packet(engine: Engine, request: ExplainRequest) -> ExplainView:
         raise InvalidError(str(error), field=error.field) from error
     except CANNOT_SAY as error:
         raise InvalidError(f"it cannot be said: {error}") from error
-    drift = _drift(engine, trace) if request.observed else None
+    drift = drift_of(engine, trace) if request.observed else None
     return _view(trace, drift, svg(trace) if request.graph else "")
 
 
-def _drift(engine: Engine, trace: Trace) -> list[str]:
+def drift_of(engine: Engine, trace: Trace) -> list[str]:
     """What on the packet's path is not as it should be. Reads the namespaces that it passes, and no others."""
     reconciler = engine.reconciler
     desired = reconciler.compiled.desired

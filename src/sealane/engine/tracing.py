@@ -6,6 +6,7 @@ import msgspec
 
 from sealane.engine.engine import Engine
 from sealane.engine.errors import InvalidError
+from sealane.engine.explaining import drift_of
 from sealane.explain.checking import Observation, Probe
 from sealane.explain.packet import Packet, Sent, Trace
 from sealane.explain.question import CANNOT_SAY, CLIENT_PORT, Question, QuestionError, Titles, resolve
@@ -30,6 +31,7 @@ class Tracing:
     def __init__(self, engine: Engine, request: TraceRequest, host_inode: int) -> None:
         """Raises InvalidError."""
         self.request = request
+        self._has_told, self._is_as_predicted = False, True
         self._check_bounds(request)
         intent, compiled = engine.intent, engine.reconciler.compiled
         world = World(
@@ -106,6 +108,20 @@ class Tracing:
         if self.request.mode == "dropped" and account.passes:
             return None
         return _view(account, predicted)
+
+    def with_drift(self, engine: Engine, view: TraceView) -> TraceView:
+        """The last view with what is not in the kernel as it should be on the way: where a packet was not seen, or went
+        otherwise than predicted, that is the first suspect."""
+        if view.kind == "journey":
+            self._is_as_predicted = self._is_as_predicted and view.agrees
+            self._has_told = True
+            return view
+        if self._has_told and self._is_as_predicted:
+            return view
+        drift = [
+            f"in the kernel now: {found}" for trace in self._predicted for found in drift_of(engine, trace)
+        ]
+        return msgspec.structs.replace(view, notes=[*view.notes, *dict.fromkeys(drift)])
 
     def end(self, told: int, lost: int, blind: list[str], observed: Observation | None) -> TraceView:
         """The last of all: what was not seen, and what the sender heard."""

@@ -35,6 +35,12 @@ def redirect(path: Path, where: Namespace, packet: Packet) -> Packet:
     return msgspec.structs.replace(packet, source="", destination=found.address, destination_port=port)
 
 
+def is_loopback_only(where: Namespace, packet: Packet) -> bool:
+    """Whether a packet that came as far as the host's own sockets asks for a port that is published on the loopback, and
+    so not on the address that it asks."""
+    return not is_loopback(packet.destination) and _published(where, packet) is not None
+
+
 def _published(where: Namespace, packet: Packet) -> LoopbackPort | None:
     wanted = where.loopback_ports(packet.family, packet.proto)
     return next((item for item in wanted if item.first <= packet.destination_port <= item.last), None)

@@ -18,7 +18,7 @@ from sealane.compile.names import NFT_FAMILY
 from sealane.explain import bridging, neighbours
 from sealane.explain.conntrack import tuple_of
 from sealane.explain.headers import ECHO_REPLY
-from sealane.explain.loopback import redirect
+from sealane.explain.loopback import is_loopback_only, redirect
 from sealane.explain.packet import Arrives, Disposition, Flow, Packet, Sent, Start, Trace, Tuple
 from sealane.explain.path import Ended, Path, Skb
 from sealane.explain.routing import Found, is_loopback
@@ -251,8 +251,17 @@ class _Journey:
         if found.kind == "local":
             self.path.hook(where, NFT_FAMILY[family], "input", skb, iif=iif)
             self.path.note("local", f"{skb.packet.destination} is an address of {where.name}", key=found.key)
-            self.path.end(Disposition.DELIVERED, f"delivered to {where.name} as {skb.packet}")
+            self._deliver(where)
         self._forward(where, iif, found)
+
+    def _deliver(self, where: Namespace) -> NoReturn:
+        packet = self.skb.packet
+        reason, cure = f"delivered to {where.name} as {packet}", ""
+        if where.netns == HOST and is_loopback_only(where, packet):
+            port = f"{packet.destination_port}/{packet.proto}"
+            reason += f", and not to whom it is published for: {port} is published on the loopback only"
+            cure = "publish it on this address, or on all"
+        self.path.end(Disposition.DELIVERED, reason, cure)
 
     def _check_loopback(self, iif: str) -> None:
         packet = self.skb.packet

@@ -53,6 +53,14 @@ _NOT_DELIVERED = frozenset(
 """By a route, a router's ICMP, an unanswered ARP, a rule in the sender's own output. EINVAL is a blackhole route's
 (`fib_props`, net/ipv4/fib_semantics.c)."""
 
+_MEANINGS = {
+    errno.EINVAL: "so a blackhole route answers",
+    errno.EACCES: "so a prohibiting route answers",
+    errno.EPERM: "a rule in its own output drops it",
+    errno.ENETUNREACH: "it has no route, or its link is down",
+}
+"""What a refusal says about the sender's own namespace."""
+
 _ECHO = {4: (socket.IPPROTO_ICMP, 8, 0), 6: (socket.IPPROTO_ICMPV6, 128, 129)}
 """Protocol, echo request and reply (RFC 792, RFC 4443)."""
 
@@ -258,4 +266,5 @@ def _is_reply(flight: _Flight, data: bytes) -> bool:
 def _refused(number: int) -> Observation:
     if number == errno.ECONNREFUSED:
         return Observation(reached=True, text="refused: delivered, and nobody listens")
-    return Observation(False if number in _NOT_DELIVERED else None, os.strerror(number).lower())
+    meaning = f": {_MEANINGS[number]}" if number in _MEANINGS else ""
+    return Observation(False if number in _NOT_DELIVERED else None, f"{os.strerror(number).lower()}{meaning}")

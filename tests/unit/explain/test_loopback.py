@@ -6,7 +6,8 @@ from sealane.explain.packet import Disposition
 from sealane.explain.walk import answer, is_answered, walk
 from sealane.kernel.state import HOST
 from sealane.model.endpoint import PublishedPort
-from unit.explain.worlds import Town, steps
+from sealane.model.net import Address
+from unit.explain.worlds import HOST_ADDRESS, Town, steps
 
 LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 BOTH = pytest.mark.parametrize("family", [4, 6])
@@ -46,3 +47,18 @@ def test_a_socket_bound_to_loopback_is_left_alone() -> None:
 def test_sandboxes_have_a_loopback_of_their_own() -> None:
     trace = Town().send("api", "127.0.0.1", 8080)
     assert (trace.netns, steps(trace, "socket")) == ("sandbox-api", [])
+
+
+@BOTH
+def test_whoever_asks_another_address_for_a_port_of_the_loopback_is_told(family: int) -> None:
+    only = PublishedPort(host_first=8081, host_last=8081, port=80, host_address=Address(LOOPBACK[family]))
+    town = Town(ports=(only, PublishedPort(host_first=8080, host_last=8080, port=80)))
+    there = town.send(HOST, HOST_ADDRESS[family], 8081)
+    assert (there.netns, there.cure) == (HOST, "publish it on this address, or on all")
+    assert there.reason.endswith("8081/tcp is published on the loopback only")
+    for address, port in (
+        (HOST_ADDRESS[family], 8082),
+        (LOOPBACK[family], 8082),
+        (HOST_ADDRESS[family], 8080),
+    ):
+        assert town.send(HOST, address, port).cure == ""

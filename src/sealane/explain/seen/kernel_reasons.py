@@ -56,11 +56,20 @@ def told(reason: str, symbol: str) -> tuple[str, str]:
     """What it means, and what to do about it. `symbol`: where in the kernel; may be empty."""
     where = f" in {symbol}" if symbol else ""
     if reason == "NOT_SPECIFIED":
-        return f"the kernel drops it{where} and does not say why", _BY_SYMBOL.get(symbol, "")
+        return _BY_SYMBOL.get(symbol, (f"the kernel drops it{where} and does not say why", ""))
     return _REASONS.get(reason, (f"the kernel drops it{where}", ""))
 
 
 _BY_SYMBOL = {
-    "br_dev_queue_push_xmit": "it is too big for the port: see the MTUs of the bridge and its ports",
-    "ip6_mc_input": "nobody has joined that group",
+    "br_dev_queue_push_xmit": (
+        "it is too big for the bridge's port",
+        "see the MTUs of the bridge and its ports",
+    ),
+    "ip6_mc_input": ("nobody there has joined that group", ""),
+    "neigh_invalidate": _REASONS["NEIGH_FAILED"],
+    "ip_error": (
+        "a route or a routing rule forbids it",
+        "see `ip rule`, and `ip route get` in that namespace",
+    ),
 }
+"""Where the reason is none, the place says it."""
