@@ -15,6 +15,7 @@ from sealane.explain.walk import answer, is_answered, walk
 from sealane.explain.world import World
 from sealane.kernel.state import HOST
 from sealane.model.endpoint import Endpoint, PublishedPort
+from sealane.model.ids import NetworkId
 from sealane.model.intent import Intent
 from sealane.model.net import FAMILIES, address_part, family_of
 
@@ -41,6 +42,8 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
     proto: ProbeProto
     address: str
     port: int = 0
+    is_on_link: bool = True
+    """The sender asks for the target's own MAC, and not for its gateway's."""
 
     @property
     def target(self) -> str:
@@ -96,6 +99,7 @@ def schedule(intent: Intent, source: str, target: str, proto: ProbeProto, port: 
             )
         columns = (_party(target, intent),) if target else everybody
     pairs = [(r, c) for r, row in enumerate(rows) for c, column in enumerate(columns) if _differ(row, column)]
+    on_links = [_on_link(row, intent) for row in rows]
     if len(pairs) > PAIRS_MAX:
         raise QuestionError(f"{len(pairs)} pairs are more than {PAIRS_MAX}: name a source or a target")
     probes = tuple(
@@ -108,9 +112,10 @@ def schedule(intent: Intent, source: str, target: str, proto: ProbeProto, port: 
             proto=proto,
             address=address,
             port=number,
+            is_on_link=network in on_links[r],
         )
         for r, c in pairs
-        for address, number in _destinations(rows[r], columns[c], proto, port)
+        for network, address, number in _destinations(rows[r], columns[c], proto, port)
     )
     if len(probes) > PROBES_MAX:
         raise QuestionError(f"{len(probes)} probes are more than {PROBES_MAX}: name a source or a target")
@@ -144,13 +149,22 @@ def _party(text: str, intent: Intent) -> Party:
     return Party(text, sandbox, mine, is_bound="/" in text)
 
 
-def _destinations(row: Party, column: Party, proto: ProbeProto, port: int) -> Iterator[tuple[str, int]]:
+def _on_link(party: Party, intent: Intent) -> frozenset[NetworkId]:
+    """Networks whose members it asks for by ARP and ND."""
+    networks = {endpoint.network for endpoint in party.endpoints}
+    return frozenset(network for network in networks if intent.networks[network].driver == "bridge")
+
+
+def _destinations(
+    row: Party, column: Party, proto: ProbeProto, port: int
+) -> Iterator[tuple[NetworkId, str, int]]:
     for endpoint in column.endpoints:
         if row.netns == HOST:
-            yield from _published(endpoint, proto, port)
+            found = list(_published(endpoint, proto, port))
         else:
             number = 0 if proto == "icmp" else port or _usual_port(endpoint, proto)
-            yield from ((address_part(address), number) for address in endpoint.addresses)
+            found = [(address_part(address), number) for address in endpoint.addresses]
+        yield from ((endpoint.network, address, number) for address, number in found)
 
 
 def _usual_port(endpoint: Endpoint, proto: ProbeProto) -> int:

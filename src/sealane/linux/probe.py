@@ -25,11 +25,12 @@ from sealane.linux.netns import inside, open_ref
 from sealane.model.endpoint import NetnsRef
 from sealane.model.net import family_of
 
-SOCKETS_MAX = 512
+SOCKETS_MAX = 2048
 """At once."""
 
 NEIGHBOURS_MAX = 400
-"""Of a family at once. Each may cost two entries, at both ends, of the 1,024 that the machine has by default."""
+"""Asked for in a family at once. Each may cost two entries, at both ends, of the 1,024 that the machine has by default;
+a gateway costs one, however many are reached by it."""
 
 POLL_S = 0.05
 """Between two looks at whether to stop."""
@@ -129,12 +130,13 @@ class _Volley:
 
     def _next_round(self) -> list[int]:
         batch: list[int] = []
-        room = {4: NEIGHBOURS_MAX, 6: NEIGHBOURS_MAX}
+        asked: dict[int, set[tuple[str, str]]] = {4: set(), 6: set()}
         while self._waiting and len(batch) < SOCKETS_MAX:
-            family = family_of(self._probes[self._waiting[0]].address)
-            if not room[family]:
+            probe = self._probes[self._waiting[0]]
+            known = asked[family_of(probe.address)]
+            known.add((probe.netns, probe.address if probe.is_on_link else ""))
+            if len(known) > NEIGHBOURS_MAX:
                 break
-            room[family] -= 1
             batch.append(self._waiting.popleft())
         return batch
 
