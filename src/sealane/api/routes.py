@@ -13,7 +13,7 @@ from sealane.engine.engine import Engine
 from sealane.engine.errors import InvalidError, NotFoundError
 from sealane.engine.explaining import explain_packet
 from sealane.engine.sockets import list_sockets
-from sealane.wire.diagnosis import CheckRequest, ExplainRequest
+from sealane.wire.diagnosis import CheckRequest, DoctorRequest, ExplainRequest
 from sealane.wire.requests import (
     AttachRequest,
     ContainerRequest,
@@ -141,6 +141,7 @@ def _daemon_routes(services: Services) -> dict[Shape, Methods]:
         ("explain",): {"POST": _route(_given(explain), body=ExplainRequest)},
         ("sockets",): {"GET": _route(Now(sockets), query=("sandbox", "all"))},
         ("check",): {"POST": _route(Later(lambda call: services.check(call.body)), body=CheckRequest)},
+        ("doctor",): {"POST": _route(Later(lambda call: services.doctor(call.body)), body=DoctorRequest)},
         ("audit",): {"GET": _route(Now(lambda _: upkeep.audit()))},
         ("events",): {"GET": _route(follow, query=("follow", "since"))},
     }

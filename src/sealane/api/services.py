@@ -9,7 +9,7 @@ from typing import Protocol
 
 from sealane.engine.engine import Engine
 from sealane.engine.upkeep import Upkeep
-from sealane.wire.diagnosis import CheckRequest, CheckView
+from sealane.wire.diagnosis import CheckRequest, CheckView, DoctorRequest, DoctorView
 from sealane.wire.requests import ContainerRequest, ExecRequest, Manifest
 from sealane.wire.views import ApplyView, ContainerView, ExecView, LogView, PlanView, StatusView, VersionView
 
@@ -84,6 +84,8 @@ class Services(Protocol):
     def project(self) -> Projects: ...
 
     async def check(self, request: CheckRequest) -> CheckView: ...
+
+    async def doctor(self, request: DoctorRequest) -> DoctorView: ...
 
     def status(self) -> StatusView: ...
 

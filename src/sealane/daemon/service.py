@@ -36,7 +36,7 @@ from sealane.model.intent import Intent
 from sealane.store.base import Snapshot, Store, StoreError
 from sealane.store.memory import MemoryStore
 from sealane.store.sqlite import SqliteStore
-from sealane.wire.diagnosis import CheckRequest, CheckView
+from sealane.wire.diagnosis import CheckRequest, CheckView, DoctorRequest, DoctorView
 from sealane.wire.views import Condition, StatusView, VersionView
 
 log = logging.getLogger("sealane")
@@ -217,6 +217,9 @@ class Service:
 
     async def check(self, request: CheckRequest) -> CheckView:
         return await self._checks.check(request)
+
+    async def doctor(self, request: DoctorRequest) -> DoctorView:
+        return await self._checks.doctor(request)
 
     def version(self) -> VersionView:
         return VersionView(
