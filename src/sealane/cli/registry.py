@@ -59,6 +59,7 @@ COMMANDS = (
     Command(("explain",), "Say what would become of a packet, and why", "explain"),
     Command(("sockets",), "List sockets in sandboxes, and how their connections fare", "sockets"),
     Command(("check",), "Send real packets, and compare with what explain says", "check"),
+    Command(("doctor",), "Look for the known causes of trouble, and say how to cure them", "doctor"),
     Command(("capture",), "Record the frames that pass endpoints, in pcapng", "capture"),
     Command(("run",), "Run a command in a new container", "run"),
     Command(("exec",), "Run a command in a running container", "exec"),
