@@ -10,11 +10,11 @@ from sealane.explain.doctor.case import Case, Finding
 from sealane.explain.doctor.causes import CAUSES, SANDBOXES, diagnose
 from sealane.explain.doctor.evidence import Evidence, Request
 from sealane.explain.question import QuestionError, endpoints_named
-from sealane.kernel.state import HOST
-from sealane.model.endpoint import Endpoint, NetnsRef, Sandbox
-from sealane.model.ids import NetworkId
+from sealane.kernel.state import HOST, NamespaceState
+from sealane.model.endpoint import NetnsRef, Sandbox
+from sealane.model.ids import NetworkId, SandboxId
 from sealane.model.intent import Intent
-from sealane.model.net import address_part
+from sealane.model.net import FAMILIES, Family, family_of
 from sealane.wire.diagnosis import DoctorCheck, DoctorFinding, DoctorRequest, DoctorView
 
 SUBJECTS_MAX = 64
@@ -44,11 +44,14 @@ class Diagnosis:
         }
         self._case = Case(
             networks=dict(intent.networks),
-            sandboxes=tuple(scope.sandboxes),
-            endpoints=tuple(scope.endpoints),
+            sandboxes=scope.sandboxes,
+            endpoints={
+                box.id: tuple(intent.endpoints_by_sandbox.get(box.id, {}).values()) for box in scope.sandboxes
+            },
             in_scope=frozenset(scope.networks),
-            backends=_backends(intent),
+            leases=frozenset(address for _, address in intent.leases),
             desired={netns: dict(desired.get(netns, {})) for netns in (HOST, *self._refs)},
+            permanent=_permanent(desired),
             facts=engine.reconciler.compiled.facts,
             evidence=Evidence(),
         )
@@ -76,25 +79,39 @@ def _with(case: Case, evidence: Evidence) -> Case:
     )
 
 
+def _permanent(desired: Mapping[str, NamespaceState]) -> dict[Family, int]:
+    """Of all namespaces, whoever is asked about: the machine has one table. By their keys, since there are many."""
+    found: dict[Family, int] = dict.fromkeys(FAMILIES, 0)
+    for state in desired.values():
+        for key in state:
+            if key[0] == "neighbour" and not key[3]:
+                found[family_of(str(key[2]))] += 1
+    return found
+
+
 class _Scope:
-    """Whom the question is about: a network brings its endpoints, an endpoint its sandbox, a sandbox all its networks."""
+    """Whom the question is about: a network brings its endpoints, an endpoint its sandbox, a sandbox all its networks.
+    All, since which network gives a sandbox routes and names depends on the others."""
 
     def __init__(self, intent: Intent, subjects: Sequence[str]) -> None:
         self.networks: set[NetworkId] = set()
-        self.endpoints: list[Endpoint] = []
-        self.sandboxes: list[Sandbox] = []
+        self._sandboxes: dict[SandboxId, Sandbox] = {}
         for index, subject in enumerate(subjects):
-            self._add(intent, subject, f"subjects[{index}]")
+            if subject != HOST:
+                self._add(intent, subject, f"subjects[{index}]")
         if not subjects or set(subjects) == {HOST}:
             self.networks = set(intent.networks)
         if not subjects:
-            self.endpoints = list(intent.endpoints.values())
-            self.sandboxes = list(intent.sandboxes.values())
+            self._sandboxes = dict(intent.sandboxes)
+
+    @property
+    def sandboxes(self) -> tuple[Sandbox, ...]:
+        return tuple(self._sandboxes.values())
 
     def _add(self, intent: Intent, subject: str, field: str) -> None:
-        if subject == HOST:
-            return
         network = intent.network_named(subject)
+        if network is not None:
+            self.networks.add(network.id)
         try:
             found = (
                 list(intent.endpoints_by_network[network.id].values())
@@ -105,25 +122,11 @@ class _Scope:
             raise InvalidError(
                 f"{error}, nor a network", field=field, cure="`host` is the host itself"
             ) from error
-        if network is not None:
-            self.networks.add(network.id)
-        # All of a sandbox: which network gives it routes and names depends on the others.
         for endpoint in found:
-            if endpoint.sandbox is None or intent.sandboxes[endpoint.sandbox] in self.sandboxes:
-                continue
-            self.sandboxes.append(intent.sandboxes[endpoint.sandbox])
-            mine = intent.endpoints_by_sandbox[endpoint.sandbox].values()
-            self.endpoints += mine
-            self.networks |= {e.network for e in mine}
-
-
-def _backends(intent: Intent) -> dict[str, tuple[Endpoint, ...]]:
-    found: dict[str, tuple[Endpoint, ...]] = {}
-    for endpoint in intent.endpoints.values():
-        for address in endpoint.addresses:
-            plain = address_part(address)
-            found[plain] = (*found.get(plain, ()), endpoint)
-    return found
+            if endpoint.sandbox is not None and endpoint.sandbox not in self._sandboxes:
+                self._sandboxes[endpoint.sandbox] = intent.sandboxes[endpoint.sandbox]
+                mine = intent.endpoints_by_sandbox[endpoint.sandbox].values()
+                self.networks |= {e.network for e in mine}
 
 
 # --- the answer -----------------------------------------------------------------------------------------------------

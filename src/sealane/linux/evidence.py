@@ -25,7 +25,6 @@ from sealane.explain.doctor.evidence import (
     Request,
     SandboxEvidence,
     SandboxLink,
-    SeenFlow,
     Upstream,
 )
 from sealane.kernel.objects import RTPROT_SEALANE
@@ -120,7 +119,7 @@ class _Host:
             listeners=self._rows("sockets", _host_listeners),
             neighbours=neighbours,
             conntrack=tracked[0] if tracked else None,
-            flows=self._rows("flows", lambda: _flows(tracked)),
+            backends=self._rows("flows", lambda: _backends(tracked)),
             reverse_path_drops=_reverse_path_drops(),
             upstreams=self._rows("nameservers", self._upstreams),
             managers=next(iter(self._rows("files", lambda: [managers.read_managers()])), Managers()),
@@ -155,9 +154,7 @@ def _links(route: Socket, ours: str) -> Iterator[tuple[int, HostLink]]:
             item.index,
             HostLink(
                 name=item.name,
-                kind=item.kind,
                 mtu=item.mtu,
-                up=bool(item.flags & link.IFF_UP),
                 ours=item.alias.startswith(ours),
                 ports=ports.get(item.index, 0) if item.kind == "bridge" else 0,
             ),
@@ -219,8 +216,8 @@ def _occupancy() -> Iterator[Occupancy]:
         yield Occupancy(int(entries), int(limit))
 
 
-def _flows(tracked: Sequence[Occupancy]) -> Iterator[SeenFlow]:
-    """UDP flows whose destination was translated."""
+def _backends(tracked: Sequence[Occupancy]) -> Iterator[str]:
+    """Where UDP flows lead whose destination was translated."""
     if not tracked:
         return
     if tracked[0].entries > FLOWS_MAX:
@@ -229,12 +226,7 @@ def _flows(tracked: Sequence[Occupancy]) -> Iterator[SeenFlow]:
         found = [flow for family in FAMILIES for flow in conntrack.flows(socket, family)]
     for flow in found:
         if flow.proto == PROTO_NUMBERS["udp"] and flow.reply_source != flow.destination:
-            yield SeenFlow(
-                source=flow.source,
-                destination=flow.destination,
-                port=flow.destination_port,
-                backend=flow.reply_source,
-            )
+            yield flow.reply_source
 
 
 def _legacy_tables() -> Iterator[str]:
@@ -279,9 +271,7 @@ def _sandbox(ref: NetnsRef, pid: int | None) -> SandboxEvidence:
             nft = stack.enter_context(Socket(NETLINK_NETFILTER))
             strict, drops = _strict(names.values()), _reverse_path_drops()
         return SandboxEvidence(
-            links=tuple(
-                SandboxLink(name=item.name, mtu=item.mtu, up=bool(item.flags & link.IFF_UP)) for item in raw
-            ),
+            links=tuple(SandboxLink(name=item.name, mtu=item.mtu) for item in raw),
             defaults=tuple(_host_route(item, names.get(item.index, "")) for item in defaults),
             listeners=tuple(sock_diag.listeners(diag)),
             tables=tuple(foreign_tables(nft)),

@@ -94,9 +94,7 @@ def _base_chain(chain: dict[int, memoryview], skimmed: dict[str, list["Skimmed"]
     counters = codec.attrs(chain[8]) if 8 in chain else {}
     return BaseChain(
         name=name,
-        kind=codec.text(chain.get(7, _EMPTY)),
         hook=nfnl.HOOKS[number] if number < len(nfnl.HOOKS) else str(number),
-        priority=int.from_bytes(hook[2], "big", signed=True),
         drops=drops,
         rules=len(rules),
         dropped=_number(counters[2]) if drops == "policy" and 2 in counters else None,

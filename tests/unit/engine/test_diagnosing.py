@@ -7,7 +7,7 @@ from harness.engines import Bench, publish, subnets
 from sealane.engine.diagnosing import FINDINGS_MAX, SUBJECTS_MAX, UNSEEN_MAX, Diagnosis
 from sealane.engine.errors import InvalidError
 from sealane.explain.doctor.causes import CAUSES
-from sealane.explain.doctor.evidence import Evidence, HostEvidence, SandboxEvidence, SeenFlow, Upstream
+from sealane.explain.doctor.evidence import Evidence, HostEvidence, NeighbourTable, SandboxEvidence, Upstream
 from sealane.wire.diagnosis import DoctorRequest, DoctorView
 
 
@@ -104,13 +104,10 @@ def test_what_was_not_seen_is_named_and_its_checks_are(bench: Bench) -> None:
 
 
 def test_findings_and_unseen_are_bounded(bench: Bench) -> None:
-    flows = [
-        SeenFlow(source="192.0.2.9", destination="192.0.2.10", port=9, backend=f"10.2.0.{n}")
-        for n in range(100, 200)
-    ]
+    backends = [f"10.2.0.{n}" for n in range(100, 200)]
     silent = [Upstream(address=f"upstream {n}", problem="silent") for n in range(FINDINGS_MAX)]
     bench.kernel.seen = Evidence(
-        host=HostEvidence(flows=tuple(flows), upstreams=tuple(silent)),
+        host=HostEvidence(backends=tuple(backends), upstreams=tuple(silent)),
         unseen={f"piece {n}": "EPERM" for n in range(UNSEEN_MAX + 1)},
     )
     view = ask(bench)
@@ -126,3 +123,16 @@ def test_an_answer_is_of_the_moment_in_which_it_was_asked_for(bench: Bench) -> N
 
 def test_it_can_be_stopped(bench: Bench) -> None:
     assert ask(bench, stop=True).sandboxes == 0
+
+
+def test_permanent_neighbours_are_counted_of_all_whoever_is_asked_about(bench: Bench) -> None:
+    """Each endpoint has one on its bridge, which no neighbour table is full of."""
+    for subjects in ([], ["host"], ["db"]):
+        bench.kernel.seen = Evidence(
+            host=HostEvidence(neighbours=(NeighbourTable(family=4, entries=9 + 4, limit=11),))
+        )
+        assert "neighbours-full" not in {f.cause for f in ask(bench, *subjects).findings}
+        bench.kernel.seen = Evidence(
+            host=HostEvidence(neighbours=(NeighbourTable(family=4, entries=10 + 4, limit=11),))
+        )
+        assert "neighbours-full" in {f.cause for f in ask(bench, *subjects).findings}

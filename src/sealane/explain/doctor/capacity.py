@@ -4,8 +4,6 @@ from collections.abc import Iterator
 
 from sealane.compile.names import network_link
 from sealane.explain.doctor.case import HOST_SUBJECT, Case, Finding
-from sealane.explain.doctor.evidence import NeighbourTable
-from sealane.kernel.objects import Neighbour
 from sealane.model.network import BRIDGE_PORTS_MAX
 
 NEARLY = 0.9
@@ -13,8 +11,9 @@ NEARLY = 0.9
 
 
 def neighbours_full(case: Case) -> Iterator[Finding]:
+    """Permanent entries do not count towards the limit (neigh_alloc, net/core/neighbour.c)."""
     for table in case.host.neighbours:
-        entries = max(0, table.entries - _permanent(case, table))
+        entries = max(0, table.entries - case.permanent[table.family])
         if entries < NEARLY * table.limit:
             continue
         name = f"net.ipv{table.family}.neigh.default.gc_thresh3"
@@ -27,15 +26,6 @@ def neighbours_full(case: Case) -> Iterator[Finding]:
             cure=f"sysctl -w {name}={4 * table.limit} (and gc_thresh2 to half of it) in the initial namespace",
             level="error" if entries >= table.limit else "warning",
         )
-
-
-def _permanent(case: Case, table: NeighbourTable) -> int:
-    """Ours, which do not count towards the limit (neigh_alloc, net/core/neighbour.c)."""
-    return sum(
-        isinstance(item, Neighbour) and bool(item.mac) and (":" in item.address) == (table.family == 6)
-        for state in case.desired.values()
-        for item in state.values()
-    )
 
 
 def flows_full(case: Case) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from sealane.compile.network import has_data_plane, mtu
 from sealane.explain.doctor.evidence import Evidence, HostEvidence, SandboxEvidence
 from sealane.kernel.state import NamespaceState
 from sealane.model.endpoint import Endpoint, PublishedPort, Sandbox
-from sealane.model.ids import NetworkId
+from sealane.model.ids import NetworkId, SandboxId
 from sealane.model.net import FAMILIES, Family
 from sealane.model.network import Network
 
@@ -31,6 +31,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Publish(NamedTuple):
+    sandbox: Sandbox
     endpoint: Endpoint
     port: PublishedPort
 
@@ -42,14 +43,16 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     """All of them."""
     sandboxes: tuple[Sandbox, ...]
     """Those that are looked at."""
-    endpoints: tuple[Endpoint, ...]
+    endpoints: Mapping[SandboxId, tuple[Endpoint, ...]]
     """Theirs."""
     in_scope: frozenset[NetworkId]
     """Networks that are asked about."""
-    backends: Mapping[str, tuple[Endpoint, ...]]
-    """Every address that an endpoint has → those that have it."""
+    leases: frozenset[str]
+    """Every address that an endpoint has."""
     desired: Mapping[str, NamespaceState]
     """Of the host and of the sandboxes that are looked at."""
+    permanent: Mapping[Family, int]
+    """Permanent neighbour entries that are ours, of all namespaces."""
     facts: Facts
     evidence: Evidence
 
@@ -77,12 +80,13 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
             if found is not None:
                 yield sandbox, found
 
-    def endpoints_of(self, sandbox: Sandbox) -> list[Endpoint]:
-        return [e for e in self.endpoints if e.sandbox == sandbox.id]
+    def endpoints_of(self, sandbox: Sandbox) -> tuple[Endpoint, ...]:
+        return self.endpoints.get(sandbox.id, ())
 
     def publishes(self) -> Iterator[Publish]:
-        for endpoint in self.endpoints:
-            yield from (Publish(endpoint, port) for port in endpoint.ports)
+        for sandbox in self.sandboxes:
+            for endpoint in self.endpoints_of(sandbox):
+                yield from (Publish(sandbox, endpoint, port) for port in endpoint.ports)
 
     def mtu_of(self, network: Network) -> int:
         return mtu(network, self.facts)

@@ -20,8 +20,6 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     bridges: tuple[str, ...] = ()
     """Names of our networks' bridges, adopted ones too."""
-    links: tuple[str, ...] = ()
-    """Links of ours on the host whose names a configuration could match."""
     upstreams: bool = True
     """Ask the host's nameservers whether they answer: one question each."""
 
@@ -64,10 +62,7 @@ class BaseChain(msgspec.Struct, frozen=True, kw_only=True):
     """A chain that packets enter by a hook, of a table that is not ours."""
 
     name: str
-    kind: str
-    """`filter`, `nat` or `route`."""
     hook: str
-    priority: int
     drops: Literal["", "policy", "rule"] = ""
     """What is accepted by no rule before is dropped: by the policy, or by a last rule without a condition."""
     rules: int = 0
@@ -103,9 +98,7 @@ class ForeignTable(msgspec.Struct, frozen=True, kw_only=True):
 
 class HostLink(msgspec.Struct, frozen=True, kw_only=True):
     name: str
-    kind: str = ""
     mtu: int
-    up: bool = True
     ours: bool = False
     ports: int = 0
     """Of a bridge."""
@@ -150,16 +143,6 @@ class Occupancy(msgspec.Struct, frozen=True):
     limit: int
 
 
-class SeenFlow(msgspec.Struct, frozen=True, kw_only=True):
-    """A tracked UDP flow whose destination was translated."""
-
-    source: str
-    destination: str
-    port: int
-    backend: str
-    """Where it leads."""
-
-
 class Upstream(msgspec.Struct, frozen=True, kw_only=True):
     """A nameserver of the host's."""
 
@@ -188,8 +171,6 @@ class Managers(msgspec.Struct, frozen=True, kw_only=True):
 
 class HostEvidence(msgspec.Struct, frozen=True, kw_only=True):
     links: tuple[HostLink, ...] = ()
-    addresses: tuple[str, ...] = ()
-    """Of foreign links, without lengths."""
     routes: tuple[HostRoute, ...] = ()
     sysctls: dict[str, str] = {}
     tables: tuple[ForeignTable, ...] = ()
@@ -198,7 +179,8 @@ class HostEvidence(msgspec.Struct, frozen=True, kw_only=True):
     listeners: tuple[Listener, ...] = ()
     neighbours: tuple[NeighbourTable, ...] = ()
     conntrack: Occupancy | None = None
-    flows: tuple[SeenFlow, ...] = ()
+    backends: tuple[str, ...] = ()
+    """Where tracked UDP flows lead whose destination was translated, one a flow."""
     reverse_path_drops: int = 0
     """By rp_filter, on all links (TcpExtIPReversePathFilter)."""
     upstreams: tuple[Upstream, ...] = ()
@@ -208,7 +190,6 @@ class HostEvidence(msgspec.Struct, frozen=True, kw_only=True):
 class SandboxLink(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     mtu: int
-    up: bool = True
 
 
 class SandboxEvidence(msgspec.Struct, frozen=True, kw_only=True):

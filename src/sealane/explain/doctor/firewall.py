@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from sealane.compile.names import ENDPOINT_PREFIX, network_link
 from sealane.explain.doctor.case import HOST_SUBJECT, Case, Finding, Level, Publish
 from sealane.explain.doctor.evidence import RESOLVER_PORT, BaseChain, ForeignTable, Listener, PortRule
-from sealane.model.net import FAMILIES, Family, overlaps, prefix_length
+from sealane.model.net import FAMILIES, Family, family_of, overlaps, prefix_length
 from sealane.model.network import Network
 
 NAMES_MAX = 3
@@ -236,10 +236,11 @@ def _holds(listener: Listener, publish: Publish) -> bool:
     port = publish.port
     if listener.proto != port.proto or not port.host_first <= listener.port <= port.host_last:
         return False
-    if port.host_address is None or listener.is_wild:
-        published = [f for f in FAMILIES if publish.endpoint.address(f) is not None]
-        return any(family in published for family in listener.families)
-    return listener.address == port.host_address
+    if port.host_address is not None:
+        return listener.address == port.host_address or (
+            listener.is_wild and family_of(port.host_address) in listener.families
+        )
+    return any(publish.endpoint.address(family) is not None for family in listener.families)
 
 
 def _takes(table: ForeignTable, rule: PortRule, publish: Publish) -> bool:

@@ -13,9 +13,9 @@ from sealane.model.network import Network
 def stale_flow(case: Case) -> Iterator[Finding]:
     """Flows of UDP only: a TCP client whose peer is gone gives up and connects anew, and is then translated anew."""
     dead = Counter(
-        flow.backend
-        for flow in case.host.flows
-        if flow.backend not in case.backends and _network_of(case, flow.backend) is not None
+        backend
+        for backend in case.host.backends
+        if backend not in case.leases and _network_of(case, backend) is not None
     )
     for backend, count in dead.items():
         network = _network_of(case, backend)

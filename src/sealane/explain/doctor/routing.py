@@ -43,17 +43,16 @@ def _not_forwarding(path: str, effect: str) -> Finding:
 
 
 def no_default_route(case: Case) -> Iterator[Finding]:
-    for family in FAMILIES:
-        networks = [n for n in case.forwarded(family) if not n.internal and n.masquerade]
-        # A host without IPv6 is common, and then nothing is missing.
-        is_missing = not any(r.dst == DEFAULT_ROUTE[family] for r in case.host.routes)
-        if networks and is_missing and family == 4 and "routes" not in case.evidence.unseen:
-            yield Finding(
-                subject=HOST_SUBJECT,
-                message="the host has no default route: what leaves its networks goes nowhere",
-                cure="ip route add default via GATEWAY, or mark the networks --internal",
-                level="warning",
-            )
+    """Of IPv4: a host without a way out over IPv6 is common, and misses nothing."""
+    is_needed = any(not network.internal for network in case.forwarded(4))
+    is_there = any(route.dst == DEFAULT_ROUTE[4] for route in case.host.routes)
+    if is_needed and not is_there and "routes" not in case.evidence.unseen:
+        yield Finding(
+            subject=HOST_SUBJECT,
+            message="the host has no default route: what leaves its networks goes nowhere",
+            cure="ip route add default via GATEWAY, or mark the networks --internal",
+            level="warning",
+        )
 
 
 def wrong_default_route(case: Case) -> Iterator[Finding]:
@@ -103,7 +102,6 @@ def _told(route: Route) -> str:
 
 def mtu_black_hole(case: Case) -> Iterator[Finding]:
     yield from _links_too_big(case)
-    blind = _too_big_is_dropped(case.host.tables)
     for network in case.planes:
         if network.internal:
             continue
@@ -111,6 +109,7 @@ def mtu_black_hole(case: Case) -> Iterator[Finding]:
         for family in FAMILIES:
             if network.subnet(family) is None:
                 continue
+            blind = _too_big_is_dropped(case.host.tables, family)
             for route in _ways(case, family):
                 carried = _carries(case, route)
                 if carried and carried < size and (route.is_default or blind):
@@ -150,11 +149,11 @@ def _carries(case: Case, route: HostRoute) -> int:
     return min(sizes, default=0)
 
 
-def _too_big_is_dropped(tables: tuple[ForeignTable, ...]) -> str:
+def _too_big_is_dropped(tables: tuple[ForeignTable, ...], family: Family) -> str:
     """A chain through which the host's own ICMP must leave, and that drops what it has not accepted."""
     for table in tables:
         for chain in table.chains:
-            if chain.hook == "output" and chain.drops and table.family != "bridge":
+            if chain.hook == "output" and chain.drops and table.covers(family):
                 return f"chain {chain.name} of table {table.family} {table.name}"
     return ""
 

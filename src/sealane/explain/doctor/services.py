@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from sealane.explain.doctor.case import Case, Finding, Publish, families_of
 from sealane.explain.doctor.evidence import Listener
-from sealane.model.endpoint import Endpoint, Sandbox
+from sealane.model.endpoint import Endpoint
 from sealane.model.net import Family
 
 _SEEN_PROTOS = ("tcp", "udp")
@@ -30,7 +30,7 @@ def nobody_listens(case: Case) -> Iterator[Finding]:
                 subject=case.name_of(publish.endpoint),
                 message=f"{publish.port} is published, and nobody in the sandbox listens at port {first}",
                 cure=f"start the service, or publish the port that it listens at: `sealane sockets "
-                f"{_sandbox_name(case, publish.endpoint)} --listening`",
+                f"{publish.sandbox.name} --listening`",
                 level="warning",
             )
         elif not any(_is_served(item, publish.endpoint) for item in listeners):
@@ -96,7 +96,7 @@ def _published(case: Case) -> Iterator[tuple[Publish, int, list[Listener]]]:
     """Publishes whose sandbox could be looked at, the port inside, and who listens there: of a range of ports, anywhere
     in it."""
     for publish in case.publishes():
-        seen = case.evidence.sandboxes.get(publish.endpoint.sandbox or "")
+        seen = case.evidence.sandboxes.get(publish.sandbox.id)
         if seen is None or publish.port.proto not in _SEEN_PROTOS:
             continue
         first = publish.port.port
@@ -124,8 +124,3 @@ def _who(item: Listener) -> str:
 
 def _wanted(endpoint: Endpoint) -> str:
     return " and ".join(address for f in families_of(endpoint) if (address := endpoint.address(f)))
-
-
-def _sandbox_name(case: Case, endpoint: Endpoint) -> str:
-    found: list[Sandbox] = [s for s in case.sandboxes if s.id == endpoint.sandbox]
-    return found[0].name if found else endpoint.name

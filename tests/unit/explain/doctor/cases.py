@@ -25,7 +25,6 @@ from sealane.explain.doctor.evidence import (
 )
 from sealane.kernel.objects import Route
 from sealane.kernel.state import HOST
-from sealane.model.net import address_part
 from unit.explain.worlds import Town
 
 WEB, API, DB = "sandbox-web", "sandbox-api", "sandbox-db"
@@ -58,7 +57,7 @@ def healthy(town: Town) -> Evidence:
         host=HostEvidence(
             links=(
                 HostLink(name="uplink0", mtu=mtu),
-                *(HostLink(name=network_link(n), kind="bridge", mtu=mtu, ours=True, ports=2) for n in (town.front, town.back)),
+                *(HostLink(name=network_link(n), mtu=mtu, ours=True, ports=2) for n in (town.front, town.back)),
             ),
             routes=(
                 HostRoute(dst="0.0.0.0/0", link="uplink0", gateway="192.0.2.1"),
@@ -109,10 +108,11 @@ class Patient:
         return Case(
             networks=dict(intent.networks),
             sandboxes=tuple(intent.sandboxes.values()),
-            endpoints=tuple(intent.endpoints.values()),
+            endpoints={key: tuple(there.values()) for key, there in intent.endpoints_by_sandbox.items()},
             in_scope=frozenset(intent.networks),
-            backends={address_part(a): (e,) for e in intent.endpoints.values() for a in e.addresses},
+            leases=frozenset(address for _, address in intent.leases),
             desired={netns: dict(self.town.compiled.desired[netns]) for netns in (HOST, WEB, API, DB)},
+            permanent={4: 30, 6: 20},
             facts=self.town.compiled.facts,
             evidence=self.evidence,
         )
@@ -126,7 +126,7 @@ class Patient:
 
 
 def gate(hook: str = "forward", drops: str = "policy", rules: int = 0, **fields: Any) -> BaseChain:
-    return BaseChain(name="gate", kind="filter", hook=hook, priority=0, drops=drops, rules=rules, **fields)  # type: ignore[arg-type]
+    return BaseChain(name="gate", hook=hook, drops=drops, rules=rules, **fields)  # type: ignore[arg-type]
 
 
 def table(*chains: BaseChain, family: str = "inet", **fields: Any) -> ForeignTable:

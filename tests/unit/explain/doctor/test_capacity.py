@@ -5,16 +5,7 @@ import pytest
 
 from sealane.compile.names import network_link
 from sealane.explain.doctor.evidence import HostLink, NeighbourTable, Occupancy
-from sealane.kernel.objects import Neighbour
 from unit.explain.doctor.cases import Patient
-
-
-def permanent(patient: Patient, family: int) -> int:
-    return sum(
-        isinstance(item, Neighbour) and bool(item.mac) and (":" in item.address) == (family == 6)
-        for state in patient.case.desired.values()
-        for item in state.values()
-    )
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -23,14 +14,13 @@ def permanent(patient: Patient, family: int) -> int:
 )
 def test_neighbours(family, entries, level) -> None:
     patient = Patient()
-    count = entries + permanent(patient, family)
+    count = entries + patient.case.permanent[family]
     patient.host(neighbours=(NeighbourTable(family=family, entries=count, limit=1024),))
     assert patient.told("neighbours-full") == ([("host", level)] if level else [])
 
 
 def test_permanent_neighbours_do_not_count() -> None:
     patient = Patient()
-    assert permanent(patient, 4) > 0
     patient.host(neighbours=(NeighbourTable(family=4, entries=922, limit=1024),))
     assert patient.findings() == []
 
@@ -67,5 +57,5 @@ def test_bridge_ports(ports, level) -> None:
 
 def test_a_routed_network_has_no_such_bound() -> None:
     patient = Patient(back={"driver": "routed"})
-    full = HostLink(name=network_link(patient.town.back), kind="bridge", mtu=1400, ours=True, ports=1023)
+    full = HostLink(name=network_link(patient.town.back), mtu=1400, ours=True, ports=1023)
     assert patient.host(links=(full,)).findings("bridge-full") == []

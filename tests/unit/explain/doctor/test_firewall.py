@@ -160,11 +160,14 @@ def test_a_process_at_a_published_port(listener, found) -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "found"), [("192.0.2.7", 1), ("192.0.2.8", 0), ("0.0.0.0", 1), ("::", 1)]
+    ("address", "found"), [("192.0.2.7", 1), ("192.0.2.8", 0), ("0.0.0.0", 1), ("::", 0)]
 )
 def test_a_publish_at_one_address_is_in_the_way_there_alone(address, found) -> None:
+    """`::` with IPV6_V6ONLY."""
     port = PublishedPort(host_address="192.0.2.7", host_first=8080, host_last=8080, port=80)  # type: ignore[arg-type]
-    patient = Patient(ports=(port,)).host(listeners=(Listener(proto="tcp", address=address, port=8080),))
+    patient = Patient(ports=(port,)).host(
+        listeners=(Listener(proto="tcp", address=address, port=8080, v6_only=True),)
+    )
     assert len(patient.findings("port-taken")) == found
 
 
