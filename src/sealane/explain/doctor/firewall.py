@@ -8,7 +8,7 @@ are not interpreted here: a table whose accepting rules name our links counts as
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 
-from sealane.compile.names import ENDPOINT_PREFIX, network_link
+from sealane.compile.names import BRIDGE_PREFIX, ENDPOINT_PREFIX, network_link
 from sealane.explain.doctor.case import HOST_SUBJECT, Case, Finding, Level, Publish
 from sealane.explain.doctor.evidence import RESOLVER_PORT, BaseChain, ForeignTable, Listener, PortRule
 from sealane.model.net import FAMILIES, Family, family_of, overlaps, prefix_length
@@ -33,7 +33,7 @@ def foreign_drop(case: Case) -> Iterator[Finding]:
                     subject=HOST_SUBJECT,
                     message=f"{_place(table, chain)} drops what it has not accepted{_counted(chain)}: packets of "
                     f"{_named(left)} are forwarded and meet it",
-                    cure=_let_forward(table, chain, left[0]),
+                    cure=_let_forward(table, chain, left),
                     level=_level(chain),
                 )
 
@@ -54,7 +54,7 @@ def bridge_netfilter(case: Case) -> Iterator[Finding]:
                     subject=HOST_SUBJECT,
                     message=f"{_place(table, chain)} drops what it has not accepted{_counted(chain)}: {why}, those of "
                     f"{_named(left)} too",
-                    cure=("" if table.family == "bridge" else off) + _let_forward(table, chain, left[0]),
+                    cure=("" if table.family == "bridge" else off) + _let_forward(table, chain, left),
                     level=_level(chain),
                 )
 
@@ -73,7 +73,7 @@ def foreign_input(case: Case) -> Iterator[Finding]:
                     subject=HOST_SUBJECT,
                     message=f"{_place(table, chain)} drops what it has not accepted{_counted(chain)}: questions of "
                     f"{_named(left)} to the resolver on the host meet it",
-                    cure=_let_input(table, chain, left[0]),
+                    cure=_let_input(table, chain, left),
                     level=_level(chain),
                 )
 
@@ -175,9 +175,12 @@ def _resolver_listens(case: Case, network: Network) -> bool:
 
 
 def _is_let(table: ForeignTable, network: Network) -> bool:
-    link = network_link(network) if network.driver == "bridge" else _PROBED_LINK
+    """In a table of family bridge frames are known by ports too."""
+    links = {network_link(network)} if network.driver == "bridge" else {_PROBED_LINK}
+    links |= {_PROBED_LINK} if table.family == "bridge" else set()
     return any(
-        _covers(pattern, network) if "/" in pattern else fnmatchcase(link, pattern) for pattern in table.lets
+        _covers(pattern, network) if "/" in pattern else any(fnmatchcase(link, pattern) for link in links)
+        for pattern in table.lets
     )
 
 
@@ -202,7 +205,7 @@ def _place(table: ForeignTable, chain: BaseChain) -> str:
 
 
 def _counted(chain: BaseChain) -> str:
-    return f" ({chain.dropped} packets so far)" if chain.dropped else ""
+    return f" (packets so far: {chain.dropped})" if chain.dropped else ""
 
 
 def _named(networks: Iterable[Network]) -> str:
@@ -212,21 +215,40 @@ def _named(networks: Iterable[Network]) -> str:
     return f"network{'s' if len(names) > 1 else ''} {shown}"
 
 
-def _pattern(network: Network) -> str:
-    return network_link(network) if network.driver == "bridge" else f"{ENDPOINT_PREFIX}*"
+def _pattern(networks: list[Network]) -> str:
+    """Of their links: one rule for all of them, as long as none has a name of its own."""
+    if any(network.driver == "routed" for network in networks):
+        return f"{ENDPOINT_PREFIX}*"
+    own = [network_link(network) for network in networks if network.link]
+    return own[0] if own else f"{BRIDGE_PREFIX}*" if len(networks) > 1 else network_link(networks[0])
 
 
-def _let_forward(table: ForeignTable, chain: BaseChain, network: Network) -> str:
+def _iptables(table: ForeignTable, chain: BaseChain) -> str:
+    """The tool of a table that iptables-nft made: nft should keep its hands off it. Empty: another's."""
+    if table.name != "filter" or chain.name not in {"FORWARD", "INPUT"}:
+        return ""
+    return {"ip": "iptables", "ip6": "ip6tables"}.get(table.family, "")
+
+
+def _let_forward(table: ForeignTable, chain: BaseChain, networks: list[Network]) -> str:
+    # By ports, since not every kernel knows of ibrname (CONFIG_NFT_BRIDGE_META).
+    link = f"{ENDPOINT_PREFIX}*" if table.family == "bridge" else _pattern(networks)
+    tool = _iptables(table, chain)
+    if tool:
+        link = link.replace("*", "+")
+        return f"{tool} -I FORWARD -i {link} -j ACCEPT; {tool} -I FORWARD -o {link} -j ACCEPT"
     where = f"nft insert rule {table.family} {table.name} {chain.name}"
-    link = _pattern(network)
-    key = "ibrname" if table.family == "bridge" else "iifname"
-    out = "obrname" if table.family == "bridge" else "oifname"
-    return f"{where} {key} {link} accept; {where} {out} {link} accept"
+    return "; ".join(f"{where} '{key} \"{link}\" accept'" for key in ("iifname", "oifname"))
 
 
-def _let_input(table: ForeignTable, chain: BaseChain, network: Network) -> str:
+def _let_input(table: ForeignTable, chain: BaseChain, networks: list[Network]) -> str:
+    link, tool = _pattern(networks), _iptables(table, chain)
+    if tool:
+        link = link.replace("*", "+")
+        rules = [f"{tool} -I INPUT -i {link} -p {proto} --dport 53 -j ACCEPT" for proto in ("udp", "tcp")]
+        return "; ".join(rules)
     where = f"nft insert rule {table.family} {table.name} {chain.name}"
-    return f"{where} iifname {_pattern(network)} meta l4proto '{{ tcp, udp }}' th dport 53 accept"
+    return f"{where} 'iifname \"{link}\" meta l4proto {{ tcp, udp }} th dport 53 accept'"
 
 
 # --- ports ----------------------------------------------------------------------------------------------------------

@@ -212,7 +212,7 @@ def rp_filter(case: Case) -> Iterator[Finding]:
 
 
 def _dropped(count: int) -> str:
-    return f" ({count} packets so far)" if count else ""
+    return f" (packets so far: {count})" if count else ""
 
 
 def _preference(route: HostRoute) -> tuple[bool, int]:

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from sealane.compile.names import network_link
-from sealane.explain.doctor.evidence import Listener, Managers, PortRule
+from sealane.explain.doctor.evidence import BaseChain, ForeignTable, Listener, Managers, PortRule
 from sealane.model.endpoint import PublishedPort
 from unit.explain.doctor.cases import DB, Patient, gate, table
 
@@ -40,7 +40,7 @@ def test_what_does_not_drop_or_is_elsewhere_is_no_cause(chain) -> None:
 
 def test_dropped_packets_are_told() -> None:
     (finding,) = Patient().host(tables=(table(gate(dropped=7)),)).findings("foreign-drop")
-    assert "(7 packets so far)" in finding.message
+    assert "(packets so far: 7)" in finding.message
 
 
 def test_a_family_that_no_network_has_is_no_concern() -> None:
@@ -77,7 +77,26 @@ def test_an_internal_network_is_not_forwarded() -> None:
 def test_a_routed_network_is_forwarded_even_inside() -> None:
     patient = Patient(front={"internal": True, "driver": "routed"}, back={"internal": True})
     (finding,) = patient.host(tables=(table(gate()),)).findings("foreign-drop")
-    assert ("network front" in finding.message, "iifname sle* accept" in finding.cure) == (True, True)
+    assert ("network front" in finding.message, "'iifname \"sle*\" accept'" in finding.cure) == (True, True)
+
+
+def filtering(family: str, chain: str, hook: str) -> ForeignTable:
+    """As iptables-nft makes it."""
+    base = BaseChain(name=chain, hook=hook, drops="policy")
+    return ForeignTable(family=family, name="filter", chains=(base,))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("family", "tool"), [("ip", "iptables"), ("ip6", "ip6tables")])
+def test_a_table_of_iptables_is_cured_by_iptables(family, tool) -> None:
+    (finding,) = Patient().host(tables=(filtering(family, "FORWARD", "forward"),)).findings("foreign-drop")
+    assert finding.cure == (f"{tool} -I FORWARD -i slb+ -j ACCEPT; {tool} -I FORWARD -o slb+ -j ACCEPT")
+    (finding,) = Patient().host(tables=(filtering(family, "INPUT", "input"),)).findings("foreign-input")
+    assert finding.cure.startswith(f"{tool} -I INPUT -i slb+ -p udp --dport 53 -j ACCEPT; ")
+
+
+def test_a_link_with_a_name_of_its_own_is_named() -> None:
+    patient = Patient(front={"link": "br0", "link_adopted": True})
+    assert 'iifname "br0"' in patient.host(tables=(table(gate()),)).findings("foreign-drop")[0].cure
 
 
 # --- frames of one bridge -------------------------------------------------------------------------------------------
@@ -104,9 +123,11 @@ def test_without_br_netfilter_bridged_frames_meet_nobody() -> None:
     assert Patient().host(tables=(table(gate()),)).findings("bridge-netfilter") == []
 
 
-def test_a_bridge_tables_cure_speaks_of_bridges() -> None:
+def test_a_bridge_tables_cure_speaks_of_ports() -> None:
     (finding,) = Patient().host(tables=(table(gate(), family="bridge"),)).findings()
-    assert ("ibrname" in finding.cure, "sysctl" in finding.cure) == (True, False)
+    assert ('iifname "sle*" accept' in finding.cure, "sysctl" in finding.cure) == (True, False)
+    assert Patient().host(tables=(table(gate(), family="bridge", lets=("sle*",)),)).findings() == []
+    assert len(Patient().host(tables=(table(gate(), lets=("sle*",)),)).findings("foreign-drop")) == 1
 
 
 # --- questions to the resolver --------------------------------------------------------------------------------------
