@@ -13,7 +13,7 @@ from sealane.engine.engine import Engine
 from sealane.engine.errors import InvalidError, NotFoundError
 from sealane.engine.explaining import explain_packet
 from sealane.engine.sockets import list_sockets
-from sealane.wire.diagnosis import CheckRequest, ExplainRequest, TraceRequest
+from sealane.wire.diagnosis import CheckRequest, DoctorRequest, ExplainRequest, TraceRequest
 from sealane.wire.requests import (
     AttachRequest,
     ContainerRequest,
@@ -142,6 +142,7 @@ def _daemon_routes(services: Services) -> dict[Shape, Methods]:
         ("sockets",): {"GET": _route(Now(sockets), query=("sandbox", "all"))},
         ("check",): {"POST": _route(Later(lambda call: services.check(call.body)), body=CheckRequest)},
         ("trace",): {"POST": _route(Lines(lambda call: services.trace(call.body)), body=TraceRequest)},
+        ("doctor",): {"POST": _route(Later(lambda call: services.doctor(call.body)), body=DoctorRequest)},
         ("audit",): {"GET": _route(Now(lambda _: upkeep.audit()))},
         ("events",): {"GET": _route(follow, query=("follow", "since"))},
     }

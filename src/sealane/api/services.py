@@ -9,7 +9,7 @@ from typing import Protocol
 
 from sealane.engine.engine import Engine
 from sealane.engine.upkeep import Upkeep
-from sealane.wire.diagnosis import CheckRequest, CheckView, TraceRequest, TraceView
+from sealane.wire.diagnosis import CheckRequest, CheckView, DoctorRequest, DoctorView, TraceRequest, TraceView
 from sealane.wire.requests import ContainerRequest, ExecRequest, Manifest
 from sealane.wire.views import ApplyView, ContainerView, ExecView, LogView, PlanView, StatusView, VersionView
 
@@ -88,6 +88,8 @@ class Services(Protocol):
     def trace(self, request: TraceRequest) -> AsyncGenerator[TraceView, None]:
         """Packets as they end, and one last line. Closed when the client leaves."""
         ...
+
+    async def doctor(self, request: DoctorRequest) -> DoctorView: ...
 
     def status(self) -> StatusView: ...
 

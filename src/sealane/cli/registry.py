@@ -62,6 +62,7 @@ COMMANDS = (
     Command(
         ("trace",), "Follow real packets through the kernel, and compare with what explain says", "trace"
     ),
+    Command(("doctor",), "Look for the known causes of trouble, and say how to cure them", "doctor"),
     Command(("capture",), "Record the frames that pass endpoints, in pcapng", "capture"),
     Command(("run",), "Run a command in a new container", "run"),
     Command(("exec",), "Run a command in a running container", "exec"),

@@ -1,20 +1,22 @@
-"""`check` as a verb: prepared on the loop, tried in threads, one at a time."""
+"""`check` and `doctor` as verbs: prepared on the loop, tried in threads, one of each at a time."""
 
 import asyncio
 import threading
 
 from sealane.engine.checking import Check
+from sealane.engine.diagnosing import Diagnosis
 from sealane.engine.engine import Engine
 from sealane.engine.errors import HoldError
 from sealane.explain.checking import Observation, Prediction
 from sealane.linux import probe
-from sealane.wire.diagnosis import CheckRequest, CheckView
+from sealane.wire.diagnosis import CheckRequest, CheckView, DoctorRequest, DoctorView
 
 
 class Checks:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._one_at_a_time = asyncio.Lock()
+        self._one_doctor = asyncio.Lock()
         self._stop = threading.Event()
 
     async def check(self, request: CheckRequest) -> CheckView:
@@ -29,6 +31,11 @@ class Checks:
             except probe.StoppedError:
                 raise HoldError("the daemon is ending") from None
             return await asyncio.to_thread(prepared.view, predictions, observations)
+
+    async def doctor(self, request: DoctorRequest) -> DoctorView:
+        """Raises InvalidError for what there is not."""
+        async with self._one_doctor:
+            return await asyncio.to_thread(Diagnosis(self._engine, request).look, self._stop.is_set)
 
     def close(self) -> None:
         self._stop.set()

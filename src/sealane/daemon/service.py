@@ -37,7 +37,7 @@ from sealane.model.intent import Intent
 from sealane.store.base import Snapshot, Store, StoreError
 from sealane.store.memory import MemoryStore
 from sealane.store.sqlite import SqliteStore
-from sealane.wire.diagnosis import CheckRequest, CheckView, TraceRequest, TraceView
+from sealane.wire.diagnosis import CheckRequest, CheckView, DoctorRequest, DoctorView, TraceRequest, TraceView
 from sealane.wire.views import Condition, StatusView, VersionView
 
 log = logging.getLogger("sealane")
@@ -223,6 +223,9 @@ class Service:
 
     def trace(self, request: TraceRequest) -> AsyncGenerator[TraceView, None]:
         return self._traces.trace(request)
+
+    async def doctor(self, request: DoctorRequest) -> DoctorView:
+        return await self._checks.doctor(request)
 
     def version(self) -> VersionView:
         return VersionView(

@@ -1,11 +1,12 @@
 """What the engine is given: protocols for the kernel and the clock. (The store's is `sealane.store.base`.)"""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
 from sealane.compile.facts import Facts
+from sealane.explain.doctor.evidence import Evidence, Request
 from sealane.explain.surroundings import Surroundings
 from sealane.kernel.state import NamespaceState
 from sealane.model.endpoint import NetnsRef, PublishedPort
@@ -104,6 +105,13 @@ class Kernel(Protocol):
 
     def surroundings(self) -> Surroundings:
         """What is on the host and not ours, for `explain`."""
+        ...
+
+    def evidence(
+        self, request: Request, refs: Mapping[str, NetnsRef], should_stop: Callable[[], bool]
+    ) -> Evidence:
+        """What `doctor` looks at, on the host and in the sandboxes of `refs`. For a thread of its own: it takes about a
+        millisecond a sandbox, and up to a second where a nameserver is silent."""
         ...
 
     def boot_id(self) -> str:

@@ -11,12 +11,13 @@ nothing of packets.
 
 import errno
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import msgspec
 
 from sealane.compile.facts import Facts
 from sealane.engine.ports import Flow, NamespaceGoneError
+from sealane.explain.doctor.evidence import Evidence, Request
 from sealane.explain.surroundings import Surroundings, surroundings_of
 from sealane.kernel.nft import (
     Chain,
@@ -59,6 +60,9 @@ class FakeKernel:
         """By the namespace's inode; 0 is the host's."""
         self.processes: dict[int, tuple[int, str]] = {}
         """Owners by the socket's inode."""
+        self.seen = Evidence()
+        """What `evidence` answers, for the sandboxes that it is asked about."""
+        self.evidence_asked: list[Request] = []
         self._facts = facts or Facts(instance="abcdef")
         self._countdown = 0
         self._forever = False
@@ -174,6 +178,15 @@ class FakeKernel:
 
     def surroundings(self) -> Surroundings:
         return surroundings_of(self._facts, ("192.0.2.10/24",))
+
+    def evidence(
+        self, request: Request, refs: Mapping[str, NetnsRef], should_stop: Callable[[], bool]
+    ) -> Evidence:
+        self.evidence_asked.append(request)
+        wanted = {} if should_stop() else refs
+        return msgspec.structs.replace(
+            self.seen, sandboxes={key: seen for key, seen in self.seen.sandboxes.items() if key in wanted}
+        )
 
     def boot_id(self) -> str:
         return self._boot

@@ -3,7 +3,7 @@
 import errno
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self, cast
 
@@ -11,12 +11,14 @@ import msgspec
 
 from sealane.compile.facts import Facts
 from sealane.engine.ports import Flow, NamespaceGoneError
+from sealane.explain.doctor.evidence import Evidence, Request
 from sealane.explain.surroundings import Surroundings
 from sealane.kernel.objects import Sysctl
 from sealane.kernel.state import HOST, NamespaceState, Object, namespace
 from sealane.linux import facts, observe, sysctl
 from sealane.linux import netns as namespaces
 from sealane.linux.apply import Applier, LoopbackPublisher
+from sealane.linux.evidence import read_evidence
 from sealane.linux.monitor import Ports
 from sealane.linux.netlink import link, sock_diag
 from sealane.linux.netlink.conntrack import PORT_MAX, FlowMatch, delete_flows
@@ -206,6 +208,12 @@ class LinuxKernel:
     def surroundings(self) -> Surroundings:
         self._check_home()
         return read_surroundings(self._route, self._instance)
+
+    def evidence(
+        self, request: Request, refs: Mapping[str, NetnsRef], should_stop: Callable[[], bool]
+    ) -> Evidence:
+        self._check_home()
+        return read_evidence(self._instance, request, refs, should_stop)
 
     def boot_id(self) -> str:
         with open(_BOOT_ID, encoding="ascii") as file:

@@ -22,6 +22,7 @@ are not known are refused, so that a misspelt one is named and not ignored.
 | POST /v1/explain | ExplainRequest | ExplainView |
 | POST /v1/check | CheckRequest | CheckView |
 | POST /v1/trace | TraceRequest | TraceView, one JSON document a line |
+| POST /v1/doctor | DoctorRequest | DoctorView |
 | GET /v1/sockets | ?sandbox=REF&all=1 | SocketsView; REF may be `host` |
 | POST /v1/gc | ?confirm=1 | GcView |
 | GET /v1/audit | | AuditView |

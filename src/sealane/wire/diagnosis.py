@@ -166,3 +166,43 @@ class TraceView(View, frozen=True, kw_only=True):
     """`sealane.explain.packet.Trace` as JSON."""
     notes: list[str] = []
     """What could not be seen, and what the sender heard."""
+
+
+class DoctorRequest(Request, frozen=True, kw_only=True):
+    """Look for the known causes of trouble. `subjects`: sandboxes, containers, endpoints, networks, or `host`; none:
+    everything. The host is looked at in any case."""
+
+    subjects: list[str] = []
+
+
+class DoctorFinding(View, frozen=True, kw_only=True):
+    cause: str
+    """Name of the check: see docs/doctor.md."""
+    subject: str
+    """`host`, or the name of a network, a sandbox or an endpoint (`web/front`)."""
+    message: str
+    cure: str
+    level: Literal["error", "warning", "note"]
+    """`error`: something does not work now; `warning`: it may not, or soon will not; `note`: worth knowing."""
+
+
+class DoctorCheck(View, frozen=True, kw_only=True):
+    """One known cause, and how the look at it ended."""
+
+    cause: str
+    looks_at: str
+    findings: int
+    unseen: list[str] = []
+    """What of that could not be looked at: pieces of the host, and sandboxes by name."""
+
+
+class DoctorView(View, frozen=True, kw_only=True):
+    findings: list[DoctorFinding]
+    """Errors first; no more than a bound."""
+    found: int
+    """All of them, notes left out."""
+    checks: list[DoctorCheck]
+    unseen: dict[str, str]
+    """What could not be looked at → why."""
+    sandboxes: int
+    """That were looked at."""

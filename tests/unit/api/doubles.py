@@ -20,7 +20,7 @@ from sealane.engine.errors import (
     StoreFailedError,
 )
 from sealane.engine.events import EventLog
-from sealane.wire.diagnosis import CheckView
+from sealane.wire.diagnosis import CheckView, DoctorView
 from sealane.wire.views import (
     ApplyView,
     AuditView,
@@ -382,6 +382,8 @@ class DoubleServices:
         self.checked = CheckView(
             rows=[], columns=[], matrix=[], pairs=0, agree=0, disagree=0, unknown=0, findings=[]
         )
+        self.doctors = []
+        self.doctored = DoctorView(findings=[], found=0, checks=[], unseen={}, sandboxes=0)
         self.conditions = [
             Condition(level="warning", subject="sctp", message="the module is missing", cure="modprobe sctp")
         ]
@@ -393,6 +395,12 @@ class DoubleServices:
         if request.source == "broken":
             raise StoreFailedError("the store is full")
         return self.checked
+
+    async def doctor(self, request):
+        self.doctors.append(request)
+        if "nobody" in request.subjects:
+            raise InvalidError("'nobody' is no sandbox", field="subjects[0]")
+        return self.doctored
 
     def status(self):
         return StatusView(

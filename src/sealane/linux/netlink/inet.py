@@ -37,8 +37,10 @@ _RTA_OIF = 4
 _RTA_GATEWAY = 5
 _RTA_PRIORITY = 6
 _RTA_PREFSRC = 7
+_RTA_METRICS = 8
 _RTA_MULTIPATH = 9
 _RTA_TABLE = 15
+_RTAX_MTU = 2
 _RTNH_F_ONLINK = 4
 _SCOPE_UNIVERSE = 0
 _SCOPE_LINK = 253
@@ -71,6 +73,8 @@ class RawRoute(msgspec.Struct, frozen=True, kw_only=True):
     metric: int = 0
     onlink: bool = False
     cloned: bool = False
+    mtu: int = 0
+    """Bytes, of the route itself; 0: the link's."""
 
 
 def dump_addresses(family: int = 0) -> bytes:
@@ -135,6 +139,7 @@ def parse_route(payload: memoryview) -> RawRoute:
         metric=0 if family == AF_INET6 and metric == IPV6_METRIC_DEFAULT else metric,
         onlink=bool(flags & _RTNH_F_ONLINK),
         cloned=bool(flags & RTM_F_CLONED),
+        mtu=_number(codec.attrs(found[_RTA_METRICS]).get(_RTAX_MTU)) if _RTA_METRICS in found else 0,
     )
 
 

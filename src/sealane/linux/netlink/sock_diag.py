@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from sealane.explain.doctor.evidence import Listener
 from sealane.linux.netlink import codec, tcp_info
 from sealane.linux.netlink.socket import NETLINK_SOCK_DIAG, NetlinkError, Socket
 from sealane.wire.diagnosis import SocketView
@@ -39,6 +40,7 @@ _SOCKET = struct.Struct("=BBxx48x4xIIII")
 """struct inet_diag_msg: family, state, …, the addresses, …, receive and send queue, uid, inode."""
 
 _DIAG_INFO = 2
+_DIAG_V6_ONLY = 11
 _EXTENSIONS = 1 << (_DIAG_INFO - 1)
 _ESTABLISHED, _CLOSE, _LISTEN = 1, 7, 10
 _EVERY_STATE = 0x1FFE
@@ -117,6 +119,41 @@ def sockets(diag: Socket, *, every_state: bool = False) -> list[SocketView]:
                 raise NetlinkError(errno.EMSGSIZE, f"it has more than {SOCKETS_MAX} sockets")
             found += [item for _, payload in answers if (item := parse_socket(proto, payload))]
     return found
+
+
+def listeners(diag: Socket) -> list[Listener]:
+    """TCP sockets that listen and UDP sockets without a peer, of the namespace that `diag` was made in. Raises
+    NetlinkError, with EMSGSIZE for more than SOCKETS_MAX."""
+    found: list[Listener] = []
+    protos: tuple[Literal["tcp", "udp"], ...] = ("tcp", "udp")
+    for proto in protos:
+        for family in _FAMILIES:
+            header = _REQUEST.pack(family, _PROTOCOLS[proto], 0, 0, _STATES[proto]) + bytes(_SOCKID_BYTES)
+            request = codec.message(_SOCK_DIAG_BY_FAMILY, codec.NLM_F_REQUEST | codec.NLM_F_DUMP, 0, header)
+            answers = diag.dump(request)
+            if len(found) + len(answers) > SOCKETS_MAX:
+                raise NetlinkError(errno.EMSGSIZE, f"it has more than {SOCKETS_MAX} sockets")
+            found += [item for _, payload in answers if (item := parse_listener(proto, payload))]
+    return found
+
+
+def parse_listener(proto: Literal["tcp", "udp"], payload: memoryview) -> Listener | None:
+    """None for what is no answer about an IPv4 or IPv6 socket. A listening TCP socket's queues are its connections that
+    wait and its backlog (tcp_diag_get_info, net/ipv4/tcp_diag.c)."""
+    if len(payload) < _SOCKET.size or payload[0] not in _FAMILIES:
+        return None
+    family, _, receive_queue, send_queue, _, inode = _SOCKET.unpack_from(payload)
+    port, _, local, _ = _ANSWER.unpack_from(payload)
+    v6_only = codec.attrs(payload[_SOCKET.size :]).get(_DIAG_V6_ONLY)
+    return Listener(
+        proto=proto,
+        address=socket.inet_ntop(family, local[: 16 if family == socket.AF_INET6 else 4]),
+        port=port,
+        v6_only=bool(v6_only and v6_only[0]),
+        waiting=receive_queue if proto == "tcp" else 0,
+        backlog=send_queue if proto == "tcp" else 0,
+        inode=inode,
+    )
 
 
 def parse_socket(proto: Literal["tcp", "udp"], payload: memoryview) -> SocketView | None:

@@ -1,0 +1,54 @@
+"""Causes in tables of the kernel's that fill up."""
+
+from collections.abc import Iterator
+
+from sealane.compile.names import network_link
+from sealane.explain.doctor.case import HOST_SUBJECT, Case, Finding
+from sealane.model.network import BRIDGE_PORTS_MAX
+
+NEARLY = 0.9
+"""Of a table's room: time to speak of it."""
+
+
+def neighbours_full(case: Case) -> Iterator[Finding]:
+    """Permanent entries do not count towards the limit (neigh_alloc, net/core/neighbour.c)."""
+    for table in case.host.neighbours:
+        entries = max(0, table.entries - case.permanent[table.family])
+        if entries < NEARLY * table.limit:
+            continue
+        name = f"net.ipv{table.family}.neigh.default.gc_thresh3"
+        yield Finding(
+            subject=HOST_SUBJECT,
+            message=f"the machine's IPv{table.family} neighbour table, which all namespaces share, has {entries} entries "
+            f"of {table.limit}"
+            + (f" and was full {table.overflows} times" if table.overflows else "")
+            + ": when it is full, no address is resolved any more",
+            cure=f"sysctl -w {name}={4 * table.limit} (and gc_thresh2 to half of it) in the initial namespace",
+            level="error" if entries >= table.limit else "warning",
+        )
+
+
+def flows_full(case: Case) -> Iterator[Finding]:
+    seen = case.host.conntrack
+    if seen is not None and seen.limit and seen.entries >= NEARLY * seen.limit:
+        yield Finding(
+            subject=HOST_SUBJECT,
+            message=f"{seen.entries} of {seen.limit} connections are tracked: when the table is full, new ones are dropped",
+            cure=f"sysctl -w net.netfilter.nf_conntrack_max={4 * seen.limit} in the initial namespace; see who makes "
+            "them: conntrack -L",
+            level="error" if seen.entries >= seen.limit else "warning",
+        )
+
+
+def bridge_full(case: Case) -> Iterator[Finding]:
+    ports = {link.name: link.ports for link in case.host.links}
+    for network in case.planes:
+        count = ports.get(network_link(network), 0)
+        if network.driver == "bridge" and count >= NEARLY * BRIDGE_PORTS_MAX:
+            yield Finding(
+                subject=network.name,
+                message=f"its bridge {network_link(network)} has {count} ports of the {BRIDGE_PORTS_MAX} that a Linux "
+                "bridge takes",
+                cure="put what comes next on another network, or on one with --driver routed, which has no such bound",
+                level="error" if count >= BRIDGE_PORTS_MAX else "warning",
+            )

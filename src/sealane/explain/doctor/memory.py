@@ -1,0 +1,101 @@
+"""Causes in what is remembered and no longer true: tracked flows, nameservers."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from sealane.explain.doctor.case import HOST_SUBJECT, Case, Finding
+from sealane.explain.doctor.evidence import RESOLVER_PORT, SandboxEvidence
+from sealane.model.endpoint import Sandbox
+from sealane.model.net import contains
+from sealane.model.network import Network
+
+
+def stale_flow(case: Case) -> Iterator[Finding]:
+    """Flows of UDP only: a TCP client whose peer is gone gives up and connects anew, and is then translated anew."""
+    dead = Counter(
+        backend
+        for backend in case.host.backends
+        if backend not in case.leases and _network_of(case, backend) is not None
+    )
+    for backend, count in dead.items():
+        network = _network_of(case, backend)
+        yield Finding(
+            subject=network.name if network else HOST_SUBJECT,
+            message=f"{count} tracked UDP flow{'s' if count > 1 else ''} lead to {backend}, which nobody has any more: "
+            "whoever goes on talking that way is not heard",
+            cure=f"conntrack -D -p udp --reply-src {backend}",
+            level="error",
+        )
+
+
+def _network_of(case: Case, address: str) -> Network | None:
+    for network in case.planes:
+        for subnet in network.subnets:
+            if contains(subnet.prefix, address) and address != subnet.gateway:
+                return network
+    return None
+
+
+# --- names ----------------------------------------------------------------------------------------------------------
+
+
+def wrong_resolver(case: Case) -> Iterator[Finding]:
+    served = {item.address for item in case.host.listeners if item.ours and item.port == RESOLVER_PORT}
+    for sandbox, seen in case.seen():
+        endpoints = case.endpoints_of(sandbox)
+        networks = [case.networks[e.network] for e in endpoints]
+        mine = [s.gateway for n in networks for s in n.subnets if s.gateway in served]
+        if mine and seen.nameservers is not None and not set(seen.nameservers) & set(mine):
+            yield _astray(case, sandbox, seen, mine[0])
+
+
+def _astray(case: Case, sandbox: Sandbox, seen: SandboxEvidence, wanted: str) -> Finding:
+    servers = seen.nameservers or ("127.0.0.1",)
+    shown = ", ".join(servers)
+    cure = f"`nameserver {wanted}` in the /etc/resolv.conf that its processes see"
+    if all(_is_dead_loopback(server, seen) for server in servers):
+        return Finding(
+            subject=sandbox.name,
+            message=f"its resolv.conf asks {shown}, where nobody listens in the sandbox: no name is resolved",
+            cure=cure,
+            level="error",
+        )
+    others = [
+        network.name
+        for network in case.networks.values()
+        if any(subnet.gateway in servers for subnet in network.subnets)
+    ]
+    if others:
+        return Finding(
+            subject=sandbox.name,
+            message=f"its resolv.conf asks {shown}, the resolver of network {others[0]}, on which it is not (any more)",
+            cure=cure,
+            level="error",
+        )
+    return Finding(
+        subject=sandbox.name,
+        message=f"its resolv.conf asks {shown}: names of other sandboxes are not known there",
+        cure=cure,
+        level="note",
+    )
+
+
+def _is_dead_loopback(server: str, seen: SandboxEvidence) -> bool:
+    if server != "::1" and not server.startswith("127."):
+        return False
+    return not any(
+        item.port == RESOLVER_PORT and item.proto == "udp" and (item.is_wild or item.address == server)
+        for item in seen.listeners
+    )
+
+
+def silent_upstream(case: Case) -> Iterator[Finding]:
+    for upstream in case.host.upstreams:
+        if upstream.problem:
+            yield Finding(
+                subject=HOST_SUBJECT,
+                message=f"the nameserver {upstream.address} of the host's /etc/resolv.conf does not answer "
+                f"({upstream.problem}): names of the outside are resolved late or not at all",
+                cure="mend the host's /etc/resolv.conf: the resolver follows it",
+                level="error" if all(other.problem for other in case.host.upstreams) else "warning",
+            )

@@ -1,0 +1,225 @@
+"""Causes on the way: forwarding, routes, sizes."""
+
+from collections.abc import Iterator
+
+from sealane.compile.names import network_link
+from sealane.compile.sandbox import DEFAULT_ROUTE, MAIN_TABLE
+from sealane.explain.doctor.case import HOST_SUBJECT, Case, Finding
+from sealane.explain.doctor.evidence import ForeignTable, HostRoute, SandboxEvidence
+from sealane.kernel.objects import Route, Sysctl
+from sealane.kernel.state import HOST
+from sealane.model.endpoint import Sandbox
+from sealane.model.net import FAMILIES, Family, overlaps, prefix_length
+
+WIDE_BITS = 8
+"""A shorter prefix is a way out by another name (VPNs use 0.0.0.0/1 and 128.0.0.0/1), no claim on its addresses."""
+
+STRICT = "1"
+_FORWARDING = {"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"}
+
+
+def forwarding_off(case: Case) -> Iterator[Finding]:
+    for item in case.desired.get(HOST, {}).values():
+        if isinstance(item, Sysctl) and item.path in _FORWARDING:
+            found = case.host.sysctls.get(item.path)
+            if found is not None and found != item.value:
+                yield _not_forwarding(item.path, "the host forwards nothing of that family")
+    if not case.forwarded(4):
+        return
+    for link in case.host.links:
+        path = f"net/ipv4/conf/{link.name}/forwarding"
+        if case.host.sysctls.get(path) == "0" and case.host.sysctls.get("net/ipv4/ip_forward") == "1":
+            yield _not_forwarding(path, f"IPv4 packets that arrive by {link.name} are not forwarded")
+
+
+def _not_forwarding(path: str, effect: str) -> Finding:
+    name = path.replace("/", ".")
+    return Finding(
+        subject=HOST_SUBJECT,
+        message=f"{name} is 0: {effect}",
+        cure=f"sysctl -w {name}=1, and find in /etc/sysctl.d who sets it",
+        level="error",
+    )
+
+
+def no_default_route(case: Case) -> Iterator[Finding]:
+    """Of IPv4: a host without a way out over IPv6 is common, and misses nothing."""
+    is_needed = any(not network.internal for network in case.forwarded(4))
+    is_there = any(route.dst == DEFAULT_ROUTE[4] for route in case.host.routes)
+    if is_needed and not is_there and "routes" not in case.evidence.unseen:
+        yield Finding(
+            subject=HOST_SUBJECT,
+            message="the host has no default route: what leaves its networks goes nowhere",
+            cure="ip route add default via GATEWAY, or mark the networks --internal",
+            level="warning",
+        )
+
+
+def wrong_default_route(case: Case) -> Iterator[Finding]:
+    for sandbox, seen in case.seen():
+        wanted = {
+            item.dst: item
+            for item in case.desired.get(sandbox.id, {}).values()
+            if isinstance(item, Route) and item.table == MAIN_TABLE and item.dst in DEFAULT_ROUTE.values()
+        }
+        for family in FAMILIES:
+            finding = _default_route(case, sandbox, seen, family, wanted.get(DEFAULT_ROUTE[family]))
+            if finding is not None:
+                yield finding
+
+
+def _default_route(
+    case: Case, sandbox: Sandbox, seen: SandboxEvidence, family: Family, wanted: Route | None
+) -> Finding | None:
+    there = [route for route in seen.defaults if route.dst == DEFAULT_ROUTE[family]]
+    best = min(there, key=lambda route: route.metric, default=None)
+    own = {endpoint.ifname for endpoint in case.endpoints_of(sandbox)}
+    if wanted is None:
+        if best is None or best.link not in own:
+            return None
+        said, cure = "it is on internal networks alone", f"ip route del {best} there"
+    elif best is None:
+        said, cure = f"it should leave by {_told(wanted)}", f"ip route add {_told(wanted)} there"
+    elif (best.link, best.gateway) != (wanted.link, wanted.gateway):
+        said, cure = f"it should leave by {_told(wanted)}", f"ip route replace {_told(wanted)} there"
+    else:
+        return None
+    found = f"its default route is {best}" if best else f"it has no default route of IPv{family}"
+    return Finding(
+        subject=sandbox.name,
+        message=f"{found}, {said}",
+        cure=f"{cure}; by which network it leaves is chosen by `attach --gateway-priority`",
+        level="error",
+    )
+
+
+def _told(route: Route) -> str:
+    return str(HostRoute(dst=route.dst, link=route.link, gateway=route.gateway))
+
+
+# --- sizes ----------------------------------------------------------------------------------------------------------
+
+
+def mtu_black_hole(case: Case) -> Iterator[Finding]:
+    yield from _links_too_big(case)
+    for network in case.planes:
+        if network.internal:
+            continue
+        size = case.mtu_of(network)
+        for family in FAMILIES:
+            if network.subnet(family) is None:
+                continue
+            blind = _too_big_is_dropped(case.host.tables, family)
+            for route in _ways(case, family):
+                carried = _carries(case, route)
+                if carried and carried < size and (route.is_default or blind):
+                    yield Finding(
+                        subject=network.name,
+                        message=f"its packets have up to {size} bytes, and the host's route {route} carries {carried}"
+                        + (f"; {blind} drops the messages that would say so" if blind else ""),
+                        cure=f"make the network with --mtu {carried}"
+                        + (", and let ICMP pass (destination-unreachable, packet-too-big)" if blind else ""),
+                        level="error" if blind else "warning",
+                    )
+
+
+def _links_too_big(case: Case) -> Iterator[Finding]:
+    for sandbox, seen in case.seen():
+        links = {link.name: link for link in seen.links}
+        for endpoint in case.endpoints_of(sandbox):
+            link, network = links.get(endpoint.ifname), case.networks[endpoint.network]
+            size = case.mtu_of(network)
+            if link is not None and link.mtu > size:
+                yield Finding(
+                    subject=case.name_of(endpoint),
+                    message=f"its link {link.name} has an MTU of {link.mtu}, the network of {size}: larger frames are "
+                    "dropped without a word",
+                    cure=f"ip link set {link.name} mtu {size} in the sandbox, or make the network with --mtu {link.mtu}",
+                    level="error",
+                )
+
+
+def _ways(case: Case, family: Family) -> list[HostRoute]:
+    return [r for r in case.host.routes if (":" in r.dst) == (family == 6) and (r.gateway or r.is_default)]
+
+
+def _carries(case: Case, route: HostRoute) -> int:
+    link = next((link for link in case.host.links if link.name == route.link), None)
+    sizes = [size for size in (route.mtu, link.mtu if link else 0) if size]
+    return min(sizes, default=0)
+
+
+def _too_big_is_dropped(tables: tuple[ForeignTable, ...], family: Family) -> str:
+    """A chain through which the host's own ICMP must leave, and that drops what it has not accepted."""
+    for table in tables:
+        for chain in table.chains:
+            if chain.hook == "output" and chain.drops and table.covers(family):
+                return f"chain {chain.name} of table {table.family} {table.name}"
+    return ""
+
+
+# --- addresses ------------------------------------------------------------------------------------------------------
+
+
+def subnet_overlap(case: Case) -> Iterator[Finding]:
+    for network in case.planes:
+        bridge = network_link(network)
+        for subnet in network.subnets:
+            for route in case.host.routes:
+                if route.link == bridge or prefix_length(route.dst) < WIDE_BITS or route.is_default:
+                    continue
+                if route.dst.startswith("fe80:") or not overlaps(subnet.prefix, route.dst):
+                    continue
+                is_inside = prefix_length(route.dst) >= prefix_length(subnet.prefix)
+                effect = (
+                    "endpoints with such an address are not reached"
+                    if is_inside
+                    else "what lies behind that route under such an address is not reached"
+                )
+                yield Finding(
+                    subject=network.name,
+                    message=f"its subnet {subnet.prefix} overlaps the host's route {route}: {effect}",
+                    cure="make the network anew with another --subnet, or none: one is chosen that is free",
+                    level="error" if is_inside else "warning",
+                )
+
+
+def rp_filter(case: Case) -> Iterator[Finding]:
+    """A link by which packets come that the host would answer by another one: a second way out. Destination
+    translation comes before the check (net/ipv4/fib_frontend.c, fib_validate_source), so routing rules by the host's
+    own address do not help a published port."""
+    ways = sorted((r for r in case.host.routes if r.dst == DEFAULT_ROUTE[4]), key=_preference)
+    used = ways[0].link if ways else ""
+    drops = case.host.reverse_path_drops
+    for link in dict.fromkeys(route.link for route in ways):
+        if link != used and _is_strict(case, link) and case.forwarded(4):
+            yield Finding(
+                subject=HOST_SUBJECT,
+                message=f"net.ipv4.conf.{link}.rp_filter is strict, and the host's first way out is {used}: what comes "
+                f"from afar by {link} to a published port is dropped{_dropped(drops)}",
+                cure=f"sysctl -w net.ipv4.conf.{link}.rp_filter=2",
+                level="error" if drops else "warning",
+            )
+    for sandbox, seen in case.seen():
+        if seen.strict and seen.reverse_path_drops:
+            yield Finding(
+                subject=sandbox.name,
+                message=f"inside it rp_filter is strict on {', '.join(seen.strict)}: what comes by a link by which its "
+                f"routes would not answer is dropped{_dropped(seen.reverse_path_drops)}",
+                cure="sysctl -w net.ipv4.conf.all.rp_filter=2 there, or mend its routes",
+                level="error",
+            )
+
+
+def _dropped(count: int) -> str:
+    return f" (packets so far: {count})" if count else ""
+
+
+def _preference(route: HostRoute) -> tuple[bool, int]:
+    return route.table != MAIN_TABLE, route.metric
+
+
+def _is_strict(case: Case, link: str) -> bool:
+    """The higher one of `all` and the link's own is in force (ip-sysctl.rst)."""
+    values = [case.host.sysctls.get(f"net/ipv4/conf/{name}/rp_filter", "0") for name in ("all", link)]
+    return max(values) == STRICT
