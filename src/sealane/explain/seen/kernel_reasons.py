@@ -63,4 +63,5 @@ def told(reason: str, symbol: str) -> tuple[str, str]:
 _BY_SYMBOL = {
     "br_dev_queue_push_xmit": "it is too big for the port: see the MTUs of the bridge and its ports",
     "ip6_mc_input": "nobody has joined that group",
+    "ip_error": "a route refuses it (unreachable, prohibit, blackhole): see `ip route get` in that namespace",
 }
