@@ -302,6 +302,10 @@ def _foreign(rule: RuleSighting) -> Reason:
     which = f"rule {rule.handle}" if rule.handle else "the policy"
     said = f" ({rule.comment})" if rule.comment else ""
     where = f"{rule.family} table {rule.table}, chain {rule.chain}"
+    if rule.table == TABLE:
+        return Reason(
+            DENIED, f"{which}{said} of {where}, which sealane did not put there, drops it", "sealane audit"
+        )
     return Reason(
         DENIED,
         f"{which}{said} of {where}, which is not sealane's, drops it",
