@@ -7,7 +7,7 @@ from typing import cast
 import msgspec
 
 from sealane.compile.host import Unit
-from sealane.explain.packet import Hop, Step, Trace, Tuple
+from sealane.explain.packet import Disposition, Hop, Step, Trace, Tuple
 from sealane.explain.reasons import DENIED, Reason, reason_of
 from sealane.explain.seen.journey import Journey
 from sealane.explain.seen.kernel_reasons import LISTENERLESS, told
@@ -201,7 +201,8 @@ class Teller:
         came_last = [s for s in journey.sightings if s.point in {"receive", "queue", "transmit"}][-1:]
         was_received = bool(came_last) and came_last[0].point == "receive"
         remade = _REMADE.get(self._symbol(last.location))
-        if last.point == "consume" and remade and netns != predicted.netns:
+        is_there = predicted.disposition == Disposition.DELIVERED and netns == predicted.netns
+        if last.point == "consume" and remade and not is_there:
             return Outcome.CONTINUES, f"{remade} at {where}: it goes on as another packet", ""
         if was_received and (last.point == "consume" or netns == predicted.netns):
             return Outcome.DELIVERED, f"delivered to {where}", ""

@@ -167,6 +167,17 @@ def test_fragments_go_on_as_another_packet(tell, location, text):
     assert minimal(account).endswith("continues at host, as predicted")
 
 
+def test_fragments_of_what_leaves_go_on_too(tell):
+    """It ends in the same namespace, and is not delivered there."""
+    account = tell(
+        *OUT,
+        seen(9, "receive", HOST, "sle1", flow=FLOW),
+        seen(11, "consume", HOST, "sle1", flow=FLOW, location=3),
+        to="192.0.2.200",
+    )
+    assert (account.outcome, account.agrees) == (Outcome.CONTINUES, True)
+
+
 def test_fragments_put_together_where_they_were_going_have_arrived(tell):
     account = tell(*OUT, *ACROSS, *IN, seen(40, "consume", API, flow=FLOW, location=3))
     assert account.outcome == Outcome.DELIVERED
