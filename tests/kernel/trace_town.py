@@ -65,10 +65,12 @@ class Town:
         return told(done.returncode, done.stdout, done.stderr)
 
     @contextlib.contextmanager
-    def live(self, *words: str, mode: str = "--live", timeout: str = LIVE_S) -> Iterator[Live]:
+    def live(
+        self, *words: str, mode: str = "--live", timeout: str = LIVE_S, json: bool = True
+    ) -> Iterator[Live]:
         """A trace that has begun to look, and waits for what comes."""
         before = len(self.tables())
-        options = mode, "--timeout", timeout, "--json"
+        options = mode, "--timeout", timeout, *(["--json"] if json else [])
         process = self.host.sealane_process("trace", *self.words(*words), *options)
         try:
             eventually(
