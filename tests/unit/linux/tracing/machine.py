@@ -8,11 +8,11 @@ from __future__ import annotations
 import struct
 
 from sealane.linux.bpf.insn import Helper
-from sealane.linux.tracing.programs import FOLLOWED, LOST, RING, Layout
+from sealane.linux.tracing.programs import ANY, FOLLOWED, LOST, RING, Layout
 
 MASK = (1 << 64) - 1
-STACK, CONTEXT, SKB, DEVICE, NET, SOCKET, SOCKET_NET, HEAD, VALUE = (n << 16 for n in range(1, 10))
-MAPS = {FOLLOWED.name: 3, LOST.name: 4, RING: 5}
+STACK, CONTEXT, SKB, DEVICE, NET, SOCKET, SOCKET_NET, HEAD, VALUE, FLAG = (n << 16 for n in range(1, 11))
+MAPS = {FOLLOWED.name: 3, LOST.name: 4, RING: 5, ANY.name: 6}
 LAYOUT = Layout(
     device=16, head=192, data=200, network_header=180, length=112, protocol=176, ifindex=224, name=304, net=280,
     inode=128, socket=24, socket_net=48,
@@ -25,7 +25,7 @@ class Machine:
         self.code = list(struct.iter_unpack("=BBhi", code))
         self.memory = {}
         self.followed, self.records, self.lost, self.is_full = set(), [], 0, False
-        self.time = 0
+        self.time = self.lookups = 0
 
     def poke(self, address, value, size=8):
         for at, byte in enumerate(value.to_bytes(size, "little") if isinstance(value, int) else value):
@@ -56,8 +56,14 @@ class Machine:
             self.poke(SOCKET + LAYOUT.socket_net, SOCKET_NET)
             self.poke(SOCKET_NET + LAYOUT.inode, socket, 4)
 
+    def follow(self, skb):
+        """As though it had been seen before."""
+        self.followed.add(skb.to_bytes(8, "little"))
+
     def run(self, *arguments):
         """The tracepoint is passed with the skb and further arguments; what it returns."""
+        if self.followed:
+            self.poke(FLAG, 1)
         for number, value in enumerate((SKB, *arguments)):
             self.poke(CONTEXT + 8 * number, value)
         self.registers = [0] * 11
@@ -103,7 +109,7 @@ class Machine:
 
     def _in_stack(self, address, size):
         inside = STACK <= address and address + size <= STACK + 512
-        assert inside or address == VALUE, "programs write to their stack, and to a map's value"
+        assert inside or address in {VALUE, FLAG}, "programs write to their stack, and to a map's value"
         if inside:
             assert address % size == 0, "the verifier takes aligned stores only"
 
@@ -127,7 +133,10 @@ class Machine:
             case Helper.MAP_LOOKUP_ELEM if one == MAPS[LOST.name]:
                 self.poke(VALUE, self.lost)
                 return VALUE
+            case Helper.MAP_LOOKUP_ELEM if one == MAPS[ANY.name]:
+                return FLAG
             case Helper.MAP_LOOKUP_ELEM:
+                self.lookups += 1
                 return VALUE if key in self.followed else 0
             case Helper.MAP_UPDATE_ELEM:
                 self.followed.add(key)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sealane.explain.seen.sighting import HEADER_BYTES, Pattern, parse_headers
 from sealane.linux.tracing.programs import CODES, POINTS, RECORD, program
 from unit.explain.seen.packets import echo, ipv4, ipv6, tcp, udp
-from unit.linux.tracing.machine import LAYOUT, MAPS, SKB, STACK, VALUE, Machine
+from unit.linux.tracing.machine import FLAG, LAYOUT, MAPS, SKB, STACK, VALUE, Machine
 
 ETHERTYPE = {4: 0x0800, 6: 0x86DD}
 PATTERN = Pattern(proto="tcp", family=4, source="10.1.0.2", destination="10.1.0.3", destination_port=80)
@@ -63,7 +63,7 @@ def test_an_older_kernel_has_no_reason():
 def test_what_is_taken_is_told_only_if_it_was_followed():
     on = machine("consume")
     assert not passes(on, ipv4(tcp()))
-    on.followed.add(SKB.to_bytes(8, "little"))
+    on.follow(SKB)
     assert passes(on, ipv4(tcp()))
 
 
@@ -71,7 +71,7 @@ def test_what_is_taken_is_told_only_if_it_was_followed():
 def test_what_is_followed_is_recorded_whatever_it_has_become(point):
     """Translated, or of another family in a tunnel."""
     on = machine(point)
-    on.followed.add(SKB.to_bytes(8, "little"))
+    on.follow(SKB)
     assert passes(on, ipv6(udp(), proto="udp"), family=6)
 
 
@@ -80,9 +80,26 @@ def test_what_is_followed_is_recorded_whatever_it_has_become(point):
 )
 def test_with_its_end_a_packet_is_forgotten(point, stays):
     on = machine(point)
-    on.followed.add(SKB.to_bytes(8, "little"))
+    on.follow(SKB)
     passes(on, ipv4(tcp()))
     assert bool(on.followed) is stays
+
+
+@every_point
+def test_until_a_packet_was_followed_nobodys_is_looked_up(point):
+    """It is most of what a trace costs those who are not in it."""
+    on = machine(point)
+    assert not passes(on, ipv4(tcp(1, 99)))
+    assert on.lookups == 0
+    on.follow(SKB + 1)
+    assert not passes(on, ipv4(tcp(1, 99)))
+    assert on.lookups == 1
+
+
+def test_the_next_program_looks_for_a_packet_that_one_has_found():
+    on = machine("queue")
+    passes(on, ipv4(tcp()))
+    assert int.from_bytes(on.peek(FLAG, 8), "little") == 1
 
 
 @pytest.mark.parametrize("family", [0x0806, 0x8100, 0])
