@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
 
@@ -18,7 +19,10 @@ from harness.host import Host, Lan
 from harness.netns import eventually
 from kernel.trace_town import TABLE, Town
 from sealane.daemon.traces import TRACES_MAX
-from sealane.linux.tracing.programs import POINTS
+from sealane.explain.seen.sighting import Pattern
+from sealane.linux.bpf import btf
+from sealane.linux.tracing.follower import RING_BYTES, Follower
+from sealane.linux.tracing.programs import POINTS, RECORD
 
 pytestmark = pytest.mark.kernel
 
@@ -38,6 +42,7 @@ while time.monotonic() < end:
             sent += 1
         except OSError:
             pass
+    time.sleep({pause_s})
 print(sent)
 """
 
@@ -205,9 +210,11 @@ def test_a_daemon_that_is_killed_leaves_nothing_on(lan: Lan) -> None:
 
 
 @contextlib.contextmanager
-def flooded(town: Town, source: str, target: str, seconds: float) -> Iterator["subprocess.Popen[str]"]:
-    """Datagrams as fast as one process sends them."""
-    code = FLOOD.format(address=town.boxes[target].v4, seconds=seconds)
+def flooded(
+    town: Town, source: str, target: str, seconds: float, pause_s: float = 0
+) -> Iterator["subprocess.Popen[str]"]:
+    """Datagrams as fast as one process sends them, eight at a time."""
+    code = FLOOD.format(address=town.boxes[target].v4, seconds=seconds, pause_s=pause_s)
     enter = ["nsenter", f"--net={town.boxes[source].ns.path}", "--", sys.executable, "-c", code]
     process = subprocess.Popen(enter, stdout=subprocess.PIPE, text=True)
     try:
@@ -269,3 +276,31 @@ def test_without_the_right_it_says_so() -> None:
     assert done.stdout == "packets cannot be followed: create map sl_seen: Operation not permitted\n", (
         done.stderr
     )
+
+
+def test_a_reader_that_keeps_up_loses_nothing(town: Town) -> None:
+    """Far more goes through the ring than fits into it at once, while the kernel writes it on another core."""
+    near, far = town.boxes["near"], town.boxes["far"]
+    pattern = Pattern(proto="udp", family=4, source=near.v4, destination=far.v4, destination_port=5000)
+    seen = 0
+    with (
+        Follower([pattern], btf.read()) as follower,
+        flooded(town, "near", "far", 1.5, pause_s=0.001) as flood,
+    ):
+        deadline = time.monotonic() + 10
+        while flood.poll() is None and time.monotonic() < deadline:
+            follower.wait(0.05)
+            seen += sum(1 for _ in follower.read())
+        seen += sum(1 for _ in follower.read())
+        assert follower.lost == 0
+    assert seen * RECORD.size > 2 * RING_BYTES
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_the_verifier_takes_programs_of_many_patterns(version: Literal[4, 6]) -> None:
+    address = "10.71.0.2" if version == 4 else "fd71::2"
+    pattern = Pattern(
+        proto="tcp", family=version, source=address, source_port=1, destination=address, destination_port=2
+    )
+    with Follower([pattern] * 8, btf.read()) as follower:
+        assert follower.lost == 0

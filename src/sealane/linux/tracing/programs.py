@@ -53,7 +53,6 @@ ANY: Final = MapSpec("sl_any", MapType.ARRAY, 4, 8, 1)
 """Not 0 once a packet was followed. Until then nobody else's is looked up, which is most of what a trace costs them."""
 
 RING: Final = "sl_seen"
-PATTERNS_MAX: Final = 16
 
 RECORD: Final = struct.Struct(f"=QQQIIIII16s{HEADER_BYTES}s")
 """time, skb, location, code, reason, netns, ifindex, length, link, packet"""
