@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from bench import attach, check, detach, machine, names, scale, traffic
+from bench import attach, check, detach, machine, names, scale, tracing, traffic
 from bench.host import HostError
 from bench.report import Report, Row, table
 
@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, tuple[Callable[[], list[Row]], str]] = {
     "api": (attach.over_api, "attach over the API, netavark setup, CNI ADD"),
     "detach": (detach.hundred, "detach of 100 endpoints, netavark teardown, CNI DEL"),
     "traffic": (traffic.between_containers, "container to container: throughput and round trips"),
+    "trace": (tracing.bystanders, "bystanders of a trace, and packets that it loses under load"),
     "dns": (names.answers, "local names, aardvark-dns"),
     "check": (check.hundred, "check of 100 × 100 pairs, open, apart, dual-stack"),
     "thousand": (scale.thousand, "1,000 endpoints: attach, detach, memory, restart, flushed ruleset"),

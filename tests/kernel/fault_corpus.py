@@ -286,7 +286,7 @@ FAULTS: tuple[Fault, ...] = (
         make=inside("host", "ip rule add from 10.71.0.0/24 to {ext} prohibit"),
         undo=inside("host", "ip rule del from 10.71.0.0/24 to {ext} prohibit"),
         ask="trace web {ext}:80",
-        answer="a route or a routing rule forbids it",
+        answer="a route or a routing rule refuses it",
     ),
     Fault(
         name="the host has no default route",

@@ -1,6 +1,7 @@
 """Flags and values that several commands share."""
 
 import argparse
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -82,6 +83,17 @@ def whole(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 12):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
+
+
+def seconds(text: str) -> float:
+    """argparse type: a number of seconds; not `nan` or `inf`, which JSON has no word for."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return found
 
 
 def signal_number(text: str) -> int:

@@ -35,6 +35,9 @@ class Stream(Generic[T]):
         stop = threading.Event()
 
         def put(item: T | BaseException | None) -> None:
+            # Nobody reads any more, and the loop itself may be gone.
+            if stop.is_set():
+                return
             future = asyncio.run_coroutine_threadsafe(queue.put(item), loop)
             while not stop.is_set():
                 try:

@@ -72,6 +72,9 @@ class Tracing:
         passed = dict.fromkeys(hop.netns for trace in self._predicted for hop in trace.hops)
         self.refs = {world.namespace(netns).name: refs[netns] for netns in passed if netns in refs}
         self._world = world
+        self._sender = (
+            host_inode if start.netns == HOST else refs[start.netns].inode if start.netns in refs else 0
+        )
         self._places = {host_inode: HOST, **{ref.inode: netns for netns, ref in refs.items()}}
 
     @staticmethod
@@ -101,6 +104,8 @@ class Tracing:
         """None: it is not to be told."""
         if self.request.mode == "dropped" and not journey.is_dropped:
             return None
+        if not self._is_ours(journey):
+            return None
         flow = journey.first.headers.flow
         number = next((n for n, pattern in enumerate(self.patterns) if pattern.fits(flow)), 0)
         predicted = self._predicted[number]
@@ -123,13 +128,22 @@ class Tracing:
         ]
         return msgspec.structs.replace(view, notes=[*view.notes, *dict.fromkeys(drift)])
 
+    def _is_ours(self, journey: Journey) -> bool:
+        """Others on the machine may have the same addresses, and who has none is known by where it sends."""
+        if not self._predicted[0].sent.source:
+            return journey.first.netns in {0, self._sender}
+        passed = {sighting.netns for sighting in journey.sightings} - {0}
+        return not passed or not passed.isdisjoint(self._places)
+
     def end(self, told: int, lost: int, blind: list[str], observed: Observation | None) -> TraceView:
         """The last of all: what was not seen, and what the sender heard."""
         notes = [f"not seen: {what}" for what in blind]
         if lost:
             notes.append(f"{lost} sightings were lost: there was more traffic than could be read")
         if observed is not None:
-            notes.append(f"the sender heard: {observed.text}")
+            # Without what it usually means: a refusal may be a rule's as well.
+            heard = observed.text.partition(":")[0] if observed.reached else observed.text
+            notes.append(f"the sender heard: {heard}")
         if not told:
             what = "was dropped" if self.request.mode == "dropped" else "was seen"
             patterns = " or ".join(str(pattern) for pattern in self.patterns)

@@ -16,11 +16,12 @@ from sealane.engine.errors import (
     ExistsError,
     InUseError,
     InvalidError,
+    KernelError,
     NotFoundError,
     StoreFailedError,
 )
 from sealane.engine.events import EventLog
-from sealane.wire.diagnosis import CheckView, DoctorView
+from sealane.wire.diagnosis import CheckView, DoctorView, TraceView
 from sealane.wire.views import (
     ApplyView,
     AuditView,
@@ -379,6 +380,8 @@ class DoubleServices:
         self.workloads = DoubleContainers(self.engine.events)
         self.project = DoubleProjects(self.engine, self.workloads)
         self.checks = []
+        self.traces = []
+        self.traced = [TraceView(kind="end", notes=[])]
         self.checked = CheckView(
             rows=[], columns=[], matrix=[], pairs=0, agree=0, disagree=0, unknown=0, findings=[]
         )
@@ -401,6 +404,15 @@ class DoubleServices:
         if "nobody" in request.subjects:
             raise InvalidError("'nobody' is no sandbox", field="subjects[0]")
         return self.doctored
+
+    async def trace(self, request):
+        self.traces.append(request)
+        if request.source == "nobody":
+            raise InvalidError("'nobody' is no sandbox", field="source")
+        if request.source == "broken":
+            raise KernelError("packets cannot be followed: Operation not permitted")
+        for view in self.traced:
+            yield view
 
     def status(self):
         return StatusView(

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 
 from sealane.cli.context import Context
-from sealane.cli.options import add_ends, ends_of, whole
+from sealane.cli.options import add_ends, ends_of, seconds, whole
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.client import path_of
@@ -50,7 +50,7 @@ def configure(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=seconds,
         metavar="S",
         help=f"end after S seconds (default: {PROBE_TIMEOUT_S:g}, waiting {LIVE_TIMEOUT_S:g})",
     )
@@ -68,8 +68,10 @@ def run(context: Context, arguments: Namespace) -> int:
         "family": arguments.family,
         "mode": arguments.mode,
         "reverse": arguments.reverse,
-        "count": arguments.count or (2 if arguments.reverse else 1),
-        "timeout": arguments.timeout or (PROBE_TIMEOUT_S if arguments.mode == "inject" else LIVE_TIMEOUT_S),
+        "count": _given(arguments.count, 2 if arguments.reverse else 1),
+        "timeout": _given(
+            arguments.timeout, PROBE_TIMEOUT_S if arguments.mode == "inject" else LIVE_TIMEOUT_S
+        ),
     }
     how = "detailed" if arguments.detailed else "minimal" if arguments.minimal else "summary"
     seen: list[bool] = []
@@ -87,6 +89,11 @@ def run(context: Context, arguments: Namespace) -> int:
     if not seen:
         return EXIT_UNSEEN
     return EXIT_PASSES if all(seen) else EXIT_DIED
+
+
+def _given(value: float | None, default: float) -> float:
+    """0 is given, and the daemon says what is wrong with it."""
+    return default if value is None else value
 
 
 VERBS = {"trace": Verb(configure, run)}

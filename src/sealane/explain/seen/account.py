@@ -7,7 +7,7 @@ from typing import cast
 import msgspec
 
 from sealane.compile.host import Unit
-from sealane.explain.packet import Hop, Step, Trace, Tuple
+from sealane.explain.packet import Disposition, Hop, Step, Trace, Tuple
 from sealane.explain.reasons import DENIED, Reason, reason_of
 from sealane.explain.seen.journey import Journey
 from sealane.explain.seen.kernel_reasons import LISTENERLESS, told
@@ -17,14 +17,26 @@ from sealane.kernel.nft import TABLE, Chain, NftFamily, Rule
 from sealane.kernel.state import HOST
 from sealane.kernel.text_nft import rule as rule_text
 
+_REMADE = {
+    "inet_frag_reasm_prepare": "put together with its other fragments",
+    "ip_do_fragment": "cut into fragments",
+    "ip6_fragment": "cut into fragments",
+}
+"""Where the kernel frees a packet that it has made another of."""
+
 
 class Outcome(StrEnum):
     DELIVERED = "delivered"
     EXITS = "exits"
     """By a link that is not ours."""
     DROPPED = "dropped"
+    CONTINUES = "continues"
+    """As another packet: its fragments were put together, or it was cut into some."""
     VANISHED = "vanished"
     """It was seen somewhere, and then no more; no drop was told."""
+
+
+_PASSING = frozenset({Outcome.DELIVERED, Outcome.EXITS, Outcome.CONTINUES})
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +47,8 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome
     where: str
     """The namespace where it ended, as people call it."""
+    link: str
+    """By which link it was last seen there."""
     reason: str
     cure: str = ""
     microseconds: float
@@ -48,7 +62,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def passes(self) -> bool:
-        return self.outcome in {Outcome.DELIVERED, Outcome.EXITS}
+        return self.outcome in _PASSING
 
 
 class Teller:
@@ -67,10 +81,9 @@ class Teller:
         hops = tuple(self._hops(journey))
         netns = self._netns(journey.last)
         outcome, reason, cure = self._ending(journey, predicted)
-        ended_as_predicted = predicted.passes == (outcome in {Outcome.DELIVERED, Outcome.EXITS})
         should, did = [hop.netns for hop in predicted.hops], [hop.netns for hop in hops]
-        same_end = not should or not did or should[-1] == did[-1]
-        agrees = ended_as_predicted and same_end
+        ends = should if outcome == Outcome.CONTINUES else should[-1:]
+        agrees = predicted.passes == (outcome in _PASSING) and netns in (ends or [netns])
         if not agrees and not cure:
             cure = _SEE_DRIFT
         elif agrees and not cure:
@@ -81,6 +94,7 @@ class Teller:
             hops=hops,
             outcome=outcome,
             where=self._name(netns),
+            link=journey.last.link,
             reason=reason,
             cure=cure,
             microseconds=(journey.last.time_ns - journey.first.time_ns) / 1000,
@@ -91,10 +105,11 @@ class Teller:
 
     def _within(self, journey: Journey) -> Journey:
         """Without what is before and behind our namespaces: somebody else's on the same machine."""
-        known = [n for n, sighting in enumerate(journey.sightings) if sighting.netns in self._places]
+        sightings = tuple(_placed(journey.sightings))
+        known = [n for n, sighting in enumerate(sightings) if sighting.netns in self._places]
         if not known:
             return journey
-        return msgspec.structs.replace(journey, sightings=journey.sightings[known[0] : known[-1] + 1])
+        return msgspec.structs.replace(journey, sightings=sightings[known[0] : known[-1] + 1])
 
     # --- hops and steps ---------------------------------------------------------------------------------------------
 
@@ -102,13 +117,12 @@ class Teller:
         rules = {netns: _Rules(found) for netns, found in _by_netns(journey.rules).items()}
         netns, steps, before = "", list[Step](), None
         for sighting in journey.sightings:
-            inode = sighting.netns or (before.netns if before else 0)
-            here = self._places.get(inode, _unknown(inode))
+            here = self._netns(sighting)
             if here != netns:
                 if steps:
                     yield self._hop(netns, steps, before, rules)
                 netns, steps = here, []
-            steps += self._steps(sighting, before, rules.get(inode, _Rules(())))
+            steps += self._steps(sighting, before, rules.get(sighting.netns, _Rules(())))
             before = sighting
         yield self._hop(netns, steps, before, rules)
 
@@ -186,6 +200,10 @@ class Teller:
             return Outcome.DELIVERED, f"delivered to {where}{nobody}", cure
         came_last = [s for s in journey.sightings if s.point in {"receive", "queue", "transmit"}][-1:]
         was_received = bool(came_last) and came_last[0].point == "receive"
+        remade = _REMADE.get(self._symbol(last.location))
+        is_there = predicted.disposition == Disposition.DELIVERED and netns == predicted.netns
+        if last.point == "consume" and remade and not is_there:
+            return Outcome.CONTINUES, f"{remade} at {where}: it goes on as another packet", ""
         if was_received and (last.point == "consume" or netns == predicted.netns):
             return Outcome.DELIVERED, f"delivered to {where}", ""
         if not was_received and netns == HOST and self._is_foreign(last.link):
@@ -243,6 +261,15 @@ class _Rules:
         return rest
 
 
+def _placed(sightings: Sequence[Sighting]) -> Iterator[Sighting]:
+    """A sighting without a namespace is where the packet was before: TCP and UDP take the device off what they have
+    received, and keep something else in its place (dev_scratch, rbnode: struct sk_buff)."""
+    netns = 0
+    for sighting in sightings:
+        netns = sighting.netns or netns
+        yield sighting if sighting.netns else msgspec.structs.replace(sighting, netns=netns)
+
+
 def _by_netns(rules: Sequence[RuleSighting]) -> dict[int, list[RuleSighting]]:
     found: dict[int, list[RuleSighting]] = {}
     for rule in rules:
@@ -276,6 +303,10 @@ def _foreign(rule: RuleSighting) -> Reason:
     which = f"rule {rule.handle}" if rule.handle else "the policy"
     said = f" ({rule.comment})" if rule.comment else ""
     where = f"{rule.family} table {rule.table}, chain {rule.chain}"
+    if rule.table == TABLE:
+        return Reason(
+            DENIED, f"{which}{said} of {where}, which sealane did not put there, drops it", "sealane audit"
+        )
     return Reason(
         DENIED,
         f"{which}{said} of {where}, which is not sealane's, drops it",

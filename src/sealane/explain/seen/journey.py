@@ -10,6 +10,9 @@ from sealane.explain.seen.sighting import Pattern, RuleSighting, Sighting
 OPEN_MAX = 1024
 """Packets under way; beyond it the oldest is given up."""
 
+ENDED_MAX = 8192
+"""Packets to be told; beyond it the oldest are given up."""
+
 RULES_MAX = 8192
 SIGHTINGS_MAX = 256
 """Of one packet: it would be in a loop."""
@@ -42,7 +45,7 @@ class Collector:
     def __init__(self, patterns: Sequence[Pattern]) -> None:
         self._patterns = patterns
         self._open: dict[int, list[Sighting]] = {}
-        self._ended: list[list[Sighting]] = []
+        self._ended: deque[list[Sighting]] = deque(maxlen=ENDED_MAX)
         self._rules: deque[RuleSighting] = deque(maxlen=RULES_MAX)
 
     def add(self, sighting: Sighting) -> None:
@@ -64,18 +67,24 @@ class Collector:
         self._rules.extend(rules)
 
     def take(self, quiet_since_ns: int) -> Iterator[Journey]:
-        """Journeys that ended before a time, or of which nothing was seen since. Of their rules those that are here
-        by now."""
+        """Journeys that ended before a time, or of which nothing was seen since; a later packet after an earlier one.
+        Of their rules those that are here by now."""
         for skb, known in list(self._open.items()):
             if known[-1].time_ns < quiet_since_ns:
                 self._end(skb)
-        waiting = []
-        for ended in sorted(self._ended, key=lambda sightings: sightings[0].time_ns):
-            if ended[-1].time_ns < quiet_since_ns:
-                yield Journey(sightings=tuple(ended), rules=tuple(self._rules_of(ended)))
-            else:
-                waiting.append(ended)
-        self._ended = waiting
+        waiting = deque(sorted(self._ended, key=_beginning), maxlen=ENDED_MAX)
+        under_way = min(map(_beginning, self._open.values()), default=quiet_since_ns)
+        rules, self._ended = self._rules_by_mark(), waiting
+        while waiting and waiting[0][-1].time_ns < quiet_since_ns and _beginning(waiting[0]) <= under_way:
+            ended = waiting.popleft()
+            found = rules.get(ended[0].headers.mark, ())
+            yield Journey(sightings=tuple(ended), rules=tuple(_rules_of(ended, found)))
+
+    def _rules_by_mark(self) -> dict[tuple[int, ...], list[RuleSighting]]:
+        found: dict[tuple[int, ...], list[RuleSighting]] = {}
+        for rule in self._rules:
+            found.setdefault(rule.headers.mark, []).append(rule)
+        return found
 
     def _end(self, skb: int) -> None:
         self._ended.append(self._open.pop(skb))
@@ -83,19 +92,21 @@ class Collector:
     def _fits(self, sighting: Sighting) -> bool:
         return any(pattern.fits(sighting.headers.flow) for pattern in self._patterns)
 
-    def _rules_of(self, sightings: Sequence[Sighting]) -> Iterator[RuleSighting]:
-        """Between two translations a rule may see a packet as no device does: one end of it is enough."""
-        mark, flows = sightings[0].headers.mark, [sighting.headers.flow for sighting in sightings]
-        ends = {(flow.source, flow.source_port) for flow in flows}
-        ends |= {(flow.destination, flow.destination_port) for flow in flows}
-        for rule in self._rules:
-            flow = rule.headers.flow
-            is_one_of_them = {
-                (flow.source, flow.source_port),
-                (flow.destination, flow.destination_port),
-            } & ends
-            if rule.headers.mark == mark and is_one_of_them:
-                yield rule
+
+def _beginning(sightings: Sequence[Sighting]) -> int:
+    return sightings[0].time_ns
+
+
+def _rules_of(sightings: Sequence[Sighting], rules: Iterable[RuleSighting]) -> Iterator[RuleSighting]:
+    """Of rules that saw the same mark. Between two translations a rule may see a packet as no device does: one end of
+    it is enough."""
+    flows = [sighting.headers.flow for sighting in sightings]
+    ends = {(flow.source, flow.source_port) for flow in flows}
+    ends |= {(flow.destination, flow.destination_port) for flow in flows}
+    for rule in rules:
+        flow = rule.headers.flow
+        if {(flow.source, flow.source_port), (flow.destination, flow.destination_port)} & ends:
+            yield rule
 
 
 def _is_same(before: Sighting, after: Sighting) -> bool:

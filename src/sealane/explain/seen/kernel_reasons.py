@@ -68,7 +68,7 @@ _BY_SYMBOL = {
     "ip6_mc_input": ("nobody there has joined that group", ""),
     "neigh_invalidate": _REASONS["NEIGH_FAILED"],
     "ip_error": (
-        "a route or a routing rule forbids it",
+        "a route or a routing rule refuses it (unreachable, prohibit, blackhole)",
         "see `ip rule`, and `ip route get` in that namespace",
     ),
 }

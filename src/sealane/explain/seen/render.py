@@ -4,14 +4,21 @@ from collections.abc import Iterator
 
 from sealane.explain.packet import Hop, Trace
 from sealane.explain.render import paragraph, step_lines
-from sealane.explain.seen.account import Account
+from sealane.explain.seen.account import Account, Outcome
 
 _MARK = {True: "✓", False: "✗"}
 
 
 def minimal(account: Account) -> str:
     how = "as predicted" if account.agrees else "NOT as predicted"
-    return f"{account.question}: {account.outcome} at {account.where}, {how}"
+    match account.outcome:
+        case Outcome.DELIVERED:
+            where = f"to {account.where}"
+        case Outcome.EXITS:
+            where = f"by {account.link}"
+        case _:
+            where = f"at {account.where}"
+    return f"{account.question}: {account.outcome} {where}, {how}"
 
 
 def summary(account: Account) -> str:

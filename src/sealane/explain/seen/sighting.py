@@ -116,7 +116,9 @@ def parse_headers(data: bytes) -> Headers | None:
     proto = PROTOCOLS.get(number)
     if proto is None:
         return None
-    ports, more = _transport(proto, data[length:])
+    later = int.from_bytes(data[6:8]) & 0x1FFF if version == 4 else 0
+    # Of a packet in fragments the first alone has ports.
+    ports, more = ((0, 0), (later,)) if later else _transport(proto, data[length:])
     flow = Tuple(proto, _address(source), ports[0], _address(destination), ports[1])
     return Headers(flow=flow, ttl=ttl, size=size, mark=(*mark, *more))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _TYPEDEF, _FUNC_PROTO = 2, 3, 4, 5, 6, 8, 
 _MODIFIERS: Final = frozenset({_TYPEDEF, 9, 10, 11, 18})
 """typedef, volatile, const, restrict, type tag."""
 
+_MODIFIERS_MAX: Final = 32
+"""MAX_RESOLVE_DEPTH, kernel/bpf/btf.c."""
+
 # Bytes behind a type's head: so many, and so many for each of its members (btf_kind_info, kernel/bpf/btf.c).
 _FIXED: Final = {1: 4, _ARRAY: 12, 14: 4, 17: 4}
 _EACH: Final = {_STRUCT: 12, _UNION: 12, _ENUM: 8, _FUNC_PROTO: 8, 15: 12, 19: 12}
@@ -35,6 +39,17 @@ _EACH: Final = {_STRUCT: 12, _UNION: 12, _ENUM: 8, _FUNC_PROTO: 8, 15: 12, 19: 1
 
 class BtfError(ValueError):
     """The kernel tells nothing of its types, or not what was asked for."""
+
+
+@contextmanager
+def _whole() -> Iterator[None]:
+    """References that lead nowhere are BtfErrors."""
+    try:
+        yield
+    except BtfError:
+        raise
+    except (IndexError, ValueError, TypeError, struct.error, RecursionError) as error:
+        raise BtfError(f"BTF is damaged: {error}") from error
 
 
 class Btf:
@@ -50,31 +65,37 @@ class Btf:
             raise BtfError(f"no BTF of version 1 (magic {magic:#x}, version {version})")
         self._data = data[header + type_offset : header + type_offset + type_bytes]
         self._text = data[header + text_offset : header + text_offset + text_bytes]
-        self._starts = _starts(self._data)
+        if len(self._data) != type_bytes or len(self._text) != text_bytes:
+            raise BtfError("BTF is cut off")
+        with _whole():
+            self._starts = _starts(self._data)
 
     def tracepoint(self, name: str) -> tuple[int, int]:
         """Type id of a tracepoint, by which a program is attached, and the number of its arguments."""
-        found = self._find(_TYPEDEF, f"btf_trace_{name}")
-        prototype = self._strip(self._reference(found))
-        # typedef void (*btf_trace_NAME)(void *data, ARGUMENTS): include/trace/bpf_probe.h.
-        return found, self._count(self._reference(prototype)) - 1
+        with _whole():
+            found = self._find(_TYPEDEF, f"btf_trace_{name}")
+            prototype = self._strip(self._reference(found))
+            # typedef void (*btf_trace_NAME)(void *data, ARGUMENTS): include/trace/bpf_probe.h.
+            return found, self._count(self._reference(prototype)) - 1
 
     def offset(self, owner: str, *path: str) -> int:
         """Bytes from the beginning of a struct to a field of it; further names are of fields of that field."""
-        total, current = 0, self._find(_STRUCT, owner)
-        for name in path:
-            member = self._member(current, name)
-            if member is None:
-                raise BtfError(f"struct {owner} has no {'.'.join(path)}")
-            total, current = total + member[0], member[1]
-        return total
+        with _whole():
+            total, current = 0, self._find(_STRUCT, owner)
+            for name in path:
+                member = self._member(current, name)
+                if member is None:
+                    raise BtfError(f"struct {owner} has no {'.'.join(path)}")
+                total, current = total + member[0], member[1]
+            return total
 
     def names(self, enumeration: str) -> dict[int, str]:
         """What the numbers of an enum are called."""
-        start = self._starts[self._find(_ENUM, enumeration)]
-        count = self._head(start)[1] & 0xFFFF
-        pairs = _ENUMERATOR.iter_unpack(self._data[start + 12 : start + 12 + 8 * count])
-        return {value: self._name(name) for name, value in pairs}
+        with _whole():
+            start = self._starts[self._find(_ENUM, enumeration)]
+            count = self._head(start)[1] & 0xFFFF
+            pairs = _ENUMERATOR.iter_unpack(self._data[start + 12 : start + 12 + 8 * count])
+            return {value: self._name(name) for name, value in pairs}
 
     def _find(self, kind: int, name: str) -> int:
         """By name, which no two types of a kind share in practice; the first is taken."""
@@ -115,9 +136,11 @@ class Btf:
             yield name, kind, (offset & mask) // 8
 
     def _strip(self, number: int) -> int:
-        while self._kind(number) in _MODIFIERS:
+        for _ in range(_MODIFIERS_MAX):
+            if self._kind(number) not in _MODIFIERS:
+                return number
             number = self._reference(number)
-        return number
+        raise BtfError("BTF is damaged: modifiers without end")
 
     def _kind(self, number: int) -> int:
         return self._head(self._starts[number])[1] >> 24 & 0x1F if number else 0
@@ -157,4 +180,6 @@ def _starts(data: bytes) -> list[int]:
         info = words[(offset >> 2) + 1]
         kind = info >> 24 & 0x1F
         offset += fixed[kind] + each[kind] * (info & 0xFFFF)
+    if offset != end:
+        raise BtfError("BTF is damaged: the last type is not whole")
     return starts

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _PAGE: Final = mmap.PAGESIZE
-_POSITION: Final = struct.Struct("=Q")
 _HEADER: Final = struct.Struct("=II")
 _BUSY, _DISCARDED = 1 << 31, 1 << 30
 
@@ -34,6 +33,9 @@ class Ring:
         try:
             self._mine = mmap.mmap(self.fd, _PAGE)
             self._theirs = mmap.mmap(self.fd, _PAGE + 2 * size, prot=mmap.PROT_READ, offset=_PAGE)
+            # One load and one store each: struct.pack_into zeroes first, and a kernel that reads 0 finds the ring full.
+            self._read_to = memoryview(self._mine).cast("Q")
+            self._written_to = memoryview(self._theirs).cast("Q")
             self._poll = select.epoll()
             self._poll.register(self.fd, select.EPOLLIN)
         except BaseException:
@@ -51,6 +53,8 @@ class Ring:
 
     def close(self) -> None:
         self._poll.close()
+        self._read_to.release()
+        self._written_to.release()
         self._mine.close()
         self._theirs.close()
         os.close(self.fd)
@@ -61,7 +65,7 @@ class Ring:
 
     def read(self) -> Iterator[bytes]:
         """Records that wait, oldest first."""
-        (end,) = _POSITION.unpack_from(self._theirs)
+        end = self._written_to[0]
         while self._position < end:
             at = _PAGE + self._position % self._size
             length, _ = _HEADER.unpack_from(self._theirs, at)
@@ -71,4 +75,4 @@ class Ring:
             if not length & _DISCARDED:
                 yield self._theirs[at + _HEADER.size : at + _HEADER.size + size]
             self._position += _HEADER.size + size + 7 & ~7
-            _POSITION.pack_into(self._mine, 0, self._position)
+            self._read_to[0] = self._position

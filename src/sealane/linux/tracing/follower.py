@@ -16,7 +16,17 @@ from sealane.linux.bpf.syscall import (
     map_lookup,
     prog_load,
 )
-from sealane.linux.tracing.programs import CODES, FOLLOWED, LOST, POINTS, RECORD, RING, layout_of, program
+from sealane.linux.tracing.programs import (
+    ANY,
+    CODES,
+    FOLLOWED,
+    LOST,
+    POINTS,
+    RECORD,
+    RING,
+    layout_of,
+    program,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -47,6 +57,7 @@ class Follower:
     def _arm(self, patterns: Sequence[Pattern], btf: Btf) -> None:
         followed, self._lost = self._keep(map_create(FOLLOWED)), self._keep(map_create(LOST))
         maps = {FOLLOWED.name: followed, LOST.name: self._lost, RING: self._ring.fd}
+        maps[ANY.name] = self._keep(map_create(ANY))
         layout = layout_of(btf)
         for point, tracepoint in POINTS.items():
             type_id, arguments = btf.tracepoint(tracepoint)

@@ -2,7 +2,7 @@
 
 ::
 
-    tracepoint            skb known, or does it fit a pattern?        map `followed`: skb → 1
+    tracepoint            skb known, or does it fit a pattern?        map `followed`: skb → 1; `any`: is there one?
     netif_receive_skb ┐        │ yes                                  ring buffer: a record
     net_dev_queue     ├────────┤
     net_dev_start_xmit│        │ no
@@ -49,8 +49,10 @@ FOLLOWED: Final = MapSpec("sl_followed", MapType.LRU_HASH, 8, 8, 4096)
 LOST: Final = MapSpec("sl_lost", MapType.ARRAY, 4, 8, 1)
 """How many records found no room."""
 
+ANY: Final = MapSpec("sl_any", MapType.ARRAY, 4, 8, 1)
+"""Not 0 once a packet was followed. Until then nobody else's is looked up, which is most of what a trace costs them."""
+
 RING: Final = "sl_seen"
-PATTERNS_MAX: Final = 16
 
 RECORD: Final = struct.Struct(f"=QQQIIIII16s{HEADER_BYTES}s")
 """time, skb, location, code, reason, netns, ifindex, length, link, packet"""
@@ -134,10 +136,23 @@ def _call_with_key(code: Assembler, helper: Helper) -> None:
     code.call(helper)
 
 
+def _find_only(code: Assembler, spec: MapSpec) -> None:
+    """R0: the one element of an array, which the JIT finds without a call. The record's beginning is lost."""
+    code.store_imm(Size.WORD, Reg.R10, _BASE, 0)
+    code.load_map(Reg.R1, spec.name)
+    code.move(Reg.R2, Reg.R10)
+    code.add(Reg.R2, _BASE)
+    code.call(Helper.MAP_LOOKUP_ELEM)
+
+
 def _look_up(code: Assembler) -> None:
-    code.store(Size.LONG, Reg.R10, _KEY, _SKB_REG)
-    _call_with_key(code, Helper.MAP_LOOKUP_ELEM)
     code.move(_KNOWN, 0)
+    _find_only(code, ANY)
+    code.jump_if(Reg.R0, "==", 0, "unknown")
+    code.load(Size.LONG, Reg.R1, Reg.R0, 0)
+    code.store(Size.LONG, Reg.R10, _KEY, _SKB_REG)
+    code.jump_if(Reg.R1, "==", 0, "unknown")
+    _call_with_key(code, Helper.MAP_LOOKUP_ELEM)
     code.jump_if(Reg.R0, "==", 0, "unknown")
     code.move(_KNOWN, 1)
     code.jump("read")
@@ -177,6 +192,10 @@ def _match(code: Assembler, point: Point, patterns: Sequence[Pattern], layout: L
         other = f"not {number}"
         _compare(code, pattern, layout.protocol, other)
         if point != "drop":
+            # Before there is one, so that who is given the packet next looks for it.
+            _find_only(code, ANY)
+            code.jump_if(Reg.R0, "==", 0, other)
+            code.store_imm(Size.LONG, Reg.R0, 0, 1)
             code.store_imm(Size.LONG, Reg.R10, _BASE, 1)
             code.load_map(Reg.R1, FOLLOWED.name)
             code.move(Reg.R2, Reg.R10)
@@ -259,11 +278,7 @@ def _emit(code: Assembler) -> None:
     code.move(Reg.R4, 0)
     code.call(Helper.RINGBUF_OUTPUT)
     code.jump_if(Reg.R0, "==", 0, "written")
-    code.store_imm(Size.WORD, Reg.R10, _BASE, 0)
-    code.load_map(Reg.R1, LOST.name)
-    code.move(Reg.R2, Reg.R10)
-    code.add(Reg.R2, _BASE)
-    code.call(Helper.MAP_LOOKUP_ELEM)
+    _find_only(code, LOST)
     code.jump_if(Reg.R0, "==", 0, "written")
     code.load(Size.LONG, Reg.R1, Reg.R0, 0)
     code.add(Reg.R1, 1)

@@ -40,7 +40,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import TracebackType
 
-TABLE: Final = "sealane-trace"
+TABLE: Final = "sealane-trace-"
+"""And the port of the socket that owns it: traces do not share a table, since the kernel lets nobody but its owner in."""
+
 PRIORITY: Final = -500
 """Before everything else, ours and anybody's."""
 
@@ -49,6 +51,9 @@ TRACE_GROUP: Final = 9
 
 KEPT_MAX: Final = 1024
 """Packets whose headers are kept for the rules to come."""
+
+COMMENTS_MAX: Final = 4096
+"""Rules whose comments are kept."""
 
 _TRACE: Final = nfnl.SUBSYSTEM | 17
 _OWNER: Final = 2
@@ -71,6 +76,10 @@ _FAMILY_NUMBERS: Final = {name: number for number, name in _FAMILIES.items()}
 _PROTOCOL: Final = {4: bytes.fromhex("0800"), 6: bytes.fromhex("86dd")}
 
 
+_Where = tuple[str, str, str, int]
+"""Family, table, chain and handle of a rule."""
+
+
 class _First(NamedTuple):
     """What the kernel tells with a chain's first rule only."""
 
@@ -87,6 +96,7 @@ class RuleTrace:
         self._netns = netns
         self._owner, self._events = _sockets(descriptor)
         self._first: dict[int, _First] = {}
+        self._comments: dict[_Where, str] = {}
         self.lost = 0
         """How often rules were missed."""
         try:
@@ -111,7 +121,7 @@ class RuleTrace:
         messages = [nfnl.BEGIN]
         families: list[NftFamily] = sorted({_family(pattern) for pattern in patterns})
         for family in (*families, "bridge"):
-            messages += _table(family, patterns)
+            messages += _table(f"{TABLE}{self._owner.port}", family, patterns)
         messages.append(nfnl.END)
         for error in self._owner.batch(messages):
             if error is not None:
@@ -135,7 +145,7 @@ class RuleTrace:
             while len(self._first) > KEPT_MAX:
                 del self._first[next(iter(self._first))]
         first, table = self._first.get(identity), codec.text(attrs[1])
-        if first is None or table == TABLE or not (kind == _POLICY or (kind == _RULE and handle)):
+        if first is None or table.startswith(TABLE) or not (kind == _POLICY or (kind == _RULE and handle)):
             return None
         return RuleSighting(
             netns=self._netns,
@@ -150,18 +160,21 @@ class RuleTrace:
         )
 
     def named(self, sightings: Sequence[RuleSighting]) -> list[RuleSighting]:
-        """With the comments of their rules, as they are now."""
-        comments: dict[tuple[str, str, str, int], str] = {}
-        for family in {sighting.family for sighting in sightings if sighting.handle}:
+        """With the comments of their rules. A handle is given once in a table's life, so rules are asked for only when
+        one is seen that is not known."""
+        unknown = {_where(one) for one in sightings if one.handle} - self._comments.keys()
+        if len(self._comments) + len(unknown) > COMMENTS_MAX:
+            self._comments.clear()
+        # A rule that is gone already has no comment, and is not asked for again.
+        self._comments.update(dict.fromkeys(unknown, ""))
+        for family in sorted({where[0] for where in unknown}):
             for _, payload in self._owner.dump(_rules_of(family)):
                 rule = codec.attrs(payload[_NFGENMSG_BYTES:])
-                where = (family, codec.text(rule[1]), codec.text(rule[2]), _number(rule, 3))
-                comments[where] = _comment(rule.get(7))
+                found = (family, codec.text(rule[1]), codec.text(rule[2]), _number(rule, 3))
+                if found in unknown:
+                    self._comments[found] = _comment(rule.get(7))
         return [
-            msgspec.structs.replace(
-                one, comment=comments.get((one.family, one.table, one.chain, one.handle), "")
-            )
-            for one in sightings
+            msgspec.structs.replace(one, comment=self._comments.get(_where(one), "")) for one in sightings
         ]
 
 
@@ -178,12 +191,16 @@ def _sockets(descriptor: int | None) -> tuple[Socket, Socket]:
         raise
 
 
+def _where(sighting: RuleSighting) -> _Where:
+    return sighting.family, sighting.table, sighting.chain, sighting.handle
+
+
 def _family(pattern: Pattern) -> NftFamily:
     return "ip" if pattern.family == 4 else "ip6"
 
 
-def _table(family: NftFamily, patterns: Sequence[Pattern]) -> Iterator[bytes]:
-    name = string(1, TABLE)
+def _table(called: str, family: NftFamily, patterns: Sequence[Pattern]) -> Iterator[bytes]:
+    name = string(1, called)
     yield nfnl.request(nfnl.NEWTABLE, family, name + be32(2, _OWNER), codec.NLM_F_CREATE)
     for hook in ("prerouting", "output"):
         where = nested(4, be32(1, nfnl.HOOKS.index(hook)), be32(2, PRIORITY & 0xFFFFFFFF))

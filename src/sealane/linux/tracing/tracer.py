@@ -47,7 +47,9 @@ class Tracer:
         self._collector = Collector(patterns)
         try:
             self._follower = Follower(patterns, btf.read())
-        except (btf.BtfError, BpfError) as error:
+        except BpfError as error:
+            raise UntraceableError(f"packets cannot be followed: {error.strerror}") from error
+        except (btf.BtfError, OSError) as error:
             raise UntraceableError(f"packets cannot be followed: {error}") from error
         self._rules: list[RuleTrace] = []
         try:
@@ -126,5 +128,6 @@ class Symbols:
         with open(SYMBOLS, encoding="ascii", errors="replace") as file:
             lines = [line.split(maxsplit=3) for line, _ in zip(file, range(SYMBOLS_MAX), strict=False)]
         found = sorted((int(line[0], 16), line[2]) for line in lines if len(line) >= 3 and line[1] in "tTwW")
-        self._addresses = [address for address, _ in found]
+        # Names first: another thread looks into them as soon as there are addresses.
         self._names = [name.partition(".")[0] for _, name in found]
+        self._addresses = [address for address, _ in found]
