@@ -26,6 +26,7 @@ from sealane.kernel.objects import (
     FdbEntry,
     Link,
     Neighbour,
+    Qdisc,
     Route,
     RoutingRule,
     Sysctl,
@@ -35,7 +36,7 @@ from sealane.linux import netns as namespaces
 from sealane.linux import sysctl
 from sealane.linux.marks import alias_prefix, is_ours
 from sealane.linux.namespaces import Namespaces
-from sealane.linux.netlink import inet, link, neigh, rule
+from sealane.linux.netlink import inet, link, neigh, qdisc, rule
 from sealane.linux.netlink.socket import NetlinkError, Socket
 from sealane.reconcile.plan import Operation, Outcome
 
@@ -438,6 +439,8 @@ def _message(verb: str, item: Object, index: int) -> bytes:
             return neigh.delete(item, index) if gone else neigh.put(item, index)
         case FdbEntry():
             return neigh.delete_fdb(item, index) if gone else neigh.put_fdb(item, index)
+        case Qdisc():
+            return qdisc.delete(index) if gone else qdisc.put(item, index)
     raise ValueError(f"rtnetlink has no {type(item).__name__}")
 
 
