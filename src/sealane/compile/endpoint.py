@@ -32,6 +32,8 @@ WAIT_MS = 50
 WAIT_FRAMES = 10
 """At least, however slow: less than a window of TCP's start would lose it."""
 LIMIT_MAX = 0xFFFF_FFFF
+BUCKET_S_MAX = 200
+"""The kernel keeps a bucket as a time, in a 32-bit number of 64 ns; 275 s would be none at all."""
 
 Placed = tuple[str, Object]
 """(namespace, object)."""
@@ -112,7 +114,7 @@ def _rates(endpoint: Endpoint, network: Network, facts: Facts) -> Iterator[Place
 def rate_limit(link: str, bandwidth: Bandwidth, mtu_bytes: int) -> Qdisc:
     """In bytes. A bucket smaller than a frame would pass nothing at all (tbf_enqueue drops what exceeds it)."""
     rate = max(1, bandwidth.rate // 8)
-    burst = max(bandwidth.burst // 8, mtu_bytes + FRAME_HEADER)
+    burst = min(max(bandwidth.burst // 8, mtu_bytes + FRAME_HEADER), rate * BUCKET_S_MAX)
     waiting = max(rate * WAIT_MS // 1000, WAIT_FRAMES * (mtu_bytes + FRAME_HEADER))
     return Qdisc(link=link, rate=rate, burst=burst, limit=min(burst + waiting, LIMIT_MAX))
 

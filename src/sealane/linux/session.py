@@ -289,7 +289,7 @@ class Session:
         """Messages that bring a refused operation to its end; none if it has reached it already. Raises the error
         that stands."""
         verb, item = work.operation.verb, work.operation.object
-        if verb == "delete" and _is_gone(error):
+        if verb == "delete" and (_is_gone(error) or _is_anothers_qdisc(item, error)):
             return []
         if verb == "create" and work.makes and isinstance(item, Link):
             return self._recover_link(work, item, error)
@@ -442,6 +442,11 @@ def _message(verb: str, item: Object, index: int) -> bytes:
         case Qdisc():
             return qdisc.delete(index) if gone else qdisc.put(item, index)
     raise ValueError(f"rtnetlink has no {type(item).__name__}")
+
+
+def _is_anothers_qdisc(item: Object, error: NetlinkError) -> bool:
+    """The root has another handle by now (tc_get_qdisc: `Invalid handle`): ours is gone."""
+    return isinstance(item, Qdisc) and error.errno == errno.EINVAL
 
 
 def _is_gone(error: Exception) -> bool:

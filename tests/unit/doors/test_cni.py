@@ -377,6 +377,11 @@ class TestCapabilities:
         assert "qdisc" not in kinds
         assert ("qdisc", "eth0") in door.bench.kernel.state[door.endpoints()[0].sandbox_id]
 
+    def test_a_bucket_is_one_that_the_kernel_can_count(self, door):
+        door("ADD", ingressRate=8_000, ingressBurst=2**31 - 2)
+        qdisc = next(i for i in door.bench.kernel.state[HOST].values() if isinstance(i, Qdisc))
+        assert qdisc.burst * 10**9 // qdisc.rate // 64 < 2**32
+
     def test_a_bucket_holds_a_frame(self, door):
         door("ADD", ingressRate=8_000, ingressBurst=8)
         qdisc = next(i for i in door.bench.kernel.state[HOST].values() if isinstance(i, Qdisc))
