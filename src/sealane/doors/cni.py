@@ -5,6 +5,8 @@ again, whatever has become of the namespace, so a call may come twice, late, or 
 container comes back under its id in another namespace, what it had in the dead one goes first.
 """
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
@@ -35,6 +37,8 @@ class Cni:
     def __init__(self, engine: Engine, detach: Detach) -> None:
         self._engine = engine
         self._detach = detach
+        self._going: dict[EndpointId, asyncio.Future[DetachView]] = {}
+        """Asked to be taken away, and still there: a caller that was killed may have asked, and its successor is here."""
 
     async def call(self, request: CniRequest) -> CniView:
         """Raises the engine's errors."""
@@ -54,7 +58,7 @@ class Cni:
     # --- ADD and DEL
 
     async def _add(self, request: CniRequest) -> CniView:
-        present = self._find(request)
+        present = await self._settled(request)
         if present is not None and not self._is_there(present, request.netns):
             if not request.only_present:
                 await self._remove([present])
@@ -99,8 +103,26 @@ class Cni:
         return CniView(result=result_of(endpoint, self._engine.intent, facts, request.netns, request.config))
 
     async def _remove(self, endpoints: Sequence[Endpoint]) -> None:
-        if endpoints:
-            await self._detach([DetachRequest(endpoint=endpoint.id) for endpoint in endpoints])
+        if not endpoints:
+            return
+        going = asyncio.ensure_future(
+            self._detach([DetachRequest(endpoint=endpoint.id) for endpoint in endpoints])
+        )
+        self._going |= {endpoint.id: going for endpoint in endpoints}
+        try:
+            await going
+        finally:
+            for endpoint in endpoints:
+                self._going.pop(endpoint.id, None)
+
+    async def _settled(self, request: CniRequest) -> Endpoint | None:
+        """The attachment after whoever is taking it away has ended; None if there is none then."""
+        present = self._find(request)
+        if present is not None and present.id in self._going:
+            with contextlib.suppress(Exception):  # Its own caller is told; what could not go is there.
+                await asyncio.shield(self._going[present.id])
+            present = self._find(request)
+        return present
 
     def _attachments(self, name: str) -> list[Endpoint]:
         network = self._named(name)

@@ -554,3 +554,72 @@ def test_whatever_comes_in_whatever_order_ends_in_the_same(door, order):
     assert [e.ifname for e in door.endpoints()] == ["eth0"]
     door("DEL")
     assert door.engine.intent.leases == {}
+
+
+def test_an_add_that_meets_a_del_under_way_comes_after_it():
+    """A runtime that was killed has asked for the DEL; its successor's ADD must not be answered by what is going."""
+    bench = Bench()
+    asked = asyncio.Queue()
+
+    async def detach(requests):
+        go_on = asyncio.Event()
+        await asked.put(go_on)
+        await go_on.wait()
+        return bench.engine.detach(requests)
+
+    cni = Cni(bench.engine, detach)
+
+    def request(verb):
+        fields = {
+            "verb": verb,
+            "container_id": "c1",
+            "ifname": "eth0",
+            "netns": A,
+            "config": {"name": "pods"},
+        }
+        return msgspec.json.decode(msgspec.json.encode(fields), type=CniRequest)
+
+    async def scene():
+        await cni.call(request("ADD"))
+        old = bench.engine.endpoints()[0].id
+        delete = asyncio.create_task(cni.call(request("DEL")))
+        go_on = await asked.get()
+        add = asyncio.create_task(cni.call(request("ADD")))
+        await asyncio.sleep(0)
+        assert not add.done()
+        go_on.set()
+        await delete
+        assert (await add).result is not None
+        assert [e.id for e in bench.engine.endpoints()] != [old]
+        assert len(bench.engine.endpoints()) == 1
+
+    asyncio.run(scene())
+
+
+def test_an_add_that_meets_a_del_that_fails_is_answered_by_what_is_there():
+    bench = Bench()
+    gate = asyncio.Event()
+
+    async def detach(_):
+        await gate.wait()
+        raise HoldError("the disk is full")
+
+    cni = Cni(bench.engine, detach)
+    fields = {"container_id": "c1", "ifname": "eth0", "netns": A, "config": {"name": "pods"}}
+    add, delete = (
+        msgspec.json.decode(msgspec.json.encode({"verb": verb, **fields}), type=CniRequest)
+        for verb in ("ADD", "DEL")
+    )
+
+    async def scene():
+        first = await cni.call(add)
+        going = asyncio.create_task(cni.call(delete))
+        await asyncio.sleep(0)
+        again = asyncio.create_task(cni.call(add))
+        await asyncio.sleep(0)
+        gate.set()
+        with pytest.raises(HoldError):
+            await going
+        assert await asyncio.wait_for(again, 5) == first
+
+    asyncio.run(scene())
