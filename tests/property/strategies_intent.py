@@ -2,13 +2,16 @@
 
 from hypothesis import strategies as st
 
-from sealane.model.endpoint import Endpoint, NetnsRef, PublishedPort, Sandbox
+from sealane.model.endpoint import Bandwidth, Endpoint, NetnsRef, PublishedPort, Sandbox
 from sealane.model.ids import EndpointId, NetworkId, SandboxId
 from sealane.model.intent import Intent
 from sealane.model.net import Address, Interface, Mac, Prefix
 from sealane.model.network import Network, Subnet
 
 HOST_ADDRESSES = {4: "192.0.2.7", 6: "2001:db8::7"}
+bandwidths = st.sampled_from(
+    [None, None, Bandwidth(rate=10**7, burst=10**5), Bandwidth(rate=10**9, burst=10**7)]
+)
 
 
 @st.composite
@@ -75,6 +78,8 @@ def endpoints(draw: st.DrawFn, index: int, network: Network, box: Sandbox | None
         addresses=tuple(addresses),
         ports=tuple(ports),
         gateway_priority=draw(st.integers(0, 2)),
+        ingress=draw(bandwidths),
+        egress=draw(bandwidths),
     )
 
 

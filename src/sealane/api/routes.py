@@ -9,10 +9,12 @@ from sealane.api.detach import Detacher
 from sealane.api.follow import events
 from sealane.api.json import Body
 from sealane.api.services import Containers, Projects, Services
+from sealane.doors.cni import Cni
 from sealane.engine.engine import Engine
 from sealane.engine.errors import InvalidError, NotFoundError
 from sealane.engine.explaining import explain_packet
 from sealane.engine.sockets import list_sockets
+from sealane.wire.cni import CniRequest
 from sealane.wire.diagnosis import CheckRequest, DoctorRequest, ExplainRequest, TraceRequest
 from sealane.wire.requests import (
     AttachRequest,
@@ -47,10 +49,12 @@ class MethodError(Exception):
 
 class Routes:
     def __init__(self, services: Services) -> None:
+        detacher = Detacher(services.engine)
         self._table: dict[Shape, Methods] = {
             **_daemon_routes(services),
             **_network_routes(services.engine),
-            **_endpoint_routes(services.engine),
+            **_endpoint_routes(services.engine, detacher),
+            **_door_routes(services.engine, detacher),
             **_project_routes(services.project),
             **_container_routes(services.workloads),
         }
@@ -172,8 +176,7 @@ def _network_routes(engine: Engine) -> dict[Shape, Methods]:
     }
 
 
-def _endpoint_routes(engine: Engine) -> dict[Shape, Methods]:
-    detacher = Detacher(engine)
+def _endpoint_routes(engine: Engine, detacher: Detacher) -> dict[Shape, Methods]:
     listed = Now(lambda call: engine.endpoints(call.query.text("network"), call.query.text("sandbox")))
     one: Methods = {"GET": _route(_about(engine.endpoint))}
 
@@ -189,6 +192,11 @@ def _endpoint_routes(engine: Engine) -> dict[Shape, Methods]:
         ("attach",): {"POST": _route(_given(engine.attach), body=AttachRequest)},
         ("detach",): {"POST": _route(Later(detach), body=list[DetachRequest])},  # type: ignore[arg-type]
     }
+
+
+def _door_routes(engine: Engine, detacher: Detacher) -> dict[Shape, Methods]:
+    cni = Cni(engine, detacher.submit)
+    return {("cni",): {"POST": _route(Later(lambda call: cni.call(call.body)), body=CniRequest)}}
 
 
 def _project_routes(project: Projects) -> dict[Shape, Methods]:

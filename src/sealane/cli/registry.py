@@ -34,6 +34,7 @@ GROUPS = {
     "network": "Make, show and remove networks",
     "endpoint": "Show endpoints: the places of sandboxes on networks",
     "sandbox": "Make, show and remove sandboxes: network namespaces that endpoints live in",
+    "cni": "Be a network plugin of Kubernetes, containerd and podman",
 }
 
 COMMANDS = (
@@ -77,5 +78,7 @@ COMMANDS = (
     Command(("gc",), "Release what is dead and delete what nobody wants", "daemon_state"),
     Command(("audit",), "Compare what should be with what is in the kernel; changes nothing", "daemon_state"),
     Command(("version",), "Show versions", "daemon_state"),
+    Command(("cni", "install"), "Put the CNI executable and a conflist in place", "cni"),
+    Command(("cni", "uninstall"), "Remove them", "cni"),
     Command(("completion",), "Print a completion script for a shell", "completion"),
 )

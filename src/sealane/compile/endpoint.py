@@ -9,11 +9,31 @@ from sealane.compile.names import NFT_FAMILY
 from sealane.compile.network import hardening, has_data_plane, is_apart, mtu
 from sealane.kernel import nft
 from sealane.kernel.nft import Element, TypeName, Verdict
-from sealane.kernel.objects import GROUP_LIVE, Address, BridgePort, FdbEntry, Link, Neighbour, Route, Sysctl
+from sealane.kernel.objects import (
+    GROUP_LIVE,
+    Address,
+    BridgePort,
+    FdbEntry,
+    Link,
+    Neighbour,
+    Qdisc,
+    Route,
+    Sysctl,
+)
 from sealane.kernel.state import HOST, Object
-from sealane.model.endpoint import Endpoint
+from sealane.model.endpoint import Bandwidth, Endpoint
 from sealane.model.net import FAMILIES, Family, host_prefix
 from sealane.model.network import Network
+
+FRAME_HEADER = 18
+"""Ethernet's, with a VLAN tag."""
+WAIT_MS = 50
+"""What may wait before a token bucket drops, at its rate: half of it made TCP stall (containernetworking/plugins#1025)."""
+WAIT_FRAMES = 10
+"""At least, however slow: less than a window of TCP's start would lose it."""
+LIMIT_MAX = 0xFFFF_FFFF
+BUCKET_S_MAX = 200
+"""The kernel keeps a bucket as a time, in a 32-bit number of 64 ns; 275 s would be none at all."""
 
 Placed = tuple[str, Object]
 """(namespace, object)."""
@@ -27,6 +47,7 @@ def compile_endpoint(endpoint: Endpoint, network: Network, facts: Facts) -> Iter
     for family in FAMILIES:
         if endpoint.address(family) is not None:
             yield from _family(endpoint, network, family)
+    yield from _rates(endpoint, network, facts)
     for path, value in endpoint.sysctls:
         yield endpoint.sandbox, Sysctl(path=path.replace("IFNAME", endpoint.ifname), value=value)
 
@@ -75,6 +96,27 @@ def _links(endpoint: Endpoint, network: Network, facts: Facts) -> Iterator[Place
         yield HOST, Element(family="bridge", set="apart", value=nft.field("ifname", host_link), data=verdict)
     if bridged:
         yield HOST, FdbEntry(link=host_link, mac=endpoint.mac)
+
+
+def _rates(endpoint: Endpoint, network: Network, facts: Facts) -> Iterator[Placed]:
+    """Each direction is held at the end that sends: what leaves the host's end goes into the sandbox. (A sandbox with
+    CAP_NET_ADMIN could lift its own; it is put back by the next look at it.)"""
+    assert endpoint.sandbox is not None
+    ends = (
+        (HOST, names.endpoint_link(endpoint.id), endpoint.ingress),
+        (endpoint.sandbox, endpoint.ifname, endpoint.egress),
+    )
+    for netns, link, bandwidth in ends:
+        if bandwidth is not None:
+            yield netns, rate_limit(link, bandwidth, mtu(network, facts))
+
+
+def rate_limit(link: str, bandwidth: Bandwidth, mtu_bytes: int) -> Qdisc:
+    """In bytes. A bucket smaller than a frame would pass nothing at all (tbf_enqueue drops what exceeds it)."""
+    rate = max(1, bandwidth.rate // 8)
+    burst = min(max(bandwidth.burst // 8, mtu_bytes + FRAME_HEADER), rate * BUCKET_S_MAX)
+    waiting = max(rate * WAIT_MS // 1000, WAIT_FRAMES * (mtu_bytes + FRAME_HEADER))
+    return Qdisc(link=link, rate=rate, burst=burst, limit=min(burst + waiting, LIMIT_MAX))
 
 
 def _port(network: Network, facts: Facts) -> BridgePort:

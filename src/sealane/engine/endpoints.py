@@ -9,16 +9,23 @@ from sealane.engine.errors import ConflictError, FullError, InvalidError
 from sealane.engine.problems import parsed
 from sealane.engine.publishing import Publisher
 from sealane.limits import ALIASES_PER_ENDPOINT
-from sealane.model.endpoint import Endpoint, Sandbox
+from sealane.model.endpoint import Bandwidth, Endpoint, Sandbox
 from sealane.model.ids import EndpointId, parse_link_name, parse_name
 from sealane.model.intent import Intent
 from sealane.model.net import Interface, Mac, family_of, parse_mac
 from sealane.model.network import BRIDGE_PORTS_MAX, Network
-from sealane.wire.requests import AttachRequest
+from sealane.wire.requests import AttachRequest, BandwidthRequest
 
 _SYSCTL = re.compile(r"net\.(ipv4|ipv6|mpls)\.(conf|neigh)\.IFNAME\.([a-z0-9_]+)")
 _SANDBOX_SYSCTL = re.compile(r"net(\.[a-z0-9_-]+)+")
 _VALUE = re.compile(r"[a-zA-Z0-9_. -]{1,64}")
+RATE_MIN, RATE_MAX = 8_000, 10**12
+"""Bits per second: a kilobyte, and more than any link has."""
+BURST_MAX = 8 * 0xFFFF_FFFF
+"""Bits: tbf's bucket is a 32-bit number of bytes."""
+BURSTS_A_SECOND = 100
+"""A burst that is not stated is what passes in 10 ms: several ticks of the slowest timer, and no more than noise to what
+is measured over a second."""
 MANAGED_SYSCTLS = frozenset({"accept_ra"})
 """Set by the compiler as part of a guard."""
 
@@ -58,6 +65,8 @@ class EndpointMaker:
             gateway_priority=request.gateway_priority,
             sysctls=_sysctls(request.sysctls),
             labels=dict(request.labels),
+            ingress=_bandwidth(request.ingress, "ingress"),
+            egress=_bandwidth(request.egress, "egress"),
         )
 
     def _mac(
@@ -98,6 +107,18 @@ def _aliases(aliases: Iterable[str]) -> tuple[str, ...]:
     if len(result) > ALIASES_PER_ENDPOINT:
         raise InvalidError(f"at most {ALIASES_PER_ENDPOINT} aliases an endpoint", field="aliases")
     return result
+
+
+def _bandwidth(asked: BandwidthRequest | None, field: str) -> Bandwidth | None:
+    if asked is None:
+        return None
+    if not RATE_MIN <= asked.rate <= RATE_MAX:
+        raise InvalidError(
+            f"{asked.rate} bit/s is not a rate from {RATE_MIN} to {RATE_MAX}", field=f"{field}.rate"
+        )
+    if not 0 <= asked.burst <= BURST_MAX:
+        raise InvalidError(f"{asked.burst} bits is not a burst up to {BURST_MAX}", field=f"{field}.burst")
+    return Bandwidth(rate=asked.rate, burst=asked.burst or asked.rate // BURSTS_A_SECOND)
 
 
 def _sysctls(sysctls: dict[str, str]) -> tuple[tuple[str, str], ...]:
@@ -148,6 +169,8 @@ def repeats(endpoint: Endpoint, request: AttachRequest) -> str | None:
         "publish": len(request.publish) <= len(endpoint.ports) and _covered(wanted_ports, given_ports),
         "gateway_priority": request.gateway_priority == endpoint.gateway_priority,
         "labels": request.labels == endpoint.labels,
+        "ingress": _bandwidth(request.ingress, "ingress") == endpoint.ingress,
+        "egress": _bandwidth(request.egress, "egress") == endpoint.egress,
     }
     return next((field for field, same in checks.items() if not same), None)
 

@@ -146,6 +146,22 @@ class FdbEntry(msgspec.Struct, frozen=True, kw_only=True):
         return ("fdb", self.link, self.mac)
 
 
+class Qdisc(msgspec.Struct, frozen=True, kw_only=True):
+    """A token bucket (tbf) at the root of a link, under our handle: what the link sends is held to a rate."""
+
+    link: str
+    rate: int
+    """Bytes per second."""
+    burst: int
+    """Bytes that may go at once, after a pause."""
+    limit: int
+    """Bytes that may wait; more is dropped."""
+
+    @property
+    def key(self) -> Key:
+        return ("qdisc", self.link)
+
+
 class Sysctl(msgspec.Struct, frozen=True, kw_only=True):
     """A value under /proc/sys, as its namespace sees it: path `net/ipv4/conf/sle0/forwarding`."""
 

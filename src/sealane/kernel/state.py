@@ -10,6 +10,7 @@ from sealane.kernel.objects import (
     Link,
     LoopbackPort,
     Neighbour,
+    Qdisc,
     Route,
     RoutingRule,
     Sysctl,
@@ -22,6 +23,7 @@ Object = (
     | RoutingRule
     | Neighbour
     | FdbEntry
+    | Qdisc
     | Sysctl
     | LoopbackPort
     | Table
@@ -50,7 +52,7 @@ def namespace(objects: Iterable[Object]) -> dict[Key, Object]:
 def hangs_on(item: Object) -> str:
     """The link that an object belongs to and goes with, by name; empty if there is none."""
     match item:
-        case Address() | Neighbour() | FdbEntry() | Route():
+        case Address() | Neighbour() | FdbEntry() | Route() | Qdisc():
             return item.link
         case Sysctl(path=path):
             # net/ipv4/conf/LINK/rp_filter, net/ipv6/neigh/LINK/retrans_time_ms

@@ -18,6 +18,7 @@ from sealane.kernel.objects import (
     Link,
     LoopbackPort,
     Neighbour,
+    Qdisc,
     Route,
     RoutingRule,
     Sysctl,
@@ -101,6 +102,9 @@ def _line(item: Object, verb: str) -> str:
             return f"neigh {verb} {item.address} lladdr {item.mac} dev {item.link} nud permanent"
         case FdbEntry():
             return f"fdb {verb} {item.mac} dev {item.link} master static"
+        case Qdisc():
+            size = f"rate {item.rate * 8}bit burst {item.burst}b limit {item.limit}b"
+            return f"qdisc {verb} dev {item.link} root handle 5ea1: tbf {size}"
         case Sysctl():
             return f"sysctl {item.path}={item.value}"
         case LoopbackPort():

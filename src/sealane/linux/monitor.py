@@ -17,7 +17,7 @@ import msgspec
 from sealane.kernel.nft import TABLE
 from sealane.kernel.objects import RTPROT_SEALANE
 from sealane.linux.marks import alias_prefix, is_ours
-from sealane.linux.netlink import codec, inet, link, neigh
+from sealane.linux.netlink import codec, inet, link, neigh, qdisc
 from sealane.linux.netlink.socket import (
     NETLINK_NETFILTER,
     NETLINK_ROUTE,
@@ -26,12 +26,13 @@ from sealane.linux.netlink.socket import (
     Socket,
 )
 
-_RTNLGRP_LINK, _RTNLGRP_NEIGH = 1, 3
+_RTNLGRP_LINK, _RTNLGRP_NEIGH, _RTNLGRP_TC = 1, 3, 4
 _RTNLGRP_IPV4_IFADDR, _RTNLGRP_IPV4_ROUTE = 5, 7
 _RTNLGRP_IPV6_IFADDR, _RTNLGRP_IPV6_ROUTE = 9, 11
 _GROUPS = (
     _RTNLGRP_LINK,
     _RTNLGRP_NEIGH,
+    _RTNLGRP_TC,
     _RTNLGRP_IPV4_IFADDR,
     _RTNLGRP_IPV4_ROUTE,
     _RTNLGRP_IPV6_IFADDR,
@@ -135,6 +136,9 @@ class Monitor:
                 return self._route_change(event, own)
             case neigh.RTM_NEWNEIGH | neigh.RTM_DELNEIGH:
                 return self._neigh_event(event, own)
+            case qdisc.RTM_NEWQDISC | qdisc.RTM_DELQDISC:
+                name = self._our_link(qdisc.parse_head(event.payload)[0], own)
+                return Dirty(host=f"the queue of {name}" if name else "")
         return _CLEAN
 
     def _is_own(self, event: Event) -> bool:

@@ -20,6 +20,7 @@ from sealane.kernel.objects import (
     LinkKind,
     LoopbackPort,
     Neighbour,
+    Qdisc,
     Route,
     RoutingRule,
     Sysctl,
@@ -28,7 +29,7 @@ from sealane.kernel.state import NamespaceState, Object
 from sealane.linux import sysctl
 from sealane.linux.bpf.entry import LoopbackEntry
 from sealane.linux.marks import GROUPS, alias_prefix, is_ours
-from sealane.linux.netlink import inet, link, neigh, rule
+from sealane.linux.netlink import inet, link, neigh, qdisc, rule
 from sealane.linux.netlink.socket import Socket
 
 DOOMED = " (doomed)"
@@ -52,6 +53,7 @@ def observe_host(socket: Socket, instance: str, wanted: NamespaceState) -> Itera
     yield from _routes(socket, links)
     yield from _neighbours(socket, links)
     yield from _fdb(socket, links)
+    yield from _qdiscs(socket, links, wanted)
     yield from _sysctls(wanted)
 
 
@@ -69,6 +71,8 @@ def observe_sandbox(socket: Socket, instance: str, wanted: NamespaceState) -> It
         yield from (item for item in _neighbours(socket, links) if item.key in wanted)
     if FdbEntry in kinds:
         yield from (item for item in _fdb(socket, links) if item.key in wanted)
+    if Qdisc in kinds:
+        yield from _qdiscs(socket, links, wanted)
 
 
 def observe_sysctls(wanted: NamespaceState) -> list[Object]:
@@ -211,6 +215,19 @@ def _fdb(socket: Socket, links: _Links) -> Iterator[FdbEntry]:
         index, state, flags = neigh.parse_head(payload)
         if state & neigh.NUD_NOARP and not flags & neigh.NTF_SELF and index in links.ours:
             yield FdbEntry(link=links.names[index], mac=neigh.parse(payload).mac)
+
+
+def _qdiscs(socket: Socket, links: _Links, wanted: NamespaceState) -> Iterator[Qdisc]:
+    if not links.ours:
+        return
+    for _, payload in socket.dump(qdisc.dump()):
+        index, handle = qdisc.parse_head(payload)
+        if handle != qdisc.HANDLE or index not in links.ours:
+            continue
+        found, name = qdisc.parse(payload), links.names[index]
+        want = wanted.get(("qdisc", name))
+        burst = qdisc.burst_of(found, want.burst if isinstance(want, Qdisc) else 0)
+        yield Qdisc(link=name, rate=found.rate, burst=burst, limit=found.limit)
 
 
 def _sysctls(wanted: NamespaceState) -> Iterator[Object]:

@@ -26,6 +26,7 @@ from sealane.kernel.objects import (
     FdbEntry,
     Link,
     Neighbour,
+    Qdisc,
     Route,
     RoutingRule,
     Sysctl,
@@ -35,7 +36,7 @@ from sealane.linux import netns as namespaces
 from sealane.linux import sysctl
 from sealane.linux.marks import alias_prefix, is_ours
 from sealane.linux.namespaces import Namespaces
-from sealane.linux.netlink import inet, link, neigh, rule
+from sealane.linux.netlink import inet, link, neigh, qdisc, rule
 from sealane.linux.netlink.socket import NetlinkError, Socket
 from sealane.reconcile.plan import Operation, Outcome
 
@@ -288,7 +289,7 @@ class Session:
         """Messages that bring a refused operation to its end; none if it has reached it already. Raises the error
         that stands."""
         verb, item = work.operation.verb, work.operation.object
-        if verb == "delete" and _is_gone(error):
+        if verb == "delete" and (_is_gone(error) or _is_anothers_qdisc(item, error)):
             return []
         if verb == "create" and work.makes and isinstance(item, Link):
             return self._recover_link(work, item, error)
@@ -438,7 +439,14 @@ def _message(verb: str, item: Object, index: int) -> bytes:
             return neigh.delete(item, index) if gone else neigh.put(item, index)
         case FdbEntry():
             return neigh.delete_fdb(item, index) if gone else neigh.put_fdb(item, index)
+        case Qdisc():
+            return qdisc.delete(index) if gone else qdisc.put(item, index)
     raise ValueError(f"rtnetlink has no {type(item).__name__}")
+
+
+def _is_anothers_qdisc(item: Object, error: NetlinkError) -> bool:
+    """The root has another handle by now (tc_get_qdisc: `Invalid handle`): ours is gone."""
+    return isinstance(item, Qdisc) and error.errno == errno.EINVAL
 
 
 def _is_gone(error: Exception) -> bool:

@@ -73,6 +73,15 @@ class PublishedPort(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class Bandwidth(msgspec.Struct, frozen=True, kw_only=True):
+    """What passes in one direction."""
+
+    rate: int
+    """Bits per second."""
+    burst: int
+    """Bits that may pass at once, after a pause."""
+
+
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """The attachment of one sandbox to one network. Without a sandbox it holds its addresses and nothing else."""
 
@@ -92,6 +101,9 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     sysctls: tuple[tuple[str, str], ...] = ()
     """(`net/ipv4/conf/IFNAME/x`, value), IFNAME standing for the link."""
     labels: dict[str, str] = {}
+    ingress: Bandwidth | None = None
+    """Towards the sandbox; None: not limited."""
+    egress: Bandwidth | None = None
 
     def address(self, family: Family) -> Address | None:
         return next((address_part(a) for a in self.addresses if family_of(a) == family), None)

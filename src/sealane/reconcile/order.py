@@ -12,6 +12,7 @@ from sealane.kernel.objects import (
     Link,
     LoopbackPort,
     Neighbour,
+    Qdisc,
     Route,
     RoutingRule,
     Sysctl,
@@ -27,9 +28,9 @@ PUBLISHING = frozenset({"publish", "publish_at", "publish_ranges", "open"})
 FENCE_ORDER = (Table, Set, Chain, Element)
 """Referents first: rules name sets, verdict elements name chains. (The nft adapter puts deletions before additions.)"""
 
-BUILD_ORDER = (Route, Link, Sysctl, Address, FdbEntry)
+BUILD_ORDER = (Route, Link, Sysctl, Address, FdbEntry, Qdisc)
 """An unreachable route needs nothing, and catches what is meant for a link to come. A link's sysctls and addresses need
-the link; an FDB entry needs its bridge port."""
+the link; an FDB entry needs its bridge port, and a rate is kept from the first packet on."""
 
 OPEN_ORDER = (Link, Neighbour, Route, RoutingRule)
 """The kernel takes a route or neighbour only on a link that is up (`Network is down` otherwise)."""
@@ -212,10 +213,10 @@ def _close_rank(item: Object) -> int:
         case Link(kind="veth"):
             return 0
         case Route(type="unreachable"):
-            return 7
+            return 8
         case Link():
-            return 6
-    return 1 + (RoutingRule, Route, Neighbour, FdbEntry, Address).index(type(item))
+            return 7
+    return 1 + (RoutingRule, Route, Neighbour, FdbEntry, Qdisc, Address).index(type(item))
 
 
 def _open_rank(netns: str, item: Object) -> tuple[int, ...]:

@@ -52,6 +52,13 @@ class PublishRequest(Request, frozen=True, kw_only=True):
     one_of: bool = False
 
 
+class BandwidthRequest(Request, frozen=True, kw_only=True):
+    """`rate` in bits per second, `burst` in bits; 0: what passes in 10 ms at that rate."""
+
+    rate: int
+    burst: int = 0
+
+
 class AttachRequest(Request, frozen=True, kw_only=True):
     """`sandbox`: a sealane sandbox's name or id, a namespace path, or a pid. Asking again for the same gives the same
     answer."""
@@ -68,6 +75,9 @@ class AttachRequest(Request, frozen=True, kw_only=True):
     gateway_priority: int = 0
     sysctls: dict[str, str] = {}
     labels: dict[str, str] = {}
+    ingress: BandwidthRequest | None = None
+    """Towards the sandbox; None: not limited."""
+    egress: BandwidthRequest | None = None
 
 
 class DetachRequest(Request, frozen=True, kw_only=True):

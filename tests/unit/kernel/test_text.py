@@ -32,6 +32,7 @@ from sealane.kernel.objects import (
     Link,
     LoopbackPort,
     Neighbour,
+    Qdisc,
     Route,
     Sysctl,
 )
@@ -93,6 +94,10 @@ LINES = [
     (
         FdbEntry(link="sle0123", mac="02:00:00:00:00:02"),
         "fdb add 02:00:00:00:00:02 dev sle0123 master static",
+    ),
+    (
+        Qdisc(link="sle0123", rate=1_000_000, burst=20_000, limit=70_000),
+        "qdisc add dev sle0123 root handle 5ea1: tbf rate 8000000bit burst 20000b limit 70000b",
     ),
     (Sysctl(path="net/ipv4/conf/sle0/forwarding", value="1"), "sysctl net/ipv4/conf/sle0/forwarding=1"),
     (
@@ -372,6 +377,7 @@ _each = [
     ),
     st.builds(Neighbour, link=_words, address=_addresses, mac=st.sampled_from(["", "02:00:00:00:00:01"])),
     st.builds(FdbEntry, link=_words, mac=_words),
+    st.builds(Qdisc, link=_words, rate=st.integers(1, 2), burst=st.integers(1, 2), limit=st.integers(1, 2)),
     st.builds(Sysctl, path=_words, value=_words),
     st.builds(
         LoopbackPort,

@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from sealane.engine.ports import NamespaceGoneError
-from sealane.kernel.objects import Address, FdbEntry, Link, LoopbackPort, Neighbour, Route, Sysctl
+from sealane.kernel.objects import Address, FdbEntry, Link, LoopbackPort, Neighbour, Qdisc, Route, Sysctl
 from sealane.kernel.state import HOST
 from sealane.linux import session
 from sealane.linux.apply import by_namespace, entry_of
@@ -50,6 +50,7 @@ def test_operations_of_one_namespace_keep_their_order():
         (Route(dst="10.0.0.0/8", type="unreachable"), ""),
         (Neighbour(link="a", address="10.0.0.1"), "a"),
         (FdbEntry(link="a", mac="02:00:00:00:00:01"), "a"),
+        (Qdisc(link="a", rate=1, burst=1, limit=1), "a"),
         (Sysctl(path="net/ipv4/conf/a/forwarding", value="1"), "a"),
         (Sysctl(path="net/ipv6/neigh/a/retrans_time", value="1"), "a"),
         (Sysctl(path="net/ipv4/ip_forward", value="1"), ""),

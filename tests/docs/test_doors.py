@@ -1,0 +1,33 @@
+"""What the pages of docs/doors list is what the code has."""
+
+import re
+
+from docs.markdown import ROOT, section
+from sealane.cni import errors
+from sealane.cni.spec import CAPABILITIES, OPTIONS
+
+PAGE = (ROOT / "docs" / "doors" / "kubernetes.md").read_text(encoding="utf-8")
+
+
+def listed(heading: str) -> list[set[str]]:
+    """The quoted words or numbers of the first column, for each table of a section."""
+    found: dict[str, set[str]] = {}
+    table = ""
+    for line in section(PAGE, heading).splitlines():
+        if not line.startswith("|"):
+            table = ""
+        elif not table:
+            table = line
+            found[table] = set()
+        elif not set(line) <= set("|-: "):
+            found[table] |= set(re.findall(r"\w+", line.split("|")[1]))
+    return list(found.values())
+
+
+def test_keys_capabilities_and_codes_are_all_listed() -> None:
+    keys, capabilities, codes = listed("## The plugin's object")
+    assert keys == OPTIONS
+    assert capabilities == CAPABILITIES
+    known = {str(value) for name, value in vars(errors).items() if name.isupper() and type(value) is int}
+    # 51 comes from plugins behind ours alone.
+    assert codes == known - {str(errors.DEGRADED)}
