@@ -75,6 +75,7 @@ def endpoints(draw: st.DrawFn, index: int, network: Network, box: Sandbox | None
         addresses=tuple(addresses),
         ports=tuple(ports),
         gateway_priority=draw(st.integers(0, 2)),
+        handover=network.driver == "bridge" and draw(st.sampled_from([False, False, False, True])),
     )
 
 

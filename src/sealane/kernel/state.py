@@ -10,6 +10,7 @@ from sealane.kernel.objects import (
     Link,
     LoopbackPort,
     Neighbour,
+    Passage,
     Route,
     RoutingRule,
     Sysctl,
@@ -24,6 +25,7 @@ Object = (
     | FdbEntry
     | Sysctl
     | LoopbackPort
+    | Passage
     | Table
     | Chain
     | ObservedChain

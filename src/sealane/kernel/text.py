@@ -18,6 +18,7 @@ from sealane.kernel.objects import (
     Link,
     LoopbackPort,
     Neighbour,
+    Passage,
     Route,
     RoutingRule,
     Sysctl,
@@ -103,6 +104,8 @@ def _line(item: Object, verb: str) -> str:
             return f"fdb {verb} {item.mac} dev {item.link} master static"
         case Sysctl():
             return f"sysctl {item.path}={item.value}"
+        case Passage():
+            return f"passage {verb} {item.family} filter FORWARD {item.link} accept"
         case LoopbackPort():
             return f"loopback {verb} {_loopback(item)}"
     raise TypeError(f"{type(item).__name__} has no line")
@@ -115,7 +118,7 @@ def _words(found: Mapping[str, str]) -> str:
 def _link(item: Link) -> dict[str, str]:
     """A link's fields in `ip`'s words, without what is left at its default."""
     found = {
-        "peer": "{1} netns {0}".format(*item.peer) if item.peer else "",
+        "peer": "{1} netns {0}".format(*item.peer) if item.peer else item.handover,
         "mtu": str(item.mtu or ""),
         "address": item.mac,
         "alias": item.alias,
