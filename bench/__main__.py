@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from bench import attach, detach, machine, names, scale, traffic
+from bench import attach, detach, docker, machine, names, scale, traffic
 from bench.host import HostError
 from bench.report import Report, Row, table
 
@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, tuple[Callable[[], list[Row]], str]] = {
     "detach": (detach.hundred, "detach of 100 endpoints, netavark teardown, CNI DEL"),
     "traffic": (traffic.between_containers, "container to container: throughput and round trips"),
     "dns": (names.answers, "local names, aardvark-dns"),
+    "docker": (docker.starts, "docker run with a port, on our network and on Docker's bridge"),
     "thousand": (scale.thousand, "1,000 endpoints: attach, detach, memory, restart, flushed ruleset"),
     "inside": (attach.inside, "attach inside the engine, the kernel's floor, at 10 to 4,000 endpoints"),
 }
