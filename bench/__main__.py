@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from bench import attach, check, cni, detach, machine, names, scale, tracing, traffic
+from bench import attach, check, cni, detach, docker, machine, names, scale, tracing, traffic
 from bench.host import HostError
 from bench.report import Report, Row, table
 
@@ -23,6 +23,7 @@ BENCHMARKS: dict[str, tuple[Callable[[], list[Row]], str]] = {
     "trace": (tracing.bystanders, "bystanders of a trace, and packets that it loses under load"),
     "dns": (names.answers, "local names, aardvark-dns"),
     "check": (check.hundred, "check of 100 × 100 pairs, open, apart, dual-stack"),
+    "docker": (docker.starts, "docker run with a port, on our network and on Docker's bridge"),
     "thousand": (scale.thousand, "1,000 endpoints: attach, detach, memory, restart, flushed ruleset"),
     "inside": (attach.inside, "attach inside the engine, the kernel's floor, at 10 to 4,000 endpoints"),
 }

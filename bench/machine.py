@@ -7,7 +7,15 @@ import time
 
 from bench.peers import CNI_PATH, NETAVARK
 
-_PACKAGES = ("netavark", "aardvark-dns", "containernetworking-plugins", "iptables", "iperf3", "dnsperf")
+_PACKAGES = (
+    "netavark",
+    "aardvark-dns",
+    "containernetworking-plugins",
+    "iptables",
+    "iperf3",
+    "dnsperf",
+    "docker.io",
+)
 
 
 def facts() -> dict[str, str]:
@@ -28,6 +36,8 @@ def missing_tools() -> list[str]:
         "/usr/lib/podman/aardvark-dns": "aardvark-dns",
         "/usr/sbin/iptables": "iptables",
         "/usr/sbin/nft": "nftables",
+        "/usr/sbin/dockerd": "docker.io",
+        "/usr/bin/busybox": "busybox-static",
         "/usr/bin/iperf3": "iperf3",
         "/usr/bin/dnsperf": "dnsperf",
     }

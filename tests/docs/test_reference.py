@@ -12,7 +12,9 @@ import pytest
 from docs.markdown import ROOT, SOURCES, documents, section, table_rows
 from sealane import limits
 from sealane.cli.parser import build_parser
+from sealane.cnm.door import PLUGIN_SOCKET
 from sealane.daemon.config import RUN_DIR, SOCKET, STATE_DIR
+from sealane.daemon.main import DOCKER
 from sealane.linux.facts import KERNEL_MIN
 
 OPERATING = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
@@ -220,6 +222,18 @@ def test_the_service_has_no_mount_namespace_of_its_own() -> None:
         "TemporaryFile",
     )
     assert not [name for name in service if name.startswith((*confining, "RuntimeDirectory", "DynamicUser"))]
+
+
+def test_the_socket_for_docker_is_where_docker_looks_and_known_by_its_name() -> None:
+    parsed = unit("sealane-docker.socket")
+    socket = parsed["Socket"]
+    words = ["daemon", "--docker-plugin-socket"]
+    assert (
+        socket["ListenStream"] == PLUGIN_SOCKET == build_parser(words).parse_args(words).docker_plugin_socket
+    )
+    assert socket["FileDescriptorName"] == DOCKER
+    assert (socket["Service"], socket["SocketMode"]) == ("sealane.service", "0600")
+    assert "docker.service" in parsed["Unit"]["Before"]
 
 
 def test_the_socket_is_where_clients_look() -> None:

@@ -80,6 +80,7 @@ def endpoints(draw: st.DrawFn, index: int, network: Network, box: Sandbox | None
         gateway_priority=draw(st.integers(0, 2)),
         ingress=draw(bandwidths),
         egress=draw(bandwidths),
+        handover=network.driver == "bridge" and draw(st.sampled_from([False, False, False, True])),
     )
 
 

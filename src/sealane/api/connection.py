@@ -17,7 +17,7 @@ import msgspec
 from sealane.api.call import Call, Later, Now, Route
 from sealane.api.json import encode, error_document, failure
 from sealane.api.listen import peer_uid
-from sealane.api.routes import MethodError, Routes
+from sealane.api.routes import MethodError
 from sealane.engine.errors import InvalidError
 from sealane.limits import CONNECTIONS_MAX, REQUEST_BYTES_MAX
 from sealane.wire.base import ErrorBody
@@ -51,11 +51,19 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """For verbs under way when the server stops."""
 
 
+class Finder(Protocol):
+    """The paths that are answered."""
+
+    def find(self, method: str, target: str) -> tuple[Route, Call[bytes]]:
+        """The route, and the call with its body still to come. Raises NotFoundError, MethodError, InvalidError."""
+        ...
+
+
 class Server(Protocol):
     """What a connection needs to know of the others."""
 
     @property
-    def routes(self) -> Routes: ...
+    def routes(self) -> Finder: ...
 
     @property
     def bounds(self) -> Bounds: ...

@@ -94,10 +94,16 @@ def _unusable(path: str, error: OSError) -> InvalidError:
 
 
 def inherited_sockets(environ: MutableMapping[str, str], pid: int) -> list[socket.socket]:
-    """Sockets that the service manager has opened for this process (sd_listen_fds(3)); none is the usual case.
+    """Sockets that the service manager has opened for this process (sd_listen_fds(3)); none is the usual case."""
+    return [sock for _, sock in named_sockets(environ, pid)]
 
-    Those that are meant for it are taken out of `environ`, and no child of ours inherits them.
+
+def named_sockets(environ: MutableMapping[str, str], pid: int) -> list[tuple[str, socket.socket]]:
+    """Inherited sockets, each with its name (FileDescriptorName= of its unit, systemd.socket(5); else empty).
+
+    Those that are meant for this process are taken out of `environ`, and no child of ours inherits them.
     """
+    names = environ.get("LISTEN_FDNAMES", "").split(":")
     count = environ.get("LISTEN_FDS", "")
     if environ.get("LISTEN_PID") != str(pid) or not (count.isascii() and count.isdigit()):
         return []
@@ -107,7 +113,8 @@ def inherited_sockets(environ: MutableMapping[str, str], pid: int) -> list[socke
     sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
     for sock in sockets:
         sock.set_inheritable(False)
-    return sockets
+    names += [""] * (len(sockets) - len(names))
+    return list(zip(names, sockets, strict=False))
 
 
 def peer_uid(sock: socket.socket) -> int:

@@ -15,7 +15,7 @@ import os
 import socket
 from collections.abc import Collection, Sequence
 
-from sealane.api.connection import Bounds, Connection
+from sealane.api.connection import Bounds, Connection, Finder
 from sealane.api.listen import BACKLOG, listen
 from sealane.api.routes import Routes
 from sealane.api.services import Services
@@ -24,13 +24,13 @@ ACCEPT_TURNS = 4
 """Turns of the loop after which a connection that it had accepted is known here (asyncio takes three)."""
 
 
-class ApiServer:
+class HttpServer:
     """`uids` are the users that are answered; None: root and the daemon's own."""
 
     def __init__(
-        self, services: Services, *, bounds: Bounds | None = None, uids: Collection[int] | None = None
+        self, routes: Finder, *, bounds: Bounds | None = None, uids: Collection[int] | None = None
     ) -> None:
-        self.routes = Routes(services)
+        self.routes = routes
         self.bounds = bounds or Bounds()
         self._uids = frozenset({0, os.geteuid()} if uids is None else uids)
         self._connections: set[Connection] = set()
@@ -122,6 +122,15 @@ class ApiServer:
             if connection.deadline < now:
                 connection.expire()
         self._sweeper = loop.call_later(self.bounds.sweep_s, self._sweep)
+
+
+class ApiServer(HttpServer):
+    """sealane's own API."""
+
+    def __init__(
+        self, services: Services, *, bounds: Bounds | None = None, uids: Collection[int] | None = None
+    ) -> None:
+        super().__init__(Routes(services), bounds=bounds, uids=uids)
 
 
 def _inode(path: str) -> tuple[int, int] | None:

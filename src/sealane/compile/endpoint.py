@@ -43,6 +43,14 @@ def compile_endpoint(endpoint: Endpoint, network: Network, facts: Facts) -> Iter
     """Nothing for an endpoint without a sandbox: it holds its addresses until one comes."""
     if endpoint.sandbox is None or not has_data_plane(network):
         return
+    for netns, item in _everywhere(endpoint, network, facts):
+        # What is handed over is set up by who takes it: the inside is none of ours.
+        if netns == HOST or not endpoint.handover:
+            yield netns, item
+
+
+def _everywhere(endpoint: Endpoint, network: Network, facts: Facts) -> Iterator[Placed]:
+    assert endpoint.sandbox is not None
     yield from _links(endpoint, network, facts)
     for family in FAMILIES:
         if endpoint.address(family) is not None:
@@ -68,7 +76,8 @@ def _links(endpoint: Endpoint, network: Network, facts: Facts) -> Iterator[Place
             alias=alias,
             master=names.network_link(network) if bridged else "",
             port=_port(network, facts) if bridged else None,
-            peer=(endpoint.sandbox, endpoint.ifname),
+            peer=None if endpoint.handover else (endpoint.sandbox, endpoint.ifname),
+            handover=names.handover_link(endpoint.id) if endpoint.handover else "",
             # A bridge port, or a routed IPv4 link, has no business with IPv6 of its own.
             addr_gen_none=True,
             group=GROUP_LIVE if bridged else names.network_group(network.id),

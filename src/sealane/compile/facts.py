@@ -2,6 +2,7 @@
 
 import msgspec
 
+from sealane.kernel.objects import PassageFamily
 from sealane.model.net import Prefix
 
 
@@ -22,6 +23,8 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
     conntrack: bool = True
     loopback_program: bool = True
     loopback_reason: str = ""
+    forward_drops: tuple[PassageFamily, ...] = ()
+    """Families in which iptables' FORWARD chain has the policy DROP."""
     bridge_netfilter: bool = False
     """net.bridge.bridge-nf-call-iptables is 1: frames between ports of one bridge pass the IP hooks as well."""
 

@@ -5,16 +5,17 @@ change recompiles the units it touches and no others. Law (tests/property/test_c
 about, the incremental result equals `compile_host` of it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 from sealane.compile.base import compile_base, compile_guards
 from sealane.compile.endpoint import Placed, compile_endpoint
 from sealane.compile.facts import Facts
+from sealane.compile.names import PASSAGE_LINKS
 from sealane.compile.network import compile_network, has_data_plane, is_apart
 from sealane.compile.publish import compile_publish
 from sealane.compile.sandbox import compile_sandbox
-from sealane.kernel.objects import Key, Sysctl
+from sealane.kernel.objects import Key, Passage, Sysctl
 from sealane.kernel.state import HOST, HostState, Object
 from sealane.model.change import Change
 from sealane.model.container import Container
@@ -72,9 +73,17 @@ def _host(intent: Intent, facts: Facts) -> Iterator[Object]:
         # Both families always: one that no network has is denied at our links, not left unconfigured.
         if family == 4 or facts.features.ipv6:
             yield from compile_base(family, adopted=any(n.link_adopted for n in networks))
+    yield from _passages(networks, facts)
     yield Sysctl(path="net/ipv4/ip_forward", value="1")
     if any(n.subnet(6) and not n.internal for n in networks) and facts.features.ipv6:
         yield Sysctl(path="net/ipv6/conf/all/forwarding", value="1")
+
+
+def _passages(networks: Iterable[Network], facts: Facts) -> Iterator[Passage]:
+    """Where somebody else's FORWARD drops by policy, what our own tables let pass is let pass there too."""
+    links = {PASSAGE_LINKS, *(network.link for network in networks if network.link)}
+    for family in facts.features.forward_drops:
+        yield from (Passage(family=family, link=link) for link in sorted(links))
 
 
 def compile_host(intent: Intent, facts: Facts) -> HostState:

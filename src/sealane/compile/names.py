@@ -19,6 +19,12 @@ any more) carries nothing."""
 
 BRIDGE_PREFIX = "slb"
 
+HANDOVER_PREFIX = "slh"
+"""An endpoint's other end, on the host until somebody takes it into a sandbox. Not `sle`: it is no workload's port."""
+
+PASSAGE_LINKS = "sl*"
+"""All links that IP packets of workloads come and go by, bridges that were given another name excepted."""
+
 NFT_FAMILY: dict[Family, NftFamily] = {4: "ip", 6: "ip6"}
 
 
@@ -28,6 +34,10 @@ def digest(identity: str, length: int = 12) -> str:
 
 def endpoint_link(endpoint: EndpointId) -> str:
     return ENDPOINT_PREFIX + digest(endpoint)
+
+
+def handover_link(endpoint: EndpointId) -> str:
+    return HANDOVER_PREFIX + digest(endpoint)
 
 
 def network_link(network: Network) -> str:

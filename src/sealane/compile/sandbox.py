@@ -23,12 +23,15 @@ def compile_sandbox(
 ) -> Iterator[Object]:
     if sandbox.netns is None:
         return
-    plugged = [(e, networks[e.network]) for e in endpoints if has_data_plane(networks[e.network])]
+    present = [(e, networks[e.network]) for e in endpoints if has_data_plane(networks[e.network])]
+    # Who set up an endpoint that was handed over has given the sandbox its default route, or none.
+    is_shared = any(endpoint.handover for endpoint, _ in present)
+    plugged = [(endpoint, network) for endpoint, network in present if not endpoint.handover]
     if plugged or sandbox.netns.owner == "sealane":
         yield Link(name="lo", kind="loopback")
     yield from (Sysctl(path=path, value=value) for path, value in sandbox.sysctls)
     for family in FAMILIES:
-        chosen = gateway_endpoint(plugged, family)
+        chosen = None if is_shared else gateway_endpoint(plugged, family)
         for endpoint, network in plugged:
             if chosen is not None and endpoint is chosen[0]:
                 yield _default_route(endpoint, network, family)

@@ -36,8 +36,8 @@ def of_features(features: Features) -> Iterator[Condition]:
         yield Condition(
             level="note",
             subject="bridge netfilter",
-            message="frames between containers of one bridge pass the IP hooks as well: slower, and a foreign "
-            "FORWARD policy of DROP would hit them",
+            message="frames between containers of one bridge pass the IP hooks as well: slower, and foreign "
+            "rules of FORWARD meet them",
             cure="sysctl net.bridge.bridge-nf-call-iptables=0, unless another engine of this host needs it",
         )
 

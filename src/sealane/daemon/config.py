@@ -22,6 +22,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     run_dir: str = RUN_DIR
     """Should be a tmpfs: pinned namespaces, the socket program's pins."""
     socket: str = SOCKET
+    docker_plugin_socket: str = ""
+    """Where Docker finds its driver `sealane`; empty: it finds none, unless the service manager hands a socket over."""
     store: str = ""
     """`sqlite:///DIRECTORY`; empty: the state directory. `memory://` forgets everything at the end."""
     log_level: str = "info"

@@ -11,9 +11,10 @@ import signal
 import socket
 import sys
 
-from sealane.api.listen import inherited_sockets
+from sealane.api.listen import named_sockets
 from sealane.api.routes import Routes
 from sealane.api.server import ApiServer
+from sealane.cnm.door import Door
 from sealane.daemon.config import Config, ConfigError
 from sealane.daemon.service import Service
 from sealane.linux.facts import UnsupportedKernelError
@@ -23,6 +24,9 @@ log = logging.getLogger("sealane")
 
 GC_THRESHOLD = 50_000
 """Objects made before the youngest are looked through: records hold no cycles, and a look is a pause in some attach."""
+
+DOCKER = "docker"
+"""FileDescriptorName= of the socket that Docker's plugin protocol is spoken on (packaging/systemd)."""
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -56,16 +60,22 @@ async def _serve(config: Config) -> int:
     service = Service(config, loop)
     service.start()
     server = ApiServer(service)
+    door = Door(service.engine, loop)
 
     def route_anew() -> None:
         server.routes = Routes(service)
+        door.serve(service.engine)
 
     service.rebuilt = route_anew
     try:
         # Handed over by the service manager, a client's connect never fails, not even while we are restarted.
-        handed = inherited_sockets(os.environ, os.getpid())
+        named = named_sockets(os.environ, os.getpid())
+        handed = [sock for name, sock in named if name != DOCKER]
+        for_docker = [sock for name, sock in named if name == DOCKER]
         places = [str(sock.getsockname()) for sock in handed] or [config.socket]
         await server.start(handed or config.socket)
+        if for_docker or config.docker_plugin_socket:
+            await door.start(for_docker or config.docker_plugin_socket)
         # Records live as long as the daemon: a full collection over thousands of them is a pause for nothing.
         gc.collect()
         gc.freeze()
@@ -75,6 +85,7 @@ async def _serve(config: Config) -> int:
         await _stopped(loop)
         notify("STOPPING=1")
     finally:
+        await door.stop()
         await server.stop()
         service.stop()
     return 0

@@ -1,11 +1,11 @@
 """An endpoint's addresses: the ones asked for, and automatic ones for the network's other families."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sealane.engine.errors import InvalidError
 from sealane.engine.problems import at_field, parsed
 from sealane.ipam import allocate
-from sealane.model.ids import NetworkId
+from sealane.model.ids import EndpointId, NetworkId
 from sealane.model.intent import Intent
 from sealane.model.net import FAMILIES, Address, Family, Interface, family_of, parse_address, prefix_length
 from sealane.model.network import Network
@@ -18,8 +18,12 @@ class Addresses:
         self._intent = intent
         self._last: dict[tuple[NetworkId, Family], Address] = {}
 
-    def choose(self, network: Network, wanted: Sequence[str]) -> tuple[Interface, ...]:
-        """Raises InvalidError, ConflictError or FullError, naming the field and, if taken, the holder."""
+    def choose(
+        self, network: Network, wanted: Sequence[str], *, replaced: Collection[EndpointId] = ()
+    ) -> tuple[Interface, ...]:
+        """`replaced`: endpoints that go as this one comes, and leave it their addresses.
+
+        Raises InvalidError, ConflictError or FullError, naming the field and, if taken, the holder."""
         asked: dict[Family, Address] = {}
         for index, text in enumerate(wanted):
             field = f"addresses[{index}]"
@@ -29,7 +33,7 @@ class Addresses:
                     f"a second IPv{family_of(address)} address", field=field, cure="one a family"
                 )
             asked[family_of(address)] = address
-            self._claim(network, address, field)
+            self._claim(network, address, field, replaced)
         result = []
         for family in FAMILIES:
             subnet = network.subnet(family)
@@ -39,14 +43,28 @@ class Addresses:
             result.append(Interface(f"{chosen}/{prefix_length(subnet.prefix)}"))
         return tuple(result)
 
-    def _claim(self, network: Network, address: Address, field: str) -> None:
+    def choose_one(self, network: Network, family: Family, wanted: str) -> Interface:
+        """An address of one family alone: `wanted`, or the next free one. Raises as `choose`."""
+        subnet = network.subnet(family)
+        if subnet is None:
+            raise InvalidError(f"network {network.name} has no IPv{family} subnet", field="address")
+        address = parsed(parse_address, wanted, "address") if wanted else self._next(network, family)
+        if wanted:
+            self._claim(network, address, "address", ())
+        return Interface(f"{address}/{prefix_length(subnet.prefix)}")
+
+    def _claim(
+        self, network: Network, address: Address, field: str, replaced: Collection[EndpointId]
+    ) -> None:
         subnet = network.subnet(family_of(address))
         if subnet is None:
             raise InvalidError(f"network {network.name} has no IPv{family_of(address)} subnet", field=field)
 
         def holder(candidate: Address) -> str | None:
             endpoint = self._intent.leases.get((network.id, candidate))
-            return f"endpoint {self._intent.endpoints[endpoint].name}" if endpoint else None
+            if endpoint is None or endpoint in replaced:
+                return None
+            return f"endpoint {self._intent.endpoints[endpoint].name}"
 
         with at_field(field):
             allocate.claim(subnet, address, holder)

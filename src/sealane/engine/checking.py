@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from sealane.compile.presumed import with_presumed
 from sealane.engine.engine import Engine
 from sealane.engine.errors import InvalidError
 from sealane.explain.checking import (
@@ -49,8 +50,9 @@ class Check:
             key: sandbox.netns for key, sandbox in intent.sandboxes.items() if sandbox.netns is not None
         }
         compiled = engine.reconciler.compiled
+        states = with_presumed(compiled.desired, intent, compiled.facts)
         self._world = World(
-            {netns: dict(state) for netns, state in compiled.desired.items()},
+            {netns: dict(state) for netns, state in states.items()},
             engine.kernel.surroundings(),
             origins=dict(compiled.origins),
             title=Titles(intent),

@@ -7,7 +7,9 @@ something was given back), and in nothing else.
 """
 
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+
+import msgspec
 
 from sealane.compile.facts import Facts
 from sealane.engine.addresses import Addresses
@@ -28,9 +30,9 @@ from sealane.model.change import Change, Delete, Put
 from sealane.model.endpoint import Endpoint, NetnsRef, Sandbox
 from sealane.model.ids import EndpointId, NetworkId, SandboxId, parse_name
 from sealane.model.intent import Intent
-from sealane.model.net import ParseError
+from sealane.model.net import Family, ParseError
 from sealane.model.network import Network
-from sealane.wire.requests import AttachRequest, DetachRequest, NetworkRequest
+from sealane.wire.requests import AttachRequest, DetachRequest, NetworkRequest, StagedRequest
 
 
 def new_id() -> str:
@@ -42,17 +44,24 @@ class Drafts:
         self.intent = intent
         self._kernel = kernel
         self._facts = facts
-        self._endpoints = EndpointMaker(intent, Addresses(intent), Publisher(intent, kernel))
+        self.publisher = Publisher(intent, kernel)
+        self._endpoints = EndpointMaker(intent, Addresses(intent), self.publisher)
 
     # --- networks
 
-    def network(self, request: NetworkRequest) -> tuple[Network, list[Change]]:
+    def network(
+        self,
+        request: NetworkRequest,
+        identity: NetworkId | None = None,
+        *,
+        without: Collection[NetworkId] = (),
+    ) -> tuple[Network, list[Change]]:
         """The network and what makes it; no changes if it is there and as asked for. Raises ExistsError if it is
-        there and different."""
+        there and different. `without`: networks that make room for it."""
         record = network_record(
             request,
-            NetworkId(new_id()),
-            self._without(request.name),
+            identity or NetworkId(new_id()),
+            self._without(request.name, without),
             self._facts(),
             self._kernel.foreign_link,
         )
@@ -68,12 +77,15 @@ class Drafts:
             )
         return present, []
 
-    def _without(self, name: str) -> Intent:
+    def _without(self, name: str, others: Collection[NetworkId]) -> Intent:
         """The intent that a network of this name is checked against: not against itself."""
         present = self.intent.network_named(name)
-        if present is None or present.name != name:
+        left_out = set(others)
+        if present is not None and present.name == name:
+            left_out.add(present.id)
+        if not left_out:
             return self.intent
-        return Intent(n for n in self.intent.networks.values() if n.id != present.id)
+        return Intent(n for n in self.intent.networks.values() if n.id not in left_out)
 
     def find_network(self, reference: str, field: str = "network") -> Network:
         network = self.intent.network_named(reference)
@@ -85,6 +97,11 @@ class Drafts:
         return network
 
     def remove_network(self, network: Network, *, force: bool = False) -> list[Change]:
+        if network.owner and not force:
+            raise InUseError(
+                f"network {network.name} was made through {network.owner}, which would not know that it is gone",
+                cure=f"remove it there (`{network.owner} network rm`), or `--force`",
+            )
         endpoints = list(self.intent.endpoints_by_network.get(network.id, {}).values())
         if endpoints and not force:
             some = ", ".join(sorted(e.name for e in endpoints)[:5]) + (" …" if len(endpoints) > 5 else "")
@@ -137,6 +154,11 @@ class Drafts:
         known = self.intent.sandbox_by_netns.get(ref.identity)
         if known is not None:
             return self.intent.sandboxes[known], []
+        awaiting = self.intent.sandbox_by_awaited.get(where)
+        if awaiting is not None:
+            before = self.intent.sandboxes[awaiting]
+            sandbox = msgspec.structs.replace(before, netns=ref)
+            return sandbox, [Put(sandbox, before)]
         sandbox = Sandbox(id=SandboxId(new_id()), name=self._name_for(where, ref), netns=ref, implicit=True)
         return sandbox, [Put(sandbox)]
 
@@ -180,6 +202,15 @@ class Drafts:
             return present, []
         endpoint = self._endpoints.make(request, network, sandbox, EndpointId(new_id()), skip=taken_names)
         return endpoint, [*changes, Put(endpoint)]
+
+    def stage(self, request: StagedRequest, network: Network, replaced: Collection[EndpointId]) -> Endpoint:
+        return self._endpoints.stage(request, network, replaced)
+
+    def lease(self, network: Network, family: Family, address: str, name: str) -> Endpoint:
+        return self._endpoints.lease(network, family, address, name)
+
+    def link_name(self, network: Network, sandbox: Sandbox) -> str:
+        return self._endpoints.link_name(network, sandbox)
 
     def find_endpoint(self, reference: str) -> Endpoint:
         sandbox_name, slash, network_name = reference.partition("/")

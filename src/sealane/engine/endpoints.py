@@ -1,7 +1,7 @@
 """From a request to attach to an endpoint's record: every field checked or chosen, nothing changed."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from sealane.compile import names
 from sealane.engine.addresses import Addresses
@@ -10,11 +10,11 @@ from sealane.engine.problems import parsed
 from sealane.engine.publishing import Publisher
 from sealane.limits import ALIASES_PER_ENDPOINT
 from sealane.model.endpoint import Bandwidth, Endpoint, Sandbox
-from sealane.model.ids import EndpointId, parse_link_name, parse_name
+from sealane.model.ids import EndpointId, NetworkId, parse_id, parse_link_name, parse_name
 from sealane.model.intent import Intent
-from sealane.model.net import Interface, Mac, family_of, parse_mac
+from sealane.model.net import Family, Interface, Mac, family_of, parse_mac
 from sealane.model.network import BRIDGE_PORTS_MAX, Network
-from sealane.wire.requests import AttachRequest, BandwidthRequest
+from sealane.wire.requests import AttachRequest, BandwidthRequest, PublishRequest, StagedRequest
 
 _SYSCTL = re.compile(r"net\.(ipv4|ipv6|mpls)\.(conf|neigh)\.IFNAME\.([a-z0-9_]+)")
 _SANDBOX_SYSCTL = re.compile(r"net(\.[a-z0-9_-]+)+")
@@ -58,7 +58,7 @@ class EndpointMaker:
             network=network.id,
             sandbox=sandbox.id,
             ifname=self._ifname(request, network, sandbox, skip),
-            mac=self._mac(request, network, addresses, identity),
+            mac=self._mac(request.mac, network, addresses, identity),
             addresses=addresses,
             aliases=_aliases(request.aliases),
             ports=self._publisher.ports(request.publish, network, {family_of(a) for a in addresses}),
@@ -69,18 +69,54 @@ class EndpointMaker:
             egress=_bandwidth(request.egress, "egress"),
         )
 
+    def stage(self, request: StagedRequest, network: Network, replaced: Collection[EndpointId]) -> Endpoint:
+        """An endpoint that has no sandbox yet, and takes over the addresses of those that it replaces.
+
+        Raises InvalidError, ConflictError or FullError with the field."""
+        if network.driver != "bridge":
+            raise InvalidError(
+                f"an endpoint of a {network.driver} network cannot be handed over",
+                field="network",
+                cure="use a network of driver `bridge`",
+            )
+        self._check_place(network, leaving=len(replaced))
+        addresses = self._addresses.choose(network, request.addresses, replaced=replaced)
+        identity = EndpointId(parsed(parse_id, request.id, "id"))
+        return Endpoint(
+            id=identity,
+            name=parsed(parse_name, request.name, "name"),
+            network=network.id,
+            sandbox=None,
+            ifname=f"{network.link_prefix}0",
+            mac=self._mac(request.mac, network, addresses, identity),
+            addresses=addresses,
+            aliases=_aliases(request.aliases),
+            labels=dict(request.labels),
+            handover=True,
+        )
+
+    def lease(self, network: Network, family: Family, address: str, name: str) -> Endpoint:
+        """An address that is held for an endpoint to come. Raises as `stage`."""
+        chosen = self._addresses.choose_one(network, family, address)
+        return lease_of(network.id, chosen, parsed(parse_name, name, "name") if name else "lease")
+
+    def link_name(self, network: Network, sandbox: Sandbox) -> str:
+        """The lowest free one, which is what others choose too."""
+        used = {e.ifname for e in self._intent.endpoints_by_sandbox.get(sandbox.id, {}).values()}
+        return _lowest(network, used)
+
     def _mac(
-        self, request: AttachRequest, network: Network, addresses: tuple[Interface, ...], identity: EndpointId
+        self, wanted: str, network: Network, addresses: tuple[Interface, ...], identity: EndpointId
     ) -> Mac:
         """By default an address keeps its MAC, so that siblings that knew its last owner reach the next at once."""
-        if request.mac:
-            return parsed(parse_mac, request.mac, "mac")
+        if wanted:
+            return parsed(parse_mac, wanted, "mac")
         return names.mac(f"{network.id} {addresses[0]}" if addresses else identity)
 
-    def _check_place(self, network: Network) -> None:
+    def _check_place(self, network: Network, *, leaving: int = 0) -> None:
         if network.driver != "bridge":
             return
-        if len(self._intent.endpoints_by_network.get(network.id, ())) >= BRIDGE_PORTS_MAX:
+        if len(self._intent.endpoints_by_network.get(network.id, ())) - leaving >= BRIDGE_PORTS_MAX:
             raise FullError(
                 f"network {network.name} is full: a Linux bridge has {BRIDGE_PORTS_MAX} ports",
                 field="network",
@@ -95,9 +131,26 @@ class EndpointMaker:
             if name in used or name == "lo":
                 raise ConflictError(f"sandbox {sandbox.name} has a link {name} already", field="ifname")
             return name
-        used |= set(skip)
-        number = next(n for n in range(len(used) + 1) if f"{network.link_prefix}{n}" not in used)
-        return f"{network.link_prefix}{number}"
+        return _lowest(network, used | set(skip))
+
+
+def lease_of(network: NetworkId, address: Interface, name: str) -> Endpoint:
+    """The record that holds an address of a network, and nothing else."""
+    return Endpoint(
+        id=EndpointId(f"lease-{names.digest(f'{network} {address}', 32)}"),
+        name=name,
+        network=network,
+        sandbox=None,
+        ifname="",
+        mac=names.mac(f"{network} {address}"),
+        addresses=(address,),
+        is_lease=True,
+    )
+
+
+def _lowest(network: Network, used: set[str]) -> str:
+    number = next(n for n in range(len(used) + 1) if f"{network.link_prefix}{n}" not in used)
+    return f"{network.link_prefix}{number}"
 
 
 def _aliases(aliases: Iterable[str]) -> tuple[str, ...]:
@@ -173,6 +226,13 @@ def repeats(endpoint: Endpoint, request: AttachRequest) -> str | None:
         "egress": _bandwidth(request.egress, "egress") == endpoint.egress,
     }
     return next((field for field, same in checks.items() if not same), None)
+
+
+def repeated_ports(endpoint: Endpoint, requests: Sequence[PublishRequest]) -> bool:
+    """Whether an endpoint publishes what is asked for, and nothing else."""
+    wanted = {_asked(p.proto, p.host_address, p.host_first, p.port) for p in requests}
+    given = {_asked(p.proto, p.host_address or "", p.host_first, p.port) for p in endpoint.ports}
+    return len(requests) == len(endpoint.ports) and _covered(wanted, given)
 
 
 def _asked(proto: str, address: str, first: int, port: int) -> tuple[str, str, int, int]:

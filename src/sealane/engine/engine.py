@@ -81,7 +81,12 @@ class Engine:
         return view
 
     def prune_networks(self) -> PruneView:
-        unused = [n for n in self.intent.networks.values() if not self.intent.endpoints_by_network.get(n.id)]
+        """Networks without endpoints go, but for those that another engine keeps in its books."""
+        unused = [
+            n
+            for n in self.intent.networks.values()
+            if not n.owner and not self.intent.endpoints_by_network.get(n.id)
+        ]
         self.take([Delete(network) for network in unused])
         for network in unused:
             self.events.emit("network.removed", network.name, id=network.id)
@@ -227,7 +232,7 @@ class Engine:
         if not changes:
             return
         self.check_may_change()
-        endpoints = [c.record for c in changes if isinstance(c.record, Endpoint)]
+        endpoints = [e for c in changes for e in (c.record, _before(c)) if isinstance(e, Endpoint)]
         for failure in self._settle(changes):
             self.events.emit("apply.failed", describe(failure))
         self._forget_flows(endpoints)
@@ -315,6 +320,10 @@ _STORE_CURES = {
     "locked": "another process holds the database: `sealane status` of that one",
     "schema": "the database was written by another version of sealane",
 }
+
+
+def _before(change: Change) -> object:
+    return change.before if isinstance(change, Put) else None
 
 
 def _refused(failures: list[Outcome]) -> KernelError:

@@ -24,7 +24,7 @@ from sealane.engine.ports import Kernel, NamespaceGoneError
 from sealane.kernel.objects import Key, Link
 from sealane.kernel.state import HOST, Object
 from sealane.limits import RECONCILE_ROUNDS
-from sealane.model.endpoint import NetnsRef
+from sealane.model.endpoint import Endpoint, NetnsRef
 from sealane.model.ids import EndpointId, SandboxId
 from sealane.model.intent import Intent
 from sealane.reconcile.diff import EMPTY, Difference, diff
@@ -157,8 +157,13 @@ class Reconciler:
     def _sandboxes_of_missing(self) -> set[str]:
         there = self.observed[HOST]
         wanted = self.compiled.desired[HOST]
-        links = (item for key, item in wanted.items() if key[0] == "link" and key not in there)
-        return {link.peer[0] for link in links if isinstance(link, Link) and link.peer is not None}
+        missing = (key for key in wanted if key[0] == "link" and key not in there)
+        endpoints = (self._endpoint_behind(HOST, key) for key in missing)
+        return {endpoint.sandbox for endpoint in endpoints if endpoint and endpoint.sandbox}
+
+    def _endpoint_behind(self, netns: str, key: Key) -> Endpoint | None:
+        unit = self.compiled.origins.get((netns, key))
+        return self.intent.endpoints.get(EndpointId(unit[1])) if unit and unit[0] == "endpoint" else None
 
     def _observe(self, names: set[str], report: Report) -> set[str]:
         seen = set()
@@ -193,10 +198,7 @@ class Reconciler:
     def _is_for_dead(self, difference: Difference, gone: set[str]) -> bool:
         if not gone or difference.desired is None:
             return False
-        unit = self.compiled.origins.get((difference.netns, difference.desired.key))
-        if unit is None or unit[0] != "endpoint":
-            return False
-        endpoint = self.intent.endpoints.get(EndpointId(unit[1]))
+        endpoint = self._endpoint_behind(difference.netns, difference.desired.key)
         return endpoint is not None and endpoint.sandbox in gone
 
     def _unexplained(self, differences: list[Difference]) -> list[str]:

@@ -51,7 +51,9 @@ class Upkeep:
     def _after_boot(self) -> None:
         """No namespace outlives a boot: what looks like one of before is another's (`/proc/812/ns/net`)."""
         foreign = [
-            s.id for s in self.engine.intent.sandboxes.values() if s.netns and s.netns.owner == "foreign"
+            s.id
+            for s in self.engine.intent.sandboxes.values()
+            if s.awaited or (s.netns and s.netns.owner == "foreign")
         ]
         self.engine.release(foreign, "the host was rebooted")
         self.remake(

@@ -4,7 +4,7 @@ from sealane.compile import names
 from sealane.compile.facts import Facts
 from sealane.compile.network import has_data_plane, mtu
 from sealane.ipam.pool import pool_of
-from sealane.model.endpoint import Endpoint, Sandbox
+from sealane.model.endpoint import PUBLISHED_ELSEWHERE, Endpoint, Sandbox
 from sealane.model.intent import Intent
 from sealane.model.network import Network
 from sealane.wire.views import EndpointView, NetworkView, SandboxView, SubnetView
@@ -57,13 +57,18 @@ def sandbox_view(sandbox: Sandbox, intent: Intent) -> SandboxView:
     return SandboxView(
         id=sandbox.id,
         name=sandbox.name,
-        netns=sandbox.netns.path if sandbox.netns else "",
-        owner=sandbox.netns.owner if sandbox.netns else "host",
+        netns=sandbox.netns.path if sandbox.netns else sandbox.awaited,
+        owner=sandbox.netns.owner if sandbox.netns else "foreign" if sandbox.awaited else "host",
         endpoints=sorted(
             f"{intent.networks[e.network].name} {e.ifname} {' '.join(e.addresses)}" for e in endpoints
         ),
         labels=dict(sandbox.labels),
     )
+
+
+def _elsewhere(endpoint: Endpoint) -> list[str]:
+    text = endpoint.labels.get(PUBLISHED_ELSEWHERE, "")
+    return text.split(", ") if text else []
 
 
 def endpoint_view(endpoint: Endpoint, intent: Intent, error: str = "") -> EndpointView:
@@ -78,14 +83,14 @@ def endpoint_view(endpoint: Endpoint, intent: Intent, error: str = "") -> Endpoi
         network_id=network.id,
         sandbox=sandbox.name if sandbox else "",
         sandbox_id=sandbox.id if sandbox else "",
-        netns=sandbox.netns.path if sandbox and sandbox.netns else "",
+        netns=(sandbox.netns.path if sandbox.netns else sandbox.awaited) if sandbox else "",
         ifname=endpoint.ifname if plugged else "",
         host_link=names.endpoint_link(endpoint.id) if plugged else "",
         mac=endpoint.mac if plugged else "",
         addresses=list(endpoint.addresses),
         gateways=[] if network.internal else list(gateways),
         aliases=list(endpoint.aliases),
-        ports=[str(port) for port in endpoint.ports],
+        ports=[*map(str, endpoint.ports), *_elsewhere(endpoint)],
         dns=list(gateways),
         state="error" if error else ("up" if sandbox else "pending"),
         error=error,

@@ -16,6 +16,7 @@ from typing import Literal
 import msgspec
 
 from sealane.compile.host import Compiled, Unit
+from sealane.compile.presumed import with_presumed
 from sealane.explain.netfilter import UnknownStatementError
 from sealane.explain.packet import (
     SMALL_PACKET_BYTES,
@@ -100,7 +101,8 @@ def explain_both(
     question: Question, intent: Intent, compiled: Compiled, surroundings: Surroundings
 ) -> tuple[Trace, Trace | None]:
     """There and back again; None if there is nothing to answer."""
-    world = World(compiled.desired, surroundings, origins=compiled.origins, title=Titles(intent))
+    states = with_presumed(compiled.desired, intent, compiled.facts)
+    world = World(states, surroundings, origins=compiled.origins, title=Titles(intent))
     packet, start = resolve(question, intent, world)
     there = msgspec.structs.replace(walk(world, packet, start), question=str(question))
     if not there.passes:

@@ -67,6 +67,9 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     port: BridgePort | None = None
     peer: tuple[str, str] | None = None
     """(namespace, name) of a veth's other end. Set on the host side only: one request makes both ends."""
+    handover: str = ""
+    """Instead of `peer`: name of a veth's other end, made with it on the host, unmarked, and from then on somebody
+    else's. It is no object of ours, so that it moves away is no drift; it dies with this end."""
     addr_gen_none: bool = False
     """IFLA_INET6_ADDR_GEN_MODE none: no link-local address comes up by itself."""
     ageing_off: bool = False
@@ -171,6 +174,23 @@ class Sysctl(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def key(self) -> Key:
         return ("sysctl", self.path)
+
+
+PassageFamily = Literal["ip", "ip6"]
+PASSAGE_FAMILIES: tuple[PassageFamily, ...] = ("ip", "ip6")
+
+
+class Passage(msgspec.Struct, frozen=True, kw_only=True):
+    """Two accepts at the end of iptables' FORWARD, for what comes in and what goes out by `link`: where that chain
+    drops what it has no rule for (`linux/passages.py`)."""
+
+    family: PassageFamily
+    link: str
+    """A link's name, or with a `*` at its end the beginning of names."""
+
+    @property
+    def key(self) -> Key:
+        return ("passage", self.family, self.link)
 
 
 class LoopbackPort(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from sealane.kernel.objects import (
     Link,
     LoopbackPort,
     Neighbour,
+    Passage,
     Qdisc,
     Route,
     RoutingRule,
@@ -26,6 +27,7 @@ Object = (
     | Qdisc
     | Sysctl
     | LoopbackPort
+    | Passage
     | Table
     | Chain
     | ObservedChain

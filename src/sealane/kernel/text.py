@@ -18,6 +18,7 @@ from sealane.kernel.objects import (
     Link,
     LoopbackPort,
     Neighbour,
+    Passage,
     Qdisc,
     Route,
     RoutingRule,
@@ -107,6 +108,8 @@ def _line(item: Object, verb: str) -> str:
             return f"qdisc {verb} dev {item.link} root handle 5ea1: tbf {size}"
         case Sysctl():
             return f"sysctl {item.path}={item.value}"
+        case Passage():
+            return f"passage {verb} {item.family} filter FORWARD {item.link} accept"
         case LoopbackPort():
             return f"loopback {verb} {_loopback(item)}"
     raise TypeError(f"{type(item).__name__} has no line")
@@ -119,7 +122,7 @@ def _words(found: Mapping[str, str]) -> str:
 def _link(item: Link) -> dict[str, str]:
     """A link's fields in `ip`'s words, without what is left at its default."""
     found = {
-        "peer": "{1} netns {0}".format(*item.peer) if item.peer else "",
+        "peer": "{1} netns {0}".format(*item.peer) if item.peer else item.handover,
         "mtu": str(item.mtu or ""),
         "address": item.mac,
         "alias": item.alias,

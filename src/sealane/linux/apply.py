@@ -8,8 +8,9 @@ from typing import Protocol
 
 from sealane.engine.ports import NamespaceGoneError
 from sealane.kernel.nft import Chain, Element, ObservedChain, Set, Table
-from sealane.kernel.objects import Link, LoopbackPort
+from sealane.kernel.objects import Link, LoopbackPort, Passage
 from sealane.kernel.state import HOST
+from sealane.linux import passages
 from sealane.linux.bpf.entry import LoopbackEntry
 from sealane.linux.namespaces import Namespaces
 from sealane.linux.netlink import link
@@ -73,11 +74,13 @@ class Applier:
     def _stage(self, operations: Sequence[Operation], sandboxes: Namespaces, progress: Progress) -> None:
         nft = [operation for operation in operations if isinstance(operation.object, NFT)]
         loopback = [operation for operation in operations if isinstance(operation.object, LoopbackPort)]
-        rest = [
-            operation for operation in operations if not isinstance(operation.object, (*NFT, LoopbackPort))
-        ]
+        foreign = [operation for operation in operations if isinstance(operation.object, Passage)]
+        apart = (*NFT, LoopbackPort, Passage)
+        rest = [operation for operation in operations if not isinstance(operation.object, apart)]
         if nft:
             progress.outcomes += self._apply_nft(self._nft, nft)
+        if foreign:
+            progress.outcomes += passages.apply(self._nft, foreign, self._instance)
         for netns, group in by_namespace(rest):
             self._namespace(netns, group, sandboxes, progress)
         if loopback:

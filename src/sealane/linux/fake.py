@@ -54,6 +54,8 @@ class FakeKernel:
         self.performed: list[Operation] = []
         self.forgotten: list[Flow] = []
         self.pinned: set[str] = set()
+        self.absent: set[str] = set()
+        """Paths at which there is no namespace (yet)."""
         self.foreign_links: dict[str, str] = {}
         self.port_users: dict[tuple[str, int], str] = {}
         self.open_sockets: dict[int, list[SocketView]] = {}
@@ -147,6 +149,8 @@ class FakeKernel:
         return stray
 
     def resolve_namespace(self, where: str) -> NetnsRef:
+        if where in self.absent:
+            raise FileNotFoundError(errno.ENOENT, "there is nothing", where)
         return NetnsRef(path=where, inode=zlib.crc32(where.encode()))
 
     def port_user(self, port: PublishedPort) -> str | None:

@@ -15,7 +15,7 @@ from sealane.explain.doctor.evidence import Evidence, Request
 from sealane.explain.surroundings import Surroundings
 from sealane.kernel.objects import Sysctl
 from sealane.kernel.state import HOST, NamespaceState, Object, namespace
-from sealane.linux import facts, observe, sysctl
+from sealane.linux import facts, observe, passages, sysctl
 from sealane.linux import netns as namespaces
 from sealane.linux.apply import Applier, LoopbackPublisher
 from sealane.linux.evidence import read_evidence
@@ -115,7 +115,11 @@ class LinuxKernel:
         return Ports(route=self._route.port, nft=self._nft.port)
 
     def facts(self) -> Facts:
-        features = msgspec.structs.replace(self._features, bridge_netfilter=facts.bridge_netfilter())
+        features = msgspec.structs.replace(
+            self._features,
+            bridge_netfilter=facts.bridge_netfilter(),
+            forward_drops=passages.dropping(self._nft),
+        )
         return facts.read_facts(self._route, self._instance, features)
 
     def observe(self, netns: str, ref: NetnsRef | None, wanted: NamespaceState) -> NamespaceState:
@@ -126,6 +130,7 @@ class LinuxKernel:
             return namespace(self._observe_sandbox(ref, wanted))
         found: list[Object] = list(observe.observe_host(self._route, self._instance, wanted))
         found += observe_nft(self._nft)
+        found += passages.observe(self._nft, self._instance)
         if self._loopback is not None:
             found += map(observe.loopback_port, self._loopback.entries())
         return namespace(found)

@@ -16,6 +16,7 @@ import msgspec
 
 from sealane.kernel.nft import TABLE
 from sealane.kernel.objects import RTPROT_SEALANE
+from sealane.linux import passages
 from sealane.linux.marks import alias_prefix, is_ours
 from sealane.linux.netlink import codec, inet, link, neigh, qdisc
 from sealane.linux.netlink.socket import (
@@ -103,7 +104,8 @@ class Monitor:
                 dirty = self._route_event(event, own)
                 host, facts = host or dirty.host, facts or dirty.facts
             for event in self._nft.receive():
-                host = host or self._nft_event(event)
+                dirty = self._nft_event(event)
+                host, facts = host or dirty.host, facts or dirty.facts
         except LostEventsError:
             self._learn()
             return Dirty(LOST, LOST)
@@ -215,12 +217,16 @@ class Monitor:
         told = event.port or state & neigh.NUD_PERMANENT
         return Dirty(host=f"a neighbour at {name}" if told else "")
 
-    def _nft_event(self, event: Event) -> str:
+    def _nft_event(self, event: Event) -> Dirty:
         ours = event.port and event.port == self._ports.nft
         if ours or event.kind >> 8 != _NFT_SUBSYSTEM or event.kind & 0xFF == _NFT_MSG_NEWGEN:
-            return ""
+            return _CLEAN
         table = codec.attrs(event.payload[4:]).get(_NFTA_TABLE)
-        return "nftables" if table is not None and codec.text(table) == TABLE else ""
+        if table is not None and codec.text(table) == TABLE:
+            return Dirty(host="nftables")
+        if passages.is_about(event.payload, event.kind & 0xFF):
+            return Dirty(host="the chain FORWARD", facts="the chain FORWARD")
+        return _CLEAN
 
 
 _CLEAN = Dirty()

@@ -209,6 +209,8 @@ class Session:
         makes = {(self._netns, item.name): index}
         if item.kind == "bridge":
             first = link.create_bridge(item, index)
+        elif item.handover:
+            first = link.create_loose_veth(item, index, self._index(item.master) if item.master else 0)
         elif item.peer is None or self._netns != HOST:
             raise OSError(errno.ENODEV, f"{item.name} is made together with its other end, on the host")
         else:

@@ -33,6 +33,9 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     netns: NetnsRef | None
     implicit: bool = False
     """Made by attaching to a namespace: goes with its last endpoint."""
+    awaited: str = ""
+    """Path at which its namespace appears once its endpoints have joined (Docker's SandboxKey): somebody else makes
+    it. `netns` is None until it was found there. Empty: nothing is awaited."""
     sysctls: tuple[tuple[str, str], ...] = ()
     """(`net/ipv4/ip_unprivileged_port_start`, value)."""
     labels: dict[str, str] = {}
@@ -82,6 +85,10 @@ class Bandwidth(msgspec.Struct, frozen=True, kw_only=True):
     """Bits that may pass at once, after a pause."""
 
 
+PUBLISHED_ELSEWHERE = "published-elsewhere"
+"""Label of an endpoint: what another engine publishes for its sandbox, for people to read."""
+
+
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """The attachment of one sandbox to one network. Without a sandbox it holds its addresses and nothing else."""
 
@@ -100,10 +107,17 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """The endpoint with the highest gives the sandbox its default route (ties: non-internal first, then by name)."""
     sysctls: tuple[tuple[str, str], ...] = ()
     """(`net/ipv4/conf/IFNAME/x`, value), IFNAME standing for the link."""
+    handover: bool = False
+    """The sandbox's end is left on the host for somebody else (dockerd) to move in, name and configure: inside the
+    sandbox nothing is ours. `ifname` is then what we expect it to be called."""
     labels: dict[str, str] = {}
     ingress: Bandwidth | None = None
     """Towards the sandbox; None: not limited."""
     egress: Bandwidth | None = None
+    without_gateway: bool = False
+    """Who takes it over was given no gateway: the sandbox leaves by a way that is not ours, if it leaves at all."""
+    is_lease: bool = False
+    """Nothing but addresses, held between the moment somebody was given them and the endpoint that is made of them."""
 
     def address(self, family: Family) -> Address | None:
         return next((address_part(a) for a in self.addresses if family_of(a) == family), None)

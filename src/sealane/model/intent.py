@@ -30,6 +30,7 @@ class Intent:
         self.sandbox_ids: dict[str, SandboxId] = {}
         self.container_ids: dict[str, str] = {}
         self.sandbox_by_netns: dict[tuple[int, int], SandboxId] = {}
+        self.sandbox_by_awaited: dict[str, SandboxId] = {}
         self.endpoints_by_network: dict[NetworkId, dict[EndpointId, Endpoint]] = {}
         self.endpoints_by_sandbox: dict[SandboxId, dict[EndpointId, Endpoint]] = {}
         self.leases: dict[tuple[NetworkId, Address], EndpointId] = {}
@@ -66,6 +67,8 @@ class Intent:
                 self.sandbox_ids[record.name] = record.id
                 if record.netns is not None:
                     self.sandbox_by_netns[record.netns.identity] = record.id
+                if record.awaited:
+                    self.sandbox_by_awaited[record.awaited] = record.id
                 self.endpoints_by_sandbox.setdefault(record.id, {})
             case Endpoint():
                 self._add_endpoint(record)
@@ -85,6 +88,8 @@ class Intent:
                 del self.sandbox_ids[record.name]
                 if record.netns is not None and self.sandbox_by_netns.get(record.netns.identity) == record.id:
                     del self.sandbox_by_netns[record.netns.identity]
+                if self.sandbox_by_awaited.get(record.awaited) == record.id:
+                    del self.sandbox_by_awaited[record.awaited]
                 if not self.endpoints_by_sandbox[record.id]:
                     del self.endpoints_by_sandbox[record.id]
             case Endpoint():

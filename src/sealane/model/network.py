@@ -52,6 +52,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     publish_addresses: tuple[Address, ...] = ()
     """Host addresses of publishes that name none; empty: every address."""
     labels: dict[str, str] = {}
+    owner: str = ""
+    """The engine that made it through a door and keeps it in its own books (`docker`): it alone removes it."""
 
     def subnet(self, family: Family) -> Subnet | None:
         version = ":" if family == 6 else "."

@@ -12,6 +12,7 @@ from sealane.kernel.objects import (
     Link,
     LoopbackPort,
     Neighbour,
+    Passage,
     Qdisc,
     Route,
     RoutingRule,
@@ -134,6 +135,8 @@ def _operations(
         yield _nft(difference, remade)
     elif isinstance(item, LoopbackPort):
         yield from _loopback(difference, item)
+    elif isinstance(item, Passage):
+        yield _passage(difference, item)
     elif isinstance(item, Link):
         yield from _link(difference, item, doomed)
     elif hangs_on(item) and (netns, hangs_on(item)) in doomed:
@@ -159,6 +162,18 @@ def _nft(difference: Difference, remade: Container[tuple[str, Key]]) -> Placed:
         if is_in_place:
             return "publish", (0,), Operation(verb, netns, want)
     return "fence", (FENCE_ORDER.index(type(want)),), Operation(verb, netns, want, have)
+
+
+def _passage(difference: Difference, item: Passage) -> Placed:
+    """Made before the links that need it come up, and taken away once they are gone; our own fence stands in both."""
+    netns, have = difference.netns, difference.observed
+    if difference.desired is None:
+        return "sweep", (len(SWEEP_ORDER),), Operation("delete", netns, item, have)
+    return (
+        "build",
+        (len(BUILD_ORDER), 0),
+        Operation("create" if have is None else "change", netns, item, have),
+    )
 
 
 def _loopback(difference: Difference, item: LoopbackPort) -> Iterable[Placed]:

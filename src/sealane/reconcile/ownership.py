@@ -10,6 +10,7 @@
 | FDB entry | static, at a port of ours |
 | nftables | everything in the tables named `sealane` |
 | sysctl | the paths that desired state names: set, never deleted |
+| passage | a rule in iptables' FORWARD whose comment begins with `sealane/INSTANCE/passage` |
 | host-loopback publish | the entries of our pinned map |
 
 What is not ours is not in observed state at all, so no difference can ever name it: that is the whole mechanism by

@@ -80,6 +80,19 @@ class AttachRequest(Request, frozen=True, kw_only=True):
     egress: BandwidthRequest | None = None
 
 
+class StagedRequest(Request, frozen=True, kw_only=True):
+    """An endpoint that gets its sandbox later, by `join`. `id` is chosen by who asks: asking again for the same gives
+    the same answer. Addresses that are held as leases become its own."""
+
+    id: str
+    network: str
+    name: str
+    addresses: list[str] = []
+    mac: str = ""
+    aliases: list[str] = []
+    labels: dict[str, str] = {}
+
+
 class DetachRequest(Request, frozen=True, kw_only=True):
     """By endpoint (id, name or SANDBOX/NETWORK), or by sandbox and network; what is not there is no error."""
 

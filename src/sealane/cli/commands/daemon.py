@@ -1,5 +1,6 @@
 """`sealane daemon`: hands over to sealane.daemon."""
 
+import os
 from argparse import ArgumentParser, Namespace
 
 from sealane.cli.context import Context
@@ -8,6 +9,7 @@ from sealane.cli.registry import Verb
 
 STATE = "/var/lib/sealane"
 RUN = "/run/sealane"
+PLUGIN_SOCKET = "/run/docker/plugins/sealane.sock"
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -21,6 +23,15 @@ def configure(parser: ArgumentParser) -> None:
         "--state", metavar="DIR", default=STATE, help=f"what outlives a reboot (default: {STATE})"
     )
     parser.add_argument("--run-dir", metavar="DIR", default=RUN, help=f"what does not (default: {RUN})")
+    parser.add_argument(
+        "--docker-plugin-socket",
+        metavar="PATH",
+        nargs="?",
+        const=PLUGIN_SOCKET,
+        default=os.environ.get("SEALANE_DOCKER_PLUGIN_SOCKET", ""),
+        help=f"be Docker's network and IPAM driver `sealane` there (default of PATH: {PLUGIN_SOCKET}; without the "
+        "option: $SEALANE_DOCKER_PLUGIN_SOCKET, or not at all)",
+    )
     parser.add_argument(
         "--store",
         metavar="URL",
@@ -53,6 +64,7 @@ def daemon(context: Context, arguments: Namespace) -> int:
             state_dir=arguments.state,
             run_dir=arguments.run_dir,
             socket=context.socket,
+            docker_plugin_socket=arguments.docker_plugin_socket,
             store=arguments.store,
             log_level=arguments.log_level,
             paranoid=arguments.paranoid,

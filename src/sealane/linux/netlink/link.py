@@ -59,6 +59,9 @@ _IFLA_INET6_ADDR_GEN_MODE = 8
 _EUI64, _NONE = 0, 1
 
 _RTEXT_FILTER_SKIP_STATS = 8
+_GROUP_DEFAULT = 0
+"""INIT_NETDEV_GROUP: of links that nobody has put anywhere."""
+
 _AGEING_DEFAULT = 30000
 """300 seconds in clock_t (USER_HZ is 100)."""
 
@@ -105,12 +108,22 @@ def create_bridge(link: Link, index: int) -> bytes:
 
 def create_veth(link: Link, index: int, master: int, peer: Link, peer_index: int, peer_netns: int) -> bytes:
     """Both ends at once, the peer in the namespace of the descriptor `peer_netns`. Down, both of them."""
-    other = (
-        _IFINFO.pack(0, 0, peer_index, 0, 0)
-        + codec.string(_IFLA_IFNAME, peer.name)
-        + _basics(peer, GROUP_LIVE)
-        + codec.u32(_IFLA_NET_NS_FD, peer_netns)
-    )
+    where = codec.u32(_IFLA_NET_NS_FD, peer_netns)
+    return _veth(link, index, master, _other_end(peer, peer_index, GROUP_LIVE) + where)
+
+
+def create_loose_veth(link: Link, index: int, master: int) -> bytes:
+    """Both ends on the host, the other one named `link.handover`, in no group of ours and of an index that the kernel
+    chooses. Down, both of them."""
+    other = Link(name=link.handover, kind="veth", mtu=link.mtu)
+    return _veth(link, index, master, _other_end(other, 0, _GROUP_DEFAULT))
+
+
+def _other_end(peer: Link, index: int, group: int) -> bytes:
+    return _IFINFO.pack(0, 0, index, 0, 0) + codec.string(_IFLA_IFNAME, peer.name) + _basics(peer, group)
+
+
+def _veth(link: Link, index: int, master: int, other: bytes) -> bytes:
     info = codec.nested(
         _IFLA_LINKINFO,
         codec.string(_IFLA_INFO_KIND, "veth"),

@@ -1,0 +1,155 @@
+"""Our rules in a chain that is not ours: iptables' FORWARD, whose policy of DROP would stop what our own tables let pass.
+
+Docker sets that policy where it has switched forwarding on, and other firewalls do. An accept in a table of our own does
+not help: a packet passes when every base chain lets it. So at the end of `ip filter FORWARD`, where everything that
+somebody has said is said already, stand two rules a link pattern, as iptables-nft itself would write them (so that
+`iptables -S` goes on understanding its table), each with its comment by which we know them again.
+
+Only the tables of iptables-nft are seen; those of iptables-legacy are not nftables'.
+"""
+
+import errno
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from sealane.kernel import nft
+from sealane.kernel.nft import ACCEPT, IIFNAME, OIFNAME, Cmp, Counter, Rule
+from sealane.kernel.objects import PASSAGE_FAMILIES, Passage, PassageFamily
+from sealane.linux.marks import alias_prefix
+from sealane.linux.netlink import codec, nfnl
+from sealane.linux.netlink.codec import nested, string
+from sealane.linux.netlink.nft_expr import expressions
+from sealane.linux.netlink.socket import NetlinkError, Socket
+from sealane.reconcile.plan import Operation, Outcome
+
+TABLE, CHAIN = "filter", "FORWARD"
+POLICY_DROP = 0
+
+_SIDES = {"in": IIFNAME, "out": OIFNAME}
+_CHAIN_POLICY = 5
+_RULE_HANDLE, _RULE_USERDATA = 3, 7
+_NFGENMSG_BYTES = 4
+_GONE = frozenset({errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP})
+
+
+class _Held(msgspec.Struct, frozen=True):
+    """A rule of ours: one of the two of a passage."""
+
+    link: str
+    side: str
+    handle: int
+
+
+def dropping(socket: Socket) -> tuple[PassageFamily, ...]:
+    """Families in which iptables' FORWARD has the policy DROP. Raises OSError."""
+    return tuple(family for family in PASSAGE_FAMILIES if _policy(socket, family) == POLICY_DROP)
+
+
+def observe(socket: Socket, instance: str) -> list[Passage]:
+    """Passages that are there whole. Raises OSError."""
+    found: list[Passage] = []
+    for family in PASSAGE_FAMILIES:
+        sides: dict[str, list[str]] = {}
+        for held in _held(socket, family, instance):
+            sides.setdefault(held.link, []).append(held.side)
+        found += [
+            Passage(family=family, link=link)
+            for link, there in sides.items()
+            if sorted(there) == ["in", "out"]
+        ]
+    return found
+
+
+def apply(socket: Socket, operations: Sequence[Operation], instance: str) -> list[Outcome]:
+    """One transaction an operation. Where there is no such chain (any more) there is nothing to be let through."""
+    outcomes = []
+    for operation in operations:
+        item = operation.object
+        assert isinstance(item, Passage)
+        try:
+            _set(socket, item, instance, wanted=operation.verb != "delete")
+        except OSError as error:
+            outcomes.append(Outcome(operation, error.errno or errno.EIO, error.strerror or str(error)))
+    return outcomes
+
+
+def is_about(payload: memoryview, kind: int) -> bool:
+    """Whether an nf_tables notification concerns the chain, or its table."""
+    found = codec.attrs(payload[_NFGENMSG_BYTES:])
+    if 1 not in found or codec.text(found[1]) != TABLE:
+        return False
+    if kind in {nfnl.NEWRULE, nfnl.DELRULE}:
+        return 2 in found and codec.text(found[2]) == CHAIN
+    if kind in {nfnl.NEWCHAIN, nfnl.DELCHAIN}:
+        return 3 in found and codec.text(found[3]) == CHAIN
+    return kind == nfnl.DELTABLE
+
+
+def _set(socket: Socket, item: Passage, instance: str, *, wanted: bool) -> None:
+    messages = [
+        _delete(item.family, held.handle)
+        for held in _held(socket, item.family, instance)
+        if held.link == item.link
+    ]
+    if wanted:
+        messages += [_append(item, side, instance) for side in _SIDES]
+    if not messages:
+        return
+    for error in socket.batch([nfnl.BEGIN, *messages, nfnl.END]):
+        if error is not None and error.errno not in _GONE:
+            raise error
+
+
+def _policy(socket: Socket, family: PassageFamily) -> int | None:
+    """None: there is no such chain."""
+    wanted = string(1, TABLE) + string(3, CHAIN)
+    try:
+        answers = socket.dump(nfnl.request(nfnl.GETCHAIN, family, wanted, codec.NLM_F_ACK))
+    except NetlinkError as error:
+        if error.errno in _GONE:
+            return None
+        raise
+    for _, payload in answers:
+        policy = codec.attrs(payload[_NFGENMSG_BYTES:]).get(_CHAIN_POLICY)
+        return int.from_bytes(policy, "big") if policy is not None else None
+    return None
+
+
+def _held(socket: Socket, family: PassageFamily, instance: str) -> Iterator[_Held]:
+    try:
+        answers = socket.dump(nfnl.dump(nfnl.GETRULE, family, string(1, TABLE) + string(2, CHAIN)))
+    except NetlinkError as error:
+        if error.errno in _GONE:
+            return
+        raise
+    for _, payload in answers:
+        found = codec.attrs(payload[_NFGENMSG_BYTES:])
+        words = _comment(found.get(_RULE_USERDATA)).removeprefix(alias_prefix(instance)).split(" ")
+        if len(words) == 3 and words[0] == "passage" and words[2] in _SIDES:
+            yield _Held(words[1], words[2], int.from_bytes(found[_RULE_HANDLE], "big"))
+
+
+def _comment(userdata: memoryview | None) -> str:
+    """As `nft` and `iptables-nft` write it: type 0, length, text with its NUL."""
+    if userdata is None or len(userdata) < 3 or userdata[0] != 0:
+        return ""
+    return bytes(userdata[2 : 2 + userdata[1]]).rstrip(b"\0").decode("ascii", "replace")
+
+
+def _append(item: Passage, side: str, instance: str) -> bytes:
+    name = item.link
+    # A trailing `*` matches any rest: the kernel compares as many bytes as it is given.
+    value = name[:-1].encode() if name.endswith("*") else nft.field("ifname", name)
+    rule = Rule((Cmp(_SIDES[side], "==", value, f'"{name}"'), Counter(), ACCEPT))
+    text = f"{alias_prefix(instance)}passage {name} {side}".encode("ascii") + b"\0"
+    body = nested(4, expressions(item.family, rule)) + codec.attr(
+        _RULE_USERDATA, bytes((0, len(text))) + text
+    )
+    attrs = string(1, TABLE) + string(2, CHAIN) + body
+    return nfnl.request(nfnl.NEWRULE, item.family, attrs, codec.NLM_F_CREATE | codec.NLM_F_APPEND)
+
+
+def _delete(family: PassageFamily, handle: int) -> bytes:
+    attrs = string(1, TABLE) + string(2, CHAIN) + codec.be64(_RULE_HANDLE, handle)
+    return nfnl.request(nfnl.DELRULE, family, attrs)
