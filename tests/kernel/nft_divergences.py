@@ -31,6 +31,11 @@ DIVERGENCES = [
         r"@th,64,128 \g<1>0xfe800000000000000000000000000002",
         "a field that nft learnt in 1.0.9",
     ),
+    (
+        r"(ip [sd]addr (?:!= )?\S+)/32\b|(ip6 [sd]addr (?:!= )?\S+)/128\b",
+        r"\1\2",
+        "a prefix of one address is said as the address: whether a rule compares the one or the other is not to be seen",
+    ),
 ]
 
 

@@ -12,8 +12,9 @@ import msgspec
 import pytest
 
 from harness.engines import Bench
+from harness.state_text import state
 from sealane.kernel.nft import Chain, Element, Set, Table
-from sealane.kernel.state import HOST
+from sealane.kernel.state import HOST, namespace
 from sealane.kernel.text import lines, sets_of
 from sealane.reconcile.ownership import is_deletable
 from sealane.wire.requests import AttachRequest, DetachRequest, NetworkRequest
@@ -89,6 +90,19 @@ def test_the_kernel_holds_what_is_expected(name: str, bench: Bench, request: pyt
         (DOCS / f"{name}.md").write_text(page)
     assert found == goldens(name)
     assert page == (DOCS / f"{name}.md").read_text(), "docs/rules is stale: run with --update"
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_golden_says_all_that_is_compiled(name: str, bench: Bench) -> None:
+    """Law 7: what is read back from the goldens is what the intent compiles to, record by record."""
+    for step in steps(name):
+        perform(bench, step)
+    names = {HOST: HOST} | {box.id: box.name for box in bench.engine.intent.sandboxes.values()}
+    compiled = {
+        names[netns]: dict(items) for netns, items in bench.engine.reconciler.compiled.desired.items()
+    }
+    read = {netns: namespace(state(text)) for netns, text in goldens(name).items()}
+    assert read == compiled
 
 
 def document(name: str, found: dict[str, str]) -> str:

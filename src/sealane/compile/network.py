@@ -119,7 +119,7 @@ def _apart(network: Network) -> Chain:
     to_host = Cmp(nft.ETHER_DADDR, "==", nft.field("ether_addr", bridge_mac(network)), bridge_mac(network))
     arp = Cmp(nft.ETHER_TYPE, "==", ETHERTYPE["arp"], "arp")
     ip6 = Cmp(nft.ETHER_TYPE, "==", ETHERTYPE["ip6"], "ip6")
-    discovery = CmpRange(nft.ICMPV6_TYPE, b"\x85", b"\x88", "nd-router-solicit-nd-neighbor-advert")
+    discovery = CmpRange(nft.ICMPV6_TYPE, b"\x85", b"\x88", "133-136")
     rules = (
         _rule(network, "to-host", to_host, done),
         _rule(network, "arp", arp, done),

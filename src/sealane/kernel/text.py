@@ -1,10 +1,15 @@
 """Objects and operations as one line each, in the words of `ip`, `bridge`, `nft` and `sysctl`.
 
 For plans, goldens and documents: a canonical text, in which equal objects have equal lines and different ones
-different lines. It is never parsed and never run.
+different lines, and of which no object makes two. It is never run, and parsed by tests only, which hold that nothing is
+lost (`tests/property/test_text.py`).
 """
 
-from collections.abc import Iterable, Mapping
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import SequenceMatcher
 from types import MappingProxyType
 
 from sealane.kernel import text_nft
@@ -31,6 +36,8 @@ __all__ = ["Sets", "lines", "operation_lines", "ruleset", "sets_of"]
 
 _NO_SETS: Sets = MappingProxyType({})
 _MAIN_TABLE = 254
+_PLAIN = re.compile(r"[!#-<>-\[\]-~]+")
+"""ASCII that is seen, without `"`, `=` and `\\`."""
 
 
 def sets_of(objects: Iterable[object]) -> dict[tuple[NftFamily, str], Set]:
@@ -60,7 +67,7 @@ def operation_lines(
     if isinstance(item, Chain):
         return _chain_change(item, before)
     if isinstance(item, Link) and isinstance(before, Link):
-        return [f"~ link set {item.name} {_words(_changes(before, item))}"]
+        return [f"~ link set {_word(item.name)} {_words(_changes(before, item))}"]
     return [f"~ {text}" for text in lines(item, sets)]
 
 
@@ -68,51 +75,76 @@ def _deletion(item: Object, sets: Sets) -> str:
     if isinstance(item, Table | Chain | ObservedChain | Set | Element):
         return text_nft.deletion(item, sets)
     if isinstance(item, Link):
-        return f"link del {item.name}"
+        return f"link del {_word(item.name)}"
     return _line(item, "del")
 
 
 def _opening(item: Object) -> str:
-    return f"link set {item.name} up" if isinstance(item, Link) else _line(item, "add")
+    return f"link set {_word(item.name)} up" if isinstance(item, Link) else _line(item, "add")
 
 
 def _chain_change(chain: Chain, before: Object | None) -> list[str]:
-    """The chain, and which of its rules go and come; those that stay are not repeated."""
+    """The chain, and which of its rules go and come; those that stay are not repeated. Of rules that change places some
+    stay and the others go and come. `insert … index N` is nft's: before the rule that is N-th then, counted from 0."""
     old = before.tags if isinstance(before, Chain | ObservedChain) else ()
+    stay = set(_staying(old, chain.tags))
+    last = max((place for place, tag in enumerate(chain.tags) if tag in stay), default=-1)
     head, *rules = text_nft.lines(chain, _NO_SETS)
-    name = f"{chain.family} sealane {chain.name}"
-    gone = [f'- delete rule {name} comment "{tag}"' for tag in old if tag not in chain.tags]
-    come = [f"+ {text}" for text, tag in zip(rules, chain.tags, strict=True) if tag not in old]
+    where = f"rule {chain.family} sealane {chain.name}"
+    gone = [f'- delete {where} comment "{tag}"' for tag in dict.fromkeys(old) if tag not in stay]
+    come = [
+        f"+ {text}" if place > last else f"+ insert {where} index {place}{text.removeprefix(f'add {where}')}"
+        for place, (text, tag) in enumerate(zip(rules, chain.tags, strict=True))
+        if tag not in stay
+    ]
     return [f"~ {head}", *gone, *come]
+
+
+def _staying(old: Sequence[str], new: Sequence[str]) -> Iterator[str]:
+    """Tags in both, in one order. Of rules with one tag no text could say which of them goes, so they all do."""
+    before, after = _single(old), _single(new)
+    for block in SequenceMatcher(None, before, after, autojunk=False).get_matching_blocks():
+        yield from after[block.b : block.b + block.size]
+
+
+def _single(tags: Sequence[str]) -> list[str]:
+    times = Counter(tags)
+    return [tag for tag in tags if times[tag] == 1]
 
 
 def _line(item: Object, verb: str) -> str:
     match item:
         case Link():
-            return f"link {verb} {item.name} type {item.kind} {_words(_link(item))}".rstrip()
+            return f"link {verb} {_word(item.name)} {_words(_link(item))}"
         case Address():
             nodad = " nodad" if ":" in item.address else ""
-            return f"addr {verb} {item.address} dev {item.link}{nodad}"
+            return f"addr {verb} {item.address} dev {_word(item.link)}{nodad}"
         case Route():
             return f"route {verb} {_words(_route(item))}"
         case RoutingRule():
             return f"rule {verb} from {item.source} lookup {item.table} priority {item.priority} proto {RTPROT_SEALANE}"
         case Neighbour(mac=""):
-            return f"neigh {verb} proxy {item.address} dev {item.link}"
+            return f"neigh {verb} proxy {item.address} dev {_word(item.link)}"
         case Neighbour():
-            return f"neigh {verb} {item.address} lladdr {item.mac} dev {item.link} nud permanent"
+            return f"neigh {verb} {item.address} lladdr {item.mac} dev {_word(item.link)} nud permanent"
         case FdbEntry():
-            return f"fdb {verb} {item.mac} dev {item.link} master static"
+            return f"fdb {verb} {item.mac} dev {_word(item.link)} master static"
         case Qdisc():
             size = f"rate {item.rate * 8}bit burst {item.burst}b limit {item.limit}b"
-            return f"qdisc {verb} dev {item.link} root handle 5ea1: tbf {size}"
+            return f"qdisc {verb} dev {_word(item.link)} root handle 5ea1: tbf {size}"
         case Sysctl():
-            return f"sysctl {item.path}={item.value}"
+            return f"sysctl {_word(item.path)}={_word(item.value)}"
         case Passage():
-            return f"passage {verb} {item.family} filter FORWARD {item.link} accept"
+            return f"passage {verb} {item.family} filter FORWARD {_word(item.link)} accept"
         case LoopbackPort():
             return f"loopback {verb} {_loopback(item)}"
     raise TypeError(f"{type(item).__name__} has no line")
+
+
+def _word(text: str) -> str:
+    """Text that others may have chosen, as an alias or the name of a link that was ours: quoted as in JSON if it could be
+    taken for more than one word, or for a command by the terminal."""
+    return text if _PLAIN.fullmatch(text) else json.dumps(text).replace("\x7f", "\\u007f")
 
 
 def _words(found: Mapping[str, str]) -> str:
@@ -122,11 +154,16 @@ def _words(found: Mapping[str, str]) -> str:
 def _link(item: Link) -> dict[str, str]:
     """A link's fields in `ip`'s words, without what is left at its default."""
     found = {
-        "peer": "{1} netns {0}".format(*item.peer) if item.peer else item.handover,
+        "type": item.kind,
+        "peer": "{1} netns {0}".format(*map(_word, item.peer))
+        if item.peer
+        else _word(item.handover)
+        if item.handover
+        else "",
         "mtu": str(item.mtu or ""),
         "address": item.mac,
-        "alias": item.alias,
-        "master": item.master,
+        "alias": _word(item.alias) if item.alias else "",
+        "master": _word(item.master) if item.master else "",
         "ageing_time": "0" if item.ageing_off else "",
         "addrgenmode": "none" if item.addr_gen_none else "",
         "group": f"0x{item.group:08x}" if item.group != GROUP_LIVE else "",
@@ -161,7 +198,7 @@ def _route(item: Route) -> dict[str, str]:
     found = {
         f"{kind}{'default' if is_default else item.dst}": "",
         "via": item.gateway,
-        "dev": item.link,
+        "dev": _word(item.link) if item.link else "",
         "src": item.src,
         "metric": str(item.metric or ""),
         "table": str(item.table) if item.table != _MAIN_TABLE else "",

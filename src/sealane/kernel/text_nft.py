@@ -2,7 +2,7 @@
 
 Every statement stands for itself. `nft list` leaves out what it can conclude from the next statement and says
 `tcp dport 80` for `meta l4proto tcp th dport 80`: which of the two a rule was made from is not to be seen in a listing,
-so here stands what the kernel is given. Each such difference is listed in `tests/kernel/nft_divergences.py`; apart from
+so here stands what the kernel is given, and no two statements look alike. Each such difference is listed in `tests/kernel/nft_divergences.py`; apart from
 them kernel tests hold this text and the listing equal.
 """
 
@@ -104,8 +104,7 @@ def statement(family: NftFamily, what: Statement) -> str:
 def _match(what: Cmp | CmpPrefix | CmpRange | BitTest | Lookup) -> str:
     match what:
         case Cmp(op=op, shown=value) | CmpPrefix(op=op, prefix=value):
-            shown = _host(value) if isinstance(what, CmpPrefix) else value
-            return f"{load(what.load)} {_not(negate=op == '!=')}{shown}"
+            return f"{load(what.load)} {_not(negate=op == '!=')}{value}"
         case CmpRange(shown=value) | BitTest(shown=value):
             return f"{load(what.load)} {value}"
         case Lookup(set=name, negate=negate):
@@ -114,12 +113,6 @@ def _match(what: Cmp | CmpPrefix | CmpRange | BitTest | Lookup) -> str:
 
 def _not(*, negate: bool) -> str:
     return "!= " if negate else ""
-
-
-def _host(prefix: str) -> str:
-    """A prefix as nft says it: that of one address is the address."""
-    address, _, length = prefix.partition("/")
-    return address if length == ("128" if ":" in address else "32") else prefix
 
 
 def rule(family: NftFamily, what: Rule) -> str:
@@ -149,7 +142,7 @@ def field(kind: TypeName, value: bytes) -> str:
     """One value of a type, the reverse of `kernel.nft.field`."""
     match kind:
         case "ifname":
-            return f'"{value.rstrip(bytes(1)).decode("ascii", "backslashreplace")}"'
+            return f'"{"".join(map(_character, value.rstrip(bytes(1))))}"'
         case "devgroup":
             return f"0x{int.from_bytes(value, sys.byteorder):08x}"
         case "ipv4_addr":
@@ -162,6 +155,11 @@ def field(kind: TypeName, value: bytes) -> str:
             return _PROTOCOLS.get(value[0], str(value[0]))
         case _:
             return str(int.from_bytes(value, "big"))
+
+
+def _character(code: int) -> str:
+    """A byte of a name. What is not to be seen, `"` and `\\` are shown as numbers."""
+    return chr(code) if 0x20 <= code < 0x7F and code not in b'"\\' else f"\\x{code:02x}"
 
 
 def _split(kinds: Sequence[TypeName], value: bytes) -> list[bytes]:
@@ -191,7 +189,7 @@ def element(item: Element, owner: Set | None) -> str:
     """An element as nft writes it between the braces; without its set, the bytes."""
     if not item.value:
         key = "*"
-    elif owner is None or len(item.value) != _bytes(owner.type):
+    elif owner is None or not all(_fits(owner.type, part) for part in (item.value, item.end) if part):
         key = "-".join(f"0x{part.hex()}" for part in (item.value, item.end) if part)
     else:
         lows = _split(owner.type, item.value)
@@ -203,14 +201,18 @@ def element(item: Element, owner: Set | None) -> str:
 def _datum(value: bytes | Verdict, owner: Set | None) -> str:
     if isinstance(value, Verdict):
         return f"{value.code} {value.chain}" if value.chain else value.code
-    if owner is None or len(value) != _bytes(owner.data):
+    if owner is None or not _fits(owner.data, value):
         return f"0x{value.hex()}"
     return " . ".join(map(field, owner.data, _split(owner.data, value)))
 
 
-def _bytes(kinds: Sequence[TypeName]) -> int:
-    sizes = [TYPE_BYTES.get(kind, 0) for kind in kinds]
-    return sizes[0] if len(sizes) == 1 else sum(size + 3 & ~3 for size in sizes)
+def _fits(kinds: Sequence[TypeName], value: bytes) -> bool:
+    """Whether the fields of a type say all of a value: each is there, and the padding is empty."""
+    if not kinds or not TYPE_BYTES.keys() >= set(kinds):
+        return False
+    parts = _split(kinds, value)
+    padded = parts if len(parts) == 1 else [part.ljust(len(part) + 3 & ~3, bytes(1)) for part in parts]
+    return [len(part) for part in parts] == [TYPE_BYTES[kind] for kind in kinds] and b"".join(padded) == value
 
 
 def set_type(what: Set) -> str:

@@ -14,6 +14,7 @@ from sealane.kernel.nft import (
     IP_SADDR,
     Chain,
     Cmp,
+    CmpPrefix,
     Element,
     Hook,
     Lookup,
@@ -37,6 +38,7 @@ from sealane.kernel.objects import (
     Sysctl,
 )
 from sealane.kernel.text import lines, operation_lines, ruleset, sets_of
+from sealane.kernel.text_nft import statement
 
 BRIDGE = Link(
     name="slb0123", kind="bridge", mtu=1500, mac="02:00:00:00:00:01", alias="sealane:1", ageing_off=True
@@ -127,6 +129,35 @@ def test_an_object_is_a_line(item, line):
     assert lines(item) == [line]
 
 
+@pytest.mark.parametrize(
+    ("item", "line"),
+    [
+        (Address(link="e up", address="10.0.0.1/8"), 'addr add 10.0.0.1/8 dev "e up"'),
+        (FdbEntry(link="\x1b[2J", mac="m"), r'fdb add m dev "\u001b[2J" master static'),
+        (FdbEntry(link="\x7f", mac="m"), r'fdb add m dev "\u007f" master static'),
+        (Route(dst="10.0.0.0/8", link="é"), r'route add 10.0.0.0/8 dev "\u00e9" proto 94'),
+        (Sysctl(path="net/a=1/x", value="0"), 'sysctl "net/a=1/x"=0'),
+        (Sysctl(path="net/x", value="1 2"), 'sysctl net/x="1 2"'),
+        (
+            Link(name='a"b', kind="veth", alias="x down", master="m\n", peer=("box", "e h")),
+            r'link add "a\"b" type veth peer "e h" netns box alias "x down" master "m\n" up',
+        ),
+    ],
+)
+def test_a_name_that_could_be_taken_for_something_else_is_quoted(item, line):
+    """Whoever has a sandbox names the links in it, and what a plan says goes to a terminal."""
+    assert lines(item) == [line]
+
+
+def test_the_name_of_a_link_that_goes_is_quoted_as_well():
+    link = Link(name="\x1b[2J", kind="veth")
+    assert operation_lines("delete", link) == [r'- link del "\u001b[2J"']
+    assert operation_lines("open", link) == [r'^ link set "\u001b[2J" up']
+    assert operation_lines("change", link, Link(name=link.name, kind="veth", mtu=1)) == [
+        r'~ link set "\u001b[2J" nomtu'
+    ]
+
+
 def test_what_is_no_object_has_no_line():
     with pytest.raises(TypeError, match="SimpleNamespace has no line"):
         lines(SimpleNamespace())
@@ -190,11 +221,26 @@ def test_an_element_is_said_by_its_sets_types(kinds, data_kinds, low, high, data
         ((), Element(family="ip", set="s", value=b"\1\2"), "0x0102"),
         (("ipv4_addr",), Element(family="ip", set="s", value=b""), "*"),
         (("ifname",), Element(family="ip", set="s", value=b"\xff" + bytes(15)), '"\\xff"'),
+        (("ifname",), Element(family="ip", set="s", value=b"\\xff".ljust(16, b"\0")), '"\\x5cxff"'),
+        (("ifname",), Element(family="ip", set="s", value=b'"\n\0a'.ljust(16, b"\0")), '"\\x22\\x0a\\x00a"'),
+        (
+            ("inet_proto", "inet_service"),
+            Element(family="ip", set="s", value=b"\6\0\0\1\0\1\0\0"),
+            "0x0600000100010000",
+        ),
+        (("inet_service",) * 2, Element(family="ip", set="s", value=b"\0\1\0\0"), "0x00010000"),
+        (("ipv4_addr",), Element(family="ip", set="s", value=bytes(4), end=b"\1"), "0x00000000-0x01"),
     ],
 )
 def test_an_element_that_its_set_does_not_explain_is_shown_as_bytes(owner, item, shown):
     sets = {} if owner is None else {("ip", "s"): Set(family="ip", name="s", type=owner)}
     assert lines(item, sets) == [f"add element ip sealane s {{ {shown} }}"]
+
+
+@pytest.mark.parametrize("prefix", ["10.0.0.1/32", "10.0.0.0/24"])
+def test_a_comparison_with_a_prefix_shows_its_length(prefix):
+    """Of a prefix of one address, too: `ip saddr 10.0.0.1` compares with the address."""
+    assert statement("ip", CmpPrefix(IP_SADDR, "==", prefix)) == f"ip saddr {prefix}"
 
 
 # --- operations -----------------------------------------------------------------------------------------------------
@@ -214,6 +260,12 @@ HEAD = "add chain ip sealane base { type filter hook forward priority filter; po
 def rule_line(rule):
     name = rule.comment.removeprefix("n:")
     return f'add rule ip sealane base iifname "{name}" drop comment "{rule.tag()} {rule.comment}"'
+
+
+def inserted(rule, place):
+    return (
+        f"insert rule ip sealane base index {place}{rule_line(rule).removeprefix('add rule ip sealane base')}"
+    )
 
 
 def test_a_chain_is_a_line_and_one_for_each_rule():
@@ -241,6 +293,32 @@ def test_a_changed_chain_says_which_rules_go_and_come():
         f'- delete rule ip sealane base comment "{RULES[0].tag()}"',
         '- delete rule ip sealane base comment "?"',
         f"+ {rule_line(RULES[2])}",
+    ]
+
+
+def test_a_changed_chain_says_where_a_rule_comes():
+    """Before or behind a rule that stays is all the difference."""
+    a, b, c = RULES
+    assert operation_lines("change", chain(b, a), chain(a)) == [f"~ {HEAD}", f"+ {inserted(b, 0)}"]
+    assert operation_lines("change", chain(a, b), chain(a)) == [f"~ {HEAD}", f"+ {rule_line(b)}"]
+    assert operation_lines("change", chain(a, b, c), chain(a, c)) == [f"~ {HEAD}", f"+ {inserted(b, 1)}"]
+
+
+def test_rules_that_change_places_go_and_come():
+    a, b, _ = RULES
+    assert operation_lines("change", chain(b, a), chain(a, b)) == [
+        f"~ {HEAD}",
+        f'- delete rule ip sealane base comment "{b.tag()}"',
+        f"+ {inserted(b, 0)}",
+    ]
+
+
+def test_of_a_rule_that_stands_twice_both_go():
+    a, b, _ = RULES
+    assert operation_lines("change", chain(a, b), chain(a, b, a)) == [
+        f"~ {HEAD}",
+        f'- delete rule ip sealane base comment "{a.tag()}"',
+        f"+ {inserted(a, 0)}",
     ]
 
 
@@ -278,6 +356,8 @@ def test_an_operation_is_a_sign_and_a_line(verb, item, line):
     ("before", "after", "words"),
     [
         ({"mtu": 1500}, {"mtu": 1400}, "mtu 1400"),
+        ({"kind": "bridge"}, {}, "type veth"),
+        ({"alias": "x"}, {"alias": "y up"}, 'alias "y up"'),
         ({"up": False}, {}, "up"),
         ({}, {"up": False}, "down"),
         ({"master": "a"}, {}, "nomaster"),
@@ -286,7 +366,7 @@ def test_an_operation_is_a_sign_and_a_line(verb, item, line):
     ],
 )
 def test_a_changed_link_says_only_what_changes(before, after, words):
-    old, new = (Link(name="a", kind="veth", **fields) for fields in (before, after))
+    old, new = (Link(**{"name": "a", "kind": "veth", **fields}) for fields in (before, after))
     assert operation_lines("change", new, old) == [f"~ link set a {words}"]
 
 
