@@ -328,10 +328,16 @@ def test_zeroed_pages_are_noticed_or_change_nothing(original, data):
 @given(st.data())
 @settings(max_examples=60, deadline=None)
 def test_a_truncated_file_is_noticed(original, data):
-    def cut(content):
-        del content[data.draw(st.integers(0, len(content) - 1)) :]
+    """Unless zeros are all that is missing of the last page: SQLite reads a short page as if they followed."""
+    lost = bytearray()
 
-    assert copied(original, cut) == "corrupt"
+    def cut(content):
+        length = data.draw(st.integers(0, len(content) - 1))
+        lost[:] = content[length:]
+        del content[length:]
+
+    outcome = copied(original, cut)
+    assert outcome == "corrupt" or (not any(lost) and len(lost) < 4096)
 
 
 def test_an_older_database_of_the_same_boot_is_noticed(tmp_path):

@@ -236,11 +236,11 @@ FAULTS: tuple[Fault, ...] = (
         answer="(no web) of inet table fw, chain f",
     ),
     Fault(
-        name="iptables' FORWARD policy is DROP, as dockerd leaves it",
-        make=inside("host", "iptables-nft -P FORWARD DROP"),
-        undo=inside("host", "iptables-nft -P FORWARD ACCEPT"),
+        name="a rule of iptables drops what is forwarded",
+        make=inside("host", "iptables-nft -I FORWARD -d {ext} -j DROP"),
+        undo=inside("host", "iptables-nft -F FORWARD"),
         ask="trace web {ext}:80",
-        answer="the policy of ip table filter, chain FORWARD",
+        answer="ip table filter, chain FORWARD",
     ),
     Fault(
         name="a foreign rule drops what is published",

@@ -57,24 +57,31 @@ def test_a_foreign_drop_on_forward(sick: Town) -> None:
         assert sick.api.ns.run("ping", "-c1", "-W2", EXT4).returncode == 0
 
 
-def test_dockers_forward_policy(sick: Town) -> None:
+def test_dockers_forward_policy_is_answered_already(sick: Town) -> None:
+    """The daemon puts two rules behind it (docs/adr/0015)."""
     ns = sick.host.ns
     ns.sh("iptables", "-P", "FORWARD", "DROP")
+    try:
+        eventually(lambda: sick.api.ns.run("ping", "-c1", "-W1", EXT4).returncode == 0, what="passages")
+        assert sick.found("foreign-drop") == []
+    finally:
+        ns.sh("iptables", "-P", "FORWARD", "ACCEPT")
+
+
+def test_a_rule_that_drops_all_that_is_forwarded(sick: Town) -> None:
+    ns = sick.host.ns
+    ns.sh("iptables", "-I", "FORWARD", "-j", "DROP")
 
     def accept() -> None:
-        ns.sh("iptables", "-P", "FORWARD", "ACCEPT")
+        ns.sh("iptables", "-F", "FORWARD")
 
     with sick.broken("foreign-drop", accept) as (finding,):
         assert "chain FORWARD of table ip filter" in finding["message"]
-        # A real packet meets it, and is counted.
-        sick.api.ns.run("ping", "-c1", "-W1", EXT4)
-        (again,) = sick.found("foreign-drop")
-        assert "packets so far: " in again["message"]
-        assert "iptables -I FORWARD -i slb+ -j ACCEPT" in again["cure"]
-        ns.sh("sh", "-c", again["cure"])
+        assert "iptables -I FORWARD -i slb+ -j ACCEPT" in finding["cure"]
+        assert sick.api.ns.run("ping", "-c1", "-W1", EXT4).returncode != 0
+        ns.sh("sh", "-c", finding["cure"])
         assert sick.found("foreign-drop") == []
         assert sick.api.ns.run("ping", "-c1", "-W2", EXT4).returncode == 0
-        ns.sh("iptables", "-F", "FORWARD")
 
 
 def test_a_last_rule_that_rejects(sick: Town) -> None:

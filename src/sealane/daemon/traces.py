@@ -10,6 +10,7 @@ from sealane.engine.errors import FullError, KernelError
 from sealane.engine.tracing import Tracing, views
 from sealane.linux import probe
 from sealane.linux.netns import own_inode
+from sealane.linux.tracing.tracefs import sweep
 from sealane.linux.tracing.tracer import SETTLE_NS, Symbols, Tracer, UntraceableError
 from sealane.wire.diagnosis import TraceRequest, TraceView
 
@@ -25,6 +26,7 @@ class Traces:
         self._running = 0
         self._stop = threading.Event()
         self._symbols = Symbols()
+        sweep()
 
     async def trace(self, request: TraceRequest) -> AsyncGenerator[TraceView, None]:
         """Raises InvalidError for what cannot be asked, KernelError where packets cannot be followed."""
@@ -44,7 +46,7 @@ class Traces:
     def _follow(self, prepared: Tracing, stop: threading.Event) -> Iterator[TraceView]:
         request = prepared.request
         try:
-            tracer = Tracer(prepared.patterns, prepared.refs)
+            tracer = Tracer(prepared.patterns, prepared.refs, prepared.scout)
         except UntraceableError as error:
             raise KernelError(str(error), cure="see `sealane status` for what this kernel lacks") from error
         with tracer:

@@ -13,6 +13,7 @@ from sealane.explain.question import CANNOT_SAY, CLIENT_PORT, Question, Question
 from sealane.explain.seen.account import Account, Teller
 from sealane.explain.seen.journey import Journey
 from sealane.explain.seen.render import detailed, minimal, summary
+from sealane.explain.seen.scout import scout_of
 from sealane.explain.seen.sighting import Pattern
 from sealane.explain.walk import answer, walk
 from sealane.explain.world import World
@@ -76,6 +77,7 @@ class Tracing:
             host_inode if start.netns == HOST else refs[start.netns].inode if start.netns in refs else 0
         )
         self._places = {host_inode: HOST, **{ref.inode: netns for netns, ref in refs.items()}}
+        self.scout = scout_of(world, there, self._places) if self.probe is not None else None
 
     @staticmethod
     def _check_bounds(request: TraceRequest) -> None:

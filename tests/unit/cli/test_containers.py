@@ -1,5 +1,6 @@
 """`run`, `exec`, `ps`, `logs`, `stop`, `start`, `kill`, `rm`, with Docker's flags and codes."""
 
+import hashlib
 import io
 import json
 import os
@@ -7,14 +8,18 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import msgspec
 import pytest
 
 import sealane
 from sealane.cli.commands.containers import status_text
+from sealane.cli.commands.run import _passed_on
+from sealane.cli.context import Context
 from sealane.cli.follow import since_time, stamp
 from sealane.containers.spec import ContainerSpec, check_spec
+from sealane.engine.errors import NotFoundError
 from unit.api.doubles import until
 
 SOURCE = os.path.dirname(os.path.dirname(sealane.__file__))
@@ -194,6 +199,26 @@ def test_a_signal_is_passed_on_to_the_container(api, number):
     process.communicate(timeout=10)
     assert process.returncode == 128 + number
     assert api.services.workloads.signals == [("web", number)]
+
+
+def test_a_signal_is_passed_on_though_no_handler_can_run(api):
+    """As when it comes just before a system call that waits: here the main thread is long in one call of C's."""
+    context = Context(output=None, environ={}, socket=api.path)
+    arrived = []
+
+    async def kill(ref, number):
+        arrived.append(time.monotonic())
+        raise NotFoundError("gone")
+
+    api.services.workloads.kill = kill
+    sender = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM))
+    with _passed_on(context, "web"):
+        sender.start()
+        began = time.monotonic()
+        hashlib.pbkdf2_hmac("sha256", b"a", b"b", 8_000_000)
+        returned = time.monotonic()
+    # In the middle of it, and not as soon as it is over.
+    assert [moment < (began + returned) / 2 for moment in arrived] == [True]
 
 
 def test_exec_passes_bytes_both_ways_and_the_code_on(cli, api, monkeypatch, capfdbinary):

@@ -21,7 +21,7 @@ class Follower:
 
     open: list[Follower] = []
 
-    def __init__(self, patterns, refs):
+    def __init__(self, patterns, refs, scout=None):
         self.lost, self.blind = 0, []
         Follower.open.append(self)
 
@@ -39,7 +39,7 @@ class Follower:
 
 
 class Prepared:
-    patterns, refs, probe, probe_refs = (), {}, None, {}
+    patterns, refs, probe, probe_refs, scout = (), {}, None, {}, None
     at_once = 0
 
     def __init__(self, engine, request, inode):
@@ -136,7 +136,7 @@ def test_a_client_that_leaves_ends_it():
 
 
 def test_where_packets_cannot_be_followed_it_is_said_and_costs_no_place(monkeypatch):
-    def refuse(patterns, refs):
+    def refuse(*_):
         raise UntraceableError("packets cannot be followed: create map: Operation not permitted")
 
     monkeypatch.setattr(module, "Tracer", refuse)

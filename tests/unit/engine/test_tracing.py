@@ -6,11 +6,12 @@ import msgspec
 import pytest
 
 from harness.engines import Bench, publish, subnets
+from sealane.engine import tracing as module
 from sealane.engine.errors import InvalidError
 from sealane.engine.tracing import COUNT_MAX, PROBE_TIMEOUT_MAX_S, TIMEOUT_MAX_S, Tracing, views
 from sealane.explain.checking import Observation
 from sealane.explain.packet import Tuple
-from sealane.wire.diagnosis import TraceRequest
+from sealane.wire.diagnosis import TraceRequest, TraceView
 from unit.explain.seen.packets import journey, seen
 
 HOST, STRANGER = 9, 77
@@ -254,3 +255,18 @@ def test_nothing_was_seen_as_predicted(prepare):
         .notes[-1]
         .startswith("predicted: db has no route")
     )
+
+
+@pytest.mark.parametrize(
+    ("agreements", "tells"), [((), True), ((True,), False), ((True, False), True), ((False, True), True)]
+)
+def test_what_the_kernel_lacks_is_told_unless_all_went_as_predicted(
+    bench, prepare, monkeypatch, agreements, tells
+):
+    monkeypatch.setattr(module, "drift_of", lambda engine, trace: ["host: missing: route"])
+    prepared = prepare(reverse=True)
+    for agrees in agreements:
+        one = TraceView(kind="journey", agrees=agrees)
+        assert prepared.with_drift(bench.engine, one) is one
+    told = prepared.with_drift(bench.engine, TraceView(kind="end", notes=["first"])).notes
+    assert told == ["first", *(["in the kernel now: host: missing: route"] if tells else [])]

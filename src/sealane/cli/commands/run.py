@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -110,18 +111,32 @@ def _show(context: Context, line: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _passed_on(context: Context, identity: str) -> Iterator[None]:
-    """SIGINT and SIGTERM go to the container, by a connection of their own: the first is reading its output."""
-
-    def pass_on(number: int, _frame: object) -> None:
-        with contextlib.suppress(ClientError), context.another_client() as client:
-            client.request("POST", path_of("containers", identity, "kill", signal=number))
-
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    """SIGINT and SIGTERM go to the container, by a connection and a thread of their own: the first is reading its
+    output, and a handler of Python's does not run while it waits, if the signal came just before it began to."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    thread = threading.Thread(target=_pass_on, args=(context, identity, reader), daemon=True)
+    handlers = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = signal.set_wakeup_fd(writer)
+    thread.start()
     try:
         yield
     finally:
-        for number, handler in before.items():
+        signal.set_wakeup_fd(before)
+        for number, handler in handlers.items():
             signal.signal(number, handler)
+        os.close(writer)
+        thread.join()
+        os.close(reader)
+
+
+def _pass_on(context: Context, identity: str, reader: int) -> None:
+    """Each byte is a signal's number, until the other end is closed."""
+    while numbers := os.read(reader, 16):
+        for number in numbers:
+            if number in {signal.SIGINT, signal.SIGTERM}:
+                with contextlib.suppress(ClientError), context.another_client() as client:
+                    client.request("POST", path_of("containers", identity, "kill", signal=number))
 
 
 VERBS = {"run": Verb(configure, run)}

@@ -77,7 +77,9 @@ class Collector:
         rules, self._ended = self._rules_by_mark(), waiting
         while waiting and waiting[0][-1].time_ns < quiet_since_ns and _beginning(waiting[0]) <= under_way:
             ended = waiting.popleft()
-            found = rules.get(ended[0].headers.mark, ())
+            mark = ended[0].headers.mark
+            # Without a mark (tracefs tells none) whatever has an end in common is taken for it.
+            found = rules.get(mark, ()) if mark else self._rules
             yield Journey(sightings=tuple(ended), rules=tuple(_rules_of(ended, found)))
 
     def _rules_by_mark(self) -> dict[tuple[int, ...], list[RuleSighting]]:

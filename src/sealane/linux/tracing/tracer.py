@@ -17,12 +17,14 @@ from sealane.linux.bpf.syscall import BpfError
 from sealane.linux.netns import open_ref, own_inode
 from sealane.linux.tracing.follower import Follower
 from sealane.linux.tracing.rules import RuleTrace
+from sealane.linux.tracing.tracefs import TracefsFollower
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
 
     from sealane.explain.seen.journey import Journey
+    from sealane.explain.seen.scout import Scout
     from sealane.explain.seen.sighting import Pattern, RuleSighting
     from sealane.model.endpoint import NetnsRef
 
@@ -41,16 +43,14 @@ class Tracer:
     """Follows packets that fit `patterns`; in the namespaces of `refs` and the host's it knows the rules, too. Raises
     UntraceableError. Everything is switched off when its descriptors are closed, by us or by the kernel."""
 
-    def __init__(self, patterns: Sequence[Pattern], refs: Mapping[str, NetnsRef]) -> None:
+    def __init__(
+        self, patterns: Sequence[Pattern], refs: Mapping[str, NetnsRef], scout: Scout | None = None
+    ) -> None:
+        """`scout` tells of the packet that will be sent, if we send it: then it can be followed without eBPF."""
         self.blind: list[str] = []
         """What it cannot see, in words."""
         self._collector = Collector(patterns)
-        try:
-            self._follower = Follower(patterns, btf.read())
-        except BpfError as error:
-            raise UntraceableError(f"packets cannot be followed: {error.strerror}") from error
-        except (btf.BtfError, OSError) as error:
-            raise UntraceableError(f"packets cannot be followed: {error}") from error
+        self._follower = self._follow(patterns, scout)
         self._rules: list[RuleTrace] = []
         try:
             self._listen("the host", None, own_inode(), patterns)
@@ -59,6 +59,24 @@ class Tracer:
         except BaseException:
             self.close()
             raise
+
+    def _follow(self, patterns: Sequence[Pattern], scout: Scout | None) -> Follower | TracefsFollower:
+        try:
+            return Follower(patterns, btf.read())
+        except BpfError as error:
+            reason = error.strerror or str(error)
+        except (btf.BtfError, OSError) as error:
+            reason = str(error)
+        if scout is None:
+            raise UntraceableError(f"packets cannot be followed: {reason}")
+        try:
+            follower = TracefsFollower(scout)
+        except OSError as error:
+            raise UntraceableError(
+                f"packets cannot be followed: {reason}; nor by tracefs: {error}"
+            ) from error
+        self.blind.append(f"addresses, and so translations: eBPF is not to be had ({reason})")
+        return follower
 
     def _listen_inside(self, name: str, ref: NetnsRef, patterns: Sequence[Pattern]) -> None:
         try:
