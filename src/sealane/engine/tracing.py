@@ -104,8 +104,6 @@ class Tracing:
 
     def view(self, journey: Journey, symbol: Callable[[int], str]) -> TraceView | None:
         """None: it is not to be told."""
-        if self.request.mode == "dropped" and not journey.is_dropped:
-            return None
         if not self._is_ours(journey):
             return None
         flow = journey.first.headers.flow

@@ -42,7 +42,11 @@ def configure(parser: ArgumentParser) -> None:
         "--live", dest="mode", action="store_const", const="live", default="inject", help="send nothing: wait"
     )
     mode.add_argument(
-        "--dropped", dest="mode", action="store_const", const="dropped", help="wait, and tell only what dies"
+        "--dropped",
+        dest="mode",
+        action="store_const",
+        const="dropped",
+        help="wait, and tell only what dies or vanishes",
     )
     parser.add_argument("--reverse", action="store_true", help="follow the answers, too")
     parser.add_argument(

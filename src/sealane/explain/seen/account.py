@@ -204,11 +204,15 @@ class Teller:
         is_there = predicted.disposition == Disposition.DELIVERED and netns == predicted.netns
         if last.point == "consume" and remade and not is_there:
             return Outcome.CONTINUES, f"{remade} at {where}: it goes on as another packet", ""
-        if was_received and (last.point == "consume" or netns == predicted.netns):
+        if was_received and (last.point == "consume" or self._has(netns, flow.destination)):
             return Outcome.DELIVERED, f"delivered to {where}", ""
         if not was_received and netns == HOST and self._is_foreign(last.link):
             return Outcome.EXITS, f"left by {last.link}", ""
         return Outcome.VANISHED, f"last seen at {where}, {_point(last)}; then no more", ""
+
+    def _has(self, netns: str, address: str) -> bool:
+        """Whether it may wait there in a socket's queue, or was taken by a way that no tracepoint tells of."""
+        return netns in self._world.states and self._world.namespace(netns).is_local(address)
 
     def _is_foreign(self, name: str) -> bool:
         host = self._world.namespace(HOST)

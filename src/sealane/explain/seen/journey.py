@@ -34,10 +34,6 @@ class Journey(msgspec.Struct, frozen=True, kw_only=True):
     def last(self) -> Sighting:
         return self.sightings[-1]
 
-    @property
-    def is_dropped(self) -> bool:
-        return self.last.point == "drop"
-
 
 class Collector:
     """Takes sightings as they come, of many packets at once, and gives journeys that have ended."""
