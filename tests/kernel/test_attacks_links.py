@@ -222,7 +222,9 @@ def speak_control(scene: Scene, family: int) -> str:
     before = state()
     with scene.b.ns.sniff(scene.b.ifname) as at_b, scene.ext.sniff("eth0") as at_ext:
         scene.a.inject(*frames.control_frames(scene.a.mac).values())
-    seen = [f for f in at_b + at_ext if f[6:12].hex(":") == scene.a.mac]
+    # `a` itself may ask for a neighbour meanwhile.
+    own = {b"\x08\x00", b"\x08\x06", b"\x86\xdd"}
+    seen = [f for f in at_b + at_ext if f[6:12].hex(":") == scene.a.mac and f[12:14] not in own]
     changed = before != state()
     return f"{len(seen)} frames arrived, state changed: {changed}" if seen or changed else ""
 

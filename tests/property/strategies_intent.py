@@ -68,8 +68,10 @@ def endpoints(draw: st.DrawFn, index: int, network: Network, box: Sandbox | None
                 port=draw(st.sampled_from([first, 80])),
             )
         )
+    handover = network.driver == "bridge" and draw(st.sampled_from([False, False, False, True]))
     return Endpoint(
-        id=EndpointId(f"endpoint-{index}"),
+        # One that is handed over stays so for life: it is never another's before or after.
+        id=EndpointId(f"{'handed' if handover else 'endpoint'}-{index}"),
         name=f"end{index}",
         network=network.id,
         sandbox=box.id if box else None,
@@ -80,7 +82,7 @@ def endpoints(draw: st.DrawFn, index: int, network: Network, box: Sandbox | None
         gateway_priority=draw(st.integers(0, 2)),
         ingress=draw(bandwidths),
         egress=draw(bandwidths),
-        handover=network.driver == "bridge" and draw(st.sampled_from([False, False, False, True])),
+        handover=handover,
     )
 
 
