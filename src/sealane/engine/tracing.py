@@ -103,7 +103,9 @@ class Tracing:
         )
 
     def view(self, journey: Journey, symbol: Callable[[int], str]) -> TraceView | None:
-        """None: it is not to be told."""
+        """None: it is not to be told. What vanishes does not count as dropped: under load that may be a sighting lost."""
+        if self.request.mode == "dropped" and journey.last.point != "drop":
+            return None
         if not self._is_ours(journey):
             return None
         flow = journey.first.headers.flow

@@ -46,7 +46,7 @@ def configure(parser: ArgumentParser) -> None:
         dest="mode",
         action="store_const",
         const="dropped",
-        help="wait, and tell only what dies or vanishes",
+        help="wait, and tell only what dies",
     )
     parser.add_argument("--reverse", action="store_true", help="follow the answers, too")
     parser.add_argument(
