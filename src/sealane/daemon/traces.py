@@ -34,9 +34,16 @@ class Traces:
             raise FullError(f"{TRACES_MAX} traces are running", cure="wait until one has ended")
         prepared = Tracing(self._engine, request, own_inode())
         self._running += 1
+        agreements: list[bool] = []
         try:
             async for view in Stream(lambda stop: self._follow(prepared, stop)):
-                yield prepared.with_drift(self._engine, view)
+                if view.kind == "journey":
+                    agreements.append(view.agrees)
+                    yield view
+                elif agreements and all(agreements):
+                    yield view
+                else:
+                    yield prepared.with_drift(self._engine, view)
         finally:
             self._running -= 1
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from sealane.compile.presumed import with_presumed
 from sealane.engine.engine import Engine
 from sealane.engine.errors import InvalidError
 from sealane.explain.checking import (
@@ -15,8 +14,7 @@ from sealane.explain.checking import (
     predict,
     schedule,
 )
-from sealane.explain.question import QuestionError, Titles
-from sealane.explain.world import World
+from sealane.explain.question import QuestionError, world_of
 from sealane.model.endpoint import NetnsRef
 from sealane.wire.diagnosis import CheckFinding, CheckRequest, CheckView
 
@@ -49,14 +47,7 @@ class Check:
         self.refs: Mapping[str, NetnsRef] = {
             key: sandbox.netns for key, sandbox in intent.sandboxes.items() if sandbox.netns is not None
         }
-        compiled = engine.reconciler.compiled
-        states = with_presumed(compiled.desired, intent, compiled.facts)
-        self._world = World(
-            {netns: dict(state) for netns, state in states.items()},
-            engine.kernel.surroundings(),
-            origins=dict(compiled.origins),
-            title=Titles(intent),
-        )
+        self._world = world_of(intent, engine.reconciler.compiled, engine.kernel.surroundings(), copied=True)
 
     def predictions(self) -> Iterator[Prediction]:
         return (predict(self._world, probe) for probe in self.schedule.probes)

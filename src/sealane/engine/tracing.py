@@ -8,17 +8,17 @@ from sealane.engine.engine import Engine
 from sealane.engine.errors import InvalidError
 from sealane.engine.explaining import drift_of
 from sealane.explain.checking import Observation, Probe
-from sealane.explain.packet import Packet, Sent, Trace
-from sealane.explain.question import CANNOT_SAY, CLIENT_PORT, Question, QuestionError, Titles, resolve
+from sealane.explain.packet import Packet, Sent, Start, Trace
+from sealane.explain.question import CANNOT_SAY, CLIENT_PORT, Question, QuestionError, resolve, world_of
 from sealane.explain.seen.account import Account, Teller
 from sealane.explain.seen.journey import Journey
 from sealane.explain.seen.render import detailed, minimal, summary
 from sealane.explain.seen.scout import scout_of
 from sealane.explain.seen.sighting import Pattern
 from sealane.explain.walk import answer, walk
-from sealane.explain.world import World
 from sealane.kernel.state import HOST
 from sealane.model.endpoint import NetnsRef
+from sealane.model.intent import Intent
 from sealane.wire.diagnosis import TraceRequest, TraceView
 
 COUNT_MAX = 1000
@@ -32,28 +32,11 @@ class Tracing:
     def __init__(self, engine: Engine, request: TraceRequest, host_inode: int) -> None:
         """Raises InvalidError."""
         self.request = request
-        self._has_told, self._is_as_predicted = False, True
         self._check_bounds(request)
-        intent, compiled = engine.intent, engine.reconciler.compiled
-        world = World(
-            {netns: dict(state) for netns, state in compiled.desired.items()},
-            engine.kernel.surroundings(),
-            origins=dict(compiled.origins),
-            title=Titles(intent),
-        )
-        question = Question(
-            source=request.source,
-            target=request.target,
-            proto=request.proto,
-            family=request.family or None,
-        )
+        intent = engine.intent
+        self._world = world_of(intent, engine.reconciler.compiled, engine.kernel.surroundings(), copied=True)
         try:
-            packet, start = resolve(question, intent, world)
-            there = msgspec.structs.replace(walk(world, packet, start), question=str(question))
-            self._predicted = [there]
-            if request.reverse and there.passes:
-                back = walk(world, *answer(there), there.flows)
-                self._predicted.append(msgspec.structs.replace(back, question=f"answer to {question}"))
+            start, self._predicted = self._predict(intent)
         except QuestionError as error:
             raise InvalidError(str(error), field=error.field) from error
         except CANNOT_SAY as error:
@@ -65,19 +48,34 @@ class Tracing:
                 cure="wait for one with --live",
             )
         self.patterns = [_pattern(trace.sent) for trace in self._predicted]
-        self.probe = self._probe(there, start.netns)
+        self.probe = self._probe(self._predicted[0], start.netns)
         refs: dict[str, NetnsRef] = {
             key: found.netns for key, found in intent.sandboxes.items() if found.netns is not None
         }
         self.probe_refs: Mapping[str, NetnsRef] = refs
         passed = dict.fromkeys(hop.netns for trace in self._predicted for hop in trace.hops)
-        self.refs = {world.namespace(netns).name: refs[netns] for netns in passed if netns in refs}
-        self._world = world
-        self._sender = (
-            host_inode if start.netns == HOST else refs[start.netns].inode if start.netns in refs else 0
-        )
+        self.refs = {self._world.namespace(netns).name: refs[netns] for netns in passed if netns in refs}
         self._places = {host_inode: HOST, **{ref.inode: netns for netns, ref in refs.items()}}
-        self.scout = scout_of(world, there, self._places) if self.probe is not None else None
+        self._sender = next((inode for inode, netns in self._places.items() if netns == start.netns), 0)
+        self.scout = None
+        if self.probe is not None:
+            self.scout = scout_of(self._world, self._predicted[0], self._places)
+
+    def _predict(self, intent: Intent) -> tuple[Start, list[Trace]]:
+        """Where it begins; what should become of it and, if that is asked for, of the answer. Raises CANNOT_SAY."""
+        request = self.request
+        question = Question(
+            source=request.source,
+            target=request.target,
+            proto=request.proto,
+            family=request.family or None,
+        )
+        packet, start = resolve(question, intent, self._world)
+        there = msgspec.structs.replace(walk(self._world, packet, start), question=str(question))
+        if not (request.reverse and there.passes):
+            return start, [there]
+        back = walk(self._world, *answer(there), there.flows)
+        return start, [there, msgspec.structs.replace(back, question=f"answer to {question}")]
 
     @staticmethod
     def _check_bounds(request: TraceRequest) -> None:
@@ -119,12 +117,6 @@ class Tracing:
     def with_drift(self, engine: Engine, view: TraceView) -> TraceView:
         """The last view with what is not in the kernel as it should be on the way: where a packet was not seen, or went
         otherwise than predicted, that is the first suspect."""
-        if view.kind == "journey":
-            self._is_as_predicted = self._is_as_predicted and view.agrees
-            self._has_told = True
-            return view
-        if self._has_told and self._is_as_predicted:
-            return view
         drift = [
             f"in the kernel now: {found}" for trace in self._predicted for found in drift_of(engine, trace)
         ]

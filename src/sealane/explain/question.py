@@ -29,7 +29,7 @@ from sealane.explain.packet import (
 from sealane.explain.surroundings import Surroundings
 from sealane.explain.walk import UnexplainedError, answer, walk
 from sealane.explain.world import IncompleteStateError, World
-from sealane.kernel.state import HOST
+from sealane.kernel.state import HOST, HostState
 from sealane.model.endpoint import Endpoint
 from sealane.model.ids import EndpointId, NetworkId, SandboxId
 from sealane.model.intent import Intent
@@ -90,6 +90,19 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.source} -> {self.target} {self.proto}"
 
 
+def world_of(
+    intent: Intent, compiled: Compiled, surroundings: Surroundings, *, copied: bool = False
+) -> World:
+    """What packets meet: what is desired, what others were told to make of endpoints handed to them, what is around.
+    `copied`: as it is now, for another thread."""
+    states: HostState = with_presumed(compiled.desired, intent, compiled.facts)
+    origins = compiled.origins
+    if copied:
+        states = {netns: dict(state) for netns, state in states.items()}
+        origins = dict(origins)
+    return World(states, surroundings, origins=origins, title=Titles(intent))
+
+
 def explain(question: Question, intent: Intent, compiled: Compiled, surroundings: Surroundings) -> Trace:
     """What should happen to the packet asked for. With `reverse`, to its answer; if the packet itself does not pass,
     to that. Raises what is in CANNOT_SAY."""
@@ -101,8 +114,7 @@ def explain_both(
     question: Question, intent: Intent, compiled: Compiled, surroundings: Surroundings
 ) -> tuple[Trace, Trace | None]:
     """There and back again; None if there is nothing to answer."""
-    states = with_presumed(compiled.desired, intent, compiled.facts)
-    world = World(states, surroundings, origins=compiled.origins, title=Titles(intent))
+    world = world_of(intent, compiled, surroundings)
     packet, start = resolve(question, intent, world)
     there = msgspec.structs.replace(walk(world, packet, start), question=str(question))
     if not there.passes:

@@ -41,15 +41,16 @@ class Follower:
 class Prepared:
     patterns, refs, probe, probe_refs, scout = (), {}, None, {}, None
     at_once = 0
+    agrees = True
 
     def __init__(self, engine, request, inode):
         self.request = request
 
     def view(self, journey, symbol):
-        return TraceView(kind="journey", minimal=str(journey))
+        return TraceView(kind="journey", minimal=str(journey), agrees=Prepared.agrees)
 
     def with_drift(self, engine, view):
-        return view
+        return TraceView(kind="end", notes=[*view.notes, "drift"])
 
     def end(self, told, lost, blind, observed):
         return TraceView(kind="end", notes=[f"{told} told"])
@@ -94,7 +95,7 @@ def test_it_ends_after_so_many(monkeypatch):
 def test_it_ends_after_its_time():
     started = time.monotonic()
     (view,) = collect(Traces(SimpleNamespace()).trace(request(timeout=0.05)))
-    assert view.notes == ["0 told"]
+    assert view.notes == ["0 told", "drift"]
     assert time.monotonic() - started < 2
 
 
@@ -169,3 +170,13 @@ def test_followers_run_beside_the_loop(monkeypatch):
     monkeypatch.setattr(module, "Tracer", Named)
     collect(Traces(SimpleNamespace()).trace(request(timeout=0.02)))
     assert set(names) == {"sealane-stream"}
+
+
+@pytest.mark.parametrize(
+    ("at_once", "agrees", "tells"), [(0, True, True), (1, False, True), (1, True, False)]
+)
+def test_drift_is_looked_for_unless_all_went_as_predicted(monkeypatch, at_once, agrees, tells):
+    monkeypatch.setattr(Prepared, "at_once", at_once)
+    monkeypatch.setattr(Prepared, "agrees", agrees)
+    views = collect(Traces(SimpleNamespace()).trace(request(timeout=0.02)))
+    assert ("drift" in views[-1].notes) is tells
