@@ -220,6 +220,8 @@ def test_sandboxes_of_other_doors_are_on_the_same_network(rig: Rig) -> None:
         assert lab.ns.probe("tcp", rig.address("web", "front"), 80)["answer"].strip() == "web"
         checked = rig.host.sealane("check")
         assert "0 not" in checked.stdout, "explain predicts what packets do, in Docker's sandbox too"
+        followed = rig.host.sealane("trace", "lab", f"{rig.address('web', 'front')}:80")
+        assert "as predicted" in followed.stdout.splitlines()[0], "and trace sees them there"
         said = rig.docker("exec", "web", "sh", "-c", f"echo | nc -w 1 {lab.address(4)} 7000")
         assert said.startswith(server.token)
         assert rig.docker.run("network", "rm", "front", check=False).returncode, "somebody is on it"

@@ -22,7 +22,6 @@ RULES_MAX = 20_000
 
 _FAMILIES: dict[int, NftTableFamily] = {1: "inet", 2: "ip", 7: "bridge", 10: "ip6"}
 _OURS = frozenset({"ip", "ip6", "bridge"})
-_NFGENMSG = struct.Struct(">BBH")
 _PROTOS = {6: "tcp", 17: "udp", 132: "sctp"}
 _PORT_MAX = 65535
 
@@ -83,11 +82,11 @@ def _table(socket: Socket, number: int, name: str, chains: list[dict[int, memory
 
 def _base_chain(chain: dict[int, memoryview], skimmed: dict[str, list["Skimmed"]]) -> BaseChain:
     hook = codec.attrs(chain[4])
-    number = _number(hook[1])
+    number = nfnl.number(hook[1])
     name = codec.text(chain[3])
     rules = skimmed.get(name, [])
     drops: Literal["", "policy", "rule"] = ""
-    if _number(chain.get(5)) != nfnl.POLICY_ACCEPT and 5 in chain:
+    if nfnl.number(chain.get(5)) != nfnl.POLICY_ACCEPT and 5 in chain:
         drops = "policy"
     elif rules and rules[-1].is_final_drop:
         drops = "rule"
@@ -97,7 +96,7 @@ def _base_chain(chain: dict[int, memoryview], skimmed: dict[str, list["Skimmed"]
         hook=nfnl.HOOKS[number] if number < len(nfnl.HOOKS) else str(number),
         drops=drops,
         rules=len(rules),
-        dropped=_number(counters[2]) if drops == "policy" and 2 in counters else None,
+        dropped=nfnl.number(counters[2]) if drops == "policy" and 2 in counters else None,
     )
 
 
@@ -108,7 +107,7 @@ class Skimmed:
         self.names: list[str] = []
         """Links and prefixes that must match."""
         self.accepts = self.is_final_drop = False
-        self._sends = False
+        self._sends = self._refuses = False
         self._proto = self._address = ""
         self._first, self._last = 1, _PORT_MAX
         self._has_port = False
@@ -122,8 +121,6 @@ class Skimmed:
             self._feed(name, codec.attrs(expression.get(2, _EMPTY)))
         self.is_final_drop = self._refuses and set(seen) <= _HARMLESS | {"target"}
 
-    _refuses = False
-
     def port_rule(self, chain: str) -> PortRule | None:
         if not self._sends or not self._has_port:
             return None
@@ -134,14 +131,17 @@ class Skimmed:
     def _feed(self, name: str, data: dict[int, memoryview]) -> None:
         match name:
             case "meta" if 2 in data:
-                self._loaded, self._mask = (_number(data[2]),), b""
+                self._loaded, self._mask = (nfnl.number(data[2]),), b""
             case "payload" if {2, 3, 4} <= data.keys():
-                self._loaded, self._mask = (_number(data[2]), _number(data[3]), _number(data[4])), b""
+                self._loaded, self._mask = (
+                    (nfnl.number(data[2]), nfnl.number(data[3]), nfnl.number(data[4])),
+                    b"",
+                )
             case "bitwise" if 4 in data:
                 self._mask = _value(data[4])
             case "cmp" if {2, 3} <= data.keys():
-                self._compare(_number(data[2]), _value(data[3]))
-            case "range" if {2, 3, 4} <= data.keys() and _number(data[2]) == _EQ:
+                self._compare(nfnl.number(data[2]), _value(data[3]))
+            case "range" if {2, 3, 4} <= data.keys() and nfnl.number(data[2]) == _EQ:
                 self._compare(_GTE, _value(data[3]))
                 self._compare(_LTE, _value(data[4]))
             case "match":
@@ -155,12 +155,14 @@ class Skimmed:
             codec.attrs(codec.attrs(data[2]).get(2, _EMPTY)) if name == "immediate" and 2 in data else {}
         )
         if 1 in verdict:
-            code = _number(verdict[1])
+            code = nfnl.number(verdict[1])
             self.accepts = code == _ACCEPT
             self._refuses = code == _DROP
         elif name == "reject" or target == "REJECT":
             self._refuses = True
-        elif target in _SENDING_TARGETS or name == "redir" or (name == "nat" and _number(data.get(1)) == 1):
+        elif (
+            target in _SENDING_TARGETS or name == "redir" or (name == "nat" and nfnl.number(data.get(1)) == 1)
+        ):
             self._sends = True
 
     def _compare(self, op: int, value: bytes) -> None:
@@ -210,14 +212,8 @@ def _dump(
     socket: Socket, kind: int, family: int = 0, attrs: bytes = b""
 ) -> Iterator[tuple[int, dict[int, memoryview]]]:
     """Family 0: all. Each answer's family and attributes."""
-    flags = codec.NLM_F_REQUEST | codec.NLM_F_DUMP
-    request = codec.message(nfnl.SUBSYSTEM | kind, flags, 0, _NFGENMSG.pack(family, 0, 0) + attrs)
-    for _, payload in socket.dump(request):
-        yield payload[0], codec.attrs(payload[_NFGENMSG.size :])
-
-
-def _number(payload: memoryview | None) -> int:
-    return 0 if payload is None else int.from_bytes(payload, "big")
+    for _, payload in socket.dump(nfnl.dump_every(kind, family, attrs)):
+        yield payload[0], codec.attrs(payload[nfnl.HEADER_BYTES :])
 
 
 def _value(payload: memoryview) -> bytes:

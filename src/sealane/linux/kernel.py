@@ -4,8 +4,7 @@ import errno
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import Self, cast
+from typing import cast
 
 import msgspec
 
@@ -18,6 +17,7 @@ from sealane.kernel.state import HOST, NamespaceState, Object, namespace
 from sealane.linux import facts, observe, passages, sysctl
 from sealane.linux import netns as namespaces
 from sealane.linux.apply import Applier, LoopbackPublisher
+from sealane.linux.closing import Closing
 from sealane.linux.evidence import read_evidence
 from sealane.linux.monitor import Ports
 from sealane.linux.netlink import link, sock_diag
@@ -71,7 +71,7 @@ def instances() -> set[str]:
     return {raw.alias.split("/")[1] for raw in found if re.fullmatch(r"sealane/[0-9a-f]{6}/.+", raw.alias)}
 
 
-class LinuxKernel:
+class LinuxKernel(Closing):
     """One for each daemon, in one thread. The namespace of the thread that makes it is the host's."""
 
     def __init__(
@@ -97,14 +97,6 @@ class LinuxKernel:
         self._applier = Applier(
             instance, self._route, self._nft, apply_nft, loopback, ipv6=self._features.ipv6
         )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         self._route.close()

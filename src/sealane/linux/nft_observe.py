@@ -23,7 +23,6 @@ OBSERVE_ATTEMPTS = 5
 _FAMILIES: dict[int, NftFamily] = {NFPROTO["ip"]: "ip", NFPROTO["ip6"]: "ip6", NFPROTO["bridge"]: "bridge"}
 _CODES: dict[int, VerdictCode] = {number: code for code, number in VERDICT_CODES.items()}
 _OUR_SET_FLAGS = nfnl.SET_INTERVAL | nfnl.SET_MAP | nfnl.SET_CONCAT
-_NFGENMSG_BYTES = 4
 
 
 def observe_nft(socket: Socket) -> list[Object]:
@@ -83,7 +82,7 @@ def _looked_up(expressions: memoryview) -> frozenset[str]:
 
 def _generation(socket: Socket) -> bytes:
     for _, payload in socket.dump(nfnl.GENERATION):
-        return bytes(codec.attrs(payload[_NFGENMSG_BYTES:])[1])
+        return bytes(codec.attrs(payload[nfnl.HEADER_BYTES :])[1])
     return b""
 
 
@@ -91,7 +90,7 @@ def _dump(
     socket: Socket, kind: int, family: NftFamily, attrs: bytes = b""
 ) -> Iterator[dict[int, memoryview]]:
     for _, payload in socket.dump(nfnl.dump(kind, family, attrs)):
-        yield codec.attrs(payload[_NFGENMSG_BYTES:])
+        yield codec.attrs(payload[nfnl.HEADER_BYTES :])
 
 
 def _observe(socket: Socket) -> list[Object]:
@@ -100,17 +99,13 @@ def _observe(socket: Socket) -> list[Object]:
         tables = [t for t in _dump(socket, nfnl.GETTABLE, family) if codec.text(t[1]) == TABLE]
         if not tables:
             continue
-        found += [Table(family=family) for table in tables if not _number(table.get(2))]
+        found += [Table(family=family) for table in tables if not nfnl.number(table.get(2))]
         sets = observe_sets(socket, family)
         found += sets
         found += _chains(socket, family)
         for item in sets:
             found += _elements(socket, item)
     return found
-
-
-def _number(payload: memoryview | None) -> int:
-    return 0 if payload is None else int.from_bytes(payload, "big")
 
 
 def _chains(socket: Socket, family: NftFamily) -> Iterator[ObservedChain]:
@@ -121,7 +116,7 @@ def _chains(socket: Socket, family: NftFamily) -> Iterator[ObservedChain]:
     for chain in chains:
         name = codec.text(chain[3])
         found = tags.get(name, [])
-        if _number(chain.get(5, None)) != nfnl.POLICY_ACCEPT and 4 in chain:
+        if nfnl.number(chain.get(5, None)) != nfnl.POLICY_ACCEPT and 4 in chain:
             found.append("?")
         yield ObservedChain(family=family, name=name, tags=tuple(found), hook=_hook(chain))
 
@@ -130,7 +125,7 @@ def _hook(chain: dict[int, memoryview]) -> Hook | None:
     if 4 not in chain:
         return None
     where = codec.attrs(chain[4])
-    number = _number(where[1])
+    number = nfnl.number(where[1])
     return Hook(
         type=cast("Literal['filter', 'nat']", codec.text(chain[7])),
         hook=cast("nfnl.HookName", nfnl.HOOKS[number] if number < len(nfnl.HOOKS) else str(number)),
@@ -139,13 +134,13 @@ def _hook(chain: dict[int, memoryview]) -> Hook | None:
 
 
 def _set(family: NftFamily, found: dict[int, memoryview]) -> Set | None:
-    flags = _number(found.get(3))
+    flags = nfnl.number(found.get(3))
     if flags & nfnl.SET_ANONYMOUS:
         return None
-    kinds = nfnl.types_of(_number(found[4]))
+    kinds = nfnl.types_of(nfnl.number(found[4]))
     values = _data_types(found)
     is_ours = (
-        nfnl.type_bytes(kinds) == _number(found[5])
+        nfnl.type_bytes(kinds) == nfnl.number(found[5])
         and not flags & ~_OUR_SET_FLAGS
         and bool(values) == bool(flags & nfnl.SET_MAP)
         and not (9 in found and 1 in codec.attrs(found[9]))  # It has no limit of elements.
@@ -160,7 +155,7 @@ def _set(family: NftFamily, found: dict[int, memoryview]) -> Set | None:
 
 
 def _data_types(found: dict[int, memoryview]) -> tuple[TypeName, ...]:
-    kind = _number(found.get(6))
+    kind = nfnl.number(found.get(6))
     return ("verdict",) if kind == nfnl.DATA_VERDICT else nfnl.types_of(kind)
 
 
@@ -202,7 +197,7 @@ class _Reader:
             key = bytes(codec.attrs(body[1])[1]) if 1 in body else b""
             value = self._value(body[2]) if 2 in body else b""
             if self._is_single_range:
-                is_end = bool(_number(body.get(3)) & nfnl.ELEM_INTERVAL_END)
+                is_end = bool(nfnl.number(body.get(3)) & nfnl.ELEM_INTERVAL_END)
                 self._edges.append((key, not is_end, value))
             else:
                 end = bytes(codec.attrs(body[10])[1]) if 10 in body else b""
@@ -236,7 +231,7 @@ class _Reader:
         if raw not in self._verdicts:
             verdict = codec.attrs(found[2])
             chain = codec.text(verdict[2]) if 2 in verdict else ""
-            self._verdicts[raw] = Verdict(_CODES[_number(verdict[1])], chain)
+            self._verdicts[raw] = Verdict(_CODES[nfnl.number(verdict[1])], chain)
         return self._verdicts[raw]
 
     def elements(self) -> list[Element]:

@@ -29,7 +29,6 @@ POLICY_DROP = 0
 _SIDES = {"in": IIFNAME, "out": OIFNAME}
 _CHAIN_POLICY = 5
 _RULE_HANDLE, _RULE_USERDATA = 3, 7
-_NFGENMSG_BYTES = 4
 _GONE = frozenset({errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP})
 
 
@@ -76,7 +75,7 @@ def apply(socket: Socket, operations: Sequence[Operation], instance: str) -> lis
 
 def is_about(payload: memoryview, kind: int) -> bool:
     """Whether an nf_tables notification concerns the chain, or its table."""
-    found = codec.attrs(payload[_NFGENMSG_BYTES:])
+    found = codec.attrs(payload[nfnl.HEADER_BYTES :])
     if 1 not in found or codec.text(found[1]) != TABLE:
         return False
     if kind in {nfnl.NEWRULE, nfnl.DELRULE}:
@@ -111,7 +110,7 @@ def _policy(socket: Socket, family: PassageFamily) -> int | None:
             return None
         raise
     for _, payload in answers:
-        policy = codec.attrs(payload[_NFGENMSG_BYTES:]).get(_CHAIN_POLICY)
+        policy = codec.attrs(payload[nfnl.HEADER_BYTES :]).get(_CHAIN_POLICY)
         return int.from_bytes(policy, "big") if policy is not None else None
     return None
 
@@ -124,17 +123,10 @@ def _held(socket: Socket, family: PassageFamily, instance: str) -> Iterator[_Hel
             return
         raise
     for _, payload in answers:
-        found = codec.attrs(payload[_NFGENMSG_BYTES:])
-        words = _comment(found.get(_RULE_USERDATA)).removeprefix(alias_prefix(instance)).split(" ")
+        found = codec.attrs(payload[nfnl.HEADER_BYTES :])
+        words = nfnl.comment_of(found.get(_RULE_USERDATA)).removeprefix(alias_prefix(instance)).split(" ")
         if len(words) == 3 and words[0] == "passage" and words[2] in _SIDES:
-            yield _Held(words[1], words[2], int.from_bytes(found[_RULE_HANDLE], "big"))
-
-
-def _comment(userdata: memoryview | None) -> str:
-    """As `nft` and `iptables-nft` write it: type 0, length, text with its NUL."""
-    if userdata is None or len(userdata) < 3 or userdata[0] != 0:
-        return ""
-    return bytes(userdata[2 : 2 + userdata[1]]).rstrip(b"\0").decode("ascii", "replace")
+            yield _Held(words[1], words[2], nfnl.number(found[_RULE_HANDLE]))
 
 
 def _append(item: Passage, side: str, instance: str) -> bytes:

@@ -158,3 +158,24 @@ def test_elements_start_where_they_are_said_to():
     for name in ("s", "sets", "a-set-of-many-letters"):
         message = nfnl.elements(nfnl.NEWSETELEM, "ip", name, [one])
         assert message[nfnl.elements_start(name) :] == one
+
+
+def noted(text, before=b""):
+    data = text.encode() + b"\0"
+    return before + bytes((0, len(data))) + data
+
+
+@pytest.mark.parametrize(
+    ("userdata", "comment"),
+    [
+        (b"", ""),
+        (noted("plain"), "plain"),
+        (noted("behind", before=bytes((1, 2, 9, 9))), "behind"),
+        (bytes((1, 2, 9, 9)), ""),
+        (bytes((0,)), ""),
+        (bytes((0, 200)) + b"cut off", "cut off"),
+        (noted("grüße"), "grüße"),
+    ],
+)
+def test_what_a_rules_maker_noted(userdata, comment):
+    assert nfnl.comment_of(memoryview(userdata) if userdata else None) == comment

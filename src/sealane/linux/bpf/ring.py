@@ -10,20 +10,20 @@ import mmap
 import os
 import select
 import struct
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from sealane.linux.bpf.syscall import MapSpec, MapType, map_create
+from sealane.linux.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
 _PAGE: Final = mmap.PAGESIZE
 _HEADER: Final = struct.Struct("=II")
 _BUSY, _DISCARDED = 1 << 31, 1 << 30
 
 
-class Ring:
+class Ring(Closing):
     """Raises BpfError. What is not read in time is refused to its writer, who may count it."""
 
     def __init__(self, name: str, size: int) -> None:
@@ -42,14 +42,6 @@ class Ring:
             os.close(self.fd)
             raise
         self._position = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         self._poll.close()

@@ -70,6 +70,8 @@ ELEMENTS_BYTES_MAX = 60_000
 
 _KIND_BYTE, _SUBSYSTEM_BYTE = (4, 5) if sys.byteorder == "little" else (5, 4)
 _NFGENMSG = struct.Struct(">BBH")
+HEADER_BYTES = _NFGENMSG.size
+"""Of an answer, before its attributes; the first byte is the family."""
 _UDATA_COMMENT = 0
 _UDATA_KEY_BYTEORDER, _UDATA_DATA_BYTEORDER = 0, 1
 _BIG_ENDIAN = 2
@@ -98,6 +100,12 @@ def is_destroy(message: bytes) -> bool:
 
 def dump(kind: int, family: NftFamily, attrs: bytes = b"") -> bytes:
     return request(kind, family, attrs, codec.NLM_F_DUMP)
+
+
+def dump_every(kind: int, family: int = 0, attrs: bytes = b"") -> bytes:
+    """A dump of anybody's tables, by the family's number; 0: of all families. Answers begin with theirs."""
+    header = _NFGENMSG.pack(family, 0, 0)
+    return codec.message(SUBSYSTEM | kind, codec.NLM_F_REQUEST | codec.NLM_F_DUMP, 0, header + attrs)
 
 
 def new_table(family: NftFamily) -> bytes:
@@ -152,9 +160,24 @@ def _comment(rule: Rule) -> bytes:
 
 def rule_tag(userdata: memoryview | None) -> str:
     """The tag that `new_rule` left, `?` if the user data is not ours."""
-    if userdata is None or len(userdata) < 2 + TAG_CHARS or userdata[0] != _UDATA_COMMENT:
-        return "?"
-    return codec.text(userdata[2 : 2 + TAG_CHARS])
+    comment = comment_of(userdata)
+    return comment[:TAG_CHARS] if len(comment) >= TAG_CHARS else "?"
+
+
+def comment_of(userdata: memoryview | None) -> str:
+    """A rule's comment, as nft and iptables-nft write it; empty if there is none."""
+    offset = 0
+    while userdata is not None and offset + 2 <= len(userdata):
+        kind, length = userdata[offset], userdata[offset + 1]
+        if kind == _UDATA_COMMENT:
+            return codec.text(userdata[offset + 2 : offset + 2 + length])
+        offset += 2 + length
+    return ""
+
+
+def number(payload: memoryview | None) -> int:
+    """An integer of nfnetlink's; 0 if it is not there."""
+    return 0 if payload is None else int.from_bytes(payload, "big")
 
 
 def new_set(wanted: Set, number: int) -> bytes:

@@ -23,9 +23,9 @@ import socket
 import struct
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
+from sealane.linux.closing import Closing
 from sealane.linux.netlink import codec
 
 NETLINK_ROUTE = 0
@@ -95,7 +95,7 @@ class Event(NamedTuple):
     payload: memoryview
 
 
-class Socket:
+class Socket(Closing):
     """One netlink socket of the namespace that it is made in, subscribed to `groups`."""
 
     def __init__(self, family: int, groups: int | Iterable[int] = (), *, port: int = 0) -> None:
@@ -119,14 +119,6 @@ class Socket:
         self._window = max(1, queue // ANSWER_TRUESIZE)
         self._sequence = 0
         self.port: int = self._socket.getsockname()[0]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         self._socket.close()

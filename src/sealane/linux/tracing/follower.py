@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from sealane.explain.seen.sighting import Pattern, Point, Sighting, parse_headers
 from sealane.linux.bpf.ring import Ring
@@ -16,6 +16,7 @@ from sealane.linux.bpf.syscall import (
     map_lookup,
     prog_load,
 )
+from sealane.linux.closing import Closing
 from sealane.linux.tracing.programs import (
     ANY,
     CODES,
@@ -30,7 +31,6 @@ from sealane.linux.tracing.programs import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from types import TracebackType
 
     from sealane.linux.bpf.btf import Btf
 
@@ -41,7 +41,7 @@ _POINTS: Final[dict[int, Point]] = {code: point for point, code in CODES.items()
 _REASON_PREFIXES: Final = ("SKB_DROP_REASON_", "SKB_")
 
 
-class Follower:
+class Follower(Closing):
     """Follows packets that fit one of `patterns`, on the whole machine. Raises BtfError, BpfError."""
 
     def __init__(self, patterns: Sequence[Pattern], btf: Btf) -> None:
@@ -68,14 +68,6 @@ class Follower:
     def _keep(self, descriptor: int) -> int:
         self._descriptors.append(descriptor)
         return descriptor
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         while self._descriptors:

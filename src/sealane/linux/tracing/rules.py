@@ -11,7 +11,7 @@ same, though packets of one flow share it: it is good for what comes right behin
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -30,6 +30,7 @@ from sealane.kernel.nft import (
     NftFamily,
     Rule,
 )
+from sealane.linux.closing import Closing
 from sealane.linux.netlink import codec, nfnl
 from sealane.linux.netlink.codec import be32, nested, string
 from sealane.linux.netlink.nft_expr import expressions, mark_for_tracing
@@ -38,7 +39,6 @@ from sealane.linux.netns import inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from types import TracebackType
 
 TABLE: Final = "sealane-trace-"
 """And the port of the socket that owns it: traces do not share a table, since the kernel lets nobody but its owner in."""
@@ -59,7 +59,6 @@ _TRACE: Final = nfnl.SUBSYSTEM | 17
 _OWNER: Final = 2
 """NFT_TABLE_F_OWNER."""
 
-_NFGENMSG_BYTES: Final = 4
 _POLICY, _RULE = 1, 3
 _VERDICTS: Final = {
     0: "drop",
@@ -88,7 +87,7 @@ class _First(NamedTuple):
     oif: int
 
 
-class RuleTrace:
+class RuleTrace(Closing):
     """Marks packets that fit `patterns`, and tells what became of them in this namespace. Raises OSError."""
 
     def __init__(self, netns: int, descriptor: int | None, patterns: Sequence[Pattern]) -> None:
@@ -104,14 +103,6 @@ class RuleTrace:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         self._owner.close()
@@ -131,17 +122,21 @@ class RuleTrace:
         try:
             for event in self._events.receive():
                 if event.kind == _TRACE:
-                    found = self._parse(codec.attrs(event.payload[_NFGENMSG_BYTES:]), event.payload[0])
+                    found = self._parse(codec.attrs(event.payload[nfnl.HEADER_BYTES :]), event.payload[0])
                     if found is not None:
                         yield found
         except LostEventsError:
             self.lost += 1
 
     def _parse(self, attrs: dict[int, memoryview], family: int) -> RuleSighting | None:
-        identity, kind, handle = _number(attrs, 6), _number(attrs, 4), _number(attrs, 3)
+        identity, kind, handle = (
+            nfnl.number(attrs.get(6)),
+            nfnl.number(attrs.get(4)),
+            nfnl.number(attrs.get(3)),
+        )
         headers = parse_headers(bytes(attrs.get(8, b"")) + bytes(attrs.get(9, b"")))
         if headers is not None:
-            self._first[identity] = _First(headers, _number(attrs, 10), _number(attrs, 12))
+            self._first[identity] = _First(headers, nfnl.number(attrs.get(10)), nfnl.number(attrs.get(12)))
             while len(self._first) > KEPT_MAX:
                 del self._first[next(iter(self._first))]
         first, table = self._first.get(identity), codec.text(attrs[1])
@@ -168,11 +163,11 @@ class RuleTrace:
         # A rule that is gone already has no comment, and is not asked for again.
         self._comments.update(dict.fromkeys(unknown, ""))
         for family in sorted({where[0] for where in unknown}):
-            for _, payload in self._owner.dump(_rules_of(family)):
-                rule = codec.attrs(payload[_NFGENMSG_BYTES:])
-                found = (family, codec.text(rule[1]), codec.text(rule[2]), _number(rule, 3))
+            for _, payload in self._owner.dump(nfnl.dump_every(nfnl.GETRULE, _FAMILY_NUMBERS[family])):
+                rule = codec.attrs(payload[nfnl.HEADER_BYTES :])
+                found = (family, codec.text(rule[1]), codec.text(rule[2]), nfnl.number(rule.get(3)))
                 if found in unknown:
-                    self._comments[found] = _comment(rule.get(7))
+                    self._comments[found] = nfnl.comment_of(rule.get(7))
         return [
             msgspec.structs.replace(one, comment=self._comments.get(_where(one), "")) for one in sightings
         ]
@@ -231,31 +226,11 @@ def _rule(pattern: Pattern) -> Rule:
     return Rule(tuple(statements))
 
 
-def _number(attrs: dict[int, memoryview], kind: int) -> int:
-    return int.from_bytes(attrs[kind]) if kind in attrs else 0
-
-
 def _verdict(attrs: dict[int, memoryview], kind: int) -> str:
     if kind == _POLICY:
-        return _VERDICTS.get(_number(attrs, 16), "?")
+        return _VERDICTS.get(nfnl.number(attrs.get(16)), "?")
     found = codec.attrs(attrs[5]) if 5 in attrs else {}
     code = int.from_bytes(found[1], signed=True) if 1 in found else -1
     if code in _JUMPS:
         return f"{_JUMPS[code]} {codec.text(found[2]) if 2 in found else '?'}"
     return _VERDICTS.get(code & 0xFF if code >= 0 else code, str(code))
-
-
-def _rules_of(family: str) -> bytes:
-    header = bytes((_FAMILY_NUMBERS[family], 0, 0, 0))
-    return codec.message(nfnl.SUBSYSTEM | nfnl.GETRULE, codec.NLM_F_REQUEST | codec.NLM_F_DUMP, 0, header)
-
-
-def _comment(userdata: memoryview | None) -> str:
-    """Of user data as nft writes it the comment: type 0, length, text with its NUL."""
-    offset = 0
-    while userdata is not None and offset + 2 <= len(userdata):
-        kind, length = userdata[offset], userdata[offset + 1]
-        if kind == 0:
-            return codec.text(userdata[offset + 2 : offset + 2 + length])
-        offset += 2 + length
-    return ""

@@ -14,13 +14,13 @@ import os
 import re
 import select
 from collections import deque
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sealane.explain.seen.sighting import Point, Sighting
+from sealane.linux.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
     from sealane.explain.seen.scout import Scout
 
@@ -57,7 +57,7 @@ class _Event(NamedTuple):
     reason: str
 
 
-class TracefsFollower:
+class TracefsFollower(Closing):
     """Follows the packet that `scout` tells of. Raises OSError where there is no tracefs, or it is not ours to use."""
 
     lost = 0
@@ -89,14 +89,6 @@ class TracefsFollower:
     def _write(self, name: str, text: str) -> None:
         with open(f"{self._path}/{name}", "w", encoding="ascii") as file:
             file.write(text)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         if self._pipe >= 0:

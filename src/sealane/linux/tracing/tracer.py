@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import os
 from bisect import bisect_right
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from sealane.engine.ports import NamespaceGoneError
 from sealane.explain.seen.journey import Collector
 from sealane.linux.bpf import btf
 from sealane.linux.bpf.syscall import BpfError
+from sealane.linux.closing import Closing
 from sealane.linux.netns import open_ref, own_inode
 from sealane.linux.tracing.follower import Follower
 from sealane.linux.tracing.rules import RuleTrace
@@ -21,7 +22,6 @@ from sealane.linux.tracing.tracefs import TracefsFollower
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from types import TracebackType
 
     from sealane.explain.seen.journey import Journey
     from sealane.explain.seen.scout import Scout
@@ -39,7 +39,7 @@ class UntraceableError(OSError):
     """This kernel, or these privileges, do not allow to follow packets. The message says what is missing."""
 
 
-class Tracer:
+class Tracer(Closing):
     """Follows packets that fit `patterns`; in the namespaces of `refs` and the host's it knows the rules, too. Raises
     UntraceableError. Everything is switched off when its descriptors are closed, by us or by the kernel."""
 
@@ -94,14 +94,6 @@ class Tracer:
             self._rules.append(RuleTrace(inode, descriptor, patterns))
         except OSError as error:
             self.blind.append(f"rules of {name}: {error.strerror}")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         self._follower.close()

@@ -230,22 +230,6 @@ def test_comments_that_are_kept_have_a_bound(traced, netlink):
     assert len(traced._comments) == 1
 
 
-@pytest.mark.parametrize(
-    ("userdata", "comment"),
-    [
-        (b"", ""),
-        (noted("plain"), "plain"),
-        (noted("behind", before=bytes((1, 2, 9, 9))), "behind"),
-        (bytes((1, 2, 9, 9)), ""),
-        (bytes((0,)), ""),
-        (bytes((0, 200)) + b"cut off", "cut off"),
-        (noted("grüße"), "grüße"),
-    ],
-)
-def test_what_a_rules_maker_noted(userdata, comment):
-    assert module._comment(memoryview(userdata) if userdata else None) == comment
-
-
 # --- what is asked ---------------------------------------------------------------------------------------------------
 
 
