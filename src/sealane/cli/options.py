@@ -108,8 +108,8 @@ def signal_number(text: str) -> int:
     return int(signal.Signals[name])
 
 
-def add_ends(parser: argparse.ArgumentParser) -> None:
-    """FROM and TO of a packet."""
+def add_packet(parser: argparse.ArgumentParser) -> None:
+    """Which packet: FROM, TO, protocol and family."""
     parser.add_argument(
         "ends",
         metavar="FROM",
@@ -123,6 +123,18 @@ def add_ends(parser: argparse.ArgumentParser) -> None:
         help="the same with a port, `db:5432`; `:8080` is a port of the host's",
     )
     parser.add_argument("--from", dest="source", metavar="FROM", help="the same as FROM, before a TO alone")
+    parser.add_argument(
+        "--proto", choices=("tcp", "udp", "sctp", "icmp"), default="tcp", help="(default: tcp)"
+    )
+    family = parser.add_mutually_exclusive_group()
+    family.add_argument("-4", dest="family", action="store_const", const=4, default=0, help="over IPv4")
+    family.add_argument("-6", dest="family", action="store_const", const=6, help="over IPv6")
+
+
+def packet_of(arguments: argparse.Namespace) -> dict[str, object]:
+    """That of a request. Raises UsageError."""
+    source, target = ends_of(arguments)
+    return {"source": source, "target": target, "proto": arguments.proto, "family": arguments.family}
 
 
 def ends_of(arguments: argparse.Namespace) -> tuple[str, str]:

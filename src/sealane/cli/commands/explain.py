@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 
 from sealane.cli.context import Context
-from sealane.cli.options import add_ends, ends_of
+from sealane.cli.options import add_packet, packet_of
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.client import path_of
@@ -26,13 +26,7 @@ def configure(parser: ArgumentParser) -> None:
             "sealane explain web db:5432 --graph svg >why.svg",
         ],
     )
-    add_ends(parser)
-    parser.add_argument(
-        "--proto", choices=("tcp", "udp", "sctp", "icmp"), default="tcp", help="(default: tcp)"
-    )
-    family = parser.add_mutually_exclusive_group()
-    family.add_argument("-4", dest="family", action="store_const", const=4, default=0, help="over IPv4")
-    family.add_argument("-6", dest="family", action="store_const", const=6, help="over IPv6")
+    add_packet(parser)
     parser.add_argument("--reverse", action="store_true", help="the answer's way back")
     parser.add_argument(
         "--size", type=int, default=60, metavar="BYTES", help="of the IP packet (default: 60)"
@@ -50,12 +44,8 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(context: Context, arguments: Namespace) -> int:
-    source, target = ends_of(arguments)
     request = {
-        "source": source,
-        "target": target,
-        "proto": arguments.proto,
-        "family": arguments.family,
+        **packet_of(arguments),
         "reverse": arguments.reverse,
         "size": arguments.size,
         "dont_fragment": arguments.dont_fragment,

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 
 from sealane.cli.context import Context
-from sealane.cli.options import add_ends, ends_of, seconds, whole
+from sealane.cli.options import add_packet, packet_of, seconds, whole
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.client import path_of
@@ -30,13 +30,7 @@ def configure(parser: ArgumentParser) -> None:
             "sealane trace --from 192.0.2.7 :8080 --live       # from outside, to a published port",
         ],
     )
-    add_ends(parser)
-    parser.add_argument(
-        "--proto", choices=("tcp", "udp", "sctp", "icmp"), default="tcp", help="(default: tcp)"
-    )
-    family = parser.add_mutually_exclusive_group()
-    family.add_argument("-4", dest="family", action="store_const", const=4, default=0, help="over IPv4")
-    family.add_argument("-6", dest="family", action="store_const", const=6, help="over IPv6")
+    add_packet(parser)
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument(
         "--live", dest="mode", action="store_const", const="live", default="inject", help="send nothing: wait"
@@ -64,12 +58,8 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(context: Context, arguments: Namespace) -> int:
-    source, target = ends_of(arguments)
     request = {
-        "source": source,
-        "target": target,
-        "proto": arguments.proto,
-        "family": arguments.family,
+        **packet_of(arguments),
         "mode": arguments.mode,
         "reverse": arguments.reverse,
         "count": _given(arguments.count, 2 if arguments.reverse else 1),
