@@ -272,9 +272,11 @@ def test_a_rate_is_kept_in_its_direction_and_not_in_the_other(
             pods[0], pods[1], addresses(runtime.cache["pods", "c2", "eth0"])[0], TRANSFER_BYTES
         ),
     }
-    # Headers count, and the burst goes free.
-    assert 0.8 * RATE < rates.pop(direction) < 1.15 * RATE
-    assert rates.popitem()[1] > 3 * RATE
+    # The bucket holds it below, whatever the machine does; from above a busy machine may fall short, but not by the
+    # factor of 8 that bits and bytes are apart.
+    found = rates.pop(direction)
+    assert RATE / 4 < found < 1.15 * RATE
+    assert rates.popitem()[1] > 2 * found
 
 
 def _transfer(sender: Netns, receiver: Netns, address: str, size: int) -> float:
