@@ -3,8 +3,8 @@
 import re
 
 from docs.markdown import ROOT, section
-from sealane.cni import errors
-from sealane.cni.spec import CAPABILITIES, OPTIONS
+from sealane.programs.cni import errors
+from sealane.programs.cni.spec import CAPABILITIES, OPTIONS
 
 PAGE = (ROOT / "docs" / "doors" / "kubernetes.md").read_text(encoding="utf-8")
 

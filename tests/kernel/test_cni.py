@@ -15,7 +15,7 @@ from harness.audit import audit
 from harness.cni import CniFailed, CniRuntime, conflist, ranges
 from harness.host import EXT4, Host, Lan
 from harness.netns import Netns, eventually
-from sealane.cni.spec import VERSIONS
+from sealane.programs.cni.spec import VERSIONS
 
 pytestmark = pytest.mark.kernel
 

@@ -9,11 +9,11 @@ import pytest
 
 from harness.engines import FACTS, Bench, publish, subnets
 from sealane import limits
-from sealane.api import Bounds
 from sealane.daemon.watch import Watch
 from sealane.engine.errors import FullError, InvalidError
 from sealane.engine.events import EventLog
 from sealane.engine.upkeep import Upkeep
+from sealane.http.connection import Bounds
 from sealane.kernel.objects import Sysctl
 from sealane.kernel.state import HOST
 from sealane.limits import (

@@ -1,8 +1,6 @@
-"""Front door: HTTP over a unix socket."""
+"""sealane's own HTTP API: paths to verbs of the engine, answered on a unix socket (`sealane.http`)."""
 
-from sealane.api.connection import Bounds
-from sealane.api.listen import inherited_sockets
 from sealane.api.server import ApiServer
 from sealane.api.services import Containers, Projects, Services
 
-__all__ = ["ApiServer", "Bounds", "Containers", "Projects", "Services", "inherited_sockets"]
+__all__ = ["ApiServer", "Containers", "Projects", "Services"]

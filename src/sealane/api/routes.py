@@ -4,16 +4,16 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
-from sealane.api.call import Call, Later, Lines, Now, Query, Route
 from sealane.api.detach import Detacher
 from sealane.api.follow import events
-from sealane.api.json import Body
 from sealane.api.services import Containers, Projects, Services
-from sealane.doors.cni import Cni
+from sealane.doors.cni.verbs import Cni
 from sealane.engine.engine import Engine
 from sealane.engine.errors import InvalidError, NotFoundError
 from sealane.engine.explaining import explain_packet
 from sealane.engine.sockets import list_sockets
+from sealane.http.call import Call, Later, Lines, MethodError, Now, Query, Route
+from sealane.http.json import Body
 from sealane.wire.cni import CniRequest
 from sealane.wire.diagnosis import CheckRequest, DoctorRequest, ExplainRequest, TraceRequest
 from sealane.wire.requests import (
@@ -37,14 +37,6 @@ SIGTERM = 15
 SIGNAL_MAX = 64
 SHOWN_CHARS = 80
 SEGMENTS_MAX = 4
-
-
-class MethodError(Exception):
-    """The path exists, the method does not. `allowed` is the Allow header (RFC 9110 §15.5.6)."""
-
-    def __init__(self, allowed: str) -> None:
-        super().__init__(f"this path takes {allowed}")
-        self.allowed = allowed
 
 
 class Routes:

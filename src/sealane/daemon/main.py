@@ -11,12 +11,12 @@ import signal
 import socket
 import sys
 
-from sealane.api.listen import named_sockets
 from sealane.api.routes import Routes
 from sealane.api.server import ApiServer
-from sealane.cnm.door import Door
 from sealane.daemon.config import Config, ConfigError
 from sealane.daemon.service import Service
+from sealane.doors.cnm.door import Door
+from sealane.http.listen import named_sockets
 from sealane.linux.facts import UnsupportedKernelError
 from sealane.linux.kernel import TakenError
 

@@ -1,7 +1,7 @@
 """What the CNI executable asks, and what it is answered: one request for each call of a container runtime.
 
 The configuration is a plugin's object of a conflist as the runtime hands it over; its keys are CNI's own spelling.
-`sealane.cni.spec` refuses keys that are not known before they come here.
+`sealane.programs.cni.spec` refuses keys that are not known before they come here.
 """
 
 from typing import Any, Literal
@@ -143,7 +143,7 @@ class CniInterface(View, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class CniResult(View, frozen=True, kw_only=True):
-    """Of version 1.1.0; `sealane.cni.result` makes the others of it."""
+    """Of version 1.1.0; `sealane.programs.cni.result` makes the others of it."""
 
     interfaces: list[CniInterface] = []
     ips: list[CniAddress] = []

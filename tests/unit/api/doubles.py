@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import msgspec
 
-from sealane.api import ApiServer, Bounds
+from sealane.api import ApiServer
 from sealane.engine.errors import (
     ConflictError,
     ExistsError,
@@ -21,6 +21,7 @@ from sealane.engine.errors import (
     StoreFailedError,
 )
 from sealane.engine.events import EventLog
+from sealane.http.connection import Bounds
 from sealane.wire.diagnosis import CheckView, DoctorView, TraceView
 from sealane.wire.views import (
     ApplyView,

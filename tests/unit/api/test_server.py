@@ -13,9 +13,9 @@ import time
 
 import pytest
 
-from sealane.api import Bounds
-from sealane.api.listen import FIRST_INHERITED, INHERITED_MAX, inherited_sockets, listen
 from sealane.engine.errors import ConflictError, InvalidError
+from sealane.http.connection import Bounds
+from sealane.http.listen import FIRST_INHERITED, INHERITED_MAX, inherited_sockets, listen
 from unit.api.doubles import DoubleServices, ServerThread, until
 from unit.api.raw import Raw, ask, get, post
 
@@ -118,7 +118,7 @@ def test_inherited_sockets_are_only_taken_if_meant_for_this_process():
 
 HANDED = """
 import json, os, socket, sys
-from sealane.api.listen import inherited_sockets
+from sealane.http.listen import inherited_sockets
 sockets = [socket.socket(socket.AF_UNIX) for _ in range(40)]
 for number in range(3, 3 + int(sys.argv[1])):
     os.dup2(sockets[-1].fileno(), number)

@@ -9,8 +9,8 @@ import threading
 import pytest
 
 import sealane
-from sealane.api import Bounds
 from sealane.client import ApiError, Client, UnreachableError, default_socket, path_of
+from sealane.http.connection import Bounds
 from unit.api.doubles import DoubleServices, ServerThread, until
 
 SOURCE = os.path.dirname(os.path.dirname(sealane.__file__))

@@ -150,7 +150,7 @@ def _script(socket: str) -> str:
     return (
         f"#!{python} -IS\n{MARK}\n"
         f"import sys\nsys.path.insert(0, {place!r})\n"
-        f"from sealane.cni.main import main\nsys.exit(main({os.path.abspath(socket)!r}))\n"
+        f"from sealane.programs.cni.main import main\nsys.exit(main({os.path.abspath(socket)!r}))\n"
     )
 
 

@@ -1,0 +1,1 @@
+"""The CNI executable: `sealane.doors.cni` answers it."""

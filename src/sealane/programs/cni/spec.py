@@ -1,0 +1,224 @@
+"""From a CNI call's environment and standard input to a request. No I/O.
+
+The order of the checks, and the codes, are those of the reference library (containernetworking/cni pkg/skel at
+3f51e88): what is missing from the environment first, then the configuration, then each value's grammar.
+"""
+
+from __future__ import annotations
+
+from sealane.programs import text
+from sealane.programs.cni.errors import (
+    CONFIG,
+    DECODE,
+    ENVIRONMENT,
+    INCOMPATIBLE_VERSION,
+    UNSUPPORTED_FIELD,
+    CniError,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+CURRENT = VERSIONS[-1]
+UNSTATED = "0.1.0"
+"""What a configuration without `cniVersion` is of (pkg/version/conf.go)."""
+
+SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
+ATTACHMENT_VERBS = frozenset({"ADD", "DEL", "CHECK"})
+VERBS = frozenset({*ATTACHMENT_VERBS, "GC", "STATUS", "VERSION"})
+CONFIG_BYTES_MAX = 1 << 20
+LINK_NAME_MAX = 15
+OWN_IPAM = "sealane"
+
+_ALNUM = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+_ID = _ALNUM | frozenset("_.-")
+ARGS = frozenset(
+    {
+        "IgnoreUnknown",
+        "IP",
+        "MAC",
+        "K8S_POD_NAME",
+        "K8S_POD_NAMESPACE",
+        "K8S_POD_UID",
+        "K8S_POD_INFRA_CONTAINER_ID",
+    }
+)
+TRUE, FALSE = frozenset({"1", "true"}), frozenset({"0", "false"})
+
+RESERVED = frozenset(
+    {"cniVersion", "name", "type", "ipam", "dns", "prevResult", "runtimeConfig", "args", "capabilities"}
+)
+OPTIONS = frozenset(
+    {"driver", "bridge", "mtu", "internal", "isGateway", "ipMasq", "portIsolation"}
+    | {"ingressRate", "ingressBurst", "egressRate", "egressBurst"}
+)
+"""Keys of ours; `wire.cni.CniConfig` says what they mean."""
+CAPABILITIES = frozenset(
+    {"portMappings", "bandwidth", "ips", "mac", "aliases", "cgroupPath", "dns", "ipRanges"}
+)
+OWN_IPAM_OPTIONS = frozenset({"type", "ranges"})
+
+
+class Request:
+    """One call. Empty is what the verb does not have."""
+
+    def __init__(self, verb: str) -> None:
+        self.verb = verb
+        self.container_id = ""
+        self.ifname = ""
+        self.netns = ""
+        self.path: list[str] = []
+        self.args: dict[str, str] = {}
+        self.version = CURRENT
+        self.name = ""
+        self.config: dict[str, Any] = {}
+        self.stdin = b""
+
+    @property
+    def delegate(self) -> str:
+        """The IPAM plugin that the configuration names; empty: addresses are ours to give."""
+        kind = self.config.get("ipam", {}).get("type", OWN_IPAM)
+        return "" if kind == OWN_IPAM else str(kind)
+
+
+def read_request(environ: Mapping[str, str], stdin: bytes) -> Request:
+    """Raises CniError. The version in the error's document is `version_of(stdin)`."""
+    verb = environ.get("CNI_COMMAND", "")
+    if verb not in VERBS:
+        raise CniError(ENVIRONMENT, f"unknown CNI_COMMAND: {verb}")
+    request = Request(verb)
+    if verb == "VERSION":
+        return request
+    _check_present(verb, environ)
+    request.path = [part for part in environ["CNI_PATH"].split(":") if part]
+    _read_config(request, stdin)
+    if verb in ATTACHMENT_VERBS:
+        request.container_id = _container_id(environ["CNI_CONTAINERID"])
+        request.ifname = _ifname(environ["CNI_IFNAME"])
+        request.netns = environ.get("CNI_NETNS", "")
+        request.args = read_args(environ.get("CNI_ARGS", ""))
+    return request
+
+
+def version_of(stdin: bytes) -> str:
+    """The version that an answer to this configuration has, whatever else is wrong with it."""
+    try:
+        version = text.loads(stdin)["cniVersion"]
+    except (ValueError, KeyError, TypeError):
+        return CURRENT
+    return version if version in VERSIONS else CURRENT
+
+
+def _check_present(verb: str, environ: Mapping[str, str]) -> None:
+    needed = ["CNI_PATH"]
+    if verb in ATTACHMENT_VERBS:
+        needed += ["CNI_CONTAINERID", "CNI_IFNAME"]
+        if verb != "DEL":
+            needed.append("CNI_NETNS")
+    missing = [name for name in needed if not environ.get(name)]
+    if missing:
+        raise CniError(ENVIRONMENT, f"required env variables [{','.join(missing)}] missing")
+
+
+def _read_config(request: Request, stdin: bytes) -> None:
+    if len(stdin) > CONFIG_BYTES_MAX:
+        raise CniError(DECODE, f"the network configuration has more than {CONFIG_BYTES_MAX} bytes")
+    try:
+        config = text.loads(stdin)
+    except ValueError as error:
+        raise CniError(DECODE, f"the network configuration is not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise CniError(DECODE, "the network configuration is no JSON object")
+    request.config, request.stdin = config, stdin
+    request.version = _version(request.verb, config.get("cniVersion", UNSTATED))
+    request.name = _network_name(config.get("name", ""))
+    for key in ("ipam", "runtimeConfig", "args", "dns", "prevResult"):
+        if config.get(key) is None:
+            config.pop(key, None)
+        elif not isinstance(config[key], dict):
+            raise CniError(CONFIG, f"{key}: an object is meant, not {text.dumps(config[key])}")
+    _check_keys(config)
+    _check_ipam(request, config.get("ipam", {}))
+
+
+def _version(verb: str, version: object) -> str:
+    if version not in VERSIONS:
+        details = f"config is {text.dumps(version)}, plugin supports {text.dumps(VERSIONS)}"
+        raise CniError(INCOMPATIBLE_VERSION, "incompatible CNI versions", details)
+    assert isinstance(version, str)
+    since = SINCE.get(verb, UNSTATED)
+    if VERSIONS.index(version) < VERSIONS.index(since):
+        raise CniError(
+            INCOMPATIBLE_VERSION, f"config version does not allow {verb}", f"{verb} came with {since}"
+        )
+    return version
+
+
+def _network_name(name: object) -> str:
+    if name == "":
+        raise CniError(CONFIG, "missing network name")
+    if not isinstance(name, str) or not _is_id(name):
+        raise CniError(CONFIG, f"invalid characters found in network name: {text.dumps(name)}")
+    return name
+
+
+def _check_keys(config: dict[str, Any]) -> None:
+    """A key that is not known is refused, not ignored: a misspelt `ipMasq` would leave a network without its way out."""
+    for key, value in config.items():
+        if key not in RESERVED and key not in OPTIONS and not key.startswith("cni.dev/"):
+            _unsupported(key, value, f"known are {', '.join(sorted(OPTIONS))}")
+
+
+def _check_ipam(request: Request, ipam: dict[str, Any]) -> None:
+    kind = ipam.get("type", OWN_IPAM)
+    if not isinstance(kind, str) or not kind or "/" in kind or kind in {".", ".."}:
+        raise CniError(CONFIG, f"ipam.type: {text.dumps(kind)} is not the name of a plugin")
+    if request.delegate:
+        return
+    for key, value in ipam.items():
+        if key not in OWN_IPAM_OPTIONS:
+            _unsupported(f"ipam.{key}", value, f"our own IPAM knows {', '.join(sorted(OWN_IPAM_OPTIONS))}")
+
+
+def _unsupported(key: str, value: object, details: str) -> None:
+    raise CniError(UNSUPPORTED_FIELD, f"unsupported field {key}: {text.dumps(value)}", details)
+
+
+def _container_id(value: str) -> str:
+    if not _is_id(value):
+        raise CniError(ENVIRONMENT, f"invalid characters in containerID: {text.dumps(value)}")
+    return value
+
+
+def _is_id(value: str) -> bool:
+    return value[:1] in _ALNUM and _ID.issuperset(value) and value != ""
+
+
+def _ifname(value: str) -> str:
+    if len(value.encode("utf-8", "surrogateescape")) > LINK_NAME_MAX:
+        raise CniError(ENVIRONMENT, f"interface name {value} is too long: at most {LINK_NAME_MAX} bytes")
+    if value in {".", ".."} or any(sign in "/:" or sign.isspace() for sign in value):
+        raise CniError(
+            ENVIRONMENT, f"interface name {text.dumps(value)}: no `/`, `:` or blank, and not `.` or `..`"
+        )
+    return value
+
+
+def read_args(words: str) -> dict[str, str]:
+    """`K=V;K2=V2`. Unknown keys are an error unless IgnoreUnknown says otherwise (CONVENTIONS.md)."""
+    args: dict[str, str] = {}
+    for pair in words.split(";") if words else ():
+        key, sign, value = pair.partition("=")
+        if not sign:
+            raise CniError(ENVIRONMENT, f"CNI_ARGS: invalid CNI_ARGS pair {text.dumps(pair)}")
+        args[key] = value
+    unknown = sorted(set(args) - ARGS)
+    said = args.pop("IgnoreUnknown", "false").lower()
+    if said not in TRUE | FALSE:
+        raise CniError(ENVIRONMENT, f"CNI_ARGS: IgnoreUnknown is neither true nor false: {text.dumps(said)}")
+    if unknown and said in FALSE:
+        raise CniError(ENVIRONMENT, f"CNI_ARGS: unknown args {text.dumps(unknown)}", "or say IgnoreUnknown=1")
+    return {key: value for key, value in args.items() if key in ARGS}
