@@ -8,6 +8,7 @@ from sealane.api.detach import Detacher
 from sealane.api.follow import events
 from sealane.api.services import Containers, Projects, Services
 from sealane.doors.cni.verbs import Cni
+from sealane.doors.netavark.verbs import Netavark
 from sealane.engine.engine import Engine
 from sealane.engine.errors import InvalidError, NotFoundError
 from sealane.engine.explaining import explain_packet
@@ -16,6 +17,7 @@ from sealane.http.call import Call, Later, Lines, MethodError, Now, Query, Route
 from sealane.http.json import Body
 from sealane.wire.cni import CniRequest
 from sealane.wire.diagnosis import CheckRequest, DoctorRequest, ExplainRequest, TraceRequest
+from sealane.wire.netavark import NetavarkRequest
 from sealane.wire.requests import (
     AttachRequest,
     ContainerRequest,
@@ -46,7 +48,7 @@ class Routes:
             **_daemon_routes(services),
             **_network_routes(services.engine),
             **_endpoint_routes(services.engine, detacher),
-            **_door_routes(services.engine, detacher),
+            **_door_routes(services, detacher),
             **_project_routes(services.project),
             **_container_routes(services.workloads),
         }
@@ -186,9 +188,13 @@ def _endpoint_routes(engine: Engine, detacher: Detacher) -> dict[Shape, Methods]
     }
 
 
-def _door_routes(engine: Engine, detacher: Detacher) -> dict[Shape, Methods]:
-    cni = Cni(engine, detacher.submit)
-    return {("cni",): {"POST": _route(Later(lambda call: cni.call(call.body)), body=CniRequest)}}
+def _door_routes(services: Services, detacher: Detacher) -> dict[Shape, Methods]:
+    cni = Cni(services.engine, detacher.submit)
+    netavark = Netavark(services.engine, services.upkeep, detacher.submit)
+    return {
+        ("cni",): {"POST": _route(Later(lambda call: cni.call(call.body)), body=CniRequest)},
+        ("netavark",): {"POST": _route(Later(lambda call: netavark.call(call.body)), body=NetavarkRequest)},
+    }
 
 
 def _project_routes(project: Projects) -> dict[Shape, Methods]:

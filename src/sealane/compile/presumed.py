@@ -47,9 +47,8 @@ def _inside(identity: SandboxId, endpoints: list[Endpoint], intent: Intent, fact
                 yield netns, item
     sandbox = intent.sandboxes[identity]
     there = msgspec.structs.replace(sandbox, netns=sandbox.netns or _SOMEWHERE)
-    leaving = [endpoint for endpoint in plugged if not endpoint.without_gateway]
     yield identity, Link(name="lo", kind="loopback")
-    for item in compile_sandbox(there, leaving, intent.networks):
+    for item in compile_sandbox(there, plugged, intent.networks):
         # Nobody but us gives each address a way out of its own.
         if isinstance(item, Route) and item.table == MAIN_TABLE:
             yield identity, item

@@ -73,6 +73,6 @@ def gateway_endpoint(
     candidates = [
         (endpoint, network)
         for endpoint, network in plugged
-        if endpoint.address(family) is not None and not network.internal
+        if endpoint.address(family) is not None and not network.internal and not endpoint.without_gateway
     ]
     return min(candidates, key=lambda pair: (-pair[0].gateway_priority, pair[1].name), default=None)

@@ -55,24 +55,25 @@ class NameFeed:
         changed = [self._network(intent.networks[n]) for n in self._dirty if n in intent.networks]
         removed = [n for n in self._dirty if n not in intent.networks and n in self._served]
         self._dirty.clear()
-        self._server.update([c for c in changed if c.listen], removed)
+        silent = [c.id for c in changed if not c.listen and c.id in self._served]
+        self._server.update([c for c in changed if c.listen], [*removed, *silent])
         self._served |= {NetworkId(c.id) for c in changed if c.listen}
-        self._served -= set(removed)
+        self._served -= {*removed, *map(NetworkId, silent)}
         if len(self._members) > 2 * len(intent.endpoints):
             self._members = {k: v for k, v in self._members.items() if k in intent.endpoints}
         self._took = time.perf_counter() - started
 
     def _network(self, network: Network) -> ZoneNetwork:
         endpoints = self._engine.intent.endpoints_by_network.get(network.id, {}).values()
-        serves = network.gateway_on_link and network.driver in ("bridge", "routed")
         return ZoneNetwork(
             id=network.id,
             name=network.name,
-            listen=tuple(s.gateway for s in network.subnets) if serves else (),
+            listen=network.resolvers,
             subnets=tuple(s.prefix for s in network.subnets),
             # A routed network's questions arrive on its endpoints' links, one each.
             device=network_link(network) if network.driver == "bridge" else None,
             internal=network.internal,
+            upstreams=network.dns_servers,
             members=tuple(self._member(e) for e in endpoints if e.sandbox is not None),
         )
 
@@ -85,6 +86,7 @@ class NameFeed:
             sandbox=endpoint.sandbox or "",
             names=(endpoint.name, *endpoint.aliases),
             addresses=tuple(address_part(a) for a in endpoint.addresses),
+            upstreams=endpoint.dns_servers,
         )
         self._members[endpoint.id] = (endpoint, member)
         return member

@@ -24,7 +24,8 @@ def dns_of(request: ContainerRequest, endpoints: Sequence[Endpoint], intent: Int
     """The resolvers of its networks, those with a way out first; `dns` of the request come after them, so that
     names of the networks go on resolving."""
     ordered = sorted(endpoints, key=lambda e: (intent.networks[e.network].internal, -e.gateway_priority))
-    servers = [s.gateway for e in ordered for s in intent.networks[e.network].subnets]
+    networks = [intent.networks[e.network] for e in ordered]
+    servers = [server for network in networks for server in network.resolvers or network.dns_servers]
     search, options = tuple(request.dns_search), tuple(request.dns_options) or PATIENCE
     return Dns(nameservers=tuple(dict.fromkeys([*servers, *request.dns])), search=search, options=options)
 

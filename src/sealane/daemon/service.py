@@ -25,6 +25,7 @@ from sealane.daemon.traces import Traces
 from sealane.daemon.watch import Watch
 from sealane.daemon.workloads import Workloads
 from sealane.dns.server import DnsServer
+from sealane.doors.netavark.status import SEARCH as NETAVARK_SEARCH
 from sealane.engine.engine import Engine
 from sealane.engine.events import EventLog
 from sealane.engine.reconciler import Reconciler
@@ -185,7 +186,7 @@ class Service:
     def _start_names(self) -> None:
         if not self.config.dns:
             return
-        self._dns = DnsServer(search=self.config.dns_search)
+        self._dns = DnsServer(searches=[s for s in (self.config.dns_search, NETAVARK_SEARCH) if s])
         NameFeed(self.engine, self._dns, self._loop).flush()
         self._dns.start()
         self._closing.append(self._dns.stop)

@@ -62,6 +62,8 @@ class Member:
         self.addresses = [_address(network, field, text) for text in record.addresses]
         self.records = [_record_of(address) for address in self.addresses]
         self.pointer = _pointer(record, network)
+        for text in record.upstreams:
+            _address(network, f"member {record.endpoint}: upstreams", text)
 
 
 def _record_of(address: Address) -> tuple[int, bytes]:

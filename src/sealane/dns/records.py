@@ -12,6 +12,8 @@ class ZoneMember(msgspec.Struct, frozen=True):
     names: tuple[str, ...]
     """The name first, it is the one that PTR answers; then aliases. Names that DNS cannot carry are not served."""
     addresses: tuple[str, ...]
+    upstreams: tuple[str, ...] = ()
+    """Its sandbox's own, before the network's."""
 
 
 class ZoneNetwork(msgspec.Struct, frozen=True):

@@ -31,8 +31,8 @@ class Forward(msgspec.Struct, frozen=True):
 class Responder:
     """May be called from any thread; a lock orders changes of the zone and readings of it."""
 
-    def __init__(self, search: str = "") -> None:
-        self._zone = Zone(search)
+    def __init__(self, searches: Iterable[str] = ()) -> None:
+        self._zone = Zone(searches)
         self._lock = threading.Lock()
         self._cached_bytes = 0
 

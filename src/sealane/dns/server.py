@@ -78,9 +78,14 @@ class DnsServer:
     """
 
     def __init__(
-        self, *, search: str = "", port: int = 53, resolv_conf: str = PATH, upstream_port: int = 53
+        self,
+        *,
+        searches: Iterable[str] = (),
+        port: int = 53,
+        resolv_conf: str = PATH,
+        upstream_port: int = 53,
     ) -> None:
-        self._responder = Responder(search)
+        self._responder = Responder(searches)
         self._places = Places(port)
         self._places_lock = threading.Lock()
         self._by_fd: dict[int, Listener] = {}

@@ -8,6 +8,7 @@ Rule 4  A name that several endpoints carry leads to the addresses of all.
 Rule 5  What is known locally is never forwarded, in no type; neither are single labels, names under the asker's
         own networks, nor reverse names of any of our subnets.
 Rule 6  A sandbox that is on internal networks only forwards nothing.
+Rule 7  What is forwarded goes to the asker's own upstreams, else to those of its networks, else to the host's.
 """
 
 import enum
@@ -47,25 +48,26 @@ class View:
 
     __slots__ = ("cache", "forwards", "networks", "upstreams")
 
-    def __init__(self, networks: tuple[NetworkIndex, ...]) -> None:
+    def __init__(self, networks: tuple[NetworkIndex, ...], own: tuple[str, ...] = ()) -> None:
+        """`own`: upstreams of the asker itself."""
         self.networks = networks
         outward = [network.record for network in networks if not network.record.internal]
         self.forwards = bool(outward)
-        configured: tuple[str, ...] = next((record.upstreams for record in outward if record.upstreams), ())
+        configured = own or next((record.upstreams for record in outward if record.upstreams), ())
         self.upstreams = tuple(str(ipaddress.ip_address(server)) for server in configured)
         self.cache: dict[bytes, Callable[[], bytes]] = {}
         """Raw question without its id, to the next of its prepared answers. Kept by the responder."""
 
 
 class Zone:
-    """Raises ZoneError if the search domain is none."""
+    """`searches`: domains that names may end in as if they were not there. Raises ZoneError if one is none."""
 
-    def __init__(self, search: str = "") -> None:
-        self._search = _search_suffix(search)
+    def __init__(self, searches: Iterable[str] = ()) -> None:
+        self._searches = frozenset(map(_search_suffix, searches))
         self._networks: dict[str, NetworkIndex] = {}
         self._subnets = SubnetTable()
         self._networks_of: dict[tuple[str, str], Counter[str]] = {}
-        self._views: dict[tuple[str, ...], View] = {}
+        self._views: dict[tuple[tuple[str, ...], tuple[str, ...]], View] = {}
 
     def update(self, changed: Iterable[ZoneNetwork], removed: Iterable[str] = ()) -> None:
         """Take over whole networks; costs what changed in them. Raises ZoneError, and then nothing has changed."""
@@ -80,7 +82,7 @@ class Zone:
         for change in changes:
             self._apply(change)
         touched = gone.keys() | latest.keys()
-        self._views = {ids: view for ids, view in self._views.items() if touched.isdisjoint(ids)}
+        self._views = {key: view for key, view in self._views.items() if touched.isdisjoint(key[0])}
 
     def view(self, arrival: Iterable[str], source: str) -> View | None:
         """The view of an asker on one of the networks its question may have arrived on (Rules 1 and 2)."""
@@ -94,14 +96,17 @@ class Zone:
             return None
         home = next((network for network in candidates if address in network.owners), candidates[0])
         ids = [home.record.id]
+        own: tuple[str, ...] = ()
         for member in home.owners.get(address, {}).values():
             ids += sorted(self._networks_of[member.sandbox])
-        return self._view_of(tuple(dict.fromkeys(ids)))
+            own = own or member.record.upstreams
+        return self._view_of(tuple(dict.fromkeys(ids)), own)
 
-    def _view_of(self, ids: tuple[str, ...]) -> View:
-        view = self._views.get(ids)
+    def _view_of(self, ids: tuple[str, ...], own: tuple[str, ...]) -> View:
+        view = self._views.get((ids, own))
         if view is None:
-            view = self._views[ids] = View(tuple(self._networks[network_id] for network_id in ids))
+            networks = tuple(self._networks[network_id] for network_id in ids)
+            view = self._views[ids, own] = View(networks, own)
         return view
 
     def views(self) -> Iterator[View]:
@@ -116,14 +121,14 @@ class Zone:
         address = wire.reverse_address(name)
         if address is not None and address in self._subnets:
             return _reverse_finding(view, address, rrtype)
-        if is_reserved or local != name or name == self._search or wire.is_single_label(name):
+        if is_reserved or local != name or name in self._searches or wire.is_single_label(name):
             return _NO_SUCH_NAME
         return _FORWARD if view.forwards else _REFUSE
 
     def _without_search(self, name: bytes) -> bytes:
-        if self._search and name.endswith(self._search):
+        if self._searches:
             for cut in wire.label_starts(name):
-                if name[cut:] == self._search:
+                if name[cut:] in self._searches:
                     return name[:cut] + b"\x00"
         return name
 
@@ -186,8 +191,6 @@ def _reverse_finding(view: View, address: Address, rrtype: int) -> Finding:
 
 
 def _search_suffix(text: str) -> bytes:
-    if not text:
-        return b""
     wired = wire.wire_name(text)
     if wired is None:
         raise ZoneError(f"search: {text!r} is not a domain name")

@@ -299,8 +299,18 @@ class Drafts:
 
 def _difference(present: Network, wanted: Network, request: NetworkRequest) -> str:
     """The first field in which an existing network is not what is asked for; automatic subnets match any."""
-    fields = ["driver", "internal", "mtu", "icc", "masquerade", "link", "link_prefix", "gateway_on_link"]
-    for field in [*fields, "source_addresses", "publish_addresses", "labels"]:
+    fields = [
+        "driver",
+        "internal",
+        "mtu",
+        "icc",
+        "masquerade",
+        "link",
+        "link_prefix",
+        "gateway_on_link",
+        "dns",
+    ]
+    for field in [*fields, "source_addresses", "publish_addresses", "dns_servers", "labels"]:
         if getattr(present, field) != getattr(wanted, field):
             return field
     explicit = {s.prefix for s in request.subnets if s.prefix}

@@ -12,7 +12,7 @@ from sealane.limits import ALIASES_PER_ENDPOINT
 from sealane.model.endpoint import Bandwidth, Endpoint, Sandbox
 from sealane.model.ids import EndpointId, NetworkId, parse_id, parse_link_name, parse_name
 from sealane.model.intent import Intent
-from sealane.model.net import Family, Interface, Mac, family_of, parse_mac
+from sealane.model.net import Family, Interface, Mac, family_of, parse_address, parse_mac
 from sealane.model.network import BRIDGE_PORTS_MAX, Network
 from sealane.wire.requests import AttachRequest, BandwidthRequest, PublishRequest, StagedRequest
 
@@ -67,6 +67,11 @@ class EndpointMaker:
             labels=dict(request.labels),
             ingress=_bandwidth(request.ingress, "ingress"),
             egress=_bandwidth(request.egress, "egress"),
+            without_gateway=request.without_gateway,
+            dns_servers=tuple(
+                parsed(parse_address, server, f"dns_servers[{i}]")
+                for i, server in enumerate(request.dns_servers)
+            ),
         )
 
     def stage(self, request: StagedRequest, network: Network, replaced: Collection[EndpointId]) -> Endpoint:
@@ -224,6 +229,8 @@ def repeats(endpoint: Endpoint, request: AttachRequest) -> str | None:
         "labels": request.labels == endpoint.labels,
         "ingress": _bandwidth(request.ingress, "ingress") == endpoint.ingress,
         "egress": _bandwidth(request.egress, "egress") == endpoint.egress,
+        "without_gateway": request.without_gateway == endpoint.without_gateway,
+        "dns_servers": tuple(request.dns_servers) == endpoint.dns_servers,
     }
     return next((field for field, same in checks.items() if not same), None)
 

@@ -13,8 +13,11 @@ Everything here is synchronous and runs on one thread; an answer means that it i
 import errno
 from collections.abc import Callable, Iterable, Sequence
 
+import msgspec
+
 from sealane.compile.host import Unit, touched
 from sealane.engine.drafts import Drafts
+from sealane.engine.endpoints import repeated_ports
 from sealane.engine.errors import (
     ConflictError,
     HoldError,
@@ -25,6 +28,7 @@ from sealane.engine.errors import (
 )
 from sealane.engine.events import EventLog
 from sealane.engine.ports import Flow, Kernel
+from sealane.engine.problems import parsed
 from sealane.engine.reconciler import Reconciler, describe
 from sealane.engine.views import endpoint_view, network_view, sandbox_view
 from sealane.kernel.objects import Link
@@ -33,11 +37,11 @@ from sealane.model.change import Change, Delete, Put, inverse
 from sealane.model.endpoint import Endpoint, Sandbox
 from sealane.model.ids import SandboxId
 from sealane.model.intent import Intent
-from sealane.model.net import address_part
+from sealane.model.net import address_part, family_of, parse_address
 from sealane.model.network import Network
 from sealane.reconcile.plan import Outcome
 from sealane.store.base import RevisionConflictError, Store, StoreError, TakenError
-from sealane.wire.requests import AttachRequest, DetachRequest, NetworkRequest, SandboxRequest
+from sealane.wire.requests import AttachRequest, DetachRequest, NetworkRequest, PublishRequest, SandboxRequest
 from sealane.wire.views import DetachView, EndpointView, NetworkView, PruneView, SandboxView
 
 LINK_NAME_TRIES = 16
@@ -79,6 +83,14 @@ class Engine:
         self.take(self.drafts.remove_network(network, force=force))
         self.events.emit("network.removed", network.name, id=network.id)
         return view
+
+    def set_dns_servers(self, network: Network, servers: Sequence[str]) -> Network:
+        """Where names that are none of ours are asked from now on; none: the host's resolvers. Idempotent."""
+        chosen = tuple(parsed(parse_address, s, f"dns_servers[{i}]") for i, s in enumerate(servers))
+        changed = msgspec.structs.replace(network, dns_servers=chosen)
+        if changed != network:
+            self.bring([Put(changed, network)])
+        return changed
 
     def prune_networks(self) -> PruneView:
         """Networks without endpoints go, but for those that another engine keeps in its books."""
@@ -182,6 +194,23 @@ class Engine:
         for endpoint in endpoints:
             self.events.emit("endpoint.detached", endpoint.name, id=endpoint.id)
         return DetachView(detached=[e.id for e in endpoints])
+
+    def publish(self, endpoint: Endpoint, ports: Sequence[PublishRequest]) -> Endpoint:
+        """Exactly these ports, from now on. Idempotent."""
+        self.check_may_change()
+        if repeated_ports(endpoint, ports):
+            return endpoint
+        if endpoint.ports:
+            bare = msgspec.structs.replace(endpoint, ports=())
+            self.take([Put(bare, endpoint)])
+            endpoint = bare
+        if not ports:
+            return endpoint
+        network = self.intent.networks[endpoint.network]
+        chosen = self.drafts.publisher.ports(ports, network, {family_of(a) for a in endpoint.addresses})
+        published = msgspec.structs.replace(endpoint, ports=chosen)
+        self.bring([Put(published, endpoint)])
+        return published
 
     def endpoints(self, network: str = "", sandbox: str = "") -> list[EndpointView]:
         chosen = list(self.intent.endpoints.values())

@@ -106,6 +106,10 @@ def _gateway_mode(fields: dict[str, object], value: str) -> None:
         fields["masquerade"] = False
 
 
+def _dns_servers(fields: dict[str, object], value: str) -> None:
+    fields["dns_servers"] = tuple(parse_address(part.strip()) for part in value.split(",") if part.strip())
+
+
 _PARSERS: dict[str, Callable[[dict[str, object], str], None]] = {
     "mtu": _mtu,
     "bridge": _bridge,
@@ -119,4 +123,6 @@ _PARSERS: dict[str, Callable[[dict[str, object], str], None]] = {
     "publish-address6": _address("publish_addresses", 6),
     "gateway-mode": _gateway_mode,
     "gateway-mode6": _gateway_mode,
+    "dns": _set_bool("dns"),
+    "dns-servers": _dns_servers,
 }

@@ -18,14 +18,14 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from sealane.engine.drafts import new_id
-from sealane.engine.endpoints import lease_of, repeated_ports
+from sealane.engine.endpoints import lease_of
 from sealane.engine.engine import Engine
 from sealane.engine.errors import ConflictError, InvalidError, NotFoundError, SealaneError
 from sealane.engine.problems import parsed
 from sealane.model.change import Change, Delete, Put
 from sealane.model.endpoint import Endpoint, Sandbox
 from sealane.model.ids import EndpointId, NetworkId, SandboxId, parse_name
-from sealane.model.net import Family, family_of, parse_address
+from sealane.model.net import Family, parse_address
 from sealane.model.network import Network
 from sealane.wire.requests import NetworkRequest, PublishRequest, StagedRequest, SubnetRequest
 
@@ -264,25 +264,13 @@ class Staged:
             changes.append(Delete(sandbox))
         self._engine.take(changes)
 
-    def publish(self, identity: str, ports: Sequence[PublishRequest]) -> Endpoint:
-        """Exactly these ports, from now on."""
-        self._engine.check_may_change()
-        endpoint = self.find(identity)
-        if repeated_ports(endpoint, ports):
-            return endpoint
-        self.unpublish(identity)
-        endpoint = self.find(identity)
-        network = self._intent.networks[endpoint.network]
-        families = {family_of(a) for a in endpoint.addresses}
-        chosen = self._drafts.publisher.ports(ports, network, families)
-        published = msgspec.structs.replace(endpoint, ports=chosen)
-        self._engine.bring([Put(published, endpoint)])
-        return published
+    def publish(self, identity: str, ports: Sequence[PublishRequest]) -> None:
+        self._engine.publish(self.find(identity), ports)
 
     def unpublish(self, identity: str) -> None:
         endpoint = self._intent.endpoints.get(EndpointId(identity))
-        if endpoint is not None and endpoint.ports:
-            self._engine.take([Put(msgspec.structs.replace(endpoint, ports=()), endpoint)])
+        if endpoint is not None:
+            self._engine.publish(endpoint, ())
 
     # --- namespaces that were awaited
 

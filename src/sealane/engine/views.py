@@ -49,6 +49,10 @@ def _options(network: Network) -> dict[str, str]:
         options["publish-address"] = ",".join(network.publish_addresses)
     if network.link_prefix != "eth":
         options["link-prefix"] = network.link_prefix
+    if not network.dns:
+        options["dns"] = "false"
+    if network.dns_servers:
+        options["dns-servers"] = ",".join(network.dns_servers)
     return options
 
 
@@ -91,7 +95,7 @@ def endpoint_view(endpoint: Endpoint, intent: Intent, error: str = "") -> Endpoi
         gateways=[] if network.internal else list(gateways),
         aliases=list(endpoint.aliases),
         ports=[*map(str, endpoint.ports), *_elsewhere(endpoint)],
-        dns=list(gateways),
+        dns=list(network.resolvers),
         state="error" if error else ("up" if sandbox else "pending"),
         error=error,
         labels=dict(endpoint.labels),

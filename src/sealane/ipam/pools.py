@@ -100,6 +100,19 @@ def free_prefix(family: Family, identity: str, taken: Taken, facts: Facts) -> Pr
     raise _exhausted(pools, networks + narrow)
 
 
+def free_in(pool: AutoPool, taken: Taken, facts: Facts) -> Prefix | None:
+    """The lowest free subnet of one pool; None if there is none."""
+    family = family_of(pool.prefix)
+    blockers = [_blocker(name, p) for name, ps in taken.items() for p in ps if family_of(p) == family]
+    blockers += [
+        _blocker(r.owner, r.prefix)
+        for r in facts.foreign_routes
+        if family_of(r.prefix) == family and prefix_length(r.prefix) > DEFAULTISH_LENGTH
+    ]
+    first = _free_in(pool, 0, blockers)
+    return None if first is None else Prefix(f"{from_int(family, first)}/{pool.length}")
+
+
 def check_prefix(prefix: Prefix, taken: Taken, facts: Facts) -> None:
     """Raises AddressProblem for a subnet asked for that cannot be used (`invalid`) or is in use (`conflict`)."""
     for unusable, why in _UNUSABLE:

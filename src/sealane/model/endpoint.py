@@ -115,7 +115,10 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Towards the sandbox; None: not limited."""
     egress: Bandwidth | None = None
     without_gateway: bool = False
-    """Who takes it over was given no gateway: the sandbox leaves by a way that is not ours, if it leaves at all."""
+    """The sandbox's default route never leads through it. With `handover`: who takes it over was given no gateway, so
+    the sandbox leaves by a way that is not ours, if it leaves at all."""
+    dns_servers: tuple[Address, ...] = ()
+    """The sandbox's own: names that are none of ours are asked here instead of at the network's."""
     is_lease: bool = False
     """Nothing but addresses, held between the moment somebody was given them and the endpoint that is made of them."""
 

@@ -51,9 +51,18 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     """Links inside sandboxes are named by this and the lowest free number."""
     publish_addresses: tuple[Address, ...] = ()
     """Host addresses of publishes that name none; empty: every address."""
+    dns: bool = True
+    """Names are answered at the gateway's address."""
+    dns_servers: tuple[Address, ...] = ()
+    """Names that are none of ours are asked here; empty: the host's resolvers."""
     labels: dict[str, str] = {}
     owner: str = ""
     """The engine that made it through a door and keeps it in its own books (`docker`): it alone removes it."""
+
+    @property
+    def resolvers(self) -> tuple[Address, ...]:
+        """Where the names of its members are answered."""
+        return tuple(s.gateway for s in self.subnets) if self.dns and self.gateway_on_link else ()
 
     def subnet(self, family: Family) -> Subnet | None:
         version = ":" if family == 6 else "."

@@ -27,7 +27,8 @@ class NetworkRequest(Request, frozen=True, kw_only=True):
     internal: bool = False
     options: dict[str, str] = {}
     """Driver options, in Docker's spelling (`com.docker.network.bridge.name`) or ours (`mtu`, `icc`, `masquerade`,
-    `bridge`, `link-prefix`, `source-address`, `source-address6`, `publish-address`, `inhibit-gateway`, `gateway-mode`)."""
+    `bridge`, `link-prefix`, `source-address`, `source-address6`, `publish-address`, `inhibit-gateway`, `gateway-mode`,
+    `dns`, `dns-servers`)."""
     labels: dict[str, str] = {}
 
 
@@ -78,6 +79,10 @@ class AttachRequest(Request, frozen=True, kw_only=True):
     ingress: BandwidthRequest | None = None
     """Towards the sandbox; None: not limited."""
     egress: BandwidthRequest | None = None
+    without_gateway: bool = False
+    """The sandbox's default route is not to lead through this network, even if there is no other."""
+    dns_servers: list[str] = []
+    """Where the sandbox's questions about other names are asked; empty: as the network says."""
 
 
 class StagedRequest(Request, frozen=True, kw_only=True):

@@ -40,7 +40,7 @@ BACK = network("back", member("e3", "web-back", "10.2.0.2", sandbox="s1"), membe
 
 
 def zone_of(*networks: ZoneNetwork, search: str = "") -> Zone:
-    zone = Zone(search)
+    zone = Zone([search] if search else [])
     zone.update(networks)
     return zone
 
@@ -242,6 +242,29 @@ def test_upstreams_come_from_networks_that_may_forward() -> None:
     assert view(zone_of(inner, outer), "10.1.0.2").upstreams == ("192.0.2.2", "2001:db8::2")
 
 
+def test_an_askers_own_upstreams_go_before_its_networks_and_are_its_alone() -> None:
+    own = ZoneMember("e9", "s9", ("own",), ("10.1.0.9",), upstreams=("2001:DB8::0:9",))
+    zone = zone_of(network("front", WEB, own, upstreams=("192.0.2.1",)))
+    assert view(zone, "10.1.0.9").upstreams == ("2001:db8::9",)
+    assert view(zone, "10.1.0.2").upstreams == ("192.0.2.1",)
+    zone.update([network("front", WEB, ZoneMember("e9", "s9", ("own",), ("10.1.0.9",)), upstreams=("192.0.2.1",))])
+    assert view(zone, "10.1.0.9").upstreams == ("192.0.2.1",)
+
+
+def test_an_upstream_that_is_no_address_is_told() -> None:
+    with pytest.raises(ZoneError, match="network front: member e9: upstreams: "):
+        zone_of(network("front", ZoneMember("e9", "s9", ("own",), ("10.1.0.9",), upstreams=("dns.example",))))
+
+
+def test_there_may_be_several_search_domains() -> None:
+    zone = Zone(["dns.podman", "corp"])
+    zone.update([FRONT])
+    for name in ("web.dns.podman", "web.front.dns.podman", "web.corp"):
+        assert values(zone, "10.1.0.3", name) == ["10.1.0.2"]
+    assert find(zone, "10.1.0.3", "nobody.dns.podman").verdict is Verdict.NO_SUCH_NAME
+    assert find(zone, "10.1.0.3", "web.dns").verdict is Verdict.FORWARD
+
+
 def test_the_search_domain_is_taken_off_and_never_forwarded() -> None:
     zone = zone_of(FRONT, search="dns.sealane")
     assert values(zone, "10.1.0.3", "web.dns.sealane") == ["10.1.0.2"]
@@ -314,7 +337,7 @@ def test_bad_input_names_the_field_and_changes_nothing(bad: ZoneNetwork, text: s
 
 def test_a_bad_search_domain_is_told() -> None:
     with pytest.raises(ZoneError, match="search: "):
-        Zone("a..b")
+        Zone(["a..b"])
 
 
 def test_names_that_dns_cannot_carry_are_left_out_and_the_others_served() -> None:

@@ -1,16 +1,12 @@
 """CNI's verbs, as the executable asks for them (`sealane.programs.cni`), on the engine's.
 
-An attachment is an endpoint with labels: the container's id and the link's name, on a network. By these it is found
-again, whatever has become of the namespace, so a call may come twice, late, or after one that was killed. Where a
-container comes back under its id in another namespace, what it had in the dead one goes first.
+CNI knows an attachment by its network, the container's id and the link's name. Where a container comes back under its id
+in another namespace, what it had in the dead one goes first.
 """
-
-import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
+from sealane.doors.attachments import Attachments, Detach
 from sealane.doors.cni.config import CONTAINER, IFNAME, attach_request, check_agreement, network_request
 from sealane.doors.cni.result import result_of
 from sealane.engine.engine import Engine
@@ -18,27 +14,20 @@ from sealane.engine.errors import ConflictError, FullError, InvalidError, Kernel
 from sealane.engine.ports import NamespaceGoneError
 from sealane.engine.reconciler import told
 from sealane.kernel.objects import Link
-from sealane.model.endpoint import Endpoint, Sandbox
+from sealane.model.endpoint import Endpoint
 from sealane.model.ids import EndpointId
 from sealane.model.net import address_part
 from sealane.model.network import Network
 from sealane.reconcile.diff import EMPTY, Difference, diff
 from sealane.wire.cni import CniRequest, CniView
-from sealane.wire.requests import DetachRequest
-from sealane.wire.views import DetachView
 
-Detach = Callable[[Sequence[DetachRequest]], Awaitable[DetachView]]
 DONE = CniView()
 
 
 class Cni:
-    """`detach`: takes away what other callers want gone at the same moment, too."""
-
     def __init__(self, engine: Engine, detach: Detach) -> None:
         self._engine = engine
-        self._detach = detach
-        self._going: dict[EndpointId, asyncio.Future[DetachView]] = {}
-        """Asked to be taken away, and still there: a caller that was killed may have asked, and its successor is here."""
+        self._attachments = Attachments(engine, detach, CONTAINER)
 
     async def call(self, request: CniRequest) -> CniView:
         """Raises the engine's errors."""
@@ -46,11 +35,11 @@ class Cni:
             case "ADD":
                 return await self._add(request)
             case "DEL":
-                await self._remove([e for e in [self._find(request)] if e is not None])
+                await self._attachments.remove([e for e in [self._find(request)] if e is not None])
             case "CHECK":
                 self._check(request)
             case "GC":
-                await self._remove(self._not_valid(request))
+                await self._attachments.remove(self._not_valid(request))
             case "STATUS":
                 self._status(request)
         return DONE
@@ -59,9 +48,9 @@ class Cni:
 
     async def _add(self, request: CniRequest) -> CniView:
         present = await self._settled(request)
-        if present is not None and not self._is_there(present, request.netns):
+        if present is not None and not self._attachments.is_there(present, request.netns):
             if not request.only_present:
-                await self._remove([present])
+                await self._attachments.remove([present])
             present = None
         if request.only_present:
             return CniView(result=None) if present is None else self._view(present, request)
@@ -78,17 +67,12 @@ class Cni:
     def _network(self, request: CniRequest) -> Network | None:
         """See that the network is there and as the configuration says; the network if it was made by this."""
         config, leased = request.config, request.leased
-        present = self._named(config.name)
+        present = self._attachments.network(config.name)
         if present is not None:
             check_agreement(present, config, leased)
             return None
         self._engine.create_network(network_request(config, leased))
-        return self._named(config.name)
-
-    def _named(self, name: str) -> Network | None:
-        """By its whole name: the beginning of an id, which other doors take too, is none here."""
-        identity = self._engine.intent.network_ids.get(name)
-        return None if identity is None else self._engine.intent.networks[identity]
+        return self._attachments.network(config.name)
 
     def _priority(self, request: CniRequest, present: Endpoint | None) -> int:
         """The first network of a container is its way out, whatever the names of those that follow."""
@@ -102,45 +86,23 @@ class Cni:
         facts = self._engine.reconciler.compiled.facts
         return CniView(result=result_of(endpoint, self._engine.intent, facts, request.netns, request.config))
 
-    async def _remove(self, endpoints: Sequence[Endpoint]) -> None:
-        if not endpoints:
-            return
-        going = asyncio.ensure_future(
-            self._detach([DetachRequest(endpoint=endpoint.id) for endpoint in endpoints])
-        )
-        self._going |= {endpoint.id: going for endpoint in endpoints}
-        try:
-            await going
-        finally:
-            for endpoint in endpoints:
-                self._going.pop(endpoint.id, None)
-
     async def _settled(self, request: CniRequest) -> Endpoint | None:
         """The attachment after whoever is taking it away has ended; None if there is none then."""
         present = self._find(request)
-        if present is not None and present.id in self._going:
-            with contextlib.suppress(Exception):  # Its own caller is told; what could not go is there.
-                await asyncio.shield(self._going[present.id])
-            present = self._find(request)
-        return present
-
-    def _attachments(self, name: str) -> list[Endpoint]:
-        network = self._named(name)
-        there = self._engine.intent.endpoints_by_network.get(network.id, {}) if network is not None else {}
-        return [endpoint for endpoint in there.values() if CONTAINER in endpoint.labels]
+        if present is not None:
+            await self._attachments.settled([present])
+        return self._find(request)
 
     def _find(self, request: CniRequest) -> Endpoint | None:
-        wanted = (request.container_id, request.ifname)
-        return next((e for e in self._attachments(request.config.name) if _key(e) == wanted), None)
-
-    def _sandbox(self, endpoint: Endpoint) -> Sandbox | None:
-        return self._engine.intent.sandboxes.get(endpoint.sandbox) if endpoint.sandbox else None
-
-    def _is_there(self, endpoint: Endpoint, netns: str) -> bool:
-        sandbox = self._sandbox(endpoint)
-        if sandbox is None or sandbox.netns is None:
-            return False
-        return self._engine.drafts.namespace(netns, "netns").identity == sandbox.netns.identity
+        network = self._attachments.network(request.config.name)
+        return next(
+            (
+                e
+                for e in self._attachments.of(request.container_id)
+                if network is not None and e.network == network.id and _key(e)[1] == request.ifname
+            ),
+            None,
+        )
 
     # --- CHECK, GC and STATUS
 
@@ -151,7 +113,7 @@ class Cni:
         where = f"container {request.container_id}, {request.ifname} on network {request.config.name}"
         if endpoint is None:
             raise ConflictError(f"{where}: there is no such attachment")
-        if not self._is_there(endpoint, request.netns):
+        if not self._attachments.is_there(endpoint, request.netns):
             raise ConflictError(f"{where}: attached in another namespace than {request.netns}")
         if request.prev is not None and request.prev.ips:
             told_of = {address_part(ip.address) for ip in request.prev.ips}
@@ -168,7 +130,7 @@ class Cni:
             )
 
     def _differences(self, endpoint: Endpoint) -> list[Difference]:
-        sandbox = self._sandbox(endpoint)
+        sandbox = self._attachments.sandbox(endpoint)
         assert sandbox is not None
         wanted = self._engine.reconciler.compiled.desired.get(sandbox.id, EMPTY)
         try:
@@ -183,12 +145,12 @@ class Cni:
         if given is msgspec.UNSET:
             raise InvalidError("GC without its list would remove all", field="cni.dev/valid-attachments")
         valid = {(attachment.container_id, attachment.ifname) for attachment in given or ()}
-        return [e for e in self._attachments(config.name) if _key(e) not in valid]
+        return [e for e in self._attachments.on(config.name) if _key(e) not in valid]
 
     def _status(self, request: CniRequest) -> None:
         """Raises HoldError or FullError where an ADD would."""
         self._engine.check_may_change()
-        network = self._named(request.config.name)
+        network = self._attachments.network(request.config.name)
         if network is None:
             return
         for subnet in self._engine.view_network(network).subnets:

@@ -1,0 +1,208 @@
+"""Netavark's verbs, as podman calls them through the front end, on the engine's.
+
+Podman keeps the books: it gives addresses out itself (all but `--ipam-driver none`), and it does not tell us that a
+network was removed. So a network comes with its first container and goes with its last, as netavark's bridge does, unless
+others made it or are on it.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from sealane.doors.attachments import Attachments, Detach
+from sealane.doors.netavark.config import (
+    CONTAINER,
+    attach_request,
+    check_agreement,
+    is_unmanaged,
+    labelled,
+    network_request,
+    ordered,
+    publish_requests,
+)
+from sealane.doors.netavark.create import Creator
+from sealane.doors.netavark.status import status_of
+from sealane.engine.engine import Engine
+from sealane.engine.errors import ConflictError, InvalidError, NotFoundError, SealaneError
+from sealane.engine.upkeep import Upkeep
+from sealane.kernel.state import HOST
+from sealane.model.endpoint import Endpoint
+from sealane.model.ids import EndpointId, NetworkId
+from sealane.model.network import Network
+from sealane.wire.netavark import (
+    NetavarkAttachment,
+    NetavarkContainer,
+    NetavarkNetwork,
+    NetavarkRequest,
+    NetavarkView,
+)
+from sealane.wire.requests import DetachRequest, PublishRequest
+
+DONE = NetavarkView()
+
+
+class Netavark:
+    def __init__(self, engine: Engine, upkeep: Upkeep, detach: Detach) -> None:
+        self._engine = engine
+        self._upkeep = upkeep
+        self._attachments = Attachments(engine, detach, CONTAINER)
+
+    async def call(self, request: NetavarkRequest) -> NetavarkView:
+        """Raises the engine's errors."""
+        match request.verb:
+            case "setup":
+                return await self._setup(_container(request), request.netns)
+            case "teardown":
+                await self._teardown(_container(request))
+            case "update":
+                self._update(request.network, request.dns_servers)
+            case "firewall-reload":
+                self._reload()
+            case "create":
+                return self._create(request)
+        return DONE
+
+    # --- setup
+
+    async def _setup(self, container: NetavarkContainer, netns: str) -> NetavarkView:
+        """All networks or none."""
+        if not netns.startswith("/"):
+            raise InvalidError(f"{netns!r} is no absolute path", field="netns")
+        places = ordered(container)
+        ports = publish_requests(container.port_mappings or ())
+        for info, asked in places:
+            # What is wrong is found before anything is made.
+            network_request(info)
+            attach_request(container, info, asked, netns)
+        await self._clear(container, netns)
+        before = {e.id for e in self._attachments.of(container.container_id)}
+        try:
+            there = [self._attach(container, info, asked, netns) for info, asked in places]
+            self._publish(container, ports)
+        except SealaneError:
+            self._undo([e for e in self._attachments.of(container.container_id) if e.id not in before])
+            raise
+        intent = self._engine.intent
+        return NetavarkView(
+            status={
+                intent.networks[e.network].name: status_of(intent.endpoints[e.id], intent.networks[e.network])
+                for e in there
+            }
+        )
+
+    async def _clear(self, container: NetavarkContainer, netns: str) -> None:
+        """What the container had in a namespace that it has left goes first: podman was killed, or the host went down."""
+        present = self._attachments.of(container.container_id)
+        await self._attachments.settled(present)
+        present = self._attachments.of(container.container_id)
+        await self._attachments.remove([e for e in present if not self._attachments.is_there(e, netns)])
+
+    def _attach(
+        self, container: NetavarkContainer, info: NetavarkNetwork, asked: NetavarkAttachment, netns: str
+    ) -> Endpoint:
+        network = self._network(info)
+        mine = self._attachments.of(container.container_id)
+        present = next((e for e in mine if e.network == network.id), None)
+        if present is not None:
+            # A call that was killed had come so far: the ports, which come last, are not part of what is compared.
+            return present
+        try:
+            view = self._engine.attach(attach_request(container, info, asked, netns))
+        except SealaneError:
+            self._drop_unused([network])
+            raise
+        return self._engine.intent.endpoints[EndpointId(view.id)]
+
+    def _network(self, info: NetavarkNetwork) -> Network:
+        """See that the network is there and as podman says."""
+        present = self._attachments.network(info.name)
+        if present is not None and labelled(present.labels) not in {"", info.id}:
+            # Removed and made anew in podman's books, which we are not told.
+            self._drop_unused([present])
+            present = self._attachments.network(info.name)
+        if present is not None and not labelled(present.labels):
+            check_agreement(present, info)
+            return present
+        if present is not None:
+            present = self._engine.set_dns_servers(present, info.network_dns_servers or ())
+        elif not is_unmanaged(info):
+            self._check_bridge(info)
+        view = self._engine.create_network(network_request(info))
+        return self._engine.intent.networks[NetworkId(view.id)]
+
+    def _check_bridge(self, info: NetavarkNetwork) -> None:
+        """The engine would take a bridge that is there for one to be used as it is."""
+        name = info.network_interface
+        if name and self._engine.kernel.foreign_link(name) is not None:
+            raise ConflictError(
+                f"the host has a link {name}, which is not sealane's",
+                field=f"network_info.{info.name}.network_interface",
+                cure="stop the containers that netavark set up before; what it left goes with `ip link delete`",
+            )
+
+    # --- ports: on one of a container's networks, the first with a way in
+
+    def _publish(self, container: NetavarkContainer, ports: Sequence[PublishRequest]) -> None:
+        """Raises ConflictError, FullError, InvalidError."""
+        mine = self._attachments.of(container.container_id)
+        if not ports or any(endpoint.ports for endpoint in mine):
+            return
+        target = self._way_in(mine)
+        if target is not None:
+            self._engine.publish(target, ports)
+
+    def _way_in(self, endpoints: Sequence[Endpoint]) -> Endpoint | None:
+        networks = self._engine.intent.networks
+        open_ones = [e for e in endpoints if not networks[e.network].internal]
+        return max(open_ones, key=lambda e: e.gateway_priority, default=None)
+
+    # --- teardown
+
+    async def _teardown(self, container: NetavarkContainer) -> None:
+        """What is not there is no error, and neither is a namespace that is gone."""
+        names = {info.name for info, _ in ordered(container)}
+        mine = self._attachments.of(container.container_id)
+        going = [e for e in mine if self._engine.intent.networks[e.network].name in names]
+        networks = [self._engine.intent.networks[e.network] for e in going]
+        await self._attachments.remove(going)
+        self._drop_unused(networks)
+        if any(endpoint.ports for endpoint in going):
+            # `podman network disconnect` of the one that had them.
+            self._publish(container, publish_requests(container.port_mappings or ()))
+
+    def _undo(self, made: Sequence[Endpoint]) -> None:
+        networks = [self._engine.intent.networks[e.network] for e in made]
+        self._engine.detach([DetachRequest(endpoint=endpoint.id) for endpoint in made])
+        self._drop_unused(networks)
+
+    def _drop_unused(self, networks: Sequence[Network]) -> None:
+        intent = self._engine.intent
+        for network in {n.id: n for n in networks}.values():
+            is_podmans = network.id in intent.networks and labelled(network.labels)
+            if is_podmans and not intent.endpoints_by_network.get(network.id):
+                self._engine.remove_network(network.id)
+
+    # --- the others
+
+    def _update(self, name: str, servers: Sequence[str]) -> None:
+        """A network that nobody is on is in podman's books alone, and comes with its servers."""
+        network = self._attachments.network(name)
+        if network is not None:
+            self._engine.set_dns_servers(network, [server for server in servers if server])
+
+    def _reload(self) -> None:
+        """Podman's user thinks that rules were lost. They are put back as soon as they are; this looks once more."""
+        self._engine.check_may_change()
+        self._upkeep.resync({HOST})
+
+    def _create(self, request: NetavarkRequest) -> NetavarkView:
+        if request.create is None:
+            raise InvalidError("there is nothing to create", field="create")
+        facts = self._engine.reconciler.compiled.facts
+        creator = Creator(self._engine.intent, facts, self._engine.kernel.foreign_link)
+        return NetavarkView(network=creator.complete(request.create, datetime.now(UTC)))
+
+
+def _container(request: NetavarkRequest) -> NetavarkContainer:
+    if request.container is None:
+        raise NotFoundError("there is no container", field="container")
+    return request.container
