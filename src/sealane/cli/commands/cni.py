@@ -2,12 +2,10 @@
 
 import json
 import os
-import sys
-import tempfile
 from argparse import ArgumentParser, Namespace
 
-import sealane
 from sealane.cli.context import Context, UsageError
+from sealane.cli.install import check_ours, program, read, remove, write
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 
@@ -17,8 +15,6 @@ EXECUTABLE = "sealane"
 CONFLIST = "10-sealane.conflist"
 NETWORK = "pods"
 MARK = "# CNI plugin of sealane, written by `sealane cni install`."
-SHEBANG_MAX = 126
-"""The kernel reads 127 bytes of the first line before Linux 5.1, and 255 since (BINPRM_BUF_SIZE)."""
 CAPABILITIES = ("aliases", "bandwidth", "cgroupPath", "dns", "ipRanges", "ips", "mac", "portMappings")
 
 
@@ -47,24 +43,18 @@ def install(context: Context, arguments: Namespace) -> int:
     executable = os.path.join(arguments.bin_dir, EXECUTABLE)
     conflist = os.path.join(arguments.conf_dir, CONFLIST)
     config = _conflist(arguments.name, arguments.subnet)
-    there = _read(conflist)
+    there = read(conflist)
     if there not in {None, config} and not arguments.replace:
         raise UsageError(
             f"{conflist} is there already, and differs",
             field="--replace",
             cure="give --replace to write over it, or keep it and leave these options out",
         )
-    script = _script(context.socket)
-    present = _read(executable)
-    if present is not None and MARK not in present:
-        raise UsageError(
-            f"{executable} is somebody else's", field="--bin-dir", cure="choose another directory"
-        )
+    script = program("cni", MARK, context.socket)
+    check_ours(executable, MARK, "--bin-dir")
     # The executable first: from the moment that the conflist is there runtimes call it.
-    for path, text, before, mode in ((executable, script, present, 0o755), (conflist, config, there, 0o644)):
-        _say(context, path, "unchanged" if before == text else "written")
-        if before != text:
-            _replace(path, text, mode)
+    write(context, executable, script, 0o755)
+    write(context, conflist, config, 0o644)
     return 0
 
 
@@ -81,15 +71,8 @@ def uninstall(context: Context, arguments: Namespace) -> int:
     """The conflist first: without its executable it would fail every pod."""
     conflist = os.path.join(arguments.conf_dir, CONFLIST)
     executable = os.path.join(arguments.bin_dir, EXECUTABLE)
-    for path, is_ours in ((conflist, _is_plain), (executable, _is_marked)):
-        text = _read(path)
-        if text is None:
-            _say(context, path, "not there")
-        elif is_ours(text):
-            os.unlink(path)
-            _say(context, path, "removed")
-        else:
-            _say(context, path, "kept: it is not as `sealane cni install` wrote it")
+    remove(context, conflist, _is_plain, "cni")
+    remove(context, executable, lambda text: MARK in text, "cni")
     return 0
 
 
@@ -106,13 +89,6 @@ def _add_directories(parser: ArgumentParser) -> None:
         default=CONF_DIR,
         help=f"where they look for networks (default: {CONF_DIR})",
     )
-
-
-def _say(context: Context, path: str, what: str) -> None:
-    if context.output.as_json:
-        context.output.document({"path": path, "state": what})
-    else:
-        context.output.line(f"{path}: {what}")
 
 
 def _conflist(name: str, subnets: list[str]) -> str:
@@ -132,57 +108,6 @@ def _is_plain(text: str) -> bool:
         return text == _conflist(document["name"], [alternatives[0]["subnet"] for alternatives in ranges])
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return False
-
-
-def _is_marked(text: str) -> bool:
-    return MARK in text
-
-
-def _script(socket: str) -> str:
-    """Isolated and without `site`: half of Python's start, and nothing of the caller's environment decides what runs."""
-    # In a virtual environment: the interpreter that it was made of, which need not look for it.
-    python = getattr(sys, "_base_executable", sys.executable)
-    if len(python) > SHEBANG_MAX - len("#! -IS") or any(sign.isspace() for sign in python):
-        raise UsageError(
-            f"{python} cannot be the first line of a script", cure="install Python under a short path"
-        )
-    place = os.path.dirname(os.path.dirname(os.path.abspath(sealane.__file__)))
-    return (
-        f"#!{python} -IS\n{MARK}\n"
-        f"import sys\nsys.path.insert(0, {place!r})\n"
-        f"from sealane.programs.cni.main import main\nsys.exit(main({os.path.abspath(socket)!r}))\n"
-    )
-
-
-def _read(path: str) -> str | None:
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from error
-
-
-def _replace(path: str, text: str, mode: int) -> None:
-    """In one step: a runtime reads the old file or the new one."""
-    directory = os.path.dirname(path)
-    try:
-        os.makedirs(directory, exist_ok=True)
-        # Hidden, and of no ending that libcni reads a configuration by.
-        descriptor, temporary = tempfile.mkstemp(prefix=".sealane-", dir=directory)
-        try:
-            with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
-                file.write(text)
-                os.fchmod(descriptor, mode)
-                file.flush()
-                os.fsync(descriptor)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}", cure="become root") from error
 
 
 VERBS = {"install": Verb(configure_install, install), "uninstall": Verb(configure_uninstall, uninstall)}
