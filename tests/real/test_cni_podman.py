@@ -1,12 +1,9 @@
 """podman 4 with its CNI backend on our network: names, ports, addresses, several networks, and what `rm` leaves."""
 
-import json
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,6 +11,7 @@ from harness.audit import audit
 from harness.cni import PLUGINS, CniRuntime
 from harness.host import Host, Lan
 from harness.netns import eventually
+from harness.podman import SETTINGS, Podman
 
 pytestmark = [pytest.mark.real, pytest.mark.kernel]
 
@@ -22,65 +20,12 @@ for program in ("podman", "runc", "busybox"):
         pytest.skip(f"needs {program}", allow_module_level=True)
 
 NUMBER = 33
-TIMEOUT_S = 60
-# Limits as they are here: podman would raise them, which a container may not.
-RUN = ("--runtime", "/usr/sbin/runc", "run", "--ulimit", "nofile=512:512", "--ulimit", "nproc=512:512")
-SETTINGS = """[network]
+NETWORK_SETTINGS = """[network]
 network_backend = "cni"
 cni_plugin_dirs = ["{bin_dir}", "{plugins}"]
 network_config_dir = "{conf_dir}"
 default_network = "pods"
-[engine]
-cgroup_manager = "cgroupfs"
-events_logger = "file"
-[containers]
-log_driver = "k8s-file"
 """
-
-
-def rootfs(directory: Path) -> Path:
-    """A file system of busybox alone."""
-    for name in ("bin", "etc", "proc", "sys", "dev", "tmp", "run", "var"):
-        (directory / name).mkdir(parents=True, exist_ok=True)
-    shutil.copy("/bin/busybox" if os.path.exists("/bin/busybox") else "/usr/bin/busybox", directory / "bin")
-    for name in ("sh", "sleep", "nc", "ip", "cat", "nslookup", "ping", "httpd"):
-        if not (directory / "bin" / name).exists():
-            (directory / "bin" / name).symlink_to("busybox")
-    return directory
-
-
-class Podman:
-    def __init__(self, host: Host, directory: Path) -> None:
-        self.host, self.directory = host, directory
-        self.runtime = CniRuntime(host, str(directory))
-        self.image = str(rootfs(directory / "image"))
-        (directory / "containers.conf").write_text(
-            SETTINGS.format(bin_dir=self.runtime.bin_dir, plugins=PLUGINS, conf_dir=self.runtime.conf_dir)
-        )
-
-    def __call__(self, *words: str, check: bool = True) -> str:
-        inside = ["nsenter", f"--net={self.host.ns.path}", f"--mount=/proc/{self.host.ns.pid}/ns/mnt", "--"]
-        places = [
-            f"--root={self.directory}/root",
-            "--runroot=/run/podman-test",
-            "--tmpdir=/run/podman-test/tmp",
-            "--storage-driver=vfs",
-        ]
-        done = subprocess.run(
-            [*inside, "podman", *places, *words],
-            env={**os.environ, "CONTAINERS_CONF": str(self.directory / "containers.conf")},
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-        assert not check or done.returncode == 0, f"podman {' '.join(words)}: {done.stderr}{done.stdout}"
-        return done.stdout.strip()
-
-    def run(self, name: str, *options: str, command: tuple[str, ...] = ("sleep", "300")) -> dict[str, Any]:
-        """Its networks, as podman has them."""
-        self(*RUN, "-d", "--name", name, *options, "--rootfs", self.image, *command)
-        return dict(json.loads(self("inspect", name))[0]["NetworkSettings"]["Networks"])
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +38,11 @@ def machine(lan: Lan) -> Iterator[Host]:
 
 @pytest.fixture
 def podman(machine: Host, tmp_path: Path) -> Iterator[Podman]:
-    podman = Podman(machine, tmp_path)
+    runtime = CniRuntime(machine, str(tmp_path))
+    config = tmp_path / "containers.conf"
+    settings = NETWORK_SETTINGS.format(bin_dir=runtime.bin_dir, plugins=PLUGINS, conf_dir=runtime.conf_dir)
+    config.write_text(settings + SETTINGS)
+    podman = Podman(machine, tmp_path, {"CONTAINERS_CONF": str(config)})
     yield podman
     podman("rm", "-f", "-t", "0", "-a")
     status = machine.api.status()

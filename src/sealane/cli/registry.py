@@ -35,6 +35,7 @@ GROUPS = {
     "endpoint": "Show endpoints: the places of sandboxes on networks",
     "sandbox": "Make, show and remove sandboxes: network namespaces that endpoints live in",
     "cni": "Be a network plugin of Kubernetes, containerd and podman",
+    "podman": "Be podman's networks, in netavark's place",
 }
 
 COMMANDS = (
@@ -80,5 +81,7 @@ COMMANDS = (
     Command(("version",), "Show versions", "daemon_state"),
     Command(("cni", "install"), "Put the CNI executable and a conflist in place", "cni"),
     Command(("cni", "uninstall"), "Remove them", "cni"),
+    Command(("podman", "install"), "Put the executable and podman's setting in place", "podman"),
+    Command(("podman", "uninstall"), "Remove them", "podman"),
     Command(("completion",), "Print a completion script for a shell", "completion"),
 )

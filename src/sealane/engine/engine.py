@@ -195,8 +195,10 @@ class Engine:
             self.events.emit("endpoint.detached", endpoint.name, id=endpoint.id)
         return DetachView(detached=[e.id for e in endpoints])
 
-    def publish(self, endpoint: Endpoint, ports: Sequence[PublishRequest]) -> Endpoint:
-        """Exactly these ports, from now on. Idempotent."""
+    def publish(
+        self, endpoint: Endpoint, ports: Sequence[PublishRequest], *, reserved_by: str = ""
+    ) -> Endpoint:
+        """Exactly these ports, from now on. Idempotent. `reserved_by`: as `Publisher.ports` has it."""
         self.check_may_change()
         if repeated_ports(endpoint, ports):
             return endpoint
@@ -207,7 +209,8 @@ class Engine:
         if not ports:
             return endpoint
         network = self.intent.networks[endpoint.network]
-        chosen = self.drafts.publisher.ports(ports, network, {family_of(a) for a in endpoint.addresses})
+        families = {family_of(a) for a in endpoint.addresses}
+        chosen = self.drafts.publisher.ports(ports, network, families, reserved_by=reserved_by)
         published = msgspec.structs.replace(endpoint, ports=chosen)
         self.bring([Put(published, endpoint)])
         return published

@@ -21,11 +21,20 @@ class Publisher:
         self._intent = intent
         self._kernel = kernel
         self._next = 0
+        self._reserved_by = ""
 
     def ports(
-        self, requests: Sequence[PublishRequest], network: Network, families: set[Family]
+        self,
+        requests: Sequence[PublishRequest],
+        network: Network,
+        families: set[Family],
+        *,
+        reserved_by: str = "",
     ) -> tuple[PublishedPort, ...]:
-        """Raises InvalidError, ConflictError (naming the holder) or FullError, each with the field."""
+        """`reserved_by`: a program that holds ports for whoever asks, so that nobody else takes them.
+
+        Raises InvalidError, ConflictError (naming the holder) or FullError, each with the field."""
+        self._reserved_by = reserved_by
         if requests and network.driver == "host":
             raise InvalidError(
                 "on the host's network a port is published by listening on it", field="publish"
@@ -117,7 +126,8 @@ class Publisher:
         if claim is not None:
             held, endpoint = claim
             return f"endpoint {self._intent.endpoints[endpoint].name} ({held})"
-        return self._kernel.port_user(port)
+        user = self._kernel.port_user(port)
+        return None if user is not None and user.partition(" ")[0] == self._reserved_by else user
 
 
 def _check_numbers(request: PublishRequest, field: str) -> None:

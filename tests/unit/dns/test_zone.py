@@ -247,7 +247,9 @@ def test_an_askers_own_upstreams_go_before_its_networks_and_are_its_alone() -> N
     zone = zone_of(network("front", WEB, own, upstreams=("192.0.2.1",)))
     assert view(zone, "10.1.0.9").upstreams == ("2001:db8::9",)
     assert view(zone, "10.1.0.2").upstreams == ("192.0.2.1",)
-    zone.update([network("front", WEB, ZoneMember("e9", "s9", ("own",), ("10.1.0.9",)), upstreams=("192.0.2.1",))])
+    zone.update(
+        [network("front", WEB, ZoneMember("e9", "s9", ("own",), ("10.1.0.9",)), upstreams=("192.0.2.1",))]
+    )
     assert view(zone, "10.1.0.9").upstreams == ("192.0.2.1",)
 
 

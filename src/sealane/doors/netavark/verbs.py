@@ -37,6 +37,9 @@ from sealane.wire.netavark import (
 )
 from sealane.wire.requests import DetachRequest, PublishRequest
 
+RESERVER = "conmon"
+"""Podman's monitor of a container listens on its host ports, so that no other program takes them (podman libpod/oci_util.go,
+bindPorts). Where podman reloads networks it does so already when we are asked."""
 DONE = NetavarkView()
 
 
@@ -148,7 +151,7 @@ class Netavark:
             return
         target = self._way_in(mine)
         if target is not None:
-            self._engine.publish(target, ports)
+            self._engine.publish(target, ports, reserved_by=RESERVER)
 
     def _way_in(self, endpoints: Sequence[Endpoint]) -> Endpoint | None:
         networks = self._engine.intent.networks

@@ -10,6 +10,7 @@ from __future__ import annotations
 import posix
 import sys
 
+from sealane import __version__
 from sealane.programs import daemon, text
 
 TYPE_CHECKING = False
@@ -77,15 +78,15 @@ class Call:
         return self.words[1]
 
 
-def main(socket: str = daemon.SOCKET, release: str = "") -> int:
-    """The exit status. `socket`: the daemon's; SEALANE_SOCKET goes before it. `release`: sealane's version, to show."""
+def main(socket: str = daemon.SOCKET) -> int:
+    """The exit status. `socket`: the daemon's; SEALANE_SOCKET goes before it."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in {"-h", "--help", "help"}:
         return _print(ABOUT)
     if arguments[0] in {"-V", "--version"}:
-        return _print(f"netavark {VERSION} (sealane {release})\n")
+        return _print(f"netavark {VERSION} (sealane {__version__})\n")
     try:
-        answer = _do(Call(arguments), _socket(socket), release)
+        answer = _do(Call(arguments), _socket(socket))
     except (NetavarkError, daemon.UnreachableError) as error:
         cure = f": {daemon.CURE}" if isinstance(error, daemon.UnreachableError) else ""
         return _fail(f"{error}{cure}")
@@ -96,7 +97,7 @@ def main(socket: str = daemon.SOCKET, release: str = "") -> int:
     return _print(f"{text.dumps(answer)}\n") if answer is not None else 0
 
 
-def _do(call: Call, socket: str, release: str) -> Any:
+def _do(call: Call, socket: str) -> Any:
     if call.option("rootless") == "true":
         raise NetavarkError(
             "rootless podman keeps its networks to itself: sealane's are the host's, run podman as root"
@@ -106,7 +107,12 @@ def _do(call: Call, socket: str, release: str) -> Any:
     if act is not None:
         return act(call, socket)
     if command == "version":
-        return {"version": VERSION, "commit": f"sealane {release}", "build_time": "", "target": sys.platform}
+        return {
+            "version": VERSION,
+            "commit": f"sealane {__version__}",
+            "build_time": "",
+            "target": sys.platform,
+        }
     if command in {"firewalld-reload", "nftables-reload", "dhcp-proxy"}:
         raise NetavarkError(
             f"{command} is not needed: the sealane daemon watches its rules, and gives addresses itself"

@@ -1,0 +1,77 @@
+"""Podman on a host: real containers of busybox, in stores of the test's own."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from harness.host import Host
+
+TIMEOUT_S = 60
+RUNTIME = "/usr/sbin/runc"
+APPLETS = ("sh", "sleep", "nc", "ip", "cat", "nslookup", "ping", "httpd", "printf")
+# Limits as they are here: podman would raise them, which it may not everywhere.
+SETTINGS = """[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+[containers]
+log_driver = "k8s-file"
+default_ulimits = ["nofile=512:512", "nproc=512:512"]
+"""
+
+
+def rootfs(directory: Path) -> Path:
+    """A file system of busybox alone."""
+    for name in ("bin", "etc", "proc", "sys", "dev", "tmp", "run", "var"):
+        (directory / name).mkdir(parents=True, exist_ok=True)
+    shutil.copy("/bin/busybox" if os.path.exists("/bin/busybox") else "/usr/bin/busybox", directory / "bin")
+    for name in APPLETS:
+        if not (directory / "bin" / name).exists():
+            (directory / "bin" / name).symlink_to("busybox")
+    return directory
+
+
+class PodmanFailed(AssertionError):
+    pass
+
+
+class Podman:
+    """`environ` goes beside the test's own."""
+
+    def __init__(self, host: Host, directory: Path, environ: dict[str, str] | None = None) -> None:
+        self.host, self.directory = host, directory
+        self.image = str(rootfs(directory / "image"))
+        self._environ = {**os.environ, **(environ or {})}
+
+    def __call__(self, *words: str, check: bool = True) -> str:
+        inside = ["nsenter", f"--net={self.host.ns.path}", f"--mount=/proc/{self.host.ns.pid}/ns/mnt", "--"]
+        places = [
+            f"--root={self.directory}/root",
+            "--runroot=/run/podman-test",
+            "--tmpdir=/run/podman-test/tmp",
+            "--storage-driver=vfs",
+            f"--runtime={RUNTIME}",
+        ]
+        done = subprocess.run(
+            [*inside, "podman", *places, *words],
+            env=self._environ,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        if check and done.returncode != 0:
+            raise PodmanFailed(f"podman {' '.join(words)}: {done.stderr}{done.stdout}")
+        return done.stdout.strip()
+
+    def run(
+        self, name: str, *options: str, command: tuple[str, ...] = ("sleep", "300")
+    ) -> dict[str, dict[str, Any]]:
+        """Its networks, as podman has them."""
+        self("run", "-d", "--name", name, *options, "--rootfs", self.image, *command)
+        return self.networks(name)
+
+    def networks(self, name: str) -> dict[str, dict[str, Any]]:
+        return dict(json.loads(self("inspect", name))[0]["NetworkSettings"]["Networks"])
