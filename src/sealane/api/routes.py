@@ -8,6 +8,7 @@ from sealane.api.detach import Detacher
 from sealane.api.follow import events
 from sealane.api.services import Containers, Projects, Services
 from sealane.doors.cni.verbs import Cni
+from sealane.doors.oci.verbs import Oci
 from sealane.engine.engine import Engine
 from sealane.engine.errors import InvalidError, NotFoundError
 from sealane.engine.explaining import explain_packet
@@ -16,6 +17,7 @@ from sealane.http.call import Call, Later, Lines, MethodError, Now, Query, Route
 from sealane.http.json import Body
 from sealane.wire.cni import CniRequest
 from sealane.wire.diagnosis import CheckRequest, DoctorRequest, ExplainRequest, TraceRequest
+from sealane.wire.oci import OciRequest
 from sealane.wire.requests import (
     AttachRequest,
     ContainerRequest,
@@ -188,7 +190,11 @@ def _endpoint_routes(engine: Engine, detacher: Detacher) -> dict[Shape, Methods]
 
 def _door_routes(engine: Engine, detacher: Detacher) -> dict[Shape, Methods]:
     cni = Cni(engine, detacher.submit)
-    return {("cni",): {"POST": _route(Later(lambda call: cni.call(call.body)), body=CniRequest)}}
+    oci = Oci(engine, detacher.submit)
+    return {
+        ("cni",): {"POST": _route(Later(lambda call: cni.call(call.body)), body=CniRequest)},
+        ("oci",): {"POST": _route(Later(lambda call: oci.call(call.body)), body=OciRequest)},
+    }
 
 
 def _project_routes(project: Projects) -> dict[Shape, Methods]:

@@ -35,6 +35,7 @@ GROUPS = {
     "endpoint": "Show endpoints: the places of sandboxes on networks",
     "sandbox": "Make, show and remove sandboxes: network namespaces that endpoints live in",
     "cni": "Be a network plugin of Kubernetes, containerd and podman",
+    "oci": "Be a hook of OCI runtimes: runc, crun, podman, CRI-O",
 }
 
 COMMANDS = (
@@ -80,5 +81,8 @@ COMMANDS = (
     Command(("version",), "Show versions", "daemon_state"),
     Command(("cni", "install"), "Put the CNI executable and a conflist in place", "cni"),
     Command(("cni", "uninstall"), "Remove them", "cni"),
+    Command(("oci", "install"), "Put the OCI hook in place", "oci"),
+    Command(("oci", "uninstall"), "Remove it", "oci"),
+    Command(("oci", "hooks"), "Print the hooks that a config.json needs", "oci"),
     Command(("completion",), "Print a completion script for a shell", "completion"),
 )

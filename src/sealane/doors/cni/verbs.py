@@ -5,14 +5,11 @@ again, whatever has become of the namespace, so a call may come twice, late, or 
 container comes back under its id in another namespace, what it had in the dead one goes first.
 """
 
-import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable, Sequence
-
 import msgspec
 
 from sealane.doors.cni.config import CONTAINER, IFNAME, attach_request, check_agreement, network_request
 from sealane.doors.cni.result import result_of
+from sealane.doors.departures import Departures, Detach
 from sealane.engine.engine import Engine
 from sealane.engine.errors import ConflictError, FullError, InvalidError, KernelError, SealaneError
 from sealane.engine.ports import NamespaceGoneError
@@ -24,21 +21,14 @@ from sealane.model.net import address_part
 from sealane.model.network import Network
 from sealane.reconcile.diff import EMPTY, Difference, diff
 from sealane.wire.cni import CniRequest, CniView
-from sealane.wire.requests import DetachRequest
-from sealane.wire.views import DetachView
 
-Detach = Callable[[Sequence[DetachRequest]], Awaitable[DetachView]]
 DONE = CniView()
 
 
 class Cni:
-    """`detach`: takes away what other callers want gone at the same moment, too."""
-
     def __init__(self, engine: Engine, detach: Detach) -> None:
         self._engine = engine
-        self._detach = detach
-        self._going: dict[EndpointId, asyncio.Future[DetachView]] = {}
-        """Asked to be taken away, and still there: a caller that was killed may have asked, and its successor is here."""
+        self._departures = Departures(detach)
 
     async def call(self, request: CniRequest) -> CniView:
         """Raises the engine's errors."""
@@ -46,11 +36,11 @@ class Cni:
             case "ADD":
                 return await self._add(request)
             case "DEL":
-                await self._remove([e for e in [self._find(request)] if e is not None])
+                await self._departures.remove([e for e in [self._find(request)] if e is not None])
             case "CHECK":
                 self._check(request)
             case "GC":
-                await self._remove(self._not_valid(request))
+                await self._departures.remove(self._not_valid(request))
             case "STATUS":
                 self._status(request)
         return DONE
@@ -61,7 +51,7 @@ class Cni:
         present = await self._settled(request)
         if present is not None and not self._is_there(present, request.netns):
             if not request.only_present:
-                await self._remove([present])
+                await self._departures.remove([present])
             present = None
         if request.only_present:
             return CniView(result=None) if present is None else self._view(present, request)
@@ -102,27 +92,13 @@ class Cni:
         facts = self._engine.reconciler.compiled.facts
         return CniView(result=result_of(endpoint, self._engine.intent, facts, request.netns, request.config))
 
-    async def _remove(self, endpoints: Sequence[Endpoint]) -> None:
-        if not endpoints:
-            return
-        going = asyncio.ensure_future(
-            self._detach([DetachRequest(endpoint=endpoint.id) for endpoint in endpoints])
-        )
-        self._going |= {endpoint.id: going for endpoint in endpoints}
-        try:
-            await going
-        finally:
-            for endpoint in endpoints:
-                self._going.pop(endpoint.id, None)
-
     async def _settled(self, request: CniRequest) -> Endpoint | None:
         """The attachment after whoever is taking it away has ended; None if there is none then."""
         present = self._find(request)
-        if present is not None and present.id in self._going:
-            with contextlib.suppress(Exception):  # Its own caller is told; what could not go is there.
-                await asyncio.shield(self._going[present.id])
-            present = self._find(request)
-        return present
+        if present is None:
+            return None
+        await self._departures.settle([present])
+        return self._find(request)
 
     def _attachments(self, name: str) -> list[Endpoint]:
         network = self._named(name)
