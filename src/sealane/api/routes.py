@@ -9,6 +9,7 @@ from sealane.api.follow import events
 from sealane.api.services import Containers, Projects, Services
 from sealane.doors.cni.verbs import Cni
 from sealane.doors.netavark.verbs import Netavark
+from sealane.doors.oci.verbs import Oci
 from sealane.engine.engine import Engine
 from sealane.engine.errors import InvalidError, NotFoundError
 from sealane.engine.explaining import explain_packet
@@ -18,6 +19,7 @@ from sealane.http.json import Body
 from sealane.wire.cni import CniRequest
 from sealane.wire.diagnosis import CheckRequest, DoctorRequest, ExplainRequest, TraceRequest
 from sealane.wire.netavark import NetavarkRequest
+from sealane.wire.oci import OciRequest
 from sealane.wire.requests import (
     AttachRequest,
     ContainerRequest,
@@ -191,9 +193,11 @@ def _endpoint_routes(engine: Engine, detacher: Detacher) -> dict[Shape, Methods]
 def _door_routes(services: Services, detacher: Detacher) -> dict[Shape, Methods]:
     cni = Cni(services.engine, detacher.submit)
     netavark = Netavark(services.engine, services.upkeep, detacher.submit)
+    oci = Oci(services.engine, detacher.submit)
     return {
         ("cni",): {"POST": _route(Later(lambda call: cni.call(call.body)), body=CniRequest)},
         ("netavark",): {"POST": _route(Later(lambda call: netavark.call(call.body)), body=NetavarkRequest)},
+        ("oci",): {"POST": _route(Later(lambda call: oci.call(call.body)), body=OciRequest)},
     }
 
 

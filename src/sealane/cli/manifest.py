@@ -14,8 +14,8 @@ from typing import Any, Literal
 import msgspec
 
 from sealane.cli.options import stated
-from sealane.cli.publish import publish_request
 from sealane.compose import schema
+from sealane.compose.publish import publish_request
 from sealane.compose.schema import Project, Service
 from sealane.wire.requests import Attachment, ContainerRequest, Manifest, NetworkRequest, SubnetRequest
 

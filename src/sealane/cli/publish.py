@@ -1,25 +1,14 @@
-"""Published ports: the command line's and compose's grammar to requests."""
+"""Published ports: the command line's words to requests."""
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
 from sealane.cli.options import parsed
-from sealane.compose.ports import PortSpec, parse_port_spec
+from sealane.compose.ports import parse_port_spec
+from sealane.compose.publish import publish_request
 from sealane.wire.requests import PublishRequest
-
-
-def publish_request(spec: PortSpec) -> PublishRequest:
-    return PublishRequest(
-        proto=cast("Any", spec.proto),
-        host_address=spec.host_ip or "",
-        host_first=spec.host_first or 0,
-        host_last=spec.host_last or 0,
-        port=spec.container_first,
-        count=spec.container_last - spec.container_first + 1,
-        one_of=spec.picks_one,
-    )
 
 
 def publish_requests(texts: Iterable[str]) -> list[PublishRequest]:

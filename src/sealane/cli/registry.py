@@ -36,6 +36,7 @@ GROUPS = {
     "sandbox": "Make, show and remove sandboxes: network namespaces that endpoints live in",
     "cni": "Be a network plugin of Kubernetes, containerd and podman",
     "podman": "Be podman's networks, in netavark's place",
+    "oci": "Be a hook of OCI runtimes: runc, crun, podman, CRI-O",
 }
 
 COMMANDS = (
@@ -83,5 +84,8 @@ COMMANDS = (
     Command(("cni", "uninstall"), "Remove them", "cni"),
     Command(("podman", "install"), "Put the executable and podman's setting in place", "podman"),
     Command(("podman", "uninstall"), "Remove them", "podman"),
+    Command(("oci", "install"), "Put the OCI hook in place", "oci"),
+    Command(("oci", "uninstall"), "Remove it", "oci"),
+    Command(("oci", "hooks"), "Print the hooks that a config.json needs", "oci"),
     Command(("completion",), "Print a completion script for a shell", "completion"),
 )

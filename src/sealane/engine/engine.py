@@ -195,10 +195,8 @@ class Engine:
             self.events.emit("endpoint.detached", endpoint.name, id=endpoint.id)
         return DetachView(detached=[e.id for e in endpoints])
 
-    def publish(
-        self, endpoint: Endpoint, ports: Sequence[PublishRequest], *, reserved_by: str = ""
-    ) -> Endpoint:
-        """Exactly these ports, from now on. Idempotent. `reserved_by`: as `Publisher.ports` has it."""
+    def publish(self, endpoint: Endpoint, ports: Sequence[PublishRequest]) -> Endpoint:
+        """Exactly these ports, from now on. Idempotent."""
         self.check_may_change()
         if repeated_ports(endpoint, ports):
             return endpoint
@@ -210,7 +208,7 @@ class Engine:
             return endpoint
         network = self.intent.networks[endpoint.network]
         families = {family_of(a) for a in endpoint.addresses}
-        chosen = self.drafts.publisher.ports(ports, network, families, reserved_by=reserved_by)
+        chosen = self.drafts.publisher.ports(ports, network, families)
         published = msgspec.structs.replace(endpoint, ports=chosen)
         self.bring([Put(published, endpoint)])
         return published

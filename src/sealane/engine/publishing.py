@@ -1,6 +1,7 @@
 """From requests for published ports to host ports: chosen where they are to be chosen, checked against every holder
 before anything changes."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 from sealane.engine.errors import ConflictError, FullError, InvalidError
@@ -23,18 +24,23 @@ class Publisher:
         self._next = 0
         self._reserved_by = ""
 
+    @contextlib.contextmanager
+    def reserved_by(self, program: str) -> Iterator[None]:
+        """Inside, what programs of this name hold is free: they hold ports for whoever publishes them, so that nobody
+        else takes them."""
+        self._reserved_by = program
+        try:
+            yield
+        finally:
+            self._reserved_by = ""
+
     def ports(
         self,
         requests: Sequence[PublishRequest],
         network: Network,
         families: set[Family],
-        *,
-        reserved_by: str = "",
     ) -> tuple[PublishedPort, ...]:
-        """`reserved_by`: a program that holds ports for whoever asks, so that nobody else takes them.
-
-        Raises InvalidError, ConflictError (naming the holder) or FullError, each with the field."""
-        self._reserved_by = reserved_by
+        """Raises InvalidError, ConflictError (naming the holder) or FullError, each with the field."""
         if requests and network.driver == "host":
             raise InvalidError(
                 "on the host's network a port is published by listening on it", field="publish"

@@ -39,6 +39,10 @@ def loads(data: bytes) -> Any:
         raise ValueError(f"no JSON at character {error.value}") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    except SystemError:
+        # The scanner takes its exception from `json.decoder`, and where that is not loaded it has none to raise
+        # (Modules/_json.c, raise_errmsg).
+        raise ValueError("no JSON: it ends early, or a part of it is none") from None
     if text[end:].strip(BLANK):
         raise ValueError(f"more after the end, at character {end}")
     return value

@@ -20,6 +20,7 @@ are not known are refused, so that a misspelt one is named and not ignored.
 | POST /v1/detach | list of DetachRequest | DetachView |
 | POST /v1/cni | CniRequest | CniView |
 | POST /v1/netavark | NetavarkRequest | NetavarkView |
+| POST /v1/oci | OciRequest | OciView |
 | POST /v1/plan, /v1/apply, /v1/delete | Manifest; plan ?delete=1 | PlanView, ApplyView, ApplyView |
 | POST /v1/explain | ExplainRequest | ExplainView |
 | POST /v1/check | CheckRequest | CheckView |

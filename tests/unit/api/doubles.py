@@ -53,6 +53,8 @@ class DoubleEngine:
         self.boxes = {}
         self.ends = {}
         self.detach_calls = []
+        self.listeners = []
+        self.intent = SimpleNamespace(endpoints={})
         self.drafts = SimpleNamespace(detach=self._find_detached)
 
     def create_network(self, request):

@@ -14,6 +14,7 @@ import msgspec
 from sealane.compile.facts import Facts
 from sealane.doors.netavark.config import IPAM_NONE, is_unmanaged, network_request
 from sealane.engine.errors import ConflictError, ExistsError, FullError, InvalidError
+from sealane.engine.options import parse_options
 from sealane.engine.problems import at_field, parsed
 from sealane.ipam import pools
 from sealane.model.ids import parse_link_name, parse_name
@@ -58,11 +59,16 @@ class Creator:
                 "there are no names on this network, so nothing asks its servers",
                 field="network.network_dns_servers",
             )
-        network_request(chosen)
+        parse_options(network_request(chosen).options)
         has_ipv6 = any(":" in subnet.subnet for subnet in chosen.subnets or ())
         chosen = msgspec.structs.replace(chosen, ipv6_enabled=network.ipv6_enabled or has_ipv6)
         made = _bare(msgspec.to_builtins(chosen))
-        return {**request.network, **made, "created": request.network.get("created") or now.isoformat()}
+        more = {
+            key: value
+            for key, value in request.network.items()
+            if key not in NetavarkNetwork.__struct_fields__
+        }
+        return {**more, **made, "created": request.network.get("created") or now.isoformat()}
 
     def _interface(self, asked: str, network: NetavarkNetwork, request: NetavarkCreate) -> str:
         used = {*(request.used.interfaces or ()), *(n.link for n in self._intent.networks.values())}

@@ -8,6 +8,8 @@ others made it or are on it.
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+import msgspec
+
 from sealane.doors.attachments import Attachments, Detach
 from sealane.doors.netavark.config import (
     CONTAINER,
@@ -35,7 +37,7 @@ from sealane.wire.netavark import (
     NetavarkRequest,
     NetavarkView,
 )
-from sealane.wire.requests import DetachRequest, PublishRequest
+from sealane.wire.requests import DetachRequest
 
 RESERVER = "conmon"
 """Podman's monitor of a container listens on its host ports, so that no other program takes them (podman libpod/oci_util.go,
@@ -71,7 +73,7 @@ class Netavark:
         if not netns.startswith("/"):
             raise InvalidError(f"{netns!r} is no absolute path", field="netns")
         places = ordered(container)
-        ports = publish_requests(container.port_mappings or ())
+        publish_requests(container.port_mappings or ())
         for info, asked in places:
             # What is wrong is found before anything is made.
             network_request(info)
@@ -79,8 +81,10 @@ class Netavark:
         await self._clear(container, netns)
         before = {e.id for e in self._attachments.of(container.container_id)}
         try:
-            there = [self._attach(container, info, asked, netns) for info, asked in places]
-            self._publish(container, ports)
+            with self._engine.drafts.publisher.reserved_by(RESERVER):
+                there = [self._attach(container, info, asked, netns) for info, asked in places]
+                # What is left of them if a call that was killed had come so far.
+                self._publish(container)
         except SealaneError:
             self._undo([e for e in self._attachments.of(container.container_id) if e.id not in before])
             raise
@@ -106,10 +110,13 @@ class Netavark:
         mine = self._attachments.of(container.container_id)
         present = next((e for e in mine if e.network == network.id), None)
         if present is not None:
-            # A call that was killed had come so far: the ports, which come last, are not part of what is compared.
             return present
+        request = attach_request(container, info, asked, netns)
+        if not network.internal and not any(endpoint.ports for endpoint in mine):
+            ports = publish_requests(container.port_mappings or ())
+            request = msgspec.structs.replace(request, publish=ports)
         try:
-            view = self._engine.attach(attach_request(container, info, asked, netns))
+            view = self._engine.attach(request)
         except SealaneError:
             self._drop_unused([network])
             raise
@@ -144,14 +151,15 @@ class Netavark:
 
     # --- ports: on one of a container's networks, the first with a way in
 
-    def _publish(self, container: NetavarkContainer, ports: Sequence[PublishRequest]) -> None:
-        """Raises ConflictError, FullError, InvalidError."""
+    def _publish(self, container: NetavarkContainer) -> None:
+        """Where none has them. Raises ConflictError, FullError, InvalidError."""
+        ports = publish_requests(container.port_mappings or ())
         mine = self._attachments.of(container.container_id)
         if not ports or any(endpoint.ports for endpoint in mine):
             return
         target = self._way_in(mine)
         if target is not None:
-            self._engine.publish(target, ports, reserved_by=RESERVER)
+            self._engine.publish(target, ports)
 
     def _way_in(self, endpoints: Sequence[Endpoint]) -> Endpoint | None:
         networks = self._engine.intent.networks
@@ -170,7 +178,8 @@ class Netavark:
         self._drop_unused(networks)
         if any(endpoint.ports for endpoint in going):
             # `podman network disconnect` of the one that had them.
-            self._publish(container, publish_requests(container.port_mappings or ()))
+            with self._engine.drafts.publisher.reserved_by(RESERVER):
+                self._publish(container)
 
     def _undo(self, made: Sequence[Endpoint]) -> None:
         networks = [self._engine.intent.networks[e.network] for e in made]

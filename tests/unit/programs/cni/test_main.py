@@ -4,11 +4,11 @@ import json
 import os
 import subprocess
 import sys
-import threading
 
 import pytest
 
 import sealane
+from harness.stub_daemon import Daemon
 
 SOURCE = os.path.dirname(os.path.dirname(sealane.__file__))
 IMPORTS = {"__future__", "_json", "_socket", "posix", "sys"}
@@ -29,51 +29,6 @@ cat >/dev/null
 [ -e "{directory}/$CNI_COMMAND.once" ] && {{ cat "{directory}/$CNI_COMMAND.once"; rm "{directory}/$CNI_COMMAND.once"; exit 1; }}
 [ ! -e "{directory}/$CNI_COMMAND.fails" ]
 """
-
-
-class Daemon(threading.Thread):
-    """Answers each request by what `answer` makes of it: a status and a document, or None to hang up."""
-
-    def __init__(self, path, answer):
-        import socket
-
-        super().__init__(daemon=True)
-        self.asked = []
-        self._answer = answer
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(path)
-        self._listener.listen(8)
-        self.start()
-
-    def run(self):
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            with connection:
-                data = b""
-                while b"\r\n\r\n" not in data:
-                    data += connection.recv(65536)
-                head, _, body = data.partition(b"\r\n\r\n")
-                length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
-                while len(body) < length:
-                    body += connection.recv(65536)
-                self.asked.append(json.loads(body))
-                answer = self._answer(self.asked[-1])
-                if answer is not None:
-                    status, document = answer
-                    text = json.dumps(document).encode()
-                    connection.sendall(
-                        b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n\r\n" % (status, len(text)) + text
-                    )
-
-    def close(self):
-        import socket
-
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self.join(5)
 
 
 @pytest.fixture

@@ -1,0 +1,495 @@
+"""Netavark's verbs on a kernel in memory: what podman asks, in its own JSON, and what it is answered."""
+
+import asyncio
+
+import msgspec
+import pytest
+
+from harness.engines import Bench
+from sealane.compile.sandbox import MAIN_TABLE
+from sealane.doors.netavark.verbs import Netavark
+from sealane.engine.errors import (
+    ConflictError,
+    ExistsError,
+    HoldError,
+    InvalidError,
+    NotFoundError,
+    SealaneError,
+)
+from sealane.kernel.objects import Route
+from sealane.kernel.state import HOST
+from sealane.wire.netavark import NetavarkRequest
+from sealane.wire.requests import AttachRequest, DetachRequest, NetworkRequest, SubnetRequest
+
+A, B = "/run/netns/a", "/run/netns/b"
+C1 = "6646c546d77b" + "0" * 52
+
+
+def network(name="front", subnet="10.66.0.0/24", **fields):
+    """As podman 4.3.1 writes it."""
+    number = int(subnet.split(".")[2]) if subnet else 0
+    given = {
+        "name": name,
+        "id": f"{name:0<64}".encode().hex()[:64],
+        "driver": "bridge",
+        "network_interface": f"podman{number + 1}",
+        "created": "2026-11-26T20:00:00Z",
+        "subnets": [{"subnet": subnet, "gateway": subnet.replace(".0/24", ".1")}] if subnet else None,
+        "ipv6_enabled": False,
+        "internal": False,
+        "dns_enabled": True,
+        "ipam_options": {"driver": "host-local"},
+    }
+    return given | fields
+
+
+def place(address="10.66.0.9", ifname="eth0", **fields):
+    return {
+        "static_ips": [address] if address else None,
+        "interface_name": ifname,
+        "aliases": ["6646c546d77b"],
+    } | fields
+
+
+def port(host, inside, **fields):
+    return {
+        "host_ip": "",
+        "container_port": inside,
+        "host_port": host,
+        "range": 1,
+        "protocol": "tcp",
+    } | fields
+
+
+def container(places, networks, ports=(), identity=C1, name="web", **fields):
+    return {
+        "container_id": identity,
+        "container_name": name,
+        "port_mappings": list(ports) or None,
+        "networks": places,
+        "network_info": {n["name"]: n for n in networks},
+    } | fields
+
+
+WEB = container({"front": place()}, [network()], [port(8080, 80)])
+BOTH = container(
+    {"back": place("10.66.1.9", "eth1"), "front": place()},
+    [network(), network("back", "10.66.1.0/24")],
+    [port(8080, 80)],
+)
+
+
+class Door:
+    def __init__(self):
+        self.bench = Bench()
+        self.open()
+
+    def open(self):
+        async def detach(requests):
+            return self.bench.engine.detach(requests)
+
+        self.netavark = Netavark(self.bench.engine, self.bench.upkeep, detach)
+
+    def restart(self):
+        self.bench.restart()
+        self.open()
+
+    @property
+    def engine(self):
+        return self.bench.engine
+
+    def __call__(self, verb, document=None, netns=A, **fields):
+        asked = {"verb": verb, "netns": netns, "container": document, **fields}
+        request = msgspec.json.decode(msgspec.json.encode(asked), type=NetavarkRequest)
+        return asyncio.run(self.netavark.call(request))
+
+    def setup(self, document, netns=A):
+        return msgspec.to_builtins(self("setup", document, netns).status)
+
+    def teardown(self, document, netns=A):
+        return self("teardown", document, netns)
+
+    def endpoints(self):
+        return {f"{e.name}/{e.network}": e for e in self.engine.endpoints()}
+
+    def networks(self):
+        return sorted(self.engine.intent.network_ids)
+
+
+@pytest.fixture
+def door():
+    door = Door()
+    yield door
+    assert door.bench.is_clean()
+
+
+def snapshot(door):
+    """The host, but for forwarding, which stays on."""
+    return {key: item for key, item in door.bench.kernel.state[HOST].items() if key[0] != "sysctl"}
+
+
+def refusal(door, document, kind=InvalidError, verb="setup"):
+    before = snapshot(door)
+    with pytest.raises(kind) as caught:
+        door(verb, document)
+    assert snapshot(door) == before, "a refusal changes nothing"
+    return caught.value
+
+
+class TestSetup:
+    def test_the_status_says_what_is_there(self, door):
+        assert door.setup(WEB) == {
+            "front": {
+                "dns_search_domains": ["dns.podman"],
+                "dns_server_ips": ["10.66.0.1"],
+                "interfaces": {
+                    "eth0": {
+                        "mac_address": door.endpoints()["web/front"].mac,
+                        "subnets": [{"ipnet": "10.66.0.9/24", "gateway": "10.66.0.1"}],
+                    }
+                },
+            }
+        }
+
+    def test_the_bridge_is_called_as_podman_says(self, door):
+        door.setup(WEB)
+        assert ("link", "podman1") in door.bench.kernel.state[HOST]
+
+    def test_names_are_the_containers_and_its_aliases(self, door):
+        door.setup(container({"front": place(aliases=["shop", "not a name", "shop"])}, [network()]))
+        endpoint = door.endpoints()["web/front"]
+        assert endpoint.aliases == ["shop"]
+
+    def test_a_name_that_is_none_of_ours_becomes_the_beginning_of_the_id(self, door):
+        door.setup(container({"front": place()}, [network()], name="x" * 80))
+        assert list(door.endpoints()) == ["6646c546d77b/front"]
+
+    def test_again_is_the_same_answer_and_changes_nothing(self, door):
+        first, revision = door.setup(BOTH), door.engine.revision
+        assert door.setup(BOTH) == first
+        door.restart()
+        assert door.setup(BOTH) == first
+        assert door.engine.revision == revision
+
+    def test_dual_stack(self, door):
+        subnets = [
+            {"subnet": "10.66.0.0/24", "gateway": "10.66.0.1"},
+            {"subnet": "fd66::/64", "gateway": "fd66::1"},
+        ]
+        asked = container(
+            {"front": place(static_ips=["10.66.0.9", "fd66::9"])},
+            [network(subnets=subnets, ipv6_enabled=True)],
+        )
+        status = door.setup(asked)["front"]
+        assert [s["ipnet"] for s in status["interfaces"]["eth0"]["subnets"]] == ["10.66.0.9/24", "fd66::9/64"]
+        assert status["dns_server_ips"] == ["10.66.0.1", "fd66::1"]
+
+    def test_networks_may_be_a_list(self, door):
+        """Netavark 2.0."""
+        places = [{"name": "front", **place(ifname="eth1")}, {"name": "back", **place("10.66.1.9", "eth0")}]
+        assert list(door.setup({**BOTH, "networks": places})) == ["front", "back"]
+
+    def test_the_first_link_is_the_way_out(self, door):
+        door.setup(BOTH)
+        there = door.engine.intent.endpoints.values()
+        by_name = {door.engine.intent.networks[e.network].name: e.gateway_priority for e in there}
+        assert by_name["front"] > by_name["back"]
+
+    def test_unless_another_has_a_lower_metric(self, door):
+        networks = [network(), network("back", "10.66.1.0/24", options={"metric": "50"})]
+        door.setup({**BOTH, "network_info": {n["name"]: n for n in networks}})
+        there = door.engine.intent.endpoints.values()
+        by_name = {door.engine.intent.networks[e.network].name: e.gateway_priority for e in there}
+        assert by_name["back"] > by_name["front"]
+
+    def test_no_default_route(self, door):
+        door.setup(container({"front": place()}, [network(options={"no_default_route": "true"})]))
+        sandbox = door.engine.endpoints()[0].sandbox_id
+        routes = [o for o in door.bench.kernel.state[sandbox].values() if isinstance(o, Route)]
+        # Answers of what is published find their way back by a table of their own.
+        assert "0.0.0.0/0" not in {route.dst for route in routes if route.table == MAIN_TABLE}
+
+    def test_an_internal_network_has_names_and_no_gateway(self, door):
+        status = door.setup(container({"front": place()}, [network(internal=True)], [port(8080, 80)]))[
+            "front"
+        ]
+        assert status["dns_server_ips"] == ["10.66.0.1"]
+        assert status["interfaces"]["eth0"]["subnets"] == [{"ipnet": "10.66.0.9/24"}]
+        assert door.endpoints()["web/front"].ports == []
+
+    def test_names_may_be_switched_off(self, door):
+        status = door.setup(container({"front": place()}, [network(dns_enabled=False)]))["front"]
+        assert (status["dns_server_ips"], status["dns_search_domains"]) == ([], [])
+
+    def test_dns_servers_of_the_network_and_of_the_container(self, door):
+        door.setup(
+            container(
+                {"front": place()}, [network(network_dns_servers=["192.0.2.53"])], dns_servers=["192.0.2.54"]
+            )
+        )
+        (there,) = door.engine.intent.networks.values()
+        (endpoint,) = door.engine.intent.endpoints.values()
+        assert (there.dns_servers, endpoint.dns_servers) == (("192.0.2.53",), ("192.0.2.54",))
+
+    def test_options_of_the_network(self, door):
+        options = {"mtu": "1300", "isolate": "strict", "outbound_addr4": "192.0.2.11", "mode": "managed"}
+        door.setup(container({"front": place()}, [network(options=options)]))
+        (there,) = door.engine.intent.networks.values()
+        assert (there.mtu, there.source_addresses) == (1300, ("192.0.2.11",))
+
+    def test_addresses_are_ours_where_podman_gives_none(self, door):
+        asked = container({"front": place("")}, [network(subnet="", ipam_options={"driver": "none"})])
+        status = door.setup(asked)["front"]
+        assert status["interfaces"]["eth0"]["subnets"][0]["ipnet"].startswith("10.128.0.")
+
+    def test_others_get_addresses_where_podman_gives_none_out(self, door):
+        """Podman gives out the lowest, and knows of nobody else's."""
+        door.setup(WEB)
+        view = door.engine.attach(AttachRequest(sandbox=B, network="front"))
+        assert view.addresses == ["10.66.0.128/24"]
+        door.engine.detach([DetachRequest(endpoint=view.id)])
+
+    def test_a_container_that_came_back_elsewhere_is_moved(self, door):
+        door.setup(BOTH, A)
+        door.setup(BOTH, B)
+        assert {e.netns for e in door.engine.endpoints()} == {B}
+
+    def test_ports(self, door):
+        ports = [
+            port(8080, 80),
+            port(9000, 9000, range=3, protocol="udp", host_ip="127.0.0.1"),
+            port(5000, 5000, protocol="tcp,sctp"),
+        ]
+        door.setup(container({"front": place()}, [network()], ports))
+        assert door.endpoints()["web/front"].ports == [
+            "*:8080->80/tcp",
+            "127.0.0.1:9000-9002->9000-9002/udp",
+            "*:5000->5000/tcp",
+            "*:5000->5000/sctp",
+        ]
+
+    def test_ports_are_on_one_network_alone(self, door):
+        door.setup(BOTH)
+        assert [e.ports for e in door.engine.endpoints()] == [["*:8080->80/tcp"], []] or [
+            e.ports for e in door.engine.endpoints()
+        ] == [[], ["*:8080->80/tcp"]]
+        assert door.endpoints()["web/front"].ports == ["*:8080->80/tcp"]
+
+    def test_a_port_that_podmans_monitor_holds_is_free(self, door):
+        door.bench.kernel.port_users["tcp", 8080] = "conmon (pid 7)"
+        door.setup(WEB)
+        assert door.endpoints()["web/front"].ports == ["*:8080->80/tcp"]
+
+    def test_a_port_that_another_program_holds_is_not(self, door):
+        door.bench.kernel.port_users["tcp", 8080] = "nginx (pid 7)"
+        assert "nginx (pid 7)" in refusal(door, WEB, ConflictError).message
+        assert (door.networks(), door.engine.endpoints()) == ([], [])
+
+    def test_all_networks_or_none(self, door):
+        taken = container(
+            {"back": place("10.66.1.9")}, [network("back", "10.66.1.0/24")], identity="c2", name="db"
+        )
+        door.setup(taken, B)
+        error = refusal(door, BOTH, ConflictError)
+        assert "10.66.1.9" in error.message
+        assert (door.networks(), list(door.endpoints())) == (["back"], ["db/back"])
+
+    def test_nothing_while_the_engine_holds(self, door):
+        door.engine.hold = "the store is full"
+        refusal(door, WEB, HoldError)
+        door.engine.hold = ""
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"driver": "macvlan"}, "network_info.front.driver"),
+        ({"ipam_options": {"driver": "dhcp"}}, "network_info.front.ipam_options.driver"),
+        ({"routes": [{"destination": "10.0.0.0/8", "gateway": "10.66.0.3"}]}, "network_info.front.routes"),
+        ({"options": {"vlan": "5"}}, "network_info.front.options.vlan"),
+        ({"options": {"vrf": "red"}}, "network_info.front.options.vrf"),
+        ({"options": {"isolate": "false"}}, "network_info.front.options.isolate"),
+        ({"options": {"mode": "other"}}, "network_info.front.options.mode"),
+        ({"options": {"metric": "-1"}}, "network_info.front.options.metric"),
+        ({"options": {"no_default_route": "x"}}, "network_info.front.options.no_default_route"),
+        ({"options": {"mtu": "many"}}, "options.mtu"),
+        ({"options": {"surprise": "1"}}, "network_info.front.options.surprise"),
+        ({"subnets": [{"subnet": "10.66.0.0"}]}, "subnets[0].prefix"),
+        ({"subnets": [{"subnet": "x/y"}]}, "network_info.front.subnets[0]"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused_by_name(door, changed, field):
+    assert refusal(door, container({"front": place()}, [network(**changed)])).field == field
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"options": {"host_interface_name": "veth9"}}, "networks.front.options.host_interface_name"),
+        ({"static_ips": ["10.67.0.9"]}, "addresses"),
+        ({"static_mac": "x"}, "mac"),
+        ({"interface_name": "a/b"}, "ifname"),
+    ],
+)
+def test_so_is_what_a_container_cannot_have(door, changed, field):
+    error = refusal(door, container({"front": place(**changed)}, [network()]))
+    assert error.field.startswith(field)
+    assert door.networks() == [], "the network that came for it is gone, too"
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"protocol": "icmp"}, "port_mappings[0].protocol"),
+        ({"host_ip": "x"}, "publish[0].host_address"),
+        ({"container_port": 0}, "publish[0].port"),
+        ({"host_port": 65535, "range": 3}, "publish[0]"),
+    ],
+)
+def test_so_is_a_port_that_is_none(door, changed, field):
+    asked = container({"front": place()}, [network()], [port(8080, 80) | changed])
+    assert refusal(door, asked).field == field
+
+
+def test_a_network_that_is_not_described(door):
+    assert refusal(door, {**WEB, "network_info": {}}).field == "network_info.front"
+
+
+def test_a_path_that_is_none(door):
+    with pytest.raises(InvalidError) as caught:
+        door("setup", WEB, netns="a")
+    assert caught.value.field == "netns"
+
+
+def test_a_call_without_its_container(door):
+    with pytest.raises(NotFoundError):
+        door("setup", None)
+
+
+def test_a_bridge_of_somebody_elses_is_not_taken(door):
+    door.bench.kernel.foreign_links["podman1"] = "bridge"
+    error = refusal(door, WEB, ConflictError)
+    assert error.field == "network_info.front.network_interface"
+
+
+def test_an_unmanaged_bridge_is_used_as_it_is(door):
+    door.bench.kernel.foreign_links["podman1"] = "bridge"
+    door.setup(container({"front": place()}, [network(options={"mode": "unmanaged"})]))
+    (there,) = door.engine.intent.networks.values()
+    assert (there.link_adopted, there.gateway_on_link, there.masquerade) == (True, False, False)
+
+
+class TestTeardown:
+    def test_network_and_endpoint_go(self, door):
+        before = snapshot(door)
+        door.setup(BOTH)
+        door.teardown(BOTH)
+        assert (door.networks(), door.engine.endpoints()) == ([], [])
+        assert snapshot(door) == before
+
+    def test_again_is_no_error_and_neither_is_what_was_never_there(self, door):
+        door.teardown(WEB)
+        door.setup(WEB)
+        door.teardown(WEB)
+        door.teardown(WEB)
+
+    def test_a_namespace_that_is_gone_is_no_hindrance(self, door):
+        door.setup(WEB)
+        (sandbox,) = door.engine.intent.sandboxes.values()
+        door.bench.kernel.kill_namespace(sandbox.id, sandbox.netns)
+        door.teardown(WEB)
+        assert door.engine.endpoints() == []
+
+    def test_a_network_stays_while_somebody_is_on_it(self, door):
+        other = container({"front": place("10.66.0.10")}, [network()], identity="c2", name="db")
+        door.setup(WEB)
+        door.setup(other, B)
+        door.teardown(WEB)
+        assert (door.networks(), list(door.endpoints())) == (["front"], ["db/front"])
+        door.teardown(other, B)
+        assert door.networks() == []
+
+    def test_disconnecting_takes_one_network_and_moves_the_ports(self, door):
+        door.setup(BOTH)
+        door.teardown({**BOTH, "networks": {"front": place()}})
+        assert {name: e.ports for name, e in door.endpoints().items()} == {"web/back": ["*:8080->80/tcp"]}
+
+    def test_connecting_publishes_nothing_twice(self, door):
+        door.setup(WEB)
+        door.setup({**BOTH, "networks": {"back": place("10.66.1.9", "eth1")}})
+        ports = {name: e.ports for name, e in door.endpoints().items()}
+        assert ports == {"web/front": ["*:8080->80/tcp"], "web/back": []}
+
+
+class TestNetworksOfOthers:
+    @pytest.fixture
+    def shared(self, door):
+        subnet = SubnetRequest(prefix="10.66.0.0/24", gateway="10.66.0.1")
+        door.engine.create_network(NetworkRequest(name="front", subnets=[subnet]))
+        return door
+
+    def test_one_is_joined_and_stays(self, shared):
+        shared.setup(WEB)
+        shared.teardown(WEB)
+        assert shared.networks() == ["front"]
+
+    def test_its_names_are_answered_whatever_podman_thinks(self, shared):
+        asked = network(subnet="", ipam_options={"driver": "none"}, dns_enabled=False)
+        status = shared.setup(container({"front": place("")}, [asked]))["front"]
+        assert status["dns_server_ips"] == ["10.66.0.1"]
+
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            {"subnets": [{"subnet": "10.67.0.0/24", "gateway": "10.67.0.1"}]},
+            {"subnets": [{"subnet": "10.66.0.0/24", "gateway": "10.66.0.254"}]},
+            {"subnets": [{"subnet": "fd66::/64", "gateway": "fd66::1"}]},
+            {"internal": True},
+        ],
+    )
+    def test_one_that_is_otherwise_is_told(self, shared, changed):
+        error = refusal(shared, container({"front": place()}, [network(**changed)]), ExistsError)
+        assert "sealane network inspect front" in error.cure
+
+
+def test_a_network_made_anew_under_its_name_takes_the_old_ones_place(door):
+    """`podman network rm` and `create` while we were told nothing: its last container died with the host."""
+    door.engine.create_network(
+        NetworkRequest(
+            name="front",
+            labels={"sealane.podman.network": "old"},
+            subnets=[SubnetRequest(prefix="10.9.0.0/24")],
+        )
+    )
+    door.setup(WEB)
+    (there,) = door.engine.intent.networks.values()
+    assert there.subnets[0].prefix == "10.66.0.0/24"
+
+
+def test_update_sets_the_networks_servers(door):
+    door("update", network="front", dns_servers=["192.0.2.53"])
+    door.setup(WEB)
+    door("update", network="front", dns_servers=["192.0.2.53", "2001:db8::53"])
+    (there,) = door.engine.intent.networks.values()
+    assert there.dns_servers == ("192.0.2.53", "2001:db8::53")
+    door("update", network="front", dns_servers=[""])
+    (there,) = door.engine.intent.networks.values()
+    assert there.dns_servers == ()
+    with pytest.raises(InvalidError) as caught:
+        door("update", network="front", dns_servers=["dns.example"])
+    assert caught.value.field == "dns_servers[0]"
+
+
+def test_a_reload_puts_back_what_was_lost(door):
+    door.setup(WEB)
+    state = door.bench.kernel.state[HOST]
+    lost = next(key for key in state if key == ("link", "podman1"))
+    before = dict(state)
+    del state[lost]
+    door("firewall-reload")
+    assert door.bench.kernel.state[HOST] == before
+
+
+def test_the_engines_errors_are_what_is_raised(door):
+    with pytest.raises(SealaneError):
+        door("create")

@@ -1,0 +1,380 @@
+"""The OCI hook's two stages, the daemon's half, on a kernel in memory."""
+
+import asyncio
+
+import msgspec
+import pytest
+
+from harness.engines import FACTS, Bench
+from sealane.doors.oci import verbs
+from sealane.doors.oci.verbs import Oci
+from sealane.engine.errors import (
+    ConflictError,
+    FullError,
+    HoldError,
+    InvalidError,
+    KernelError,
+    NotFoundError,
+)
+from sealane.kernel.objects import Route
+from sealane.linux.fake import FakeKernel
+from sealane.wire.oci import OciRequest
+
+LONG_ID = "ab12cd34ef56" + "0" * 52
+
+
+class Kernel(FakeKernel):
+    """Processes by number: those in `absent` have ended, those in `homes` live in another's namespace."""
+
+    def __init__(self):
+        super().__init__(FACTS)
+        self.homes = {}
+        self.own = set()
+
+    def resolve_namespace(self, where):
+        if where in self.own:
+            raise ValueError(f"/proc/{where}/ns/net is the host's own network namespace")
+        if where in self.absent:
+            return super().resolve_namespace(where)
+        return super().resolve_namespace(self.homes.get(where, where))
+
+
+class Door:
+    def __init__(self):
+        self.kernel = Kernel()
+        self.bench = Bench(self.kernel)
+        self.bench.network("front")
+        self.bench.network("back")
+        self.open()
+
+    def open(self):
+        async def detach(requests):
+            await asyncio.sleep(0)
+            return self.bench.engine.detach(requests)
+
+        self.oci = Oci(self.bench.engine, detach)
+
+    def restart(self):
+        self.bench.restart()
+        self.open()
+
+    @property
+    def engine(self):
+        return self.bench.engine
+
+    def request(self, stage, id="web", pid=100, annotations=None, **said):
+        said = {"networks": "front", **said}
+        own = {f"sealane.{key.replace('__', '.').replace('_', '-')}": value for key, value in said.items()}
+        document = {"stage": stage, "id": id, "annotations": own if annotations is None else annotations}
+        if stage == "createRuntime":
+            document["pid"] = pid
+        return msgspec.json.decode(msgspec.json.encode(document), type=OciRequest)
+
+    def create(self, *args, **said):
+        return asyncio.run(self.oci.call(self.request("createRuntime", *args, **said))).endpoints
+
+    def poststop(self, id="web", **said):
+        return asyncio.run(self.oci.call(self.request("poststop", id, **said))).endpoints
+
+    def dies(self, pid=100):
+        self.kernel.absent.add(str(pid))
+
+    def way_out(self, endpoint):
+        """The link that the default route is through."""
+        routes = [o for o in self.kernel.state[endpoint.sandbox_id].values() if isinstance(o, Route)]
+        return next(route.link for route in routes if route.dst == "0.0.0.0/0" and route.table == 254)
+
+
+@pytest.fixture
+def door(monkeypatch):
+    monkeypatch.setattr(verbs, "DEATH_S", 0.05)
+    door = Door()
+    yield door
+    assert door.bench.is_clean()
+
+
+class TestCreateRuntime:
+    def test_the_container_is_on_its_networks_in_their_order_and_leaves_by_the_first(self, door):
+        front, back = door.create(networks="front,back")
+        assert (front.network, back.network) == ("front", "back")
+        assert (front.ifname, back.ifname) == ("eth0", "eth1")
+        assert door.way_out(front) == "eth0"
+        assert {front.name, back.name} == {"web"}
+        assert front.labels["sealane.oci.container"] == "web"
+
+    def test_the_first_is_the_way_out_whatever_their_names(self, door):
+        back, front = door.create(networks="back, front")
+        assert (back.network, door.way_out(back)) == ("back", back.ifname)
+
+    def test_all_flags_of_attach_have_their_annotation(self, door):
+        (endpoint,) = door.create(
+            name="api",
+            aliases="db, cache",
+            publish="8080:80/tcp,127.0.0.1:5353:53/udp",
+            mac="02:00:00:00:00:07",
+            ifname="lan0",
+            labels="tier=web,team=a",
+            sysctls="net.ipv4.conf.IFNAME.arp_announce=2",
+        )
+        assert endpoint.name == "api"
+        assert endpoint.aliases == ["db", "cache", "web"]
+        assert endpoint.ports == ["*:8080->80/tcp", "127.0.0.1:5353->53/udp"]
+        assert (endpoint.mac, endpoint.ifname) == ("02:00:00:00:00:07", "lan0")
+        assert endpoint.labels["tier"] == "web"
+        record = next(iter(door.engine.intent.endpoints.values()))
+        assert record.sysctls == (("net/ipv4/conf/IFNAME/arp_announce", "2"),)
+
+    def test_what_is_said_of_one_network_goes_before_what_is_said_of_all(self, door):
+        address = door.engine.network("back").subnets[0].gateway.removesuffix(".1") + ".77"
+        front, back = door.create(
+            networks="front,back",
+            name="api",
+            aliases="a",
+            back__name="db",
+            back__aliases="b,c",
+            back__ip=address,
+        )
+        assert (front.name, front.aliases) == ("api", ["a", "web"])
+        assert (back.name, back.aliases) == ("db", ["b", "c", "web"])
+        assert back.addresses[0].partition("/")[0] == address
+
+    def test_ports_are_published_where_the_way_out_is(self, door):
+        front, back = door.create(networks="front,back", publish="8080:80", back__gw_priority="9")
+        assert (front.ports, back.ports) == ([], ["*:8080->80/tcp"])
+        assert door.way_out(front) == back.ifname
+
+    def test_a_network_with_dots_in_its_name_has_its_own_annotations(self, door):
+        door.bench.network("a.b")
+        (endpoint,) = door.create(annotations={"sealane.networks": "a.b", "sealane.a.b.ifname": "x0"})
+        assert endpoint.ifname == "x0"
+
+    @pytest.mark.parametrize(
+        ("identity", "name"),
+        [("web", "web"), (LONG_ID, LONG_ID[:12]), ("x" * 63, "x" * 63), ("x" * 64, "x" * 12)],
+    )
+    def test_without_a_name_the_id_is_it(self, door, identity, name):
+        assert door.create(identity)[0].name == name
+
+    def test_an_id_that_is_no_name_needs_one(self, door):
+        with pytest.raises(InvalidError) as caught:
+            door.create("+x")
+        assert "sealane.name" in caught.value.cure
+        assert door.create("+x", name="x")[0].aliases == []
+
+    def test_again_is_the_same_answer_and_changes_nothing(self, door):
+        first, revision = door.create(networks="front,back", publish="8080:80"), door.engine.revision
+        assert door.create(networks="front,back", publish="8080:80") == first
+        door.restart()
+        assert door.create(networks="front,back", publish="8080:80") == first
+        assert door.engine.revision == revision
+
+    def test_one_killed_half_way_is_completed(self, door):
+        door.create(networks="front")
+        # As if the daemon had died between the two: the first has the label, the second is not there.
+        assert [e.network for e in door.create(networks="front,back")] == ["front", "back"]
+
+    def test_a_container_that_comes_back_has_one_attachment(self, door):
+        before = door.create()[0]
+        door.dies()
+        after = door.create(pid=200)[0]
+        assert [e.id for e in door.engine.endpoints()] == [after.id]
+        assert after.id != before.id
+        assert len(door.engine.sandboxes()) == 1
+
+    def test_one_that_comes_back_in_the_same_namespace_too(self, door):
+        door.kernel.homes = {"100": "ns", "200": "ns"}
+        door.create()
+        door.dies()
+        (after,) = door.create(pid=200, ifname="lan0")
+        assert after.ifname == "lan0"
+        assert len(door.engine.endpoints()) == 1
+
+    def test_another_that_lives_under_the_same_id_is_left_alone(self, door):
+        """Of another runtime, or of another --root."""
+        door.create(pid=100)
+        door.create(pid=200)
+        assert len(door.engine.endpoints()) == 2
+        door.dies(200)
+        assert len(door.poststop()) == 1
+        assert [e.labels["sealane.oci.pid"] for e in door.engine.endpoints()] == ["100"]
+
+
+class TestAllOrNone:
+    def test_a_network_that_is_not_there(self, door):
+        with pytest.raises(NotFoundError) as caught:
+            door.create(networks="front,nowhere")
+        assert caught.value.field == "sealane.networks"
+        assert door.engine.endpoints() == door.engine.sandboxes() == []
+
+    def test_a_port_that_is_taken(self, door):
+        door.create("first", publish="8080:80")
+        with pytest.raises(ConflictError) as caught:
+            door.create("second", pid=200, networks="back,front", publish="8080:80")
+        assert caught.value.field.startswith("sealane.publish")
+        assert "first" in caught.value.message
+        assert {e.name for e in door.engine.endpoints()} == {"first"}
+
+    def test_a_network_that_is_full(self, door):
+        from sealane.wire.requests import SubnetRequest
+
+        door.bench.network("tiny", subnets=[SubnetRequest(prefix="10.9.0.0/30")])
+        door.create("first", networks="tiny")
+        with pytest.raises(FullError):
+            door.create("second", pid=200, networks="front,tiny")
+        assert [e.name for e in door.engine.endpoints()] == ["first"]
+
+    def test_a_kernel_that_refuses_in_the_middle(self, door):
+        steps = len(door.kernel.performed)
+        door.create(networks="front")
+        one = len(door.kernel.performed) - steps
+        door.dies()
+        door.poststop()
+        door.kernel.fail_at(one + 3)
+        with pytest.raises(KernelError):
+            door.create(pid=200, networks="front,back")
+        door.kernel.heal()
+        assert door.engine.endpoints() == door.engine.sandboxes() == []
+
+    def test_a_retry_that_is_refused_takes_all_away(self, door):
+        """The runtime takes the container away then, too."""
+        door.create(networks="front")
+        with pytest.raises(ConflictError):
+            door.create(networks="back,front", front__mac="02:00:00:00:00:09")
+        assert door.engine.endpoints() == []
+
+    def test_a_refusal_is_an_event_for_crun_does_not_show_it(self, door):
+        with pytest.raises(NotFoundError):
+            door.create(networks="nowhere")
+        event = list(door.engine.events.since(0))[-1]
+        assert (event.kind, event.subject) == ("container.refused", "web")
+        assert "nowhere" in event.detail["error"]
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("annotations", "field"),
+        [
+            ({"sealane.network": "front"}, "sealane.networks"),
+            ({"sealane.ip": "10.1.0.1"}, "sealane.networks"),
+            ({"sealane.networks": ""}, "sealane.networks"),
+            ({"sealane.networks": "front,,back"}, "sealane.networks"),
+            ({"sealane.networks": "front,front"}, "sealane.networks"),
+            ({"sealane.networks": "front", "sealane.ipp": "x"}, "sealane.ipp"),
+            ({"sealane.networks": "front", "sealane.": "x"}, "sealane."),
+            ({"sealane.networks": "front", "sealane.gw-priority": "1"}, "sealane.gw-priority"),
+            ({"sealane.networks": "front", "sealane.front.publish": "80"}, "sealane.front.publish"),
+            ({"sealane.networks": "front", "sealane.back.ip": "10.1.0.1"}, "sealane.back.ip"),
+            ({"sealane.networks": "front,back", "sealane.ip": "10.1.0.1"}, "sealane.ip"),
+            ({"sealane.networks": "front,back", "sealane.mac": "02:00:00:00:00:01"}, "sealane.mac"),
+            ({"sealane.networks": "front,back", "sealane.ifname": "x0"}, "sealane.ifname"),
+            ({"sealane.networks": "front", "sealane.ip": "10.1"}, "sealane.ip[0]"),
+            ({"sealane.networks": "front", "sealane.mac": "nonsense"}, "sealane.mac"),
+            ({"sealane.networks": "front", "sealane.front.mac": "nonsense"}, "sealane.front.mac"),
+            ({"sealane.networks": "front", "sealane.ifname": "a/b"}, "sealane.ifname"),
+            ({"sealane.networks": "front", "sealane.name": "a b"}, "sealane.name"),
+            ({"sealane.networks": "front", "sealane.aliases": "a,b c"}, "sealane.aliases[1]"),
+            ({"sealane.networks": "front", "sealane.publish": "8080:http"}, "sealane.publish"),
+            ({"sealane.networks": "front", "sealane.labels": "=x"}, "sealane.labels"),
+            ({"sealane.networks": "front", "sealane.labels": "a=1,a=2"}, "sealane.labels"),
+            ({"sealane.networks": "front", "sealane.sysctls": "kernel.x=1"}, "sealane.sysctls.kernel.x"),
+            ({"sealane.networks": "front", "sealane.front.gw-priority": "high"}, "sealane.front.gw-priority"),
+        ],
+    )
+    def test_an_annotation_is_named_and_nothing_is_done(self, door, annotations, field):
+        with pytest.raises((InvalidError, NotFoundError)) as caught:
+            door.create(annotations=annotations)
+        assert caught.value.field == field
+        assert door.engine.endpoints() == door.engine.sandboxes() == []
+
+    def test_the_hosts_own_namespace(self, door):
+        door.kernel.own.add("100")
+        with pytest.raises(InvalidError) as caught:
+            door.create()
+        assert "host's own" in caught.value.message
+        assert "linux.namespaces" in caught.value.cure
+
+    def test_a_process_that_is_gone_or_none(self, door):
+        door.dies()
+        with pytest.raises(NotFoundError):
+            door.create()
+        with pytest.raises(InvalidError):
+            door.create(pid=0)
+
+    def test_an_id_that_is_empty(self, door):
+        for stage in ("createRuntime", "poststop"):
+            with pytest.raises(InvalidError):
+                asyncio.run(door.oci.call(door.request(stage, "")))
+
+    def test_while_the_engine_holds(self, door):
+        door.engine.hold = "the disk is full"
+        with pytest.raises(HoldError):
+            door.create()
+        door.engine.hold = ""
+
+
+class TestPoststop:
+    def test_all_of_the_container_goes(self, door):
+        door.create(networks="front,back")
+        door.create("other", pid=200)
+        door.dies()
+        assert {e.network for e in door.poststop()} == {"front", "back"}
+        assert [e.name for e in door.engine.endpoints()] == ["other"]
+        assert len(door.engine.sandboxes()) == 1
+
+    def test_twice_late_or_for_nobody_is_no_error(self, door):
+        assert door.poststop() == []
+        door.create()
+        door.dies()
+        door.poststop()
+        assert door.poststop() == []
+        door.restart()
+        assert door.poststop() == []
+
+    def test_one_that_comes_late_spares_the_container_that_has_come_back(self, door):
+        door.create()
+        door.dies()
+        door.create(pid=200)
+        assert door.poststop() == []
+        assert len(door.engine.endpoints()) == 1
+
+    def test_it_waits_for_a_process_that_is_still_dying(self, door, monkeypatch):
+        monkeypatch.setattr(verbs, "DEATH_S", 5.0)
+        door.create()
+
+        async def scene():
+            going = asyncio.ensure_future(door.oci.call(door.request("poststop")))
+            await asyncio.sleep(verbs.LOOK_S * 2)
+            assert not going.done()
+            door.dies()
+            return await going
+
+        assert len(asyncio.run(scene()).endpoints) == 1
+        assert door.engine.endpoints() == []
+
+    def test_a_number_that_another_process_has_by_now_is_none_of_it(self, door):
+        door.create()
+        door.kernel.homes["100"] = "another namespace"
+        assert len(door.poststop()) == 1
+
+    def test_after_the_namespace_was_found_dead(self, door):
+        (endpoint,) = door.create()
+        door.engine.release([endpoint.sandbox and door.engine.sandboxes()[0].id], "gone")
+        assert door.poststop() == []
+
+    def test_a_container_that_comes_back_while_its_last_is_going_waits_for_it(self, door):
+        door.create(networks="front", publish="8080:80")
+        door.dies()
+
+        async def scene():
+            going = asyncio.ensure_future(door.oci.call(door.request("poststop")))
+            await asyncio.sleep(0)
+            coming = await door.oci.call(door.request("createRuntime", pid=200, publish="8080:80"))
+            await going
+            return coming
+
+        (endpoint,) = asyncio.run(scene()).endpoints
+        assert [e.id for e in door.engine.endpoints()] == [endpoint.id]
+
+    def test_labels_of_somebody_elses_making_hurt_nobody(self, door):
+        door.bench.attach("/run/netns/x", labels={"sealane.oci.container": "web", "sealane.oci.pid": "-1"})
+        assert len(door.poststop()) == 1, "no process: what it is said to belong to is dead"
