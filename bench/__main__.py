@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from bench import attach, check, cni, detach, docker, machine, names, scale, tracing, traffic
+from bench import attach, check, cni, detach, docker, machine, names, podman, scale, tracing, traffic
 from bench.host import HostError
 from bench.report import Report, Row, table
 
@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, tuple[Callable[[], list[Row]], str]] = {
     "api": (attach.over_api, "attach over the API, netavark setup, CNI ADD"),
     "detach": (detach.hundred, "detach of 100 endpoints, netavark teardown, CNI DEL"),
     "cni": (cni.both, "CNI ADD and DEL as a process, 100 at once, bridge + host-local + portmap"),
+    "podman": (podman.setups, "netavark setup and teardown at 400 containers, our front end and netavark"),
     "traffic": (traffic.between_containers, "container to container: throughput and round trips"),
     "trace": (tracing.bystanders, "bystanders of a trace, and packets that it loses under load"),
     "dns": (names.answers, "local names, aardvark-dns"),

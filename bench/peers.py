@@ -61,10 +61,10 @@ class Netavark:
 
     def _call(self, verb: str, number: int) -> tuple[float, Any]:
         argv = [NETAVARK, "--config", self._config, "--rootless=false", verb, self._paths[number]]
-        return call(argv, _netavark_options(number))
+        return call(argv, netavark_options(number))
 
 
-def _netavark_options(number: int) -> dict[str, Any]:
+def netavark_options(number: int) -> dict[str, Any]:
     container = f"{number:064x}"
     return {
         "container_id": container,

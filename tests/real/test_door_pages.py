@@ -16,7 +16,11 @@ from harness.host import Host, Lan
 
 pytestmark = [pytest.mark.real, pytest.mark.kernel]
 
-PAGES = {"kubernetes": (), "containerd": ("containerd", "ctr", "podman", "runc", "busybox", "curl")}
+PAGES = {
+    "kubernetes": (),
+    "containerd": ("containerd", "ctr", "podman", "runc", "busybox", "curl"),
+    "podman": ("podman", "runc", "busybox", "curl"),
+}
 NUMBER = 35
 TIMEOUT_S = 90
 SEARCH = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -55,7 +59,7 @@ def script(session: list[Command]) -> str:
 @pytest.fixture(scope="module")
 def machine(lan: Lan) -> Iterator[Host]:
     with Host(lan, number=NUMBER).start() as host:
-        for place in ("/opt", "/etc/cni", "/srv", "/etc/containers", "/var/lib/cni"):
+        for place in ("/opt", "/etc/cni", "/srv", "/usr/libexec", "/etc/containers", "/var/lib/cni"):
             if os.path.isdir(place):
                 host.ns.sh("mount", "-t", "tmpfs", "tmpfs", place)
         yield host
@@ -107,6 +111,7 @@ def _printed(inside: list[str], machine: Host, state: Path, session: list[Comman
     )
     # Each page begins with nothing installed.
     machine.sealane("cni", "uninstall")
+    machine.sealane("podman", "uninstall")
     for network in machine.api.get("/networks"):
         machine.api.remove_network(network["name"], force=True)
     found = re.split(r"^@@(?:\d+|end)\n", done.stdout, flags=re.MULTILINE)[1:-1]

@@ -130,8 +130,9 @@ class Drafts:
             raise NotFoundError(f"there is no sandbox {reference!r}", field="sandbox")
         return sandbox
 
-    def sandbox_for(self, where: str) -> tuple[Sandbox, list[Change]]:
-        """A sandbox by name or id, or the one of the namespace at a path or of a pid, new if need be."""
+    def sandbox_for(self, where: str, name: str = "") -> tuple[Sandbox, list[Change]]:
+        """A sandbox by name or id, or the one of the namespace at a path or of a pid, new if need be: of that name, if
+        it is free."""
         is_pid = where.isascii() and where.isdigit()
         # A pid is not taken for the beginning of an id.
         known_id = self.intent.sandbox_ids.get(where) if is_pid else None
@@ -159,7 +160,9 @@ class Drafts:
             before = self.intent.sandboxes[awaiting]
             sandbox = msgspec.structs.replace(before, netns=ref)
             return sandbox, [Put(sandbox, before)]
-        sandbox = Sandbox(id=SandboxId(new_id()), name=self._name_for(where, ref), netns=ref, implicit=True)
+        sandbox = Sandbox(
+            id=SandboxId(new_id()), name=self._name_for(where, ref, name), netns=ref, implicit=True
+        )
         return sandbox, [Put(sandbox)]
 
     def namespace(self, where: str, field: str) -> NetnsRef:
@@ -174,10 +177,10 @@ class Drafts:
                 str(error), field=field, cure="a network namespace's path, or a pid"
             ) from error
 
-    def _name_for(self, where: str, ref: NetnsRef) -> str:
+    def _name_for(self, where: str, ref: NetnsRef, wanted: str) -> str:
         base = where.rstrip("/").rpartition("/")[2] if not where.startswith("/proc/") else where.split("/")[2]
         try:
-            name = parse_name(f"pid{base}" if base.isdigit() else base)
+            name = parse_name(wanted or (f"pid{base}" if base.isdigit() else base))
         except ParseError:
             name = f"netns{ref.inode}"
         return name if name not in self.intent.sandbox_ids else f"{name[:40]}-{ref.inode}"
@@ -189,7 +192,7 @@ class Drafts:
     ) -> tuple[Endpoint, list[Change]]:
         """The endpoint and what makes it; no changes for one that is there as asked for."""
         network = self.find_network(request.network)
-        sandbox, changes = self.sandbox_for(request.sandbox)
+        sandbox, changes = self.sandbox_for(request.sandbox, request.sandbox_name)
         present = self.intent.endpoint_of(sandbox.id, network.id) if not changes else None
         if present is not None:
             differs = repeats(present, request)

@@ -66,6 +66,8 @@ class AttachRequest(Request, frozen=True, kw_only=True):
 
     sandbox: str
     network: str
+    sandbox_name: str = ""
+    """Of a sandbox that is known by nothing but its namespace; empty: after the path or the pid."""
     name: str = ""
     """The endpoint's name in DNS; empty: the sandbox's name."""
     addresses: list[str] = []

@@ -4,7 +4,7 @@ import ipaddress
 
 import pytest
 from bench.host import HostError
-from bench.peers import PORT_FIRST, _cni_bridge, _cni_portmap, _netavark_options, address_of, call
+from bench.peers import PORT_FIRST, _cni_bridge, _cni_portmap, address_of, call, netavark_options
 
 
 def test_numbers_get_addresses_of_their_own_clear_of_the_gateway() -> None:
@@ -30,7 +30,7 @@ def test_a_call_that_fails_says_what_the_peer_said() -> None:
 
 
 def test_netavark_is_asked_for_one_address_and_one_port_without_dns() -> None:
-    options = _netavark_options(7)
+    options = netavark_options(7)
     assert options["networks"]["bench"]["static_ips"] == ["10.88.0.17"]
     assert [m["host_port"] for m in options["port_mappings"]] == [PORT_FIRST + 7]
     network = options["network_info"]["bench"]

@@ -153,6 +153,7 @@ def attach_request(request: CniRequest, gateway_priority: int) -> AttachRequest:
     return AttachRequest(
         sandbox=request.netns,
         network=config.name,
+        sandbox_name=_name(request),
         name=_name(request),
         addresses=[address_part(address) for address in _addresses(request)],
         mac=runtime.mac or own.mac or request.args.get("MAC", ""),

@@ -217,6 +217,7 @@ def attach_request(
     return AttachRequest(
         sandbox=netns,
         network=info.name,
+        sandbox_name=_name(container),
         name=_name(container),
         addresses=list(asked.static_ips or ()),
         mac=asked.static_mac or "",

@@ -493,3 +493,11 @@ def test_a_reload_puts_back_what_was_lost(door):
 def test_the_engines_errors_are_what_is_raised(door):
     with pytest.raises(SealaneError):
         door("create")
+
+
+def test_the_sandbox_is_called_as_the_container(door):
+    door.setup(WEB)
+    assert [s.name for s in door.engine.sandboxes()] == ["web"]
+    door.setup(container({"front": place("10.66.0.10")}, [network()], identity="c2"), B)
+    first, second = sorted(s.name for s in door.engine.sandboxes())
+    assert (first, second.partition("-")[0]) == ("web", "web"), "two may be called the same, for a while"
