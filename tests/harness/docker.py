@@ -99,25 +99,7 @@ class Docker:
         return self.run(*argv).stdout.strip()
 
     def import_busybox(self) -> None:
-        """The image `busybox`, of the machine's own static one."""
-        archive = io.BytesIO()
-        with tarfile.open(fileobj=archive, mode="w") as tar:
-            tar.add(BUSYBOX, "bin/busybox")
-            for applet in APPLETS:
-                link = tarfile.TarInfo(f"bin/{applet}")
-                link.type, link.linkname = tarfile.SYMTYPE, "busybox"
-                tar.addfile(link)
-            for directory in ("tmp", "etc", "proc", "sys", "dev"):
-                entry = tarfile.TarInfo(directory)
-                entry.type, entry.mode = tarfile.DIRTYPE, 0o1777
-                tar.addfile(entry)
-        subprocess.run(
-            [DOCKER, "--host", f"unix://{self.socket}", "import", "-", "busybox"],
-            input=archive.getvalue(),
-            capture_output=True,
-            check=True,
-            timeout=60,
-        )
+        import_busybox(self.socket)
 
     def kill9(self) -> None:
         """dockerd alone, as an out-of-memory killer would; its containers and containerd live on."""
@@ -149,3 +131,25 @@ class Docker:
         if self._containerd:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._containerd, signal.SIGTERM)
+
+
+def import_busybox(socket: str) -> None:
+    """The image `busybox`, of the machine's own static one."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.add(BUSYBOX, "bin/busybox")
+        for applet in APPLETS:
+            link = tarfile.TarInfo(f"bin/{applet}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            tar.addfile(link)
+        for directory in ("tmp", "etc", "proc", "sys", "dev"):
+            entry = tarfile.TarInfo(directory)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o1777
+            tar.addfile(entry)
+    subprocess.run(
+        [DOCKER, "--host", f"unix://{socket}", "import", "-", "busybox"],
+        input=archive.getvalue(),
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )

@@ -43,6 +43,7 @@ mount -t sysfs sysfs /sys
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t bpf -o mode=0700 bpf /sys/fs/bpf
 for part in fs kernel vm; do mount --bind -o ro /proc/sys/$part /proc/sys/$part; done
+mount --bind "$0/boot_id" /proc/sys/kernel/random/boot_id
 mount --bind "$0/etc" /etc/systemd/system
 mount --bind "$0/lib" /var/lib
 mount -t overlay -o lowerdir="$0/bin":/usr/local/bin overlay /usr/local/bin
