@@ -25,6 +25,9 @@ DOCKERD = shutil.which("dockerd", path="/usr/sbin:/usr/bin")
 DOCKER = "/usr/bin/docker"
 """Debian's CLI, of the daemon's own version."""
 
+COMPOSE = shutil.which("docker-compose", path="/usr/bin")
+"""Debian's, 1.29.2: the last in Python."""
+
 
 class Docker:
     """`options` go to every start of the daemon."""

@@ -277,6 +277,25 @@ class TestEndpoints:
         assert rig.endpoint().ports == ()
         assert rig.bench.engine.endpoint(WEB).ports == ["*:8080->80/tcp by docker"]
 
+    @pytest.mark.parametrize(
+        ("sent", "shown"),
+        [
+            ([("127.0.0.1", 80, 8080, 8080)], "127.0.0.1:8080->80/tcp"),
+            ([("::1", 80, 8080, 8080)], "[::1]:8080->80/tcp"),
+            ([("", 9000 + i, 8000 + i, 8000 + i) for i in range(3)], "*:8000-8002->9000-9002/tcp"),
+            ([("", 80, 8000, 8009)], "*:8000-8009->80/tcp"),
+            ([("", 80, 0, 0)], "*:?->80/tcp"),
+        ],
+    )
+    def test_what_docker_publishes_is_shown_as_ours_is(
+        self, rig: Rig, sent: list[tuple[str, int, int, int]], shown: str
+    ) -> None:
+        rig.network(sealane__ports="docker")
+        keys = ("HostIP", "Port", "HostPort", "HostPortEnd")
+        bindings = [{"Proto": 6, "IP": "", **dict(zip(keys, one, strict=True))} for one in sent]
+        rig.docker.start(NETWORK, WEB, KEY, POOL, options={PORTMAP: bindings})
+        assert rig.bench.engine.endpoint(WEB).ports == [f"{shown} by docker"]
+
     def test_a_port_in_use_fails_the_start_and_leaves_nothing(self, rig: Rig) -> None:
         rig.network()
         rig.bench.kernel.port_users["tcp", 8080] = "nginx (pid 812)"
