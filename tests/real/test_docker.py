@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 
 from harness.docker import DOCKERD
-from harness.docker_rig import OPTIONS, Rig, running
+from harness.docker_rig import Rig, running
 from harness.host import Lan, Workload
 from harness.netns import eventually
 
@@ -198,7 +198,7 @@ def test_the_daemon_is_replaced_under_running_containers(rig: Rig, lan: Lan) -> 
     rig.run("db", "front")
     rig.host.kill9()
     assert rig.get("db", "web") == "web", "traffic goes on without it"
-    rig.host.start(options=OPTIONS)
+    rig.start()
     assert rig.host.api.status()["writes"] == 0
     rig.reaches("db", "web", "web")
     rig.published(rig.host.address(4), 8080, "web", lan=lan)
@@ -222,7 +222,7 @@ def test_a_container_that_ends_while_nobody_looks_leaves_nothing(rig: Rig) -> No
     os.kill(pid, 9)
     rig.host.ns.sh("umount", key)
     eventually(lambda: rig.links("sle") == [], what="its link dies with it")
-    rig.host.start(options=OPTIONS)
+    rig.start()
     eventually(lambda: identity not in [e["id"] for e in rig.endpoints()], what="it is released")
     assert rig.links("sle") == rig.links("slh") == []
     rig.docker.start()

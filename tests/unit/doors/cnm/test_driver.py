@@ -374,6 +374,28 @@ class TestLosses:
         )
         assert [e.id for e in rig.bench.engine.intent.endpoints.values()] == [DB]
 
+    def test_a_network_whose_answer_was_lost_goes_with_its_pools(self, rig: Rig) -> None:
+        """dockerd takes it for refused, gives its pools back, and never names it again."""
+        pools = rig.docker.pool(POOL), rig.docker.pool(POOL6)
+        rig.docker.create_network(OTHER, *pools, sealane__name="front")
+        for pool in pools:
+            rig.docker.call("/IpamDriver.ReleaseAddress", PoolID=pool["Pool"], Address=pool["Gateway"][:-3])
+            rig.docker.call("/IpamDriver.ReleasePool", PoolID=pool["Pool"])
+        assert rig.is_empty()
+        rig.network(sealane__name="front")
+        assert rig.bench.engine.network("front").id == NETWORK
+
+    def test_a_pool_that_is_given_back_takes_nobody_along(self, rig: Rig) -> None:
+        rig.network()
+        rig.docker.start(NETWORK, WEB, KEY, POOL)
+        rig.docker.call("/IpamDriver.ReleasePool", PoolID=POOL)
+        assert rig.endpoint().sandbox, "what runs is left alone"
+        rig.docker.call("/NetworkDriver.Leave", NetworkID=NETWORK, EndpointID=WEB)
+        rig.docker.call("/NetworkDriver.DeleteEndpoint", NetworkID=NETWORK, EndpointID=WEB)
+        rig.bench.attach("/run/netns/lab", NETWORK)
+        rig.docker.call("/IpamDriver.ReleasePool", PoolID=POOL)
+        assert rig.bench.engine.network(NETWORK).endpoints == 1
+
     def test_a_new_dockerd_has_forgotten_what_the_last_one_asked_for(self, rig: Rig) -> None:
         rig.network()
         rig.docker.start(NETWORK, WEB, KEY, POOL)
