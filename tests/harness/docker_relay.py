@@ -27,11 +27,15 @@ class Relay(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         """Called when a request is answered, and dockerd does not know yet."""
         self.lose = ""
         """The answer to the next request of this path is lost."""
+        self.away = False
+        """Connections are closed at once, as by a plugin that dies again and again."""
         self._one = threading.Lock()
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def pass_on(self, path: str, body: bytes) -> tuple[int, str] | None:
         with self._one:
+            if self.away:
+                return None
             self.seen.append((path, body))
             plugin = PluginSocket(self.target)
             answer = plugin.post(path, body)

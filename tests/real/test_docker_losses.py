@@ -1,14 +1,19 @@
 """What a real dockerd and our daemon lose of each other: processes, answers, whole databases."""
 
+import contextlib
+import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from harness.audit import audit
-from harness.docker import DOCKERD, PLUGIN_SOCKET
+from harness.docker import DOCKER, DOCKERD, PLUGIN_SOCKET
 from harness.docker_relay import Relay
 from harness.docker_rig import Rig, running
 from harness.host import Lan
+from harness.netns import Netns, eventually
 
 pytestmark = [pytest.mark.real, pytest.mark.kernel]
 
@@ -121,3 +126,125 @@ def test_an_answer_is_lost(rig: Rig, relay: Relay, method: str, subnet: str) -> 
         )
         rig.host.sealane("network", "rm", "--force", pools[0]["name"])
     assert rig.host.api.get("/networks") == []
+
+
+def inside(rig: Rig, container: str) -> Netns:
+    pid = rig.docker("inspect", "-f", "{{.State.Pid}}", container)
+    return Netns.enter(container, f"/proc/{pid}/ns/net")
+
+
+@pytest.mark.parametrize("how", ["restarted", "killed"])
+def test_dockers_rules_are_made_anew_under_traffic(rig: Rig, lan: Lan, how: str) -> None:
+    """FORWARD drops, and dockerd takes its rules out and puts them in again: not one datagram is lost, neither from
+    container to container nor to a published port."""
+    rig.network("front")
+    rig.run("web", "front", "-p", "7000:7000/udp")
+    rig.run("db", "front")
+    with contextlib.closing(inside(rig, "web")) as web, contextlib.closing(inside(rig, "db")) as db:
+        server = web.listen("udp", "0.0.0.0", 7000)
+        streams = ((db, "inner", rig.address("web", "front")), (lan.ext, "outer", rig.host.address(4)))
+        for where, name, address in streams:
+            where("stream_start", name=name, address=address, port=7000, interval=0.001)
+        for _ in range(2):
+            if how == "restarted":
+                rig.docker.stop()
+            else:
+                rig.docker.kill9()
+            rig.docker.start()
+        sent = {name: where("stream_stop", name=name) for where, name, _ in streams}
+        assert "policy drop" in rig.host.ns.sh("nft", "list", "chain", "ip", "filter", "FORWARD")
+
+        def missing() -> dict[str, int]:
+            arrived = [payload.split()[0] for _, _, payload in server.peers()]
+            return {name: count - arrived.count(name) for name, count in sent.items()}
+
+        eventually(lambda: not any(missing().values()), what=f"all of {sent} arrive")
+        assert min(sent.values()) > 1000
+
+
+def test_ten_containers_at_once_each_with_a_port(rig: Rig) -> None:
+    rig.network("front")
+    numbers = range(10)
+    jobs = [
+        subprocess.Popen(
+            [
+                *(DOCKER, "--host", f"unix://{rig.docker.socket}", "run", "-d", "--name", f"c{n}"),
+                *(
+                    "--network",
+                    "front",
+                    "-p",
+                    f"{8100 + n}:80",
+                    "busybox",
+                    "nc",
+                    "-ll",
+                    "-p",
+                    "80",
+                    "-e",
+                    "echo",
+                    f"c{n}",
+                ),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        for n in numbers
+    ]
+    for job in jobs:
+        _, said = job.communicate(timeout=120)
+        assert job.returncode == 0, said
+    assert len({a for e in rig.endpoints() for a in e["addresses"]}) == len(numbers)
+    for n in numbers:
+        rig.published("127.0.0.1", 8100 + n, f"c{n}")
+    assert rig.host.api.audit() == []
+    assert audit(rig.host) == []
+
+
+def test_dockerd_loses_its_database(rig: Rig) -> None:
+    """Then nobody but us knows of its networks: their user removes them by force, as the refusal says."""
+    rig.network("front")
+    rig.docker.stop()
+    os.rename(f"{rig.docker.root}/data/network", f"{rig.docker.root}/network-lost")
+    rig.docker.start()
+    assert "front" not in rig.docker("network", "ls", "--format", "{{.Name}}").split()
+    create = ("network", "create", "-d", "sealane", "--ipam-driver", "sealane", "-o", "sealane.name=front")
+    refused = rig.docker.run(*create, "--subnet", "10.50.0.0/24", "front", check=False)
+    assert "overlaps 10.50.0.0/24 of network front" in refused.stderr
+    told = rig.host.sealane("network", "rm", "front", check=False)
+    assert told.returncode
+    assert "force" in told.stderr
+    rig.host.sealane("network", "rm", "--force", "front")
+    rig.network("front")
+    works(rig)
+
+
+def test_we_lose_our_store(rig: Rig) -> None:
+    """Docker is told so, and what to do; what runs is not touched meanwhile."""
+    rig.network("front")
+    rig.serve("web", "front")
+    rig.run("db", "front")
+    rig.host.stop()
+    shutil.rmtree(rig.host.state_dir)
+    rig.start()
+    assert rig.get("db", "web") == "web", "traffic goes on"
+    refused = rig.docker.run("run", "--rm", "--network", "front", "busybox", "true", check=False)
+    assert refused.returncode
+    assert "the records were lost: remove it there too, and create it anew" in refused.stderr
+    rig.docker("rm", "-f", "web", "db")
+    rig.docker("network", "rm", "front")
+    rig.host.sealane("gc", "--confirm")
+    rig.network("front")
+    works(rig)
+
+
+@pytest.mark.slow
+def test_a_container_is_removed_while_we_are_away(rig: Rig, relay: Relay) -> None:
+    """dockerd waits 15 s a call, succeeds, and never tells again; its namespaces it keeps for up to a minute more
+    (libnetwork/osl, gpmCleanupPeriod)."""
+    rig.network("front")
+    rig.serve("web", "front", "-p", "8080:80")
+    eventually(lambda: "sandbox.found" in rig.host.sealane("events").stdout, what="its namespace is noted")
+    relay.away = True
+    rig.docker.run("rm", "-f", "web", timeout_s=120)
+    relay.away = False
+    eventually(lambda: rig.endpoints() == [], 90, "it is found dead, and released")
+    works(rig)
