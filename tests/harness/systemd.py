@@ -2,7 +2,7 @@
 
 It is process 1 of a PID namespace, has a control group of the machine's cgroup2 for its root, and sees /usr as it is.
 What it could change of the machine is read-only or another: /proc/sys but for `net`, /run, /etc/systemd/system,
-/var/lib, /usr/local/bin. Units of Debian's that would (udev, sysctl, tmpfiles) are not on its path, nor are generators.
+/etc/docker, /var/lib, /usr/local/bin. Units of Debian's that would (udev, sysctl, tmpfiles) are not on its path, nor are generators.
 """
 
 import contextlib
@@ -43,6 +43,7 @@ mount -t sysfs sysfs /sys
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t bpf -o mode=0700 bpf /sys/fs/bpf
 for part in fs kernel vm; do mount --bind -o ro /proc/sys/$part /proc/sys/$part; done
+if [ -d /etc/docker ]; then mount -t tmpfs tmpfs /etc/docker; fi
 mount --bind "$0/boot_id" /proc/sys/kernel/random/boot_id
 mount --bind "$0/etc" /etc/systemd/system
 mount --bind "$0/lib" /var/lib

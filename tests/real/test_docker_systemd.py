@@ -44,10 +44,6 @@ WantedBy=multi-user.target
 
 
 class DockerMachine(Machine):
-    def boot(self) -> None:
-        super().boot()
-        self.run("mount", "-t", "tmpfs", "tmpfs", "/etc/docker")
-
     def install_docker(self) -> None:
         unit = UNIT.format(dockerd=DOCKERD, dir=self.dir, log=f"{self.dir}/dockerd.log")
         Path(self.dir, "etc", "docker.service").write_text(unit, encoding="utf-8")
