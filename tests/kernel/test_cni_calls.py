@@ -91,6 +91,8 @@ def test_check_after_drift_and_after_its_repair(machine: Host, runtime: CniRunti
         ("addr", "flush", "dev", "eth0"),
         ("link", "set", "eth0", "down"),
         ("route", "del", "default"),
+        ("route", "flush", "table", "main"),
+        ("-6", "route", "flush", "table", "main"),
     ):
         pod.ip(*damage)
         with pytest.raises(CniFailed, match="c1, eth0 on network pods") as caught:
