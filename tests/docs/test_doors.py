@@ -31,3 +31,15 @@ def test_keys_capabilities_and_codes_are_all_listed() -> None:
     known = {str(value) for name, value in vars(errors).items() if name.isupper() and type(value) is int}
     # 51 comes from plugins behind ours alone.
     assert codes == known - {str(errors.DEGRADED)}
+
+
+CHECKLIST = (ROOT / "docs" / "doors" / "checklist.md").read_text(encoding="utf-8")
+
+
+def test_each_point_of_the_protocols_names_its_test() -> None:
+    """That they exist is for `test_links.py`."""
+    rows = [line for line in CHECKLIST.splitlines() if line.startswith("|") and not set(line) <= set("|- ")]
+    points = [row.split("|")[1:-1] for row in rows if "held by" not in row]
+    assert len(points) > 80
+    for point, held_by in points:
+        assert re.search(r"`test_\w+\.py::test_\w+`", held_by), point

@@ -33,8 +33,10 @@ def mentioned(text: str) -> set[tuple[str, str]]:
 
 def places(name: str, near: Path = ROOT) -> list[Path]:
     """A path is given from the repository's root, from the package, or from where the document is; a mere name is that
-    of a file below the document."""
+    of a file below the document, or of a file of tests."""
     found = [path for base in (ROOT, SOURCES, near) for path in base.glob(name.rstrip("/"))]
+    if name.startswith("test_") and "/" not in name:
+        found += (ROOT / "tests").rglob(name)
     return found or ([] if near == ROOT or "/" in name else list(near.rglob(name)))
 
 

@@ -124,8 +124,8 @@ class PluginSocket:
 
     ACCEPT = "application/vnd.docker.plugins.v1.2+json"
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, path: str, host: str = "") -> None:
+        self._path, self._host = path, host
         self._http: http.client.HTTPConnection | None = None
 
     def __call__(self, path: str, body: bytes) -> Any:
@@ -139,7 +139,7 @@ class PluginSocket:
             connection = self._http or self._connect()
             try:
                 connection.putrequest("POST", path, skip_host=True, skip_accept_encoding=True)
-                connection.putheader("Host", "")
+                connection.putheader("Host", self._host)
                 connection.putheader("User-Agent", "Go-http-client/1.1")
                 connection.putheader("Content-Length", str(len(body)))
                 connection.putheader("Accept", self.ACCEPT)

@@ -25,6 +25,9 @@ DOCKERD = shutil.which("dockerd", path="/usr/sbin:/usr/bin")
 DOCKER = "/usr/bin/docker"
 """Debian's CLI, of the daemon's own version."""
 
+COMPOSE = shutil.which("docker-compose", path="/usr/bin")
+"""Debian's, 1.29.2: the last in Python."""
+
 
 class Docker:
     """`options` go to every start of the daemon."""
@@ -99,25 +102,7 @@ class Docker:
         return self.run(*argv).stdout.strip()
 
     def import_busybox(self) -> None:
-        """The image `busybox`, of the machine's own static one."""
-        archive = io.BytesIO()
-        with tarfile.open(fileobj=archive, mode="w") as tar:
-            tar.add(BUSYBOX, "bin/busybox")
-            for applet in APPLETS:
-                link = tarfile.TarInfo(f"bin/{applet}")
-                link.type, link.linkname = tarfile.SYMTYPE, "busybox"
-                tar.addfile(link)
-            for directory in ("tmp", "etc", "proc", "sys", "dev"):
-                entry = tarfile.TarInfo(directory)
-                entry.type, entry.mode = tarfile.DIRTYPE, 0o1777
-                tar.addfile(entry)
-        subprocess.run(
-            [DOCKER, "--host", f"unix://{self.socket}", "import", "-", "busybox"],
-            input=archive.getvalue(),
-            capture_output=True,
-            check=True,
-            timeout=60,
-        )
+        import_busybox(self.socket)
 
     def kill9(self) -> None:
         """dockerd alone, as an out-of-memory killer would; its containers and containerd live on."""
@@ -149,3 +134,25 @@ class Docker:
         if self._containerd:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._containerd, signal.SIGTERM)
+
+
+def import_busybox(socket: str) -> None:
+    """The image `busybox`, of the machine's own static one."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.add(BUSYBOX, "bin/busybox")
+        for applet in APPLETS:
+            link = tarfile.TarInfo(f"bin/{applet}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            tar.addfile(link)
+        for directory in ("tmp", "etc", "proc", "sys", "dev"):
+            entry = tarfile.TarInfo(directory)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o1777
+            tar.addfile(entry)
+    subprocess.run(
+        [DOCKER, "--host", f"unix://{socket}", "import", "-", "busybox"],
+        input=archive.getvalue(),
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )

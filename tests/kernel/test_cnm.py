@@ -109,6 +109,23 @@ def test_the_handshake_is_answered_with_an_empty_host_and_on_one_connection(mach
     assert machine.plugin.post("/NetworkDriver.GwAllocCheck", b"{}\n")[0] == 404, "not implemented"
 
 
+@pytest.mark.parametrize("name", ["", "plugin.moby.localhost", "%2Frun%2Fdocker%2Fplugins%2Fsealane.sock"])
+def test_whatever_host_docker_names_is_us(machine: Machine, name: str) -> None:
+    """None in 20.10, its own word in later ones, and a path where Go 1.20.6 had broken that."""
+    with closing(PluginSocket(machine.path, host=name)) as plugin:
+        assert plugin("/Plugin.Activate", b"")["Implements"]
+        body = json.dumps({"NetworkID": NETWORK, "EndpointID": WEB}).encode()
+        assert "Err" in plugin("/NetworkDriver.EndpointOperInfo", body + b"\n")
+
+
+def test_a_retry_without_its_body_is_answered_at_once(machine: Machine) -> None:
+    """dockerd sends it up to four times over 15 s, and gives up only then."""
+    for method, key in (("/NetworkDriver.Join", "Err"), ("/IpamDriver.RequestAddress", "Error")):
+        status, text = machine.plugin.post(method, b"")
+        assert status == 200
+        assert "try again" in json.loads(text)[key]
+
+
 def test_nobody_is_asked_about_docker_unless_told_to(lan: Lan) -> None:
     with Host(lan, number=24).start() as host:
         assert not os.path.exists(f"{host.dir}/plugins")

@@ -194,6 +194,12 @@ def flush_routes(home: Home) -> None:
     home.ns.ip("-6", "route", "flush", "proto", "94")
 
 
+def lose_prefix_routes(home: Home) -> None:
+    """The kernel made them with the gateways' addresses, and does not make them again."""
+    home.ns.ip("route", "del", "10.75.0.0/24", "dev", home.bridge)
+    home.ns.ip("-6", "route", "del", "fd75::/64", "dev", home.bridge)
+
+
 def delete_gateway(home: Home) -> None:
     length = {"bridge": ("24", "64"), "routed": ("32", "128")}[home.driver]
     home.ns.ip("addr", "del", f"10.75.0.1/{length[0]}", "dev", home.bridge)
@@ -250,9 +256,14 @@ def test_damage_is_repaired(home: Home, damage: Damage) -> None:
 
 @pytest.mark.parametrize(
     ("home", "damage"),
-    [("bridge", loosen_port), ("bridge", flush_fdb), ("routed", flush_routes)],
+    [
+        ("bridge", loosen_port),
+        ("bridge", flush_fdb),
+        ("bridge", lose_prefix_routes),
+        ("routed", flush_routes),
+    ],
     indirect=["home"],
-    ids=["loosen_port", "flush_fdb", "flush_routes"],
+    ids=["loosen_port", "flush_fdb", "lose_prefix_routes", "flush_routes"],
 )
 def test_damage_to_what_one_driver_alone_has_is_repaired(home: Home, damage: Damage) -> None:
     """Ports and forwarding entries of a bridge; routes to each endpoint."""

@@ -3,20 +3,15 @@
 import json
 import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from docs.markdown import blocks, commands
-from harness.audit import audit
-from harness.docker import DOCKERD, PLUGIN_SOCKET, Docker
-from harness.host import Host, Lan, Workload
+from harness.docker import DOCKERD
+from harness.docker_rig import Rig, running
+from harness.host import Lan, Workload
 from harness.netns import eventually
 
 pytestmark = [pytest.mark.real, pytest.mark.kernel]
@@ -25,103 +20,18 @@ if DOCKERD is None:
     pytest.skip("needs dockerd (docker.io)", allow_module_level=True)
 
 HOST_NUMBER = 25
-OPTIONS = ("--docker-plugin-socket", PLUGIN_SOCKET)
-SERVE = "exec nc -ll -p {1} -e echo {0}"
-PAGE = Path(__file__).parents[2] / "docs" / "doors" / "docker.md"
-
-
-class Rig:
-    def __init__(self, host: Host, docker: Docker) -> None:
-        self.host, self.docker = host, docker
-
-    def network(self, name: str, *options: str, subnet: str = "10.50.0.0/24") -> None:
-        driver = ("-d", "sealane", "--ipam-driver", "sealane", "--subnet", subnet)
-        self.docker("network", "create", *driver, "-o", f"sealane.name={name}", *options, name)
-
-    def run(self, name: str, network: str, *options: str, command: str = "exec sleep 600") -> None:
-        self.docker(
-            "run",
-            "-d",
-            "--init=false",
-            "--name",
-            name,
-            "--network",
-            network,
-            *options,
-            "busybox",
-            "sh",
-            "-c",
-            command,
-        )
-
-    def serve(self, name: str, network: str, *options: str, port: int = 80) -> None:
-        self.run(name, network, *options, command=SERVE.format(name, port))
-
-    def get(self, where: str, address: str, port: int = 80) -> str:
-        """What a container hears from an address or name; empty: nothing in time. (Not by `wget`: that of
-        busybox 1.35 crashes on its time limit.)"""
-        return self.docker.run("exec", where, "nc", "-w", "1", address, str(port), check=False).stdout.strip()
-
-    def reaches(self, where: str, address: str, said: str, port: int = 80) -> None:
-        eventually(
-            lambda: self.get(where, address, port) == said, what=f"{where} reaches {said} at {address}"
-        )
-
-    def published(self, address: str, port: int, said: str, *, lan: Lan | None = None) -> None:
-        where = lan.ext if lan else self.host.ns
-
-        def answer() -> str:
-            return str(where.probe("tcp", address, port).get("answer", "")).strip()
-
-        eventually(lambda: answer() == said, what=f"{said} answers at {address}:{port}")
-
-    def endpoints(self, network: str = "") -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.host.api.get(
-            "/endpoints", **({"network": network} if network else {})
-        )
-        return found
-
-    def address(self, container: str, network: str) -> str:
-        return self.docker(
-            "inspect", "-f", f'{{{{(index .NetworkSettings.Networks "{network}").IPAddress}}}}', container
-        )
-
-    def events(self, kind: str) -> str:
-        lines = self.host.sealane("events").stdout.splitlines()
-        return "\n".join(line for line in lines if kind in line)
-
-    def links(self, prefix: str = "sl") -> list[str]:
-        return sorted(i["ifname"] for i in self.host.ns.json("ip", "link") if i["ifname"].startswith(prefix))
-
-    def clear(self) -> None:
-        containers = self.docker("ps", "-aq").split()
-        if containers:
-            self.docker("rm", "-f", *containers)
-        for network in self.docker("network", "ls", "-q", "--filter", "driver=sealane").split():
-            self.docker("network", "rm", network)
 
 
 @pytest.fixture(scope="module")
 def shared(lan: Lan) -> Iterator[Rig]:
-    with Host(lan, number=HOST_NUMBER).start(options=OPTIONS) as host:
-        docker = Docker(host, "--live-restore")
-        try:
-            docker.start()
-            docker.import_busybox()
-            yield Rig(host, docker)
-        finally:
-            docker.close()
+    with running(lan, HOST_NUMBER) as rig:
+        yield rig
 
 
 @pytest.fixture
 def rig(shared: Rig) -> Iterator[Rig]:
-    yield shared
-    if shared.host.daemon is None:
-        shared.host.start(options=OPTIONS)
-    shared.clear()
-    assert shared.links() == [], "nothing is left of it"
-    assert shared.host.api.get("/networks") == []
-    assert audit(shared.host) == []
+    with shared.cleared():
+        yield shared
 
 
 def test_containers_reach_each_other_by_dockers_names_and_by_address(rig: Rig) -> None:
@@ -288,7 +198,7 @@ def test_the_daemon_is_replaced_under_running_containers(rig: Rig, lan: Lan) -> 
     rig.run("db", "front")
     rig.host.kill9()
     assert rig.get("db", "web") == "web", "traffic goes on without it"
-    rig.host.start(options=OPTIONS)
+    rig.start()
     assert rig.host.api.status()["writes"] == 0
     rig.reaches("db", "web", "web")
     rig.published(rig.host.address(4), 8080, "web", lan=lan)
@@ -312,7 +222,7 @@ def test_a_container_that_ends_while_nobody_looks_leaves_nothing(rig: Rig) -> No
     os.kill(pid, 9)
     rig.host.ns.sh("umount", key)
     eventually(lambda: rig.links("sle") == [], what="its link dies with it")
-    rig.host.start(options=OPTIONS)
+    rig.start()
     eventually(lambda: identity not in [e["id"] for e in rig.endpoints()], what="it is released")
     assert rig.links("sle") == rig.links("slh") == []
     rig.docker.start()
@@ -419,29 +329,3 @@ def test_many_containers_at_once(rig: Rig) -> None:
     addresses = {rig.address(name, "front") for name in names}
     assert len(addresses) == len(names)
     assert len(rig.endpoints()) == len(names)
-
-
-def test_the_page_prints_what_it_says(rig: Rig, tmp_path: Path) -> None:
-    """docs/doors/docker.md, command by command; `…` stands for anything."""
-    (block,) = blocks(PAGE.read_text(encoding="utf-8"), "console")
-    environ = {
-        **os.environ,
-        "PATH": f"{os.path.dirname(sys.executable)}:/usr/bin:{os.environ['PATH']}",
-        "DOCKER_HOST": f"unix://{rig.docker.socket}",
-        "SEALANE_SOCKET": rig.host.socket_path,
-        "COLUMNS": "160",
-    }
-    for command in commands(block):
-        done = subprocess.run(
-            ["/bin/sh", "-c", command.text],
-            env=environ,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        said = [" ".join(line.split()) for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        assert len(said) == len(command.output), f"{command.text}\n{done.stdout}{done.stderr}"
-        for line, expected in zip(said, command.output, strict=True):
-            pattern = r"\s*.*?\s*".join(map(re.escape, re.split(r"\s*…\s*", expected)))
-            assert re.fullmatch(pattern, line), f"{command.text}: {line!r} is not {expected!r}"

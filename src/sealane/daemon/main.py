@@ -38,9 +38,11 @@ def run(config: Config) -> int:
     # Containers inherit it. What is private lies in directories of mode 0700, and the socket's mode is set on it.
     os.umask(0o022)
     _raise_descriptor_limit()
+    # Not for our children: runc takes it for its container's, and waits until that says READY=1 (notify_socket.go).
+    manager = os.environ.pop("NOTIFY_SOCKET", "")
     try:
         config.store_directory()
-        return asyncio.run(_serve(config))
+        return asyncio.run(_serve(config, manager))
     except ConfigError as error:
         log.error("%s", error)
         return EXIT_USAGE
@@ -55,7 +57,7 @@ def _raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def _serve(config: Config) -> int:
+async def _serve(config: Config, manager: str) -> int:
     loop = asyncio.get_running_loop()
     service = Service(config, loop)
     service.start()
@@ -80,10 +82,10 @@ async def _serve(config: Config) -> int:
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 20, 20)
-        notify("READY=1")
+        notify(manager, "READY=1")
         log.info("ready on %s", ", ".join(places))
         await _stopped(loop)
-        notify("STOPPING=1")
+        notify(manager, "STOPPING=1")
     finally:
         await door.stop()
         await server.stop()
@@ -98,11 +100,10 @@ async def _stopped(loop: asyncio.AbstractEventLoop) -> None:
     await stop.wait()
 
 
-def notify(state: str) -> None:
-    """sd_notify(3); nothing where there is no service manager."""
-    where = os.environ.get("NOTIFY_SOCKET", "")
-    if not where:
+def notify(manager: str, state: str) -> None:
+    """sd_notify(3), to the socket of that path or, with an @, abstract name; nothing where there is no manager."""
+    if not manager:
         return
-    address = "\0" + where[1:] if where.startswith("@") else where
+    address = "\0" + manager[1:] if manager.startswith("@") else manager
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.sendto(state.encode(), address)

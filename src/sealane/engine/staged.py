@@ -13,7 +13,7 @@ ports, deleting gives the addresses back to leases, since who asked for them kee
 them: given to another meanwhile, that would take them from it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -76,14 +76,18 @@ class Staged:
 
     def network_of(self, prefix: str) -> Network:
         """The network, or held prefix, that a prefix belongs to. Raises NotFoundError."""
-        for network in self._intent.networks.values():
-            if network.owner == self._owner and any(s.prefix == prefix for s in network.subnets):
-                return network
+        for network in self._networks_of(prefix):
+            return network
         raise NotFoundError(
             f"{prefix} is no subnet that {self._owner} has here",
             field="pool",
             cure="its network was removed by force, or the records were lost: remove it there too, and create it anew",
         )
+
+    def _networks_of(self, prefix: str) -> Iterator[Network]:
+        for network in self._intent.networks.values():
+            if network.owner == self._owner and any(s.prefix == prefix for s in network.subnets):
+                yield network
 
     def set_gateway(self, pool: Network, gateway: str) -> None:
         """Of a held prefix: the address that is not to be given out."""
@@ -93,10 +97,17 @@ class Staged:
             self._engine.bring([Put(msgspec.structs.replace(pool, subnets=(changed,)), pool)])
 
     def drop_pool(self, prefix: str) -> None:
-        """What a network was made of goes with the network."""
+        """A network that was made of it goes along if nobody is on it: who gives a pool back is about to remove that,
+        or has never heard that it was made."""
         pool = self.pool(prefix)
+        if pool is None:
+            pool = next((n for n in self._networks_of(prefix) if self._is_unused(n)), None)
         if pool is not None:
             self._remove(pool)
+
+    def _is_unused(self, network: Network) -> bool:
+        on_it = self._intent.endpoints_by_network.get(network.id, {}).values()
+        return all(self._is_stray(endpoint) for endpoint in on_it)
 
     def create_network(self, request: NetworkRequest, identity: str) -> Network:
         """Of prefixes that are held, whose ranges it takes over, or of new ones."""

@@ -165,9 +165,15 @@ def _ports_mode(options: Mapping[str, str]) -> str:
 
 
 def _shown(port: PublishRequest) -> str:
-    """Of a port that Docker publishes; it does not say which one it has chosen."""
-    host = f"{port.host_address or '*'}:{port.host_first or '?'}"
-    return f"{host}->{port.port}/{port.proto} by docker" + (f" ×{port.count}" if port.count > 1 else "")
+    """Of a port that Docker publishes, as ours are shown; which one it has chosen it does not say."""
+    address = f"[{port.host_address}]" if ":" in port.host_address else port.host_address or "*"
+    last = port.host_last or port.host_first + port.count - 1
+    outside = _span(port.host_first, last) if port.host_first else "?"
+    return f"{address}:{outside}->{_span(port.port, port.port + port.count - 1)}/{port.proto} by docker"
+
+
+def _span(first: int, last: int) -> str:
+    return f"{first}" if first == last else f"{first}-{last}"
 
 
 def _subnet(pool: PoolData) -> SubnetRequest:

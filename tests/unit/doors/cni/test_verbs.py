@@ -479,6 +479,20 @@ class TestCheck:
             door("CHECK", egressRate=10**6)
         inside.update(lost)
 
+    def test_what_could_not_be_put_right_outside_is_told(self, door):
+        """What is lost on the host's side is repaired when it is heard of; if it cannot be, CHECK has to know."""
+        door("ADD")
+        host = door.bench.kernel.state[HOST]
+        (link,) = (key for key in host if key[0] == "link" and key[1].startswith("sle"))
+        del host[link]
+        door.bench.kernel.fail_at(1, forever=True)
+        door.bench.upkeep.resync({HOST})
+        with pytest.raises(ConflictError, match="c1, eth0 on network pods"):
+            door("CHECK")
+        door.bench.kernel.heal()
+        door.bench.upkeep.resync({HOST})
+        door("CHECK")
+
     def test_a_link_that_is_down_fails_and_one_of_another_mtu_does_not(self, door):
         door("ADD")
         inside = door.bench.kernel.state[door.endpoints()[0].sandbox_id]

@@ -277,6 +277,25 @@ class TestEndpoints:
         assert rig.endpoint().ports == ()
         assert rig.bench.engine.endpoint(WEB).ports == ["*:8080->80/tcp by docker"]
 
+    @pytest.mark.parametrize(
+        ("sent", "shown"),
+        [
+            ([("127.0.0.1", 80, 8080, 8080)], "127.0.0.1:8080->80/tcp"),
+            ([("::1", 80, 8080, 8080)], "[::1]:8080->80/tcp"),
+            ([("", 9000 + i, 8000 + i, 8000 + i) for i in range(3)], "*:8000-8002->9000-9002/tcp"),
+            ([("", 80, 8000, 8009)], "*:8000-8009->80/tcp"),
+            ([("", 80, 0, 0)], "*:?->80/tcp"),
+        ],
+    )
+    def test_what_docker_publishes_is_shown_as_ours_is(
+        self, rig: Rig, sent: list[tuple[str, int, int, int]], shown: str
+    ) -> None:
+        rig.network(sealane__ports="docker")
+        keys = ("HostIP", "Port", "HostPort", "HostPortEnd")
+        bindings = [{"Proto": 6, "IP": "", **dict(zip(keys, one, strict=True))} for one in sent]
+        rig.docker.start(NETWORK, WEB, KEY, POOL, options={PORTMAP: bindings})
+        assert rig.bench.engine.endpoint(WEB).ports == [f"{shown} by docker"]
+
     def test_a_port_in_use_fails_the_start_and_leaves_nothing(self, rig: Rig) -> None:
         rig.network()
         rig.bench.kernel.port_users["tcp", 8080] = "nginx (pid 812)"
@@ -354,6 +373,28 @@ class TestLosses:
             Options={},
         )
         assert [e.id for e in rig.bench.engine.intent.endpoints.values()] == [DB]
+
+    def test_a_network_whose_answer_was_lost_goes_with_its_pools(self, rig: Rig) -> None:
+        """dockerd takes it for refused, gives its pools back, and never names it again."""
+        pools = rig.docker.pool(POOL), rig.docker.pool(POOL6)
+        rig.docker.create_network(OTHER, *pools, sealane__name="front")
+        for pool in pools:
+            rig.docker.call("/IpamDriver.ReleaseAddress", PoolID=pool["Pool"], Address=pool["Gateway"][:-3])
+            rig.docker.call("/IpamDriver.ReleasePool", PoolID=pool["Pool"])
+        assert rig.is_empty()
+        rig.network(sealane__name="front")
+        assert rig.bench.engine.network("front").id == NETWORK
+
+    def test_a_pool_that_is_given_back_takes_nobody_along(self, rig: Rig) -> None:
+        rig.network()
+        rig.docker.start(NETWORK, WEB, KEY, POOL)
+        rig.docker.call("/IpamDriver.ReleasePool", PoolID=POOL)
+        assert rig.endpoint().sandbox, "what runs is left alone"
+        rig.docker.call("/NetworkDriver.Leave", NetworkID=NETWORK, EndpointID=WEB)
+        rig.docker.call("/NetworkDriver.DeleteEndpoint", NetworkID=NETWORK, EndpointID=WEB)
+        rig.bench.attach("/run/netns/lab", NETWORK)
+        rig.docker.call("/IpamDriver.ReleasePool", PoolID=POOL)
+        assert [e for e in rig.bench.engine.network(NETWORK).endpoints if e.startswith("lab ")]
 
     def test_a_new_dockerd_has_forgotten_what_the_last_one_asked_for(self, rig: Rig) -> None:
         rig.network()
@@ -460,6 +501,32 @@ class TestLosses:
         with pytest.raises(PluginError, match="the store is full"):
             rig.docker.start(NETWORK, WEB, KEY, POOL)
         rig.docker.activate()
+
+
+def test_a_swarms_nodes_are_heard_of_and_not_needed(rig: Rig) -> None:
+    """An error would fail `docker swarm init`, which tells even a driver that no swarm takes."""
+    data = {"Address": "192.0.2.11", "BindAddress": "192.0.2.11", "Self": True}
+    for verb in ("New", "Delete"):
+        assert rig.docker.call(f"/NetworkDriver.Discover{verb}", DiscoveryType=1, DiscoveryData=data) == {}
+
+
+def test_a_network_without_ipv4(rig: Rig) -> None:
+    """Docker 28 has `--ipv4=false`, said by a key, and sends no IPv4 data then."""
+    pool = rig.docker.pool(POOL6)
+    rig.docker.call(
+        "/NetworkDriver.CreateNetwork",
+        NetworkID=NETWORK,
+        Options={"com.docker.network.enable_ipv4": False, "com.docker.network.enable_ipv6": True},
+        IPv4Data=[],
+        IPv6Data=[pool],
+    )
+    where = {"NetworkID": NETWORK, "EndpointID": WEB}
+    got = rig.docker.call("/IpamDriver.RequestAddress", PoolID=POOL6, Address="", Options=None)
+    interface = {"Address": "", "AddressIPv6": got["Address"], "MacAddress": ""}
+    rig.docker.call("/NetworkDriver.CreateEndpoint", **where, Interface=interface, Options={})
+    joined = rig.docker.call("/NetworkDriver.Join", **where, SandboxKey=KEY, Options={})
+    assert (joined["Gateway"], joined["GatewayIPv6"]) == ("", "fd00:50::1")
+    assert rig.endpoint().addresses == (got["Address"],)
 
 
 def test_unknown_methods_are_404_and_others_than_post_405() -> None:
