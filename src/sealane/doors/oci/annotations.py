@@ -8,7 +8,7 @@
 | `sealane.ip`, `sealane.mac`, `sealane.ifname` | flag of that name, where there is one network |
 | `sealane.NETWORK.FIELD` | the same for one network, before what is said for all; and `gw-priority` |
 
-Lists are of words with commas between them.
+Lists are of words with commas or blanks between them: podman 4 takes `--annotation a=b,c` for two annotations.
 """
 
 from collections.abc import Mapping
@@ -207,7 +207,7 @@ def _words(said: Mapping[str, str], key: str) -> list[str]:
 
 
 def _split(text: str, key: str) -> list[str]:
-    words = [word.strip() for word in text.split(",")] if text.strip() else []
+    words = [word for part in text.split(",") for word in (part.split() or [""])] if text.strip() else []
     if "" in words:
         raise InvalidError(f"{text!r} has an empty word", field=key, cure="write a,b")
     return words

@@ -82,8 +82,8 @@ def _read_state() -> dict[str, Any]:
 
 def _say(what: str) -> None:
     """One line, whatever is in it: a runtime puts it into its own message."""
-    line = f"sealane: {what}".replace("\n", " ").encode("utf-8", "backslashreplace")
-    posix.write(2, line + b"\n")
+    line = "".join(sign if sign.isprintable() else " " for sign in f"sealane: {what}")
+    posix.write(2, f"{line}\n".encode("utf-8", "backslashreplace"))
 
 
 if __name__ == "__main__":

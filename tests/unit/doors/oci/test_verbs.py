@@ -143,6 +143,12 @@ class TestCreateRuntime:
         assert (front.ports, back.ports) == ([], ["*:8080->80/tcp"])
         assert door.way_out(front) == back.ifname
 
+    @pytest.mark.parametrize(
+        "text", ["front,back", "front back", " front , back ", "front,\tback", "front\nback"]
+    )
+    def test_lists_have_commas_or_blanks(self, door, text):
+        assert [e.network for e in door.create(networks=text)] == ["front", "back"]
+
     def test_a_network_with_dots_in_its_name_has_its_own_annotations(self, door):
         door.bench.network("a.b")
         (endpoint,) = door.create(annotations={"sealane.networks": "a.b", "sealane.a.b.ifname": "x0"})
@@ -258,6 +264,9 @@ class TestRefused:
             ({"sealane.ip": "10.1.0.1"}, "sealane.networks"),
             ({"sealane.networks": ""}, "sealane.networks"),
             ({"sealane.networks": "front,,back"}, "sealane.networks"),
+            ({"sealane.networks": ",front"}, "sealane.networks"),
+            ({"sealane.networks": "front, "}, "sealane.networks"),
+            ({"sealane.networks": " "}, "sealane.networks"),
             ({"sealane.networks": "front,front"}, "sealane.networks"),
             ({"sealane.networks": "front", "sealane.ipp": "x"}, "sealane.ipp"),
             ({"sealane.networks": "front", "sealane.": "x"}, "sealane."),
@@ -272,7 +281,7 @@ class TestRefused:
             ({"sealane.networks": "front", "sealane.front.mac": "nonsense"}, "sealane.front.mac"),
             ({"sealane.networks": "front", "sealane.ifname": "a/b"}, "sealane.ifname"),
             ({"sealane.networks": "front", "sealane.name": "a b"}, "sealane.name"),
-            ({"sealane.networks": "front", "sealane.aliases": "a,b c"}, "sealane.aliases[1]"),
+            ({"sealane.networks": "front", "sealane.aliases": "a,b/c"}, "sealane.aliases[1]"),
             ({"sealane.networks": "front", "sealane.publish": "8080:http"}, "sealane.publish"),
             ({"sealane.networks": "front", "sealane.labels": "=x"}, "sealane.labels"),
             ({"sealane.networks": "front", "sealane.labels": "a=1,a=2"}, "sealane.labels"),
