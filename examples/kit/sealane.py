@@ -28,7 +28,7 @@ class Sealane:
 
     def __init__(self, screen: Screen, folder: str) -> None:
         self._screen = screen
-        self._folder = folder
+        self.folder = folder
         self._log = os.path.join(folder, "daemon.log")
         socket = os.path.join(folder, "sealane.sock")
         self._options = ("--state", f"{folder}/state", "--run-dir", f"{folder}/run", "--socket", socket)

@@ -92,7 +92,7 @@ class NetworkDriver:
                 name = self._intent.endpoints[held].name
                 if name != "lease":
                     return name
-        return f"docker-{identity[:12]}"
+        return _nameless(identity)
 
     def delete_endpoint(self, request: wire.EndpointRef) -> dict[str, str]:
         network = self._intent.networks.get(NetworkId(request.network))
@@ -109,7 +109,10 @@ class NetworkDriver:
 
     def join(self, request: wire.Join) -> wire.Joined:
         network = self._network(request.network)
-        name = f"docker-{request.sandbox.rstrip('/').rpartition('/')[2]}"
+        known = self._staged.find(request.endpoint).name
+        # The container's name, where somebody told it.
+        unknown = f"docker-{request.sandbox.rstrip('/').rpartition('/')[2]}"
+        name = known if known != _nameless(request.endpoint) else unknown
         by_docker = network.labels.get(PORTS_LABEL) == "docker"
         labels = {}
         if by_docker and (ports := wire.ports_of(options_of(request.options))):
@@ -148,6 +151,11 @@ class NetworkDriver:
                 cure="its records were lost or it was removed by force: `docker network rm` it and create it anew",
             )
         return network
+
+
+def _nameless(identity: str) -> str:
+    """What an endpoint is called by whose container's name nobody tells."""
+    return f"docker-{identity[:12]}"
 
 
 def _ports_mode(options: Mapping[str, str]) -> str:
