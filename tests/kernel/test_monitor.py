@@ -82,6 +82,8 @@ def told(monitor):
         (("ip", "-6", "route", "del", "fd05::/64"), "the route"),
         (("ip", "-6", "route", "replace", "unreachable", "fd05::/64"), "the route"),
         (("ip", "route", "flush", "proto", "94"), "the route"),
+        (("ip", "route", "del", "10.1.0.0/24", "dev", BRIDGE), "the route"),
+        (("ip", "-6", "route", "del", "fd00::/64", "dev", BRIDGE), "the route"),
         (("ip", "neigh", "del", "10.1.0.2", "dev", BRIDGE), "a neighbour"),
         (("ip", "neigh", "del", "fd00::2", "dev", BRIDGE), "a neighbour"),
         (("ip", "neigh", "replace", "10.1.0.2", "lladdr", "02:00:00:00:00:98", "dev", BRIDGE), "a neighbour"),

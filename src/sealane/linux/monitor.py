@@ -199,6 +199,9 @@ class Monitor:
         default = route.dst in {"0.0.0.0/0", "::/0"} and route.table == inet.TABLE_MAIN
         # A route that takes the place of ours is told of alone, as somebody else's.
         ours = route.protocol == RTPROT_SEALANE or event.flags & codec.NLM_F_REPLACE
+        # The kernel's own, which it takes away by itself (from port 0) only with its address or link.
+        lost = event.kind == inet.RTM_DELROUTE and route.protocol == inet.RTPROT_KERNEL and event.port
+        ours = ours or (lost and route.index in self._ours)
         known = self._links.get(route.index)
         if known is not None and known.name in own:
             ours = False

@@ -31,6 +31,7 @@ from sealane.linux.bpf.entry import LoopbackEntry
 from sealane.linux.marks import GROUPS, alias_prefix, is_ours
 from sealane.linux.netlink import inet, link, neigh, qdisc, rule
 from sealane.linux.netlink.socket import Socket
+from sealane.linux.prefix_routes import has_prefix_route, without_prefix_route
 
 DOOMED = " (doomed)"
 """Ends the alias of a link that a crash has left in the doomed group. It still reads as ours, and differs from
@@ -158,12 +159,21 @@ def _link(found: link.RawLink, names: dict[int, str], wanted: NamespaceState) ->
 
 
 def _addresses(socket: Socket, links: _Links) -> Iterator[Address]:
+    """Those of our links. One that has lost the kernel's route to its prefix is passed over: it is as good as none, and
+    made again it has its route (`Session`)."""
     if not links.ours:
         return
-    for _, payload in socket.dump(inet.dump_addresses()):
-        found = inet.parse_address(payload)
-        if found.index in links.ours:
-            yield Address(link=links.names[found.index], address=found.address)
+    found = [inet.parse_address(payload) for _, payload in socket.dump(inet.dump_addresses())]
+    found = [raw for raw in found if raw.index in links.ours]
+    wanting = [raw for raw in found if has_prefix_route(raw.address) and _carries(links.ours[raw.index])]
+    lost = without_prefix_route(socket, wanting)
+    for raw in found:
+        if raw not in lost:
+            yield Address(link=links.names[raw.index], address=raw.address)
+
+
+def _carries(item: Link) -> bool:
+    return item.up and item.kind != "loopback"
 
 
 def _routes(socket: Socket, links: _Links) -> Iterator[Route]:

@@ -38,6 +38,7 @@ from sealane.linux.marks import alias_prefix, is_ours
 from sealane.linux.namespaces import Namespaces
 from sealane.linux.netlink import inet, link, neigh, qdisc, rule
 from sealane.linux.netlink.socket import NetlinkError, Socket
+from sealane.linux.prefix_routes import has_prefix_route, without_prefix_route
 from sealane.reconcile.plan import Operation, Outcome
 
 CREATES_AT_ONCE = 64
@@ -336,9 +337,17 @@ class Session:
         index = self._index(item.link)
         family, _ = inet.pack_address(item.address.partition("/")[0])
         for _, payload in self._socket.dump(inet.dump_addresses(family)):
-            if inet.parse_address(payload) == inet.RawAddress(index, item.address):
-                return []
+            raw = inet.parse_address(payload)
+            if raw == inet.RawAddress(index, item.address):
+                return self._prefix_route(item, raw)
         raise NetlinkError(errno.EEXIST, f"{item.link} has the address with another prefix length") from error
+
+    def _prefix_route(self, item: Address, raw: inet.RawAddress) -> list[bytes]:
+        there = self._get(item.link)
+        is_up = there is not None and link.parse(there).flags & link.IFF_UP
+        if is_up and has_prefix_route(item.address) and without_prefix_route(self._socket, [raw]):
+            return [inet.create_prefix_route(item.address, raw.index)]
+        return []
 
     def _recover_route(self, item: Route, error: NetlinkError) -> list[bytes]:
         """Only a route of our own is replaced."""

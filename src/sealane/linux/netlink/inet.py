@@ -19,11 +19,13 @@ RTM_GETROUTE = 26
 AF_INET = 2
 AF_INET6 = 10
 
+RTPROT_KERNEL = 2
 RTN_UNICAST = 1
 RTN_UNREACHABLE = 7
 RTM_F_CLONED = 0x200
 TABLE_MAIN = 254
 TABLE_LOCAL = 255
+_IPV6_METRIC_KERNEL = 256
 IPV6_METRIC_DEFAULT = 1024
 """What the kernel makes of the metric 0 (IP6_RT_PRIO_USER); read back as 0, so that both families read alike."""
 
@@ -89,9 +91,34 @@ def delete_address(item: Address, index: int) -> bytes:
     return _address(RTM_DELADDR, _ACKED, item, index)
 
 
-def dump_routes(family: int, protocol: int = 0) -> bytes:
-    """Routes of every table; those of one protocol alone if it is given (strict checking makes the kernel choose)."""
-    return codec.message(RTM_GETROUTE, _DUMP, 0, _RTMSG.pack(family, 0, 0, 0, 0, protocol, 0, 0, 0))
+def dump_routes(family: int, protocol: int = 0, table: int = 0) -> bytes:
+    """Routes of every table and protocol, or of the one that is given (strict checking makes the kernel choose)."""
+    return codec.message(RTM_GETROUTE, _DUMP, 0, _RTMSG.pack(family, 0, 0, 0, table, protocol, 0, 0, 0))
+
+
+def create_prefix_route(address: str, index: int) -> bytes:
+    """The route that the kernel makes by itself with an address, as it makes it (fib_frontend.c, fib_magic; addrconf.c,
+    addrconf_prefix_route): with the address it goes again."""
+    host, _, length = address.partition("/")
+    family, packed = pack_address(host)
+    scope = _SCOPE_LINK if family == AF_INET else _SCOPE_UNIVERSE
+    header = _RTMSG.pack(family, int(length), 0, 0, TABLE_MAIN, RTPROT_KERNEL, scope, RTN_UNICAST, 0)
+    parts = codec.attr(_RTA_DST, pack_address(prefix_of(address))[1]) + codec.u32(_RTA_OIF, index)
+    parts += (
+        codec.attr(_RTA_PREFSRC, packed)
+        if family == AF_INET
+        else codec.u32(_RTA_PRIORITY, _IPV6_METRIC_KERNEL)
+    )
+    return codec.message(RTM_NEWROUTE, _ACKED | codec.NLM_F_CREATE, 0, header + parts)
+
+
+def prefix_of(address: str) -> str:
+    """The first address of the prefix that an address is in, without its length."""
+    host, _, length = address.partition("/")
+    family, packed = pack_address(host)
+    free = 8 * len(packed) - int(length)
+    first = int.from_bytes(packed, "big") >> free << free
+    return _text(family, memoryview(first.to_bytes(len(packed), "big")))
 
 
 def create_route(item: Route, index: int) -> bytes:
