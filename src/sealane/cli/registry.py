@@ -35,6 +35,7 @@ GROUPS = {
     "endpoint": "Show endpoints: the places of sandboxes on networks",
     "sandbox": "Make, show and remove sandboxes: network namespaces that endpoints live in",
     "cni": "Be a network plugin of Kubernetes, containerd and podman",
+    "image": "Unpack, show and remove images that containers are made of",
     "oci": "Be a hook of OCI runtimes: runc, crun, podman, CRI-O",
 }
 
@@ -67,6 +68,9 @@ COMMANDS = (
     Command(("doctor",), "Look for the known causes of trouble, and say how to cure them", "doctor"),
     Command(("capture",), "Record the frames that pass endpoints, in pcapng", "capture"),
     Command(("run",), "Run a command in a new container", "run"),
+    Command(("image", "load"), "Unpack an image", "image"),
+    Command(("image", "ls"), "List the images that are unpacked here", "image"),
+    Command(("image", "prune"), "Remove all images that no container is made of", "image"),
     Command(("exec",), "Run a command in a running container", "exec"),
     Command(("ps",), "List containers", "containers"),
     Command(("logs",), "Show the output of a container", "logs"),
