@@ -3,6 +3,7 @@
 import re
 
 from docs.markdown import ROOT, section
+from sealane.doors.oci.annotations import FOR_ALL, FOR_ONE
 from sealane.programs.cni import errors
 from sealane.programs.cni.spec import CAPABILITIES, OPTIONS
 
@@ -31,3 +32,11 @@ def test_keys_capabilities_and_codes_are_all_listed() -> None:
     known = {str(value) for name, value in vars(errors).items() if name.isupper() and type(value) is int}
     # 51 comes from plugins behind ours alone.
     assert codes == known - {str(errors.DEGRADED)}
+
+
+def test_annotations_are_all_listed() -> None:
+    page = (ROOT / "docs" / "doors" / "oci.md").read_text(encoding="utf-8")
+    keys = re.findall(r"^\| `sealane\.([^`]+)`", section(page, "## Annotations"), re.MULTILINE)
+    listed = [key.rpartition(".") for key in keys]
+    assert [field for network, _, field in listed if not network] == list(FOR_ALL)
+    assert [field for network, _, field in listed if network == "NETWORK"] == list(FOR_ONE)
