@@ -134,8 +134,11 @@ class Netavark:
             return present
         if present is not None:
             present = self._engine.set_dns_servers(present, info.network_dns_servers or ())
-        elif not is_unmanaged(info):
-            self._check_bridge(info)
+        else:
+            # What a call that was killed has brought, and podman may have removed since, must not be in the way.
+            self._drop_unused(list(self._engine.intent.networks.values()))
+            if not is_unmanaged(info):
+                self._check_bridge(info)
         view = self._engine.create_network(network_request(info))
         return self._engine.intent.networks[NetworkId(view.id)]
 
@@ -173,7 +176,8 @@ class Netavark:
         names = {info.name for info, _ in ordered(container)}
         mine = self._attachments.of(container.container_id)
         going = [e for e in mine if self._engine.intent.networks[e.network].name in names]
-        networks = [self._engine.intent.networks[e.network] for e in going]
+        # All that are named: a call that was killed may have taken the endpoints away, and left a network.
+        networks = [n for name in names if (n := self._attachments.network(name)) is not None]
         await self._attachments.remove(going)
         self._drop_unused(networks)
         if any(endpoint.ports for endpoint in going):

@@ -421,6 +421,26 @@ class TestTeardown:
         assert ports == {"web/front": ["*:8080->80/tcp"], "web/back": []}
 
 
+def leave_a_network(door, name="front"):
+    """As a call does that is killed between a network and its first or last endpoint."""
+    labels = {"sealane.podman.network": network(name)["id"]}
+    subnets = [SubnetRequest(prefix="10.66.0.0/24", gateway="10.66.0.1")]
+    door.engine.create_network(NetworkRequest(name=name, labels=labels, subnets=subnets))
+
+
+def test_a_network_that_a_killed_call_left_goes_with_the_next_teardown(door):
+    leave_a_network(door)
+    door.teardown(WEB)
+    assert door.networks() == []
+
+
+def test_it_is_not_in_the_way_of_another(door):
+    """Podman has removed it since, and given its subnet to a network of another name."""
+    leave_a_network(door, "old")
+    door.setup(WEB)
+    assert door.networks() == ["front"]
+
+
 class TestNetworksOfOthers:
     @pytest.fixture
     def shared(self, door):
