@@ -10,7 +10,6 @@ that lead out of it are umoci's to refuse, which resolves every path inside the 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -142,13 +141,13 @@ class Images:
     def _is_busy(self) -> bool:
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
         with self._open_lock() as descriptor:
-            return not _try_lock(descriptor)
+            return not files.try_lock(descriptor)
 
     @contextmanager
     def _locked(self, stop: threading.Event) -> Iterator[int]:
         deadline = time.monotonic() + LOCK_TIMEOUT_S
         with self._open_lock() as descriptor:
-            while not _try_lock(descriptor):
+            while not files.try_lock(descriptor):
                 if stop.wait(POLL_S):
                     raise ImageError("given up: nobody waits for it any more")
                 if time.monotonic() > deadline:
@@ -254,11 +253,3 @@ def _last_words(said: bytes) -> str:
     line = lines[-1] if lines else "it failed and said nothing"
     _, found, message = line.partition(' msg="')
     return (message.removesuffix('"').replace('\\"', '"') if found else line)[:ERROR_CHARS_MAX]
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -9,7 +9,6 @@ A container exists if it has a spec.json: it is written last of the first and re
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import time
@@ -186,7 +185,7 @@ class Store:
             except FileNotFoundError:
                 raise NotFoundError(container_id) from None
             try:
-                if _try_lock(descriptor) and _is_same(descriptor, folder):
+                if files.try_lock(descriptor) and _is_same(descriptor, folder):
                     yield
                     return
             finally:
@@ -201,14 +200,6 @@ class Store:
         files.remove(paths.spec)
         for folder in (paths.run_folder, os.path.join(self.runtime_root, container_id), paths.state_folder):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _is_same(descriptor: int, folder: str) -> bool:

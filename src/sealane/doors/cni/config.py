@@ -3,6 +3,7 @@
 import ipaddress
 from collections.abc import Iterator, Mapping
 
+from sealane.doors.ports import parse_proto
 from sealane.engine.errors import ExistsError, InvalidError
 from sealane.engine.problems import parsed
 from sealane.model.ids import NAME_MAX, parse_name
@@ -195,13 +196,8 @@ def _aliases(config: CniConfig) -> list[str]:
 
 
 def _publish(port: CniPort, field: str) -> PublishRequest:
-    proto = port.protocol.lower()
-    if proto not in {"tcp", "udp", "sctp"}:
-        raise InvalidError(
-            f"{port.protocol!r} is no protocol", field=f"{field}.protocol", cure="tcp, udp or sctp"
-        )
     return PublishRequest(
-        proto=proto,  # type: ignore[arg-type]
+        proto=parse_proto(port.protocol, f"{field}.protocol"),
         host_address=port.host_ip,
         host_first=port.host_port,
         port=port.container_port,

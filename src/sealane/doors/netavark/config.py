@@ -6,6 +6,7 @@ An option that cannot be kept is refused by name: a network that is not what pod
 import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 
+from sealane.doors.ports import parse_proto
 from sealane.engine.errors import ExistsError, InvalidError
 from sealane.model.ids import parse_name
 from sealane.model.net import ParseError, family_of
@@ -261,13 +262,9 @@ def publish_requests(ports: Sequence[NetavarkPort]) -> list[PublishRequest]:
 
 
 def _publish(port: NetavarkPort, field: str) -> Iterator[PublishRequest]:
-    for proto in (port.protocol or "tcp").lower().split(","):
-        if proto not in {"tcp", "udp", "sctp"}:
-            raise InvalidError(
-                f"{proto!r} is no protocol", field=f"{field}.protocol", cure="tcp, udp or sctp"
-            )
+    for proto in (port.protocol or "tcp").split(","):
         yield PublishRequest(
-            proto=proto,  # type: ignore[arg-type]
+            proto=parse_proto(proto, f"{field}.protocol"),
             host_address=port.host_ip,
             host_first=port.host_port,
             port=port.container_port,

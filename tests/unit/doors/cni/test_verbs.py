@@ -5,6 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
+import harness.door
 from harness.engines import Bench
 from sealane.doors.cni.verbs import Cni
 from sealane.engine.errors import (
@@ -24,26 +25,9 @@ A, B = "/run/netns/a", "/run/netns/b"
 SUBNETS = ["10.88.0.0/24", "fd00:88::/64"]
 
 
-class Door:
-    """The door over an engine; `restart` as the daemon's."""
-
+class Door(harness.door.Door):
     def __init__(self):
-        self.bench = Bench()
-        self.open()
-
-    def open(self):
-        async def detach(requests):
-            return self.bench.engine.detach(requests)
-
-        self.cni = Cni(self.bench.engine, detach)
-
-    def restart(self):
-        self.bench.restart()
-        self.open()
-
-    @property
-    def engine(self):
-        return self.bench.engine
+        super().__init__(lambda bench, detach: Cni(bench.engine, detach))
 
     def __call__(
         self, verb, container="c1", netns=A, ifname="eth0", *, subnets=SUBNETS, leased=None, **fields
@@ -56,7 +40,7 @@ class Door:
         if verb in {"ADD", "DEL", "CHECK"}:
             document |= {"container_id": container, "ifname": ifname, "netns": netns}
         request = msgspec.json.decode(msgspec.json.encode(document), type=CniRequest)
-        return asyncio.run(self.cni.call(request)).result
+        return asyncio.run(self.verbs.call(request)).result
 
     def endpoints(self):
         return self.engine.endpoints()

@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
-from harness.engines import Bench
+import harness.door
 from sealane.compile.sandbox import MAIN_TABLE
 from sealane.doors.netavark.verbs import Netavark
 from sealane.engine.errors import (
@@ -79,29 +79,14 @@ BOTH = container(
 )
 
 
-class Door:
+class Door(harness.door.Door):
     def __init__(self):
-        self.bench = Bench()
-        self.open()
-
-    def open(self):
-        async def detach(requests):
-            return self.bench.engine.detach(requests)
-
-        self.netavark = Netavark(self.bench.engine, self.bench.upkeep, detach)
-
-    def restart(self):
-        self.bench.restart()
-        self.open()
-
-    @property
-    def engine(self):
-        return self.bench.engine
+        super().__init__(lambda bench, detach: Netavark(bench.engine, bench.upkeep, detach))
 
     def __call__(self, verb, document=None, netns=A, **fields):
         asked = {"verb": verb, "netns": netns, "container": document, **fields}
         request = msgspec.json.decode(msgspec.json.encode(asked), type=NetavarkRequest)
-        return asyncio.run(self.netavark.call(request))
+        return asyncio.run(self.verbs.call(request))
 
     def setup(self, document, netns=A):
         return msgspec.to_builtins(self("setup", document, netns).status)

@@ -5,6 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
+import harness.door
 from harness.engines import FACTS, Bench
 from sealane.doors.oci import verbs
 from sealane.doors.oci.verbs import Oci
@@ -39,28 +40,12 @@ class Kernel(FakeKernel):
         return super().resolve_namespace(self.homes.get(where, where))
 
 
-class Door:
+class Door(harness.door.Door):
     def __init__(self):
         self.kernel = Kernel()
-        self.bench = Bench(self.kernel)
+        super().__init__(lambda bench, detach: Oci(bench.engine, detach), Bench(self.kernel))
         self.bench.network("front")
         self.bench.network("back")
-        self.open()
-
-    def open(self):
-        async def detach(requests):
-            await asyncio.sleep(0)
-            return self.bench.engine.detach(requests)
-
-        self.oci = Oci(self.bench.engine, detach)
-
-    def restart(self):
-        self.bench.restart()
-        self.open()
-
-    @property
-    def engine(self):
-        return self.bench.engine
 
     def request(self, stage, id="web", pid=100, annotations=None, **said):
         said = {"networks": "front", **said}
@@ -71,10 +56,10 @@ class Door:
         return msgspec.json.decode(msgspec.json.encode(document), type=OciRequest)
 
     def create(self, *args, **said):
-        return asyncio.run(self.oci.call(self.request("createRuntime", *args, **said))).endpoints
+        return asyncio.run(self.verbs.call(self.request("createRuntime", *args, **said))).endpoints
 
     def poststop(self, id="web", **said):
-        return asyncio.run(self.oci.call(self.request("poststop", id, **said))).endpoints
+        return asyncio.run(self.verbs.call(self.request("poststop", id, **said))).endpoints
 
     def dies(self, pid=100):
         self.kernel.absent.add(str(pid))
@@ -312,7 +297,7 @@ class TestRefused:
     def test_an_id_that_is_empty(self, door):
         for stage in ("createRuntime", "poststop"):
             with pytest.raises(InvalidError):
-                asyncio.run(door.oci.call(door.request(stage, "")))
+                asyncio.run(door.verbs.call(door.request(stage, "")))
 
     def test_while_the_engine_holds(self, door):
         door.engine.hold = "the disk is full"
@@ -351,7 +336,7 @@ class TestPoststop:
         door.create()
 
         async def scene():
-            going = asyncio.ensure_future(door.oci.call(door.request("poststop")))
+            going = asyncio.ensure_future(door.verbs.call(door.request("poststop")))
             await asyncio.sleep(verbs.LOOK_S * 2)
             assert not going.done()
             door.dies()
@@ -375,9 +360,9 @@ class TestPoststop:
         door.dies()
 
         async def scene():
-            going = asyncio.ensure_future(door.oci.call(door.request("poststop")))
+            going = asyncio.ensure_future(door.verbs.call(door.request("poststop")))
             await asyncio.sleep(0)
-            coming = await door.oci.call(door.request("createRuntime", pid=200, publish="8080:80"))
+            coming = await door.verbs.call(door.request("createRuntime", pid=200, publish="8080:80"))
             await going
             return coming
 

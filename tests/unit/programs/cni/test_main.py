@@ -8,7 +8,6 @@ import sys
 import pytest
 
 import sealane
-from harness.stub_daemon import Daemon
 
 SOURCE = os.path.dirname(os.path.dirname(sealane.__file__))
 IMPORTS = {"__future__", "_json", "_socket", "posix", "sys"}
@@ -29,19 +28,6 @@ cat >/dev/null
 [ -e "{directory}/$CNI_COMMAND.once" ] && {{ cat "{directory}/$CNI_COMMAND.once"; rm "{directory}/$CNI_COMMAND.once"; exit 1; }}
 [ ! -e "{directory}/$CNI_COMMAND.fails" ]
 """
-
-
-@pytest.fixture
-def daemon(tmp_path):
-    started = []
-
-    def start(answer):
-        started.append(Daemon(str(tmp_path / "s.sock"), answer))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.close()
 
 
 @pytest.fixture

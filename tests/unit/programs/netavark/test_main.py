@@ -23,17 +23,8 @@ FLAGS = (
 )  # fmt: skip
 
 
-@pytest.fixture
-def daemon(tmp_path):
-    started = []
-
-    def start(answer=lambda _: (200, {"status": {"front": {}}, "network": {"name": "front"}})):
-        started.append(Daemon(str(tmp_path / "s.sock"), answer))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.close()
+def answer(_):
+    return 200, {"status": {"front": {}}, "network": {"name": "front"}}
 
 
 @pytest.fixture
@@ -71,21 +62,21 @@ def test_nothing_is_imported_but_c_modules():
 
 
 def test_setup_asks_once_and_prints_the_status(netavark, daemon):
-    asked = daemon()
+    asked = daemon(answer)
     done = netavark(*FLAGS, "setup", "/run/netns/a", stdin=CONTAINER)
     assert (done.returncode, json.loads(done.text)) == (0, {"front": {}})
     assert asked.asked == [{"verb": "setup", "netns": "/run/netns/a", "container": CONTAINER}]
 
 
 def test_teardown_prints_nothing(netavark, daemon):
-    asked = daemon()
+    asked = daemon(answer)
     done = netavark(*FLAGS, "teardown", "/run/netns/a", stdin=CONTAINER)
     assert (done.returncode, done.text) == (0, "")
     assert asked.asked[0]["verb"] == "teardown"
 
 
 def test_the_input_may_be_a_file(netavark, daemon, tmp_path):
-    asked = daemon()
+    asked = daemon(answer)
     (tmp_path / "c.json").write_text(json.dumps(CONTAINER))
     netavark("-f", str(tmp_path / "c.json"), "setup", "/run/netns/a")
     assert asked.asked[0]["container"] == CONTAINER
@@ -104,20 +95,20 @@ def test_the_input_may_be_a_file(netavark, daemon, tmp_path):
     ],
 )
 def test_update(netavark, daemon, arguments, servers):
-    asked = daemon()
+    asked = daemon(answer)
     assert netavark(*FLAGS, *arguments).returncode == 0
     assert asked.asked == [{"verb": "update", "network": "front", "dns_servers": servers}]
 
 
 def test_create_prints_the_network(netavark, daemon):
-    asked = daemon()
+    asked = daemon(answer)
     done = netavark("create", stdin={"network": {"name": "front"}})
     assert json.loads(done.text) == {"name": "front"}
     assert asked.asked == [{"verb": "create", "create": {"network": {"name": "front"}}}]
 
 
 def test_reload(netavark, daemon):
-    asked = daemon()
+    asked = daemon(answer)
     assert netavark("firewall-reload").returncode == 0
     assert asked.asked == [{"verb": "firewall-reload"}]
 
@@ -150,7 +141,7 @@ def test_help(netavark, arguments):
     ],
 )
 def test_what_is_wrong_is_told_as_json(netavark, daemon, arguments, stdin, text):
-    asked = daemon()
+    asked = daemon(answer)
     assert text in error_of(netavark(*arguments, stdin=stdin))
     assert asked.asked == []
 

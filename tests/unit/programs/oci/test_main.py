@@ -24,17 +24,8 @@ STATE = {
 }
 
 
-@pytest.fixture
-def daemon(tmp_path):
-    started = []
-
-    def start(answer=lambda _: (200, {"endpoints": []})):
-        started.append(Daemon(str(tmp_path / "s.sock"), answer))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.close()
+def answer(_):
+    return 200, {"endpoints": []}
 
 
 @pytest.fixture
@@ -77,7 +68,7 @@ def test_nothing_is_imported_but_c_modules():
 
 
 def test_create_runtime_asks_once_with_what_is_ours(daemon, hook):
-    server = daemon()
+    server = daemon(answer)
     done = hook("createRuntime")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     ours = {"sealane.networks": "front"}
@@ -86,7 +77,7 @@ def test_create_runtime_asks_once_with_what_is_ours(daemon, hook):
 
 @pytest.mark.parametrize("pid", [{}, {"pid": 0}, {"pid": 4711}])
 def test_poststop_has_no_process(daemon, hook, pid):
-    server = daemon()
+    server = daemon(answer)
     state = {**{key: value for key, value in STATE.items() if key != "pid"}, **pid, "status": "stopped"}
     assert hook("poststop", state=state).returncode == 0
     assert server.asked == [{"stage": "poststop", "id": "web", "annotations": {"sealane.networks": "front"}}]
@@ -103,7 +94,7 @@ def test_a_container_that_is_none_of_ours_is_left_alone_without_a_daemon(hook, s
 
 
 def test_an_annotation_that_is_misspelt_is_asked_about(daemon, hook):
-    server = daemon()
+    server = daemon(answer)
     hook("createRuntime", state={**STATE, "annotations": {"sealane.network": "front"}})
     assert server.asked[0]["annotations"] == {"sealane.network": "front"}
 
@@ -141,7 +132,7 @@ def test_the_environment_names_another_socket(daemon, hook, tmp_path):
 
 @pytest.mark.parametrize("words", [(), ("prestart",), ("createRuntime", "x")])
 def test_a_stage_that_is_none_of_ours_is_refused(daemon, hook, words):
-    server = daemon()
+    server = daemon(answer)
     assert "createRuntime or poststop" in said(hook(*words))
     assert server.asked == []
 

@@ -1,0 +1,17 @@
+import pytest
+
+from harness.stub_daemon import Daemon
+
+
+@pytest.fixture
+def daemon(tmp_path):
+    """Starts one that answers as it is told, at the socket that the programs are given."""
+    started = []
+
+    def start(answer):
+        started.append(Daemon(str(tmp_path / "s.sock"), answer))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.close()
