@@ -3,6 +3,7 @@
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any, Self
@@ -251,6 +252,23 @@ def test_stopping_it_leaves_the_kernels_state(
     assert lan.ext.reaches(server, machine.address(4), 8080)
     assert machine.ns.reaches(server, "127.0.0.1", 8080)
     assert os.path.exists(machine.path(API)), "it waits for the next request"
+
+
+def test_who_listens_to_it_for_ever_does_not_keep_it_from_stopping(machine: Machine) -> None:
+    """systemd would wait 90 s and then kill it."""
+    follow = machine.command("sealane", "events", "--follow", "--since", "0")
+    trace = machine.command("sealane", "trace", "--dropped")
+    plugin = PluginSocket(machine.path(PLUGIN))
+    with subprocess.Popen(follow, stdout=subprocess.PIPE, text=True) as events, closing(plugin):
+        Dockerd(plugin).activate()
+        machine.api.network("front", "10.50.0.0/24")
+        assert events.stdout is not None
+        assert "network.created" in events.stdout.readline()
+        with subprocess.Popen(trace, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+            begun = time.monotonic()
+            machine.systemctl("restart", SERVICE)
+            assert time.monotonic() - begun < 30
+    assert machine.show(SERVICE, "Result") == "success"
 
 
 def test_whoever_is_enabled_is_there_after_a_boot(lan: Lan) -> None:
