@@ -1,11 +1,13 @@
 """packaging/systemd under a real systemd: process 1 of its own namespaces, with the units as they are shipped."""
 
 import os
+import shutil
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any, Self
 
 import pytest
@@ -236,6 +238,30 @@ def test_containers_outlive_it(machine: Machine) -> None:
     (found,) = machine.api.get("/containers")
     assert (found["id"], found["pid"]) == (box["id"], box["pid"])
     machine.run("sealane", "rm", "-f", "box")
+
+
+def test_one_that_cannot_start_is_tried_once_a_second_and_who_asks_waits(machine: Machine) -> None:
+    """What is wrong is put right by somebody, and whoever has asked meanwhile is answered then."""
+    folder = Path(machine.path(f"/etc/systemd/system/{SERVICE}.d"))
+    folder.mkdir()
+    (folder / "broken.conf").write_text("[Service]\nExecStart=\nExecStart=/bin/false\n", encoding="ascii")
+    machine.systemctl("daemon-reload")
+    with subprocess.Popen(
+        machine.command("sealane", "network", "ls"), stdout=subprocess.PIPE, text=True
+    ) as asker:
+        try:
+            eventually(lambda: int(machine.show(SERVICE, "NRestarts")) >= 2, 10, "it is tried again")
+            begun, count = time.monotonic(), int(machine.show(SERVICE, "NRestarts"))
+            eventually(lambda: int(machine.show(SERVICE, "NRestarts")) >= count + 3, 20, "and again")
+            assert time.monotonic() - begun > 1.5, "it does not burn the processor"
+            assert asker.poll() is None
+        finally:
+            shutil.rmtree(folder)
+            machine.systemctl("daemon-reload")
+        answered, _ = asker.communicate(timeout=30)
+    assert asker.returncode == 0
+    assert "NAME" in answered
+    assert machine.show(SERVICE, "SubState") == "running"
 
 
 def test_stopping_it_leaves_the_kernels_state(
