@@ -120,3 +120,23 @@ def test_docker_starts_sealane_and_both_survive_each_other_and_the_machine(
     machine.docker("network", "rm", "front")
     assert machine.api.get("/networks") == machine.api.get("/sandboxes") == []
     assert audit(machine) == []
+
+
+def test_a_swarm_is_no_hindrance_and_takes_no_network_of_ours(machine: DockerMachine) -> None:
+    """It tells each driver of its nodes, and of drivers with a socket takes none. (Not with live-restore.)"""
+    create = ("network", "create", "-d", "sealane", "--ipam-driver", "sealane", "-o", "sealane.name=front")
+    machine.docker(*create, "--subnet", "10.50.0.0/24", "front")
+    machine.docker("swarm", "init", "--advertise-addr", machine.address(4))
+    try:
+        serve(machine, "web")
+        said = machine.docker("run", "--rm", "--network", "front", "busybox", "nc", "-w", "2", "web", "80")
+        assert said == "web"
+        with pytest.raises(AssertionError, match="legacy plugin sealane"):
+            machine.docker("network", "create", "-d", "sealane", "--scope", "swarm", "refused")
+    finally:
+        machine.docker("swarm", "leave", "--force")
+    assert len(machine.api.get("/endpoints")) == 1
+    machine.docker("rm", "-f", "web")
+    machine.docker("network", "rm", "front")
+    assert machine.api.get("/networks") == []
+    assert audit(machine) == []

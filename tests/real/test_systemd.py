@@ -1,10 +1,13 @@
 """packaging/systemd under a real systemd: process 1 of its own namespaces, with the units as they are shipped."""
 
 import os
+import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any, Self
 
 import pytest
@@ -237,6 +240,30 @@ def test_containers_outlive_it(machine: Machine) -> None:
     machine.run("sealane", "rm", "-f", "box")
 
 
+def test_one_that_cannot_start_is_tried_once_a_second_and_who_asks_waits(machine: Machine) -> None:
+    """What is wrong is put right by somebody, and whoever has asked meanwhile is answered then."""
+    folder = Path(machine.path(f"/etc/systemd/system/{SERVICE}.d"))
+    folder.mkdir()
+    (folder / "broken.conf").write_text("[Service]\nExecStart=\nExecStart=/bin/false\n", encoding="ascii")
+    machine.systemctl("daemon-reload")
+    with subprocess.Popen(
+        machine.command("sealane", "network", "ls"), stdout=subprocess.PIPE, text=True
+    ) as asker:
+        try:
+            eventually(lambda: int(machine.show(SERVICE, "NRestarts")) >= 2, 10, "it is tried again")
+            begun, count = time.monotonic(), int(machine.show(SERVICE, "NRestarts"))
+            eventually(lambda: int(machine.show(SERVICE, "NRestarts")) >= count + 3, 20, "and again")
+            assert time.monotonic() - begun > 1.5, "it does not burn the processor"
+            assert asker.poll() is None
+        finally:
+            shutil.rmtree(folder)
+            machine.systemctl("daemon-reload")
+        answered, _ = asker.communicate(timeout=30)
+    assert asker.returncode == 0
+    assert "NAME" in answered
+    assert machine.show(SERVICE, "SubState") == "running"
+
+
 def test_stopping_it_leaves_the_kernels_state(
     machine: Machine, pair: tuple[NamedWorkload, NamedWorkload], lan: Lan
 ) -> None:
@@ -251,6 +278,23 @@ def test_stopping_it_leaves_the_kernels_state(
     assert lan.ext.reaches(server, machine.address(4), 8080)
     assert machine.ns.reaches(server, "127.0.0.1", 8080)
     assert os.path.exists(machine.path(API)), "it waits for the next request"
+
+
+def test_who_listens_to_it_for_ever_does_not_keep_it_from_stopping(machine: Machine) -> None:
+    """systemd would wait 90 s and then kill it."""
+    follow = machine.command("sealane", "events", "--follow", "--since", "0")
+    trace = machine.command("sealane", "trace", "--dropped")
+    plugin = PluginSocket(machine.path(PLUGIN))
+    with subprocess.Popen(follow, stdout=subprocess.PIPE, text=True) as events, closing(plugin):
+        Dockerd(plugin).activate()
+        machine.api.network("front", "10.50.0.0/24")
+        assert events.stdout is not None
+        assert "network.created" in events.stdout.readline()
+        with subprocess.Popen(trace, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+            begun = time.monotonic()
+            machine.systemctl("restart", SERVICE)
+            assert time.monotonic() - begun < 30
+    assert machine.show(SERVICE, "Result") == "success"
 
 
 def test_whoever_is_enabled_is_there_after_a_boot(lan: Lan) -> None:

@@ -41,7 +41,7 @@ READ_BYTES = 64 * 1024
 def main(socket: str = daemon.SOCKET) -> int:
     """The exit status. `socket`: the daemon's; SEALANE_SOCKET goes before it."""
     environ = {_text(key): _text(value) for key, value in posix.environ.items()}
-    if "CNI_COMMAND" not in environ:
+    if not environ.get("CNI_COMMAND"):
         posix.write(2, ABOUT.encode())
         return 0
     stdin = b""

@@ -89,8 +89,10 @@ def test_nothing_is_imported_but_c_modules():
     assert {name for name in found if not name.startswith("sealane")} <= IMPORTS
 
 
-def test_without_a_command_it_says_what_it_is(plugin):
-    done = plugin(None)
+@pytest.mark.parametrize("command", [None, ""])
+def test_without_a_command_it_says_what_it_is(plugin, command):
+    """The reference library makes no difference between none and an empty one (pkg/skel, pluginMain)."""
+    done = plugin(command)
     assert (done.returncode, done.stdout) == (0, b"")
     assert b"1.1.0" in done.stderr
 
