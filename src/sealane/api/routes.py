@@ -6,7 +6,7 @@ from urllib.parse import unquote
 
 from sealane.api.detach import Detacher
 from sealane.api.follow import events
-from sealane.api.services import Containers, Projects, Services
+from sealane.api.services import Containers, Images, Projects, Services
 from sealane.doors.cni.verbs import Cni
 from sealane.doors.netavark.verbs import Netavark
 from sealane.doors.oci.verbs import Oci
@@ -25,6 +25,7 @@ from sealane.wire.requests import (
     ContainerRequest,
     DetachRequest,
     ExecRequest,
+    ImageRequest,
     Manifest,
     NetworkRequest,
     SandboxRequest,
@@ -52,6 +53,7 @@ class Routes:
             **_endpoint_routes(services.engine, detacher),
             **_door_routes(services, detacher),
             **_project_routes(services.project),
+            **_image_routes(services.images),
             **_container_routes(services.workloads),
         }
 
@@ -207,6 +209,16 @@ def _project_routes(project: Projects) -> dict[Shape, Methods]:
         ("plan",): {"POST": _route(plan, query=("delete",), body=Manifest)},
         ("apply",): {"POST": _route(Later(lambda call: project.apply(call.body)), body=Manifest)},
         ("delete",): {"POST": _route(Later(lambda call: project.delete(call.body)), body=Manifest)},
+    }
+
+
+def _image_routes(images: Images) -> dict[Shape, Methods]:
+    return {
+        ("images",): {
+            "GET": _route(Later(lambda _: images.list())),
+            "POST": _route(Lines(lambda call: images.fetch(call.body)), body=ImageRequest),
+        },
+        ("images", "prune"): {"POST": _route(Later(lambda _: images.prune()))},
     }
 
 

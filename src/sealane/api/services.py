@@ -10,8 +10,18 @@ from typing import Protocol
 from sealane.engine.engine import Engine
 from sealane.engine.upkeep import Upkeep
 from sealane.wire.diagnosis import CheckRequest, CheckView, DoctorRequest, DoctorView, TraceRequest, TraceView
-from sealane.wire.requests import ContainerRequest, ExecRequest, Manifest
-from sealane.wire.views import ApplyView, ContainerView, ExecView, LogView, PlanView, StatusView, VersionView
+from sealane.wire.requests import ContainerRequest, ExecRequest, ImageRequest, Manifest
+from sealane.wire.views import (
+    ApplyView,
+    ContainerView,
+    ExecView,
+    ImageView,
+    LogView,
+    PlanView,
+    PruneView,
+    StatusView,
+    VersionView,
+)
 
 
 class ContainerRecords(Protocol):
@@ -60,6 +70,20 @@ class Containers(ContainerRecords, ContainerProcesses, ContainerStreams, Protoco
     """All verbs on containers. A `ref` is a name, an id, or the beginning of an id."""
 
 
+class Images(Protocol):
+    """Unpacked images, of which containers are made."""
+
+    def fetch(self, request: ImageRequest) -> AsyncGenerator[ImageView, None]:
+        """How far it is, and at last the image. Closed when the client leaves."""
+        ...
+
+    async def list(self) -> Sequence[ImageView]: ...
+
+    async def prune(self) -> PruneView:
+        """Those that no container is made of go."""
+        ...
+
+
 class Projects(Protocol):
     """Manifests as a whole."""
 
@@ -79,6 +103,9 @@ class Services(Protocol):
 
     @property
     def workloads(self) -> Containers: ...
+
+    @property
+    def images(self) -> Images: ...
 
     @property
     def project(self) -> Projects: ...

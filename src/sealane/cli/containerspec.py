@@ -17,6 +17,7 @@ from sealane.compose.load import read_text
 from sealane.compose.mounts import parse_bind, parse_tmpfs
 from sealane.compose.sizes import parse_cpus, parse_size
 from sealane.compose.values import parse_host_path
+from sealane.model.image import digest_of_root, is_image_ref
 from sealane.wire.requests import Attachment, ContainerRequest
 
 DEFAULT_NETWORK = "default"
@@ -62,7 +63,13 @@ def _add_process_flags(group: "argparse._ArgumentGroup") -> None:
         "--rootfs",
         metavar="DIR",
         default="host",
-        help="a directory, or host: the host's own, read-only (default: host)",
+        help="a directory; an image, oci:PATH[:TAG] or oci-archive:FILE[:TAG], unpacked once; or host: the host's own, "
+        "read-only (default: host)",
+    )
+    group.add_argument(
+        "--entrypoint",
+        metavar="PROGRAM",
+        help="instead of the image's, whose arguments are left out then; COMMAND are its arguments",
     )
     group.add_argument("--read-only", action="store_true", help="mount the root file system read-only")
     _many(group, ("-v", "--volume"), "SOURCE:TARGET[:ro]", "bind a file or directory of the host")
@@ -220,10 +227,13 @@ def _host(text: str) -> tuple[str, str]:
 def _spec(context: Context, arguments: argparse.Namespace, command: Sequence[str]) -> dict[str, Any]:
     """Fields of containers.spec.ContainerSpec that are given."""
     place = ComposeContext(environ=context.environ, directory=os.getcwd(), read_file=None)
+    rootfs = _rootfs(arguments.rootfs, place)
+    entrypoint = [] if not arguments.entrypoint else [arguments.entrypoint]
+    is_image = is_image_ref(rootfs) or digest_of_root(rootfs) is not None
     spec: dict[str, Any] = {
-        "command": list(command),
+        "command": [*([] if is_image else entrypoint), *command],
         "env": _environment(context, arguments),
-        "rootfs": _rootfs(arguments.rootfs, place),
+        "rootfs": rootfs,
         "read_only": arguments.read_only,
         "mounts": [*(_bind(text, place) for text in arguments.volume), *map(_tmpfs, arguments.tmpfs)],
         "working_dir": arguments.workdir,
@@ -243,7 +253,11 @@ def _spec(context: Context, arguments: argparse.Namespace, command: Sequence[str
         "labels": pairs(arguments.label, "--label"),
         "health": _health(arguments),
     }
-    return stated(spec)
+    given = stated(spec)
+    if is_image and arguments.entrypoint is not None:
+        # An empty one says something, too: the image's is left out.
+        given["entrypoint"] = entrypoint
+    return given
 
 
 def _given(**fields: object) -> dict[str, object]:
@@ -272,7 +286,7 @@ def _environment(context: Context, arguments: argparse.Namespace) -> dict[str, s
 
 
 def _rootfs(text: str, place: ComposeContext) -> str:
-    if text == "host":
+    if text == "host" or is_image_ref(text) or digest_of_root(text) is not None:
         return text
     home = place.environ.get("HOME")
     return parsed(

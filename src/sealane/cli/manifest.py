@@ -8,6 +8,7 @@
 | belonging | labels `sealane.project` and `sealane.service` |
 """
 
+import signal
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from sealane.cli.options import stated
 from sealane.compose import schema
 from sealane.compose.publish import publish_request
 from sealane.compose.schema import Project, Service
+from sealane.model.image import is_image_ref
 from sealane.wire.requests import Attachment, ContainerRequest, Manifest, NetworkRequest, SubnetRequest
 
 PROJECT_LABEL = "sealane.project"
@@ -200,8 +202,9 @@ def _depends_on(
 
 def _spec(service: Service) -> dict[str, Any]:
     """Fields of containers.spec.ContainerSpec that are not its defaults."""
+    is_image = is_image_ref(service.rootfs)
     spec: dict[str, Any] = {
-        "command": [*(service.entrypoint or ()), *(service.command or ())],
+        "command": [*(() if is_image else service.entrypoint or ()), *(service.command or ())],
         "env": dict(service.environment),
         "labels": dict(service.labels),
         "rootfs": service.rootfs,
@@ -223,7 +226,14 @@ def _spec(service: Service) -> dict[str, Any]:
         "stop_timeout_s": service.stop_grace_period_s,
         "health": _health(service.healthcheck),
     }
-    return stated(spec)
+    given = stated(spec)
+    if is_image and service.stop_signal == signal.SIGTERM:
+        # The default, before which the image's own goes.
+        del given["stop_signal"]
+    if is_image and service.entrypoint is not None:
+        # An empty one says something, too: the image's is left out.
+        given["entrypoint"] = list(service.entrypoint)
+    return given
 
 
 def _hostname(service: Service) -> str:

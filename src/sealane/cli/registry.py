@@ -36,6 +36,7 @@ GROUPS = {
     "sandbox": "Make, show and remove sandboxes: network namespaces that endpoints live in",
     "cni": "Be a network plugin of Kubernetes, containerd and podman",
     "podman": "Be podman's networks, in netavark's place",
+    "image": "Unpack, show and remove images that containers are made of",
     "oci": "Be a hook of OCI runtimes: runc, crun, podman, CRI-O",
 }
 
@@ -68,6 +69,9 @@ COMMANDS = (
     Command(("doctor",), "Look for the known causes of trouble, and say how to cure them", "doctor"),
     Command(("capture",), "Record the frames that pass endpoints, in pcapng", "capture"),
     Command(("run",), "Run a command in a new container", "run"),
+    Command(("image", "load"), "Unpack an image", "image"),
+    Command(("image", "ls"), "List the images that are unpacked here", "image"),
+    Command(("image", "prune"), "Remove all images that no container is made of", "image"),
     Command(("exec",), "Run a command in a running container", "exec"),
     Command(("ps",), "List containers", "containers"),
     Command(("logs",), "Show the output of a container", "logs"),

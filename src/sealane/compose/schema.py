@@ -110,7 +110,7 @@ class Tmpfs(msgspec.Struct, frozen=True, kw_only=True):
 class Service(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     rootfs: str = "host"
-    """`host` for the host's own files, or an absolute directory."""
+    """`host` for the host's own files, an absolute directory, or an image: `oci:…` or `oci-archive:…`, its path absolute."""
     command: tuple[str, ...] | None = None
     entrypoint: tuple[str, ...] | None = None
     environment: Pairs = ()

@@ -42,6 +42,8 @@ from sealane.compose.workload import (
     read_healthcheck,
     read_scale,
 )
+from sealane.model.image import is_image_ref, parse_image_ref
+from sealane.model.net import ParseError
 
 HOST_GATEWAY = "host-gateway"
 _ROOTFS_PREFIX = "rootfs:"
@@ -109,16 +111,16 @@ def read_service(cursor: Cursor, context: Context) -> ServiceDraft | None:
         extra_hosts=fields.read("extra_hosts", _read_extra_hosts, ()),
         sysctls=fields.read("sysctls", _read_sysctls, ()),
     )
-    _finish(fields)
+    _finish(fields, has_image=is_image_ref(service.rootfs))
     return None if name is None else ServiceDraft(service, cursor, connection.published)
 
 
-def _finish(fields: Fields) -> None:
+def _finish(fields: Fields, *, has_image: bool) -> None:
     for key, (reason, cure) in unsupported.FALSE_ONLY.items():
         place = fields.find(key)
         if place is not None and place.flag():
             place.fail(f"{key} is not supported: {reason}", cure)
-    if fields.find("command") is None and fields.find("entrypoint") is None:
+    if not has_image and fields.find("command") is None and fields.find("entrypoint") is None:
         fields.cursor.fail("no command", "write command: there is no image that could name one")
     fields.finish(unsupported.SERVICE)
 
@@ -162,9 +164,12 @@ def _read_rootfs(fields: Fields, context: Context) -> str:
     def parse_image(text: str) -> str:
         if text == "host" or (text.startswith(_ROOTFS_PREFIX) and text != _ROOTFS_PREFIX):
             return parse_rootfs(text.removeprefix(_ROOTFS_PREFIX))
+        if is_image_ref(text):
+            return _parse_image(text, context)
         raise BadValue(
-            f"image {shown(text)}: image references are not supported",
-            "unpack the image and write image: rootfs:DIR, or image: host for the host's own files",
+            f"image {shown(text)}: images of registries are not supported",
+            "write image: oci:PATH[:TAG] for one that is here, rootfs:DIR for an unpacked one, or host for the host's "
+            "own files",
         )
 
     from_image = fields.parse("image", parse_image, None)
@@ -177,6 +182,16 @@ def _read_rootfs(fields: Fields, context: Context) -> str:
     if from_image is not None and from_extension is not None and from_image != from_extension:
         extension.at("rootfs").fail("another root than `image` says", "keep one of them")
     return from_extension or from_image or "host"
+
+
+def _parse_image(text: str, context: Context) -> str:
+    try:
+        reference = parse_image_ref(text)
+    except ParseError as error:
+        raise BadValue(str(error), "write oci:PATH[:TAG] or oci-archive:FILE[:TAG]") from error
+    home = context.environ.get("HOME")
+    path = parse_host_path(reference.path, directory=context.directory, home=home)
+    return str(msgspec.structs.replace(reference, path=path))
 
 
 def _read_mounts(fields: Fields, context: Context) -> tuple[tuple[Bind, ...], tuple[Tmpfs, ...]]:

@@ -3,7 +3,7 @@
 from sealane.compose.cursor import Reasons
 
 _REMOVE = "remove it"
-_IMAGE = ("there are no images", "name an unpacked root directory in x-sealane.rootfs")
+_IMAGE = ("images are made by other tools", "write image: oci:PATH[:TAG] for one that is here")
 _STORE = ("there is no store for it", "bind a file: ./file:/path:ro")
 _DEVICES = ("no devices are passed in", _REMOVE)
 _CGROUP = ("only cpus, mem_limit and pids_limit are", _REMOVE)

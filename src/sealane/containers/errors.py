@@ -6,6 +6,7 @@ ContainerError
  ├─ ConflictError      the id is taken by another spec, or the container's state forbids the verb
  ├─ NotRunningError    the verb needs a running container
  ├─ LimitsError        resource limits were asked for where this process may not set them
+ ├─ ImageError         an image cannot be had or unpacked; carries the cure
  └─ LaunchError        the OCI runtime refused; carries the exit code a shell would give
 """
 
@@ -44,6 +45,15 @@ class NotRunningError(ContainerError):
 
 class LimitsError(ContainerError):
     """Limits cannot be set by this process; the text names the field and the reason."""
+
+
+class ImageError(ContainerError):
+    """An image cannot be had or unpacked. Nothing of it is left."""
+
+    def __init__(self, message: str, *, cure: str = "", lacks_tools: bool = False) -> None:
+        super().__init__(message)
+        self.cure = cure
+        self.lacks_tools = lacks_tools
 
 
 class LaunchError(ContainerError):

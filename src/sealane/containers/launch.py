@@ -12,12 +12,15 @@ import time
 from sealane.containers import cgroups, files, process
 from sealane.containers.errors import ConflictError, LaunchError, SpecError
 from sealane.containers.host import Host
+from sealane.containers.images import Images
+from sealane.containers.layer import mount_layer
 from sealane.containers.oci import build_config, build_process, hosts_file, resolv_file
 from sealane.containers.plan import Paths, Plan
 from sealane.containers.rootfs import prepare_root
 from sealane.containers.spec import HOST_ROOTFS, ContainerSpec, parse_signal
 from sealane.containers.supervisor import LAUNCH_TIMEOUT_S
 from sealane.containers.users import User, is_mapped, resolve_user
+from sealane.model.image import digest_of_root
 
 SHIM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "shim.py")
 ANSWER_TIMEOUT_S = LAUNCH_TIMEOUT_S + 10.0
@@ -25,13 +28,14 @@ MAX_ANSWER_BYTES = 65536
 MAX_ACCOUNT_FILE_BYTES = 1024 * 1024
 
 
-def prepare(spec: ContainerSpec, paths: Paths, host: Host, hidden: tuple[str, ...]) -> None:
+def prepare(spec: ContainerSpec, paths: Paths, host: Host, hidden: tuple[str, ...], images: Images) -> None:
     """Write all files a shim and the OCI runtime need. Repeatable; /etc files that exist are kept, they may be newer."""
     if spec.netns is not None and not os.path.exists(spec.netns):
         raise SpecError("netns", f"{spec.netns} does not exist")
-    user = resolve(spec, host)
     for folder in (paths.logs, paths.run_folder, paths.etc):
         os.makedirs(folder, mode=0o700, exist_ok=True)
+    _mount_image(spec, paths, host, images)
+    user = resolve(spec, paths, host)
     root = prepare_root(spec, paths.rootfs, paths.etc, hidden)
     for name, content in _etc_files(spec).items():
         path = os.path.join(paths.etc, name)
@@ -45,9 +49,21 @@ def prepare(spec: ContainerSpec, paths: Paths, host: Host, hidden: tuple[str, ..
     files.remove(paths.desired)
 
 
-def resolve(spec: ContainerSpec, host: Host) -> User:
+def _mount_image(spec: ContainerSpec, paths: Paths, host: Host, images: Images) -> None:
+    digest = digest_of_root(spec.rootfs)
+    if digest is None:
+        return
+    if images.get(digest) is None:
+        raise SpecError("rootfs", f"there is no image {digest[:12]} here: `sealane image load` it again")
+    in_user_namespace = host.facts.in_user_namespace
+    mount_layer(images.rootfs(digest), paths.layer, paths.rootfs, in_user_namespace=in_user_namespace)
+
+
+def resolve(spec: ContainerSpec, paths: Paths, host: Host) -> User:
     """The spec's user by the container's own account files; SpecError if it cannot exist here."""
     top = "/" if spec.rootfs == HOST_ROOTFS else spec.rootfs
+    if digest_of_root(spec.rootfs) is not None:
+        top = paths.rootfs
     user = resolve_user(spec.user, _account_file(top, "passwd"), _account_file(top, "group"))
     if not is_mapped(user.uid, host.uid_map):
         raise SpecError("user", f"uid {user.uid} does not exist in this user namespace")

@@ -71,6 +71,7 @@ class Paths:
         self.spec = os.path.join(state_folder, "spec.json")
         self.status = os.path.join(state_folder, "status.json")
         self.logs = os.path.join(state_folder, "log")
+        self.layer = os.path.join(state_folder, "layer")
         self.run_folder = run_folder
         self.rootfs = os.path.join(run_folder, "rootfs")
         self.config = os.path.join(run_folder, "config.json")

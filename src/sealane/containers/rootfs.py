@@ -1,4 +1,5 @@
-"""The container's root folder: a given folder, or a careful read-only view of the host's own root.
+"""The container's root folder: a given folder, an image's under a layer, or a careful read-only view of the host's own
+root.
 
 For "host" a small folder is built whose entries are the mount points of the host's top-level folders. So the host's
 root itself never becomes the container's root: what is not listed is not there, and mount targets such as /data can be
@@ -16,6 +17,7 @@ import msgspec
 from sealane.containers.errors import SpecError
 from sealane.containers.oci import Json, Root, bind, tmpfs
 from sealane.containers.spec import HOST_ROOTFS, Bind, ContainerSpec, Mount, Tmpfs
+from sealane.model.image import digest_of_root
 
 PRIVATE_BYTES = 256 * 1024 * 1024
 # Top-level folders that the container has of its own, empty. The kernel's (/proc, /sys, /dev) are mounted by oci.py.
@@ -34,7 +36,8 @@ _INIT_PROGRAMS = ("tini", "catatonit", "docker-init")
 
 
 def prepare_root(spec: ContainerSpec, folder: str, etc_folder: str, hidden: tuple[str, ...]) -> Root:
-    """Make the container's root in `folder` (empty before, or left by a crash). SpecError names a wrong field.
+    """Make the container's root in `folder` (empty before, or left by a crash; an image's layer is mounted there).
+    SpecError names a wrong field.
 
     `hidden` are the engine's own folders, never shown to a container.
     """
@@ -47,10 +50,11 @@ def prepare_root(spec: ContainerSpec, folder: str, etc_folder: str, hidden: tupl
     if spec.rootfs == HOST_ROOTFS:
         root = _host_root(spec, folder, etc_folder, hidden)
         return msgspec.structs.replace(root, files=files, init=init)
-    if not os.path.isdir(spec.rootfs):
-        raise SpecError("rootfs", f"{spec.rootfs} is not a folder")
+    path = spec.rootfs if digest_of_root(spec.rootfs) is None else folder
+    if not os.path.isdir(path):
+        raise SpecError("rootfs", f"{path} is not a folder")
     etc = {f"/etc/{name}": os.path.join(etc_folder, name) for name in ("hosts", "resolv.conf", "hostname")}
-    return Root(path=spec.rootfs, read_only=spec.read_only, etc=etc, files=files, init=init)
+    return Root(path=path, read_only=spec.read_only, etc=etc, files=files, init=init)
 
 
 def _host_root(spec: ContainerSpec, folder: str, etc_folder: str, hidden: tuple[str, ...]) -> Root:

@@ -26,7 +26,10 @@ from sealane.containers.errors import (
 )
 from sealane.containers.execution import ExecSession
 from sealane.containers.host import Host, find_host, run_quietly
+from sealane.containers.imageconfig import Image
+from sealane.containers.images import Images
 from sealane.containers.launch import launch_shim, prepare, resolve
+from sealane.containers.layer import unmount_layer
 from sealane.containers.logs import LogLine, follow_logs, read_logs
 from sealane.containers.oci import build_process, hosts_file, resolv_file
 from sealane.containers.spec import (
@@ -41,6 +44,7 @@ from sealane.containers.spec import (
     parse_signal,
 )  # fmt: skip
 from sealane.containers.store import ContainerState, Store, Stored
+from sealane.model.image import digest_of_root
 
 # What a stop may take beyond its own timeout: the kill, the runtime's clean-up, the shim's last words.
 STOP_MARGIN_S = 40.0
@@ -77,6 +81,9 @@ class Runtime:
         self._store = Store(state_dir, run_dir)
         self._host: Host = find_host(
             instance=instance, runtime_root=self._store.runtime_root, runtime=oci_runtime
+        )
+        self.images = Images(
+            os.path.join(os.path.abspath(state_dir), "images"), rootless=self._host.facts.in_user_namespace
         )
         self._python = python
         self._hidden = tuple(map(os.path.realpath, (state_dir, run_dir, *hidden)))
@@ -126,7 +133,7 @@ class Runtime:
     def _start(self, spec: ContainerSpec) -> int:
         paths = self._store.paths(spec.id)
         self._bury(spec.id, "")
-        prepare(spec, paths, self._host, self._hidden)
+        prepare(spec, paths, self._host, self._hidden, self.images)
         return launch_shim(self._python, paths)
 
     def _settled(self, container_id: str) -> ContainerState:
@@ -247,6 +254,7 @@ class Runtime:
             process.send_signal(status.init, signal.SIGKILL)
         if os.path.exists(os.path.join(self._store.runtime_root, container_id)):
             run_quietly([*self._host.runtime, "delete", "--force", container_id])
+        unmount_layer(paths.rootfs)
         if self._host.facts.cgroup_path:
             cgroups.remove(self._host.cgroups, self._host.group_of(container_id))
         if status is not None and status.status != "exited":
@@ -299,6 +307,11 @@ class Runtime:
             return read_logs(paths.logs, tail=tail, since=since)
         return follow_logs(paths.logs, alive=lambda: process.is_locked(paths.lock), tail=tail, since=since)
 
+    def prune_images(self) -> tuple[Image, ...]:
+        """Remove images that no container is made of; what was removed."""
+        used = {digest_of_root(self.spec(container_id).rootfs) for container_id in self._store.ids()}
+        return self.images.prune({digest for digest in used if digest is not None})
+
     # Inside a running container
 
     def exec(
@@ -320,10 +333,12 @@ class Runtime:
         if state.status != "running":
             raise NotRunningError(container_id, state.status)
         spec = msgspec.structs.replace(stored.spec, user=user) if user else stored.spec
+        paths = self._store.paths(container_id)
+        user_found = resolve(spec, paths, self._host)
         description = build_process(
-            spec, resolve(spec, self._host), command=command, env=env, working_dir=working_dir, tty=tty
+            spec, user_found, command=command, env=env, working_dir=working_dir, tty=tty
         )
-        folder = self._store.paths(container_id).run_folder
+        folder = paths.run_folder
         return ExecSession(
             list(self._host.runtime), json.dumps(description).encode(), folder, container_id, tty=tty
         )

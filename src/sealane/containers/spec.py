@@ -12,6 +12,7 @@ import msgspec
 from sealane.containers.capabilities import effective_capabilities
 from sealane.containers.errors import SpecError
 from sealane.containers.health import HealthCheck, check_health
+from sealane.model.image import digest_of_root
 
 HOST_ROOTFS = "host"
 MAX_NAME_CHARS = 128
@@ -80,7 +81,8 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """All that is wanted of a container.
 
     `rootfs` is "host" (the host's root file system, read-only, with private /tmp, /run, /root, /home, /var/tmp and
-    /var/log) or the absolute path of a folder, used read-write unless `read_only`.
+    /var/log), the absolute path of a folder, used read-write unless `read_only`, or `image:sha256:DIGEST` of an image
+    that is unpacked here, under a writable layer of the container's own.
     `netns` is the path of the sandbox's pinned network namespace; None is the host's.
     `hosts` are whole extra lines of /etc/hosts.
     `sysctls` belong to the sandbox: the engine applies them there, this package only refuses those it could not.
@@ -208,7 +210,7 @@ def _check_process(spec: ContainerSpec) -> None:
 
 
 def _check_files(spec: ContainerSpec) -> None:
-    if spec.rootfs != HOST_ROOTFS:
+    if spec.rootfs != HOST_ROOTFS and digest_of_root(spec.rootfs) is None:
         check_path("rootfs", spec.rootfs)
         if spec.rootfs == "/":
             raise SpecError(

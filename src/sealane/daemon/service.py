@@ -19,6 +19,7 @@ from sealane.containers.runtime import Runtime
 from sealane.daemon import conditions
 from sealane.daemon.checks import Checks
 from sealane.daemon.config import Config
+from sealane.daemon.images import ImageVerbs
 from sealane.daemon.names import NameFeed
 from sealane.daemon.project import Projects
 from sealane.daemon.traces import Traces
@@ -157,6 +158,7 @@ class Service:
         self._closing.append(self._traces.close)
         self._runtime = self._open_runtime(facts.instance)
         self.workloads = Workloads(self.engine, self._runtime, self._runtime_missing)
+        self.images = ImageVerbs(self.engine, self._runtime, self._runtime_missing)
         self.project = Projects(self.engine, self.workloads)
 
     def _open_runtime(self, instance: str) -> Runtime | None:

@@ -16,10 +16,12 @@ import msgspec
 from sealane.containers.errors import ConflictError as RuntimeConflict
 from sealane.containers.errors import ContainerError, LaunchError, NotRunningError, SpecError
 from sealane.containers.errors import NotFoundError as RuntimeNotFound
+from sealane.containers.images import Images
 from sealane.containers.runtime import Runtime
 from sealane.containers.spec import ContainerSpec, Dns, check_spec
 from sealane.containers.store import ContainerState
 from sealane.daemon.etc_files import EtcFiles
+from sealane.daemon.images import spec_of
 from sealane.daemon.requests import dns_of, hosts_of, request_of
 from sealane.daemon.streams import Stream, exec_output
 from sealane.engine.attachments import attach_requests
@@ -71,6 +73,10 @@ class Workloads:
             raise HoldError(f"no containers here: {self._missing}", cure="install runc or crun")
         return self._found
 
+    @property
+    def _images(self) -> Images | None:
+        return self._found.images if self._found is not None else None
+
     # --- coming
 
     async def create(self, request: ContainerRequest) -> ContainerView:
@@ -104,7 +110,7 @@ class Workloads:
         """Record, sandbox and endpoints. The second is the sandbox made for it, if one was."""
         self._engine.check_may_change()
         identity = new_id()
-        _spec(request, identity, netns=None, dns=Dns(), hosts=())
+        _spec(request, identity, self._images, netns=None, dns=Dns(), hosts=())
         sandbox, mine = self._sandbox(request, identity)
         container = Container(
             id=identity,
@@ -170,6 +176,7 @@ class Workloads:
         spec = _spec(
             request,
             container.id,
+            self._images,
             netns=sandbox.netns.path if sandbox.netns else None,
             dns=dns_of(request, endpoints, self._engine.intent),
             hosts=hosts_of(request, endpoints, self._engine.intent),
@@ -297,7 +304,7 @@ class Workloads:
             finished_at=state.finished_at if state else 0.0,
             restarts=state.restarts if state else 0,
             health=(state.health or "") if state else "",
-            command=_command(request),
+            command=_command(request, self._images),
             addresses={
                 intent.networks[e.network].name: [address_part(a) for a in e.addresses] for e in endpoints
             },
@@ -407,13 +414,17 @@ class Workloads:
 
 
 def _spec(
-    request: ContainerRequest, identity: str, *, netns: str | None, dns: Dns, hosts: tuple[str, ...]
+    request: ContainerRequest,
+    identity: str,
+    images: Images | None,
+    *,
+    netns: str | None,
+    dns: Dns,
+    hosts: tuple[str, ...],
 ) -> ContainerSpec:
     """The runtime's record: the request's spec with what the daemon knows filled in."""
     try:
-        given = msgspec.json.decode(request.spec)
-        if not isinstance(given, dict):
-            raise InvalidError("an object is needed", field="spec")
+        given = spec_of(request, images)
         for name in sorted(FILLED_IN & set(given)):
             raise InvalidError(f"`{name}` is filled in by the daemon", field=f"spec.{name}")
         given |= {"id": identity, "name": request.name, "netns": netns, "hosts": hosts}
@@ -428,7 +439,10 @@ def _spec(
     return spec
 
 
-def _command(request: ContainerRequest) -> list[str]:
-    spec = msgspec.json.decode(request.spec)
-    command = spec.get("command", []) if isinstance(spec, dict) else []
-    return [str(word) for word in command]
+def _command(request: ContainerRequest, images: Images | None) -> list[str]:
+    try:
+        spec = spec_of(request, images)
+    except SealaneError:
+        # Of an image that is gone. The container is to be shown all the same.
+        spec = msgspec.json.decode(request.spec)
+    return [str(word) for word in spec.get("command", [])]

@@ -30,6 +30,9 @@ are not known are refused, so that a misspelt one is named and not ignored.
 | POST /v1/gc | ?confirm=1 | GcView |
 | GET /v1/audit | | AuditView |
 | GET /v1/events | ?follow=1&since=N | EventView, one JSON document a line |
+| GET /v1/images | | list of ImageView |
+| POST /v1/images | ImageRequest | ImageView, one JSON document a line; the last has `rootfs` |
+| POST /v1/images/prune | | PruneView |
 | GET /v1/containers | ?all=1 | list of ContainerView |
 | POST /v1/containers | ContainerRequest | ContainerView |
 | GET, DELETE /v1/containers/REF | ?force=1 | ContainerView |

@@ -124,7 +124,8 @@ class Attachment(Request, frozen=True, kw_only=True):
 
 class ContainerRequest(Request, frozen=True, kw_only=True):
     """`spec` is the runtime's record (`containers.spec.ContainerSpec`) without the fields that the daemon fills in:
-    id, name, netns, dns, hosts."""
+    id, name, netns, dns, hosts. Where its `rootfs` is an image (`image:sha256:…`, as `ImageView.rootfs` says), what it leaves
+    open is as the image says, and `entrypoint` takes the place of the image's."""
 
     name: str
     spec: msgspec.Raw
@@ -141,6 +142,11 @@ class ContainerRequest(Request, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     depends_on: dict[str, Literal["started", "healthy", "completed"]] = {}
     """Container → what it must be before this one starts (used by `apply`)."""
+
+
+class ImageRequest(Request, frozen=True, kw_only=True):
+    reference: str
+    """`oci:PATH[:TAG]` or `oci-archive:FILE[:TAG]`, the path an absolute one."""
 
 
 class Manifest(Request, frozen=True, kw_only=True):

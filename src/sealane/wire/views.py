@@ -100,6 +100,24 @@ class EndpointView(View, frozen=True, kw_only=True):
     labels: dict[str, str]
 
 
+class ImageView(View, frozen=True, kw_only=True):
+    """An unpacked image; while it is being unpacked, `message` alone says how far that is."""
+
+    message: str = ""
+    rootfs: str = ""
+    """What a container's spec names it by; empty: not there yet."""
+    reference: str = ""
+    """As it was named when it was unpacked."""
+    entrypoint: list[str] = []
+    command: list[str] = []
+    user: str = ""
+    working_dir: str = ""
+    exposed: list[str] = []
+    """`80/tcp`; nothing is published because of it."""
+    containers: list[str] = []
+    """Made of it."""
+
+
 class DetachView(View, frozen=True, kw_only=True):
     detached: list[str]
 

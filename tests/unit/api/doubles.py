@@ -42,6 +42,7 @@ from sealane.wire.views import (
     SubnetView,
     VersionView,
 )
+from unit.api.double_images import DoubleImages
 
 NOW = 1_700_000_000.0
 
@@ -381,6 +382,7 @@ class DoubleServices:
         self.engine = DoubleEngine()
         self.upkeep = DoubleUpkeep()
         self.workloads = DoubleContainers(self.engine.events)
+        self.images = DoubleImages()
         self.project = DoubleProjects(self.engine, self.workloads)
         self.checks = []
         self.traces = []

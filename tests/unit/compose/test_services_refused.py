@@ -38,7 +38,7 @@ def problems(text: str) -> list[str]:
 
 
 S = "line 3: services.s"
-IMAGE_CURE = "unpack the image and write image: rootfs:DIR, or image: host for the host's own files"
+IMAGE_CURE = "write image: oci:PATH[:TAG] for one that is here, rootfs:DIR for an unpacked one, or host for the host's own files"
 VOLUMES_CURE = "bind a directory: ./dir:/path"
 REFUSED = [
     (
@@ -49,7 +49,7 @@ REFUSED = [
     (
         "build: .",
         [
-            f"{S}.build: build is not supported: there are no images; name an unpacked root directory in x-sealane.rootfs"
+            f"{S}.build: build is not supported: images are made by other tools; write image: oci:PATH[:TAG] for one that is here"
         ],
     ),
     (
@@ -75,9 +75,12 @@ REFUSED = [
     ),
     (
         "image: 'nginx:1.27'",
-        [f"{S}.image: image 'nginx:1.27': image references are not supported; {IMAGE_CURE}"],
+        [f"{S}.image: image 'nginx:1.27': images of registries are not supported; {IMAGE_CURE}"],
     ),
-    ("image: 'rootfs:'", [f"{S}.image: image 'rootfs:': image references are not supported; {IMAGE_CURE}"]),
+    (
+        "image: 'rootfs:'",
+        [f"{S}.image: image 'rootfs:': images of registries are not supported; {IMAGE_CURE}"],
+    ),
     (
         "image: host, x-sealane: {rootfs: /r}",
         [f"{S}.x-sealane.rootfs: another root than `image` says; keep one of them"],
@@ -394,7 +397,7 @@ def test_a_command_line_is_bounded():
 def test_a_bad_service_name_hides_no_other_problem():
     assert problems("services:\n  'a/b': {command: x, build: .}\n") == [
         "line 2: services['a/b']: 'a/b' is not a name; use 1 to 63 of A-Z a-z 0-9 _ . -, beginning with a letter or digit",
-        "line 2: services['a/b'].build: build is not supported: there are no images; name an unpacked root directory in x-sealane.rootfs",
+        "line 2: services['a/b'].build: build is not supported: images are made by other tools; write image: oci:PATH[:TAG] for one that is here",
     ]
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+import msgspec
+
 from harness.engines import Bench
 from sealane.containers.errors import NotFoundError
 from sealane.containers.spec import ContainerSpec, Dns
@@ -15,6 +17,7 @@ class RecordingRuntime:
     """Containers run, and are healthy, from their start until they are stopped or removed."""
 
     def __init__(self) -> None:
+        self.images = None
         self.specs: dict[str, ContainerSpec] = {}
         self.running: set[str] = set()
         self.hosts: list[tuple[str, tuple[str, ...]]] = []
@@ -83,5 +86,5 @@ class Daemon:
 
 def container(name: str, *networks: str | Attachment, **fields: object) -> ContainerRequest:
     places = [n if isinstance(n, Attachment) else Attachment(network=n) for n in networks]
-    spec = b'{"command": ["/bin/true"]}'
+    spec = msgspec.Raw(b'{"command": ["/bin/true"]}')
     return ContainerRequest(name=name, spec=spec, attachments=places, **fields)  # type: ignore[arg-type]

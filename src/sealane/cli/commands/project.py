@@ -93,7 +93,8 @@ def delete(context: Context, arguments: Namespace) -> int:
 
 def _perform(context: Context, arguments: Namespace, verb: str) -> int:
     # Waiting for a container to become healthy has a bound of its own in the daemon.
-    view = context.client.request("POST", path_of(verb), _manifest(context, arguments), timeout_s=None)
+    manifest = _manifest(context, arguments, is_deed=verb == "apply")
+    view = context.client.request("POST", path_of(verb), manifest, timeout_s=None)
     if context.output.as_json:
         context.output.document(view)
         return 0
@@ -106,13 +107,15 @@ def _perform(context: Context, arguments: Namespace, verb: str) -> int:
     return 0
 
 
-def _manifest(context: Context, arguments: Namespace) -> bytes:
+def _manifest(context: Context, arguments: Namespace, *, is_deed: bool = False) -> bytes:
+    """`is_deed`: its images are needed, too."""
+    from sealane.cli.images import with_images
     from sealane.cli.load import load_manifest
 
     manifest, warnings = load_manifest(arguments.file, arguments.project_name)
     for warning in warnings:
         context.output.note(f"warning: {warning}")
-    return msgspec.json.encode(manifest)
+    return msgspec.json.encode(with_images(context, manifest) if is_deed else manifest)
 
 
 VERBS = {

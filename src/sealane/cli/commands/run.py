@@ -14,9 +14,11 @@ import msgspec
 from sealane.cli.commands.exec import command_words, failed_code
 from sealane.cli.containerspec import DEFAULT_NETWORK, add_container_flags, container_request
 from sealane.cli.context import Context, UsageError
+from sealane.cli.images import fetch, image_ref
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.client import ApiError, Client, ClientError, path_of
+from sealane.model.image import ImageRef, digest_of_root, is_image_ref
 
 NAME_CHARS = 20
 
@@ -29,6 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         [
             "sealane run --rm wget -qO- http://web",
             "sealane run -d --name web --network front -p 8080:80 nginx -g 'daemon off;'",
+            "sealane run --rootfs oci:./build:latest -p 8080:80",
             "sealane run -d --network name=front,alias=db,ip=10.1.0.7 --network back --memory 256m \\",
             "    -v ./data:/data --health-cmd 'pg_isready' postgres -D /data",
         ],
@@ -49,10 +52,17 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
             field="--rm",
             cure="leave out --detach, or remove it with `sealane rm` later",
         )
-    command = command_words(arguments.command_line)
-    name = arguments.name or _made_name(command[0])
+    reference = image_ref(arguments.rootfs, "--rootfs") if is_image_ref(arguments.rootfs) else None
+    is_image = reference is not None or digest_of_root(arguments.rootfs) is not None
+    given = arguments.entrypoint is not None
+    # An image, and an entrypoint, have a command of their own.
+    command = command_words(arguments.command_line, may_be_none=is_image or given)
+    name = arguments.name or _made_name(_program(command, arguments, reference))
     request = container_request(context, arguments, name, command)
     try:
+        if reference is not None:
+            arguments.rootfs = fetch(context, reference)["rootfs"]
+            request = container_request(context, arguments, name, command)
         if not arguments.network:
             _make_default_network(context.client)
         view = context.client.request("POST", "/v1/containers", msgspec.json.encode(request))
@@ -63,6 +73,13 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     except ApiError as error:
         context.output.error(error.body)
         return failed_code(error)
+
+
+def _program(command: list[str], arguments: argparse.Namespace, reference: ImageRef | None) -> str:
+    """What a name is made of."""
+    if reference is not None:
+        return os.path.basename(reference.path.rstrip("/")).partition(".")[0]
+    return arguments.entrypoint or (command[0] if command else "")
 
 
 def _made_name(program: str) -> str:

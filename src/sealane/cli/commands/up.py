@@ -50,6 +50,7 @@ def configure_up(parser: ArgumentParser) -> None:
 
 
 def up(context: Context, arguments: Namespace) -> int:
+    from sealane.cli.images import with_images
     from sealane.cli.load import load_project, project_manifest
     from sealane.cli.manifest import missing_sources
 
@@ -59,6 +60,7 @@ def up(context: Context, arguments: Namespace) -> int:
         context.output.note(f"warning: {warning}")
     for source in missing_sources(project):
         _make_source(source)
+    manifest = with_images(context, manifest)
     view = _perform(context, "apply", _names(manifest), msgspec.json.encode(manifest))
     containers = _of_project(context, manifest.project)
     if context.output.as_json:

@@ -1,0 +1,264 @@
+"""Images on disk, unpacked once each: fetched by skopeo, unpacked by umoci.
+
+    STATE/images/DIGEST/    rootfs/  image.json     never written to again; containers have a layer of their own over it
+    STATE/images/.new-*     what is being unpacked, or what a killed one has left
+    STATE/images/.lock      held by who unpacks, and by the programs that it started: a successor waits for them all
+
+What is unpacked is renamed into its place whole, so an image that is there is complete. Paths and links in an image
+that lead out of it are umoci's to refuse, which resolves every path inside the root.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Collection, Generator, Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from sealane.containers import files
+from sealane.containers.errors import ConflictError, ImageError
+from sealane.containers.host import SYSTEM_FOLDERS
+from sealane.containers.imageconfig import Image, read_config
+from sealane.model.image import ImageRef
+
+UNPACK_TIMEOUT_S = 1800.0
+LOCK_TIMEOUT_S = 1800.0
+POLL_S = 0.05
+TELL_S = 1.0
+"""Between two words about work that goes on."""
+MANIFEST_BYTES_MAX = 4 * 1024 * 1024
+"""As registries have it (distribution-spec, "Pushing Manifests")."""
+ERROR_CHARS_MAX = 2000
+_FETCHED = "image"
+_CURE = "install skopeo and umoci, or unpack it yourself and name the folder"
+
+
+class Images:
+    """`rootless`: this process lives in a user namespace, in which not every owner can be given."""
+
+    def __init__(self, folder: str, *, rootless: bool) -> None:
+        self._folder = folder
+        self._rootless = rootless
+
+    # --- what is there
+
+    def get(self, digest: str) -> Image | None:
+        data = files.read_bytes(os.path.join(self._folder, digest, "image.json"))
+        return None if data is None else msgspec.json.decode(data, type=Image)
+
+    def rootfs(self, digest: str) -> str:
+        return os.path.join(self._folder, digest, "rootfs")
+
+    def listed(self) -> tuple[Image, ...]:
+        """By reference."""
+        found = (self.get(digest) for digest in self._digests())
+        return tuple(sorted((i for i in found if i is not None), key=lambda i: (i.reference, i.digest)))
+
+    def _digests(self) -> list[str]:
+        try:
+            return [name for name in os.listdir(self._folder) if not name.startswith(".")]
+        except FileNotFoundError:
+            return []
+
+    def prune(self, used: Collection[str]) -> tuple[Image, ...]:
+        """Remove all but those; what was removed."""
+        if not os.path.isdir(self._folder):
+            return ()
+        with self._locked(threading.Event()):
+            removed = [image for image in self.listed() if image.digest not in used]
+            for image in removed:
+                # Out of sight first: half an image must not be taken for one.
+                gone = os.path.join(self._folder, f".new-{image.digest}")
+                os.rename(os.path.join(self._folder, image.digest), gone)
+            self._sweep()
+        return tuple(removed)
+
+    # --- what comes
+
+    def fetch(self, reference: ImageRef, stop: threading.Event) -> Iterator[str | Image]:
+        """Words about the work, and at the end the image. Raises ImageError; `stop` ends it and leaves nothing."""
+        skopeo, umoci = _find("skopeo"), _find("umoci")
+        digest = _digest(skopeo, reference)
+        present = self.get(digest)
+        if present is None:
+            yield (
+                f"waiting for another image at {self._folder}" if self._is_busy() else f"reading {reference}"
+            )
+            with self._locked(stop) as lock:
+                self._sweep()
+                present = self.get(digest)
+                if present is None:
+                    present = yield from self._unpack(skopeo, umoci, digest, reference, stop, lock)
+        yield present
+
+    def _unpack(
+        self, skopeo: str, umoci: str, digest: str, reference: ImageRef, stop: threading.Event, lock: int
+    ) -> Generator[str, None, Image]:
+        work = tempfile.mkdtemp(prefix=".new-", dir=self._folder)
+        try:
+            layout, place = os.path.join(work, "layout"), os.path.join(work, "image")
+            os.mkdir(place, 0o700)
+            run = _Work(work, lock, stop)
+            # Its blobs are proven by their digests; whose they are is for whoever laid them there to say.
+            copy = [
+                skopeo,
+                "--insecure-policy",
+                "copy",
+                "--quiet",
+                str(reference),
+                f"oci:{layout}:{_FETCHED}",
+            ]
+            yield from run(copy, f"reading {reference}")
+            image = read_config(digest, str(reference), _config(layout))
+            unpack = [umoci, "raw", "unpack", *(["--rootless"] if self._rootless else [])]
+            unpack += ["--image", f"{layout}:{_FETCHED}", os.path.join(place, "rootfs")]
+            yield from run(unpack, f"unpacking {reference}")
+            files.write_atomic(os.path.join(place, "image.json"), msgspec.json.encode(image))
+            # What is in its place is taken for whole, after a power cut too.
+            yield from run(["sync", "--file-system", place], f"writing {reference}")
+            os.rename(place, os.path.join(self._folder, digest))
+        except OSError as error:
+            raise ImageError(f"{reference} cannot be unpacked: {error.strerror}") from error
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        return image
+
+    def _sweep(self) -> None:
+        for name in os.listdir(self._folder):
+            if name.startswith(".new-"):
+                shutil.rmtree(os.path.join(self._folder, name), ignore_errors=True)
+
+    # --- one at a time
+
+    def _is_busy(self) -> bool:
+        os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        with self._open_lock() as descriptor:
+            return not _try_lock(descriptor)
+
+    @contextmanager
+    def _locked(self, stop: threading.Event) -> Iterator[int]:
+        deadline = time.monotonic() + LOCK_TIMEOUT_S
+        with self._open_lock() as descriptor:
+            while not _try_lock(descriptor):
+                if stop.wait(POLL_S):
+                    raise ImageError("given up: nobody waits for it any more")
+                if time.monotonic() > deadline:
+                    raise ConflictError(f"another image has been unpacked for {LOCK_TIMEOUT_S:.0f} s")
+            yield descriptor
+
+    @contextmanager
+    def _open_lock(self) -> Iterator[int]:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        descriptor = os.open(os.path.join(self._folder, ".lock"), flags, 0o600)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+class _Work:
+    """Runs programs in `work`, with the lock in their hands: they may outlive us."""
+
+    def __init__(self, work: str, lock: int, stop: threading.Event) -> None:
+        self._work, self._lock, self._stop = work, lock, stop
+
+    def __call__(self, command: list[str], what: str) -> Iterator[str]:
+        """Raises ImageError with the program's last words."""
+        yield what
+        begun = told = time.monotonic()
+        with tempfile.TemporaryFile(dir=self._work) as said:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said, cwd="/",
+                env=_environment(self._work), pass_fds=(self._lock,), start_new_session=True,
+            )  # fmt: skip
+            try:
+                while process.poll() is None:
+                    now = time.monotonic()
+                    if self._stop.wait(POLL_S):
+                        raise ImageError("given up: nobody waits for it any more")
+                    if now - begun > UNPACK_TIMEOUT_S:
+                        raise ImageError(f"{what}: not done after {UNPACK_TIMEOUT_S:.0f} s")
+                    if now - told > TELL_S:
+                        told = now
+                        yield f"{what}, {now - begun:.0f} s"
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+            if process.returncode != 0:
+                said.seek(0)
+                raise ImageError(f"{what}: {_last_words(said.read())}")
+
+
+def _find(program: str) -> str:
+    found = shutil.which(program, path=f"{os.environ.get('PATH', '')}:{SYSTEM_FOLDERS}")
+    if found is None:
+        raise ImageError(f"images need {program}, which is not installed", cure=_CURE, lacks_tools=True)
+    return found
+
+
+def _digest(skopeo: str, reference: ImageRef) -> str:
+    """Of the manifest, as bytes: what is unpacked already need not be read."""
+    if not os.path.exists(reference.path):
+        raise ImageError(f"there is no {reference.path}")
+    with tempfile.TemporaryDirectory(prefix="sealane-image-") as work:
+        command = [skopeo, "--insecure-policy", "inspect", "--raw", str(reference)]
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, env=_environment(work),
+            timeout=UNPACK_TIMEOUT_S, check=False,
+        )  # fmt: skip
+    if done.returncode != 0:
+        raise ImageError(_last_words(done.stderr))
+    if len(done.stdout) > MANIFEST_BYTES_MAX:
+        raise ImageError(f"{reference}: its manifest is longer than {MANIFEST_BYTES_MAX} bytes")
+    return hashlib.sha256(done.stdout).hexdigest()
+
+
+def _environment(work: str) -> dict[str, str]:
+    return {"PATH": SYSTEM_FOLDERS, "HOME": work, "TMPDIR": work}
+
+
+def _config(layout: str) -> bytes:
+    """The configuration of the only image of a layout."""
+    index = _blob(os.path.join(layout, "index.json"))
+    manifest = _blob(_path_of(layout, msgspec.json.decode(index)["manifests"][0]["digest"]))
+    return _blob(_path_of(layout, msgspec.json.decode(manifest)["config"]["digest"]))
+
+
+def _path_of(layout: str, digest: str) -> str:
+    algorithm, _, name = digest.partition(":")
+    if not (algorithm.isalnum() and name.isalnum()):
+        raise ImageError(f"{digest!r} is no digest")
+    return os.path.join(layout, "blobs", algorithm, name)
+
+
+def _blob(path: str) -> bytes:
+    data = files.read_bytes(path)
+    if data is None:
+        raise ImageError(f"a blob is missing: {os.path.basename(path)}")
+    return data
+
+
+def _last_words(said: bytes) -> str:
+    """skopeo and umoci end with a line of logrus: `time="…" level=fatal msg="…"`."""
+    lines = said.decode("utf-8", "replace").strip().splitlines()
+    line = lines[-1] if lines else "it failed and said nothing"
+    _, found, message = line.partition(' msg="')
+    return (message.removesuffix('"').replace('\\"', '"') if found else line)[:ERROR_CHARS_MAX]
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,123 @@
+"""Images for containers: unpacked on threads of their own, never on the loop."""
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from sealane.containers.errors import ContainerError, ImageError
+from sealane.containers.imageconfig import Image, filled
+from sealane.containers.images import Images
+from sealane.containers.runtime import Runtime
+from sealane.daemon.requests import request_of
+from sealane.daemon.streams import Stream
+from sealane.engine.engine import Engine
+from sealane.engine.errors import HoldError, InvalidError, KernelError, NotFoundError, SealaneError
+from sealane.engine.problems import parsed
+from sealane.model.image import digest_of_root, is_image_ref, parse_image_ref, root_of_digest
+from sealane.wire.requests import ContainerRequest, ImageRequest
+from sealane.wire.views import ImageView, PruneView
+
+T = TypeVar("T")
+
+
+class ImageVerbs:
+    def __init__(self, engine: Engine, runtime: Runtime | None, missing: str = "") -> None:
+        """`missing`: why there is no runtime."""
+        self._engine = engine
+        self._found = runtime
+        self._missing = missing
+
+    @property
+    def _runtime(self) -> Runtime:
+        if self._found is None:
+            raise HoldError(f"no containers here: {self._missing}", cure="install runc or crun")
+        return self._found
+
+    async def fetch(self, request: ImageRequest) -> AsyncGenerator[ImageView, None]:
+        """Words about the work, and at the end the image. A client that hangs up ends it."""
+        reference = parsed(parse_image_ref, request.reference, "reference")
+        if not reference.path.startswith("/"):
+            raise InvalidError(f"{reference.path} is no absolute path", field="reference")
+        images = self._runtime.images
+
+        def run(stop: threading.Event) -> Iterator[ImageView]:
+            try:
+                for said in images.fetch(reference, stop):
+                    yield ImageView(message=said) if isinstance(said, str) else self._view(said)
+            except ContainerError as error:
+                raise _refused(error) from error
+
+        async for view in Stream(run):
+            yield view
+
+    async def list(self) -> Sequence[ImageView]:
+        images = await self._call(self._runtime.images.listed)
+        return [self._view(image) for image in images]
+
+    async def prune(self) -> PruneView:
+        """Those that no container is made of."""
+        removed = await self._call(self._runtime.prune_images)
+        return PruneView(removed=[image.reference for image in removed])
+
+    async def _call(self, function: Callable[[], T]) -> T:
+        try:
+            return await asyncio.to_thread(function)
+        except ContainerError as error:
+            raise _refused(error) from error
+
+    def _view(self, image: Image) -> ImageView:
+        rootfs = root_of_digest(image.digest)
+        return ImageView(
+            rootfs=rootfs,
+            reference=image.reference,
+            entrypoint=list(image.entrypoint),
+            command=list(image.cmd),
+            user=image.user,
+            working_dir=image.working_dir,
+            exposed=list(image.exposed),
+            containers=sorted(
+                c.name for c in self._engine.intent.containers.values() if _rootfs_of(request_of(c)) == rootfs
+            ),
+        )
+
+
+def spec_of(request: ContainerRequest, images: Images | None) -> dict[str, Any]:
+    """A request's spec with what its image says, if it has one. Raises InvalidError, NotFoundError."""
+    try:
+        given = msgspec.json.decode(request.spec)
+    except msgspec.DecodeError as error:
+        raise InvalidError(str(error), field="spec") from error
+    if not isinstance(given, dict):
+        raise InvalidError("an object is needed", field="spec")
+    rootfs = given.get("rootfs", "")
+    digest = digest_of_root(rootfs) if isinstance(rootfs, str) else None
+    if digest is None:
+        if isinstance(rootfs, str) and is_image_ref(rootfs):
+            cure = "`sealane image load` it, and name what that prints"
+            raise InvalidError(f"{rootfs} is not unpacked yet", field="spec.rootfs", cure=cure)
+        return given
+    image = images.get(digest) if images is not None else None
+    if image is None:
+        raise NotFoundError(
+            f"there is no image {digest[:12]} here", field="spec.rootfs", cure="`sealane image load` it again"
+        )
+    try:
+        return filled(given, image)
+    except (TypeError, ValueError) as error:
+        raise InvalidError(str(error), field="spec") from error
+
+
+def _rootfs_of(request: ContainerRequest) -> str:
+    spec = msgspec.json.decode(request.spec)
+    return str(spec.get("rootfs", "")) if isinstance(spec, dict) else ""
+
+
+def _refused(error: ContainerError) -> SealaneError:
+    if not isinstance(error, ImageError):
+        return KernelError(str(error))
+    if error.lacks_tools:
+        return HoldError(str(error), cure=error.cure)
+    return InvalidError(str(error), field="reference", cure=error.cure)

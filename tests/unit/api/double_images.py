@@ -1,0 +1,41 @@
+"""The images' half of the daemon's double."""
+
+from sealane.engine.errors import HoldError, InvalidError
+from sealane.wire.views import ImageView, PruneView
+
+ROOT = "image:sha256:" + "ab" * 32
+
+
+class DoubleImages:
+    def __init__(self):
+        self.asked = []
+        self.all = {}
+        self.lacking = ""
+
+    async def fetch(self, request):
+        self.asked.append(request.reference)
+        if self.lacking:
+            raise HoldError(
+                f"images need {self.lacking}, which is not installed", cure="install skopeo and umoci"
+            )
+        if "broken" in request.reference:
+            raise InvalidError("there is no index.json", field="reference")
+        yield ImageView(message=f"reading {request.reference}")
+        yield ImageView(message=f"unpacking {request.reference}")
+        view = ImageView(
+            rootfs=ROOT,
+            reference=request.reference,
+            entrypoint=["/bin/web"],
+            command=["--serve"],
+            exposed=["80/tcp"],
+            containers=["web"],
+        )
+        self.all[request.reference] = view
+        yield view
+
+    async def list(self):
+        return list(self.all.values())
+
+    async def prune(self):
+        removed, self.all = sorted(self.all), {}
+        return PruneView(removed=removed)
