@@ -3,6 +3,7 @@
 import re
 
 from docs.markdown import ROOT, section
+from sealane.doors.oci.annotations import FOR_ALL, FOR_ONE
 from sealane.programs.cni import errors
 from sealane.programs.cni.spec import CAPABILITIES, OPTIONS
 
@@ -43,3 +44,11 @@ def test_each_point_of_the_protocols_names_its_test() -> None:
     assert len(points) > 80
     for point, held_by in points:
         assert re.search(r"`test_\w+\.py::test_\w+`", held_by), point
+
+
+def test_annotations_are_all_listed() -> None:
+    page = (ROOT / "docs" / "doors" / "oci.md").read_text(encoding="utf-8")
+    keys = re.findall(r"^\| `sealane\.([^`]+)`", section(page, "## Annotations"), re.MULTILINE)
+    listed = [key.rpartition(".") for key in keys]
+    assert [field for network, _, field in listed if not network] == list(FOR_ALL)
+    assert [field for network, _, field in listed if network == "NETWORK"] == list(FOR_ONE)

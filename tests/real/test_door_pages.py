@@ -20,7 +20,10 @@ PAGES = {
     "kubernetes": (),
     "containerd": ("containerd", "ctr", "podman", "runc", "busybox", "curl"),
     "podman": ("podman", "runc", "busybox", "curl"),
+    "oci": ("runc", "podman", "busybox", "curl", "skopeo", "umoci", "systemd-nspawn"),
 }
+WRITTEN = "/usr/share/containers"
+"""Where commands write beside what is there: an overlay keeps it from the machine."""
 NUMBER = 35
 TIMEOUT_S = 90
 SEARCH = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -32,8 +35,14 @@ SESSIONS = {
     ]
     for page in PAGES
 }
-# What podman needs in a test: places of its own, and no limits raised.
+# What podman and runc need in a test: places of their own, and no limits raised.
 SURROUNDINGS = """
+runc() {
+    command runc "$@" || return
+    [ "$1" = spec ] || return 0
+    local edit='import json; c = json.load(open("config.json")); del c["process"]["rlimits"]'
+    python3 -c "$edit; json.dump(c, open('config.json', 'w'))"
+}
 podman() {
     local flags=(--root "$STATE/podman" --runroot /run/podman-test --tmpdir /run/podman-test/tmp --storage-driver vfs)
     flags+=(--cgroup-manager cgroupfs --events-backend file --runtime /usr/sbin/runc)
@@ -62,6 +71,9 @@ def machine(lan: Lan) -> Iterator[Host]:
         for place in ("/opt", "/etc/cni", "/srv", "/usr/libexec", "/etc/containers", "/var/lib/cni"):
             if os.path.isdir(place):
                 host.ns.sh("mount", "-t", "tmpfs", "tmpfs", place)
+        host.ns.sh("mkdir", "-p", "/run/over/upper", "/run/over/work")
+        options = f"lowerdir={WRITTEN},upperdir=/run/over/upper,workdir=/run/over/work"
+        host.ns.sh("mount", "-t", "overlay", "over", "-o", options, WRITTEN)
         yield host
 
 
@@ -112,6 +124,7 @@ def _printed(inside: list[str], machine: Host, state: Path, session: list[Comman
     # Each page begins with nothing installed.
     machine.sealane("cni", "uninstall")
     machine.sealane("podman", "uninstall")
+    machine.sealane("oci", "uninstall")
     for network in machine.api.get("/networks"):
         machine.api.remove_network(network["name"], force=True)
     found = re.split(r"^@@(?:\d+|end)\n", done.stdout, flags=re.MULTILINE)[1:-1]

@@ -216,6 +216,8 @@ ACCEPTED = [
     ),
     ("image: host", changed()),
     ("image: 'rootfs:./root'", changed(rootfs="/srv/root")),
+    ("image: 'oci:./web:v1'", changed(rootfs="oci:/srv/web:v1")),
+    ("image: 'oci-archive:../web.tar'", changed(rootfs="oci-archive:/web.tar")),
     ("x-sealane: {rootfs: /images/web}", changed(rootfs="/images/web")),
     ("x-sealane: {rootfs: host}, image: host", changed()),
     ("networks: , ports: , environment: , healthcheck: , deploy: ", changed()),
@@ -226,6 +228,11 @@ ACCEPTED = [
 def test_a_service_becomes_a_record(body, expected):
     (service,) = parse(service_text(body)).services
     assert service == expected
+
+
+def test_an_image_has_a_command_of_its_own():
+    (service,) = parse("name: p\nservices:\n  s: {image: 'oci:/srv/web'}\n").services
+    assert (service.command, service.entrypoint) == (None, None)
 
 
 def test_booleans_of_yaml_1_1_stay_texts_with_a_warning():

@@ -78,6 +78,12 @@ REFUSED = [
         [f"{S}.image: image 'nginx:1.27': images of registries are not supported; {IMAGE_CURE}"],
     ),
     (
+        "image: 'oci:a:b:c'",
+        [
+            f"{S}.image: 'oci:a:b:c': a path is needed, without a colon in it; write oci:PATH[:TAG] or oci-archive:FILE[:TAG]"
+        ],
+    ),
+    (
         "image: 'rootfs:'",
         [f"{S}.image: image 'rootfs:': images of registries are not supported; {IMAGE_CURE}"],
     ),
