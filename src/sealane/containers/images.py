@@ -2,6 +2,7 @@
 
     STATE/images/DIGEST/    rootfs/  image.json     never written to again; containers have a layer of their own over it
     STATE/images/.new-*     what is being unpacked, or what a killed one has left
+    STATE/images/.look-*    an archive whose digest is looked for
     STATE/images/.lock      held by who unpacks, and by the programs that it started: a successor waits for them all
 
 What is unpacked is renamed into its place whole, so an image that is there is complete. Paths and links in an image
@@ -38,6 +39,7 @@ MANIFEST_BYTES_MAX = 4 * 1024 * 1024
 """As registries have it (distribution-spec, "Pushing Manifests")."""
 ERROR_CHARS_MAX = 2000
 _FETCHED = "image"
+_LOOKING = ".look-"
 _CURE = "install skopeo and umoci, or unpack it yourself and name the folder"
 
 
@@ -86,7 +88,8 @@ class Images:
     def fetch(self, reference: ImageRef, stop: threading.Event) -> Iterator[str | Image]:
         """Words about the work, and at the end the image. Raises ImageError; `stop` ends it and leaves nothing."""
         skopeo, umoci = _find("skopeo"), _find("umoci")
-        digest = _digest(skopeo, reference)
+        os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        digest = _digest(skopeo, reference, self._folder)
         present = self.get(digest)
         if present is None:
             yield (
@@ -132,14 +135,16 @@ class Images:
         return image
 
     def _sweep(self) -> None:
+        """Who looks into an archive does not hold the lock, but has a bound."""
         for name in os.listdir(self._folder):
-            if name.startswith(".new-"):
-                shutil.rmtree(os.path.join(self._folder, name), ignore_errors=True)
+            path = os.path.join(self._folder, name)
+            is_old = name.startswith(_LOOKING) and _age_s(path) > 2 * UNPACK_TIMEOUT_S
+            if name.startswith(".new-") or is_old:
+                shutil.rmtree(path, ignore_errors=True)
 
     # --- one at a time
 
     def _is_busy(self) -> bool:
-        os.makedirs(self._folder, mode=0o700, exist_ok=True)
         with self._open_lock() as descriptor:
             return not files.try_lock(descriptor)
 
@@ -205,16 +210,27 @@ def _find(program: str) -> str:
     return found
 
 
-def _digest(skopeo: str, reference: ImageRef) -> str:
+def _age_s(path: str) -> float:
+    try:
+        return time.time() - os.stat(path).st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _digest(skopeo: str, reference: ImageRef, folder: str) -> str:
     """Of the manifest, as bytes: what is unpacked already need not be read."""
     if not os.path.exists(reference.path):
         raise ImageError(f"there is no {reference.path}")
-    with tempfile.TemporaryDirectory(prefix="sealane-image-") as work:
+    # skopeo takes an archive apart for it, which /tmp may be too small for.
+    with tempfile.TemporaryDirectory(prefix=_LOOKING, dir=folder) as work:
         command = [skopeo, "--insecure-policy", "inspect", "--raw", str(reference)]
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, env=_environment(work),
-            timeout=UNPACK_TIMEOUT_S, check=False,
-        )  # fmt: skip
+        try:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, env=_environment(work),
+                timeout=UNPACK_TIMEOUT_S, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise ImageError(f"{reference} was not read after {UNPACK_TIMEOUT_S:.0f} s") from None
     if done.returncode != 0:
         raise ImageError(_last_words(done.stderr))
     if len(done.stdout) > MANIFEST_BYTES_MAX:

@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 import msgspec
 
@@ -309,7 +310,11 @@ class Runtime:
 
     def prune_images(self) -> tuple[Image, ...]:
         """Remove images that no container is made of; what was removed."""
-        used = {digest_of_root(self.spec(container_id).rootfs) for container_id in self._store.ids()}
+        used = set()
+        for container_id in self._store.ids():
+            # One that is gone by now uses nothing.
+            with suppress(NotFoundError):
+                used.add(digest_of_root(self.spec(container_id).rootfs))
         return self.images.prune({digest for digest in used if digest is not None})
 
     # Inside a running container

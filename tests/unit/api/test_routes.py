@@ -50,6 +50,21 @@ def test_prune_is_no_network_by_that_name(api):
     )
 
 
+def test_images_are_fetched_line_by_line_listed_and_pruned(api):
+    with Raw(api.path) as raw:
+        raw.send(post("/v1/images", {"reference": "oci:/srv/web"}))
+        status, _, body = raw.answer("POST")
+    lines = [json.loads(line) for line in body.splitlines()]
+    assert status == 200
+    assert [bool(line["rootfs"]) for line in lines] == [False, False, True]
+    assert ask(api.path, get("/v1/images"))[1] == [lines[-1]]
+    assert ask(api.path, get("/v1/images/prune", "POST", "Content-Length: 0\r\n")) == (
+        200,
+        {"removed": ["oci:/srv/web"]},
+    )
+    assert ask(api.path, post("/v1/images", {"ref": "x"}))[0] == 400
+
+
 def test_sandboxes_come_and_go(api):
     status, made = ask(api.path, post("/v1/sandboxes", {"name": "vm", "netns": "/run/netns/vm"}))
     assert (status, made["netns"]) == (200, "/run/netns/vm")

@@ -193,6 +193,35 @@ def test_a_successor_waits_for_the_programs_of_a_killed_one(images, reference, t
     assert left(tmp_path) == [DIGEST]
 
 
+def test_two_at_once_unpack_it_once(images, reference, tools):
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(fetch(images, reference)[1])) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len({image.digest for image in found}) == 1
+    assert len(found) == 4
+    assert (tools / "log").read_text().count("umoci") == 1
+
+
+def test_looking_has_a_bound(images, reference, tools, monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "UNPACK_TIMEOUT_S", 0.2)
+    (tools / "skopeo").write_text("#!/bin/sh\nexec sleep 20\n")
+    with pytest.raises(ImageError, match="not read after"):
+        fetch(images, reference)
+    assert left(tmp_path) == []
+
+
+def test_what_a_killed_look_has_left_is_swept_when_nobody_can_be_looking(images, reference, tmp_path):
+    for name, age_s in (("old", 2 * module.UNPACK_TIMEOUT_S + 60), ("new", 60)):
+        folder = tmp_path / "images" / f".look-{name}"
+        folder.mkdir(parents=True)
+        os.utime(folder, (time.time() - age_s,) * 2)
+    fetch(images, reference)
+    assert left(tmp_path) == [".look-new", DIGEST]
+
+
 def test_waiting_has_a_bound(images, reference, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "LOCK_TIMEOUT_S", 0.1)
     (tmp_path / "images").mkdir()

@@ -57,7 +57,9 @@ def wanted(request: OciRequest, intent: Intent) -> list[AttachRequest]:
         publish=_publish(said),
     )
     return [
-        msgspec.structs.replace(each, sandbox=str(request.pid), sandbox_name=each.name, labels=labels)
+        msgspec.structs.replace(
+            each, sandbox=str(request.pid), sandbox_name=container.attachments[0].name, labels=labels
+        )
         for each in attach_requests(container, intent)
     ]
 

@@ -86,6 +86,7 @@ class TestCreateRuntime:
         assert door.way_out(front) == "eth0"
         assert {front.name, back.name} == {"web"}
         assert front.labels["sealane.oci.container"] == "web"
+        assert front.sandbox == "web"
 
     def test_the_first_is_the_way_out_whatever_their_names(self, door):
         back, front = door.create(networks="back, front")
