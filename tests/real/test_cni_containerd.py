@@ -11,7 +11,7 @@ import pytest
 from harness.audit import audit
 from harness.host import Host, Lan
 from harness.netns import eventually
-from real.test_cni_podman import rootfs
+from harness.podman import rootfs
 
 pytestmark = [pytest.mark.real, pytest.mark.kernel]
 

@@ -9,6 +9,7 @@ import pytest
 
 import sealane
 from harness.stub_daemon import Daemon
+from sealane.programs.oci.main import STATE_BYTES_MAX
 
 SOURCE = os.path.dirname(os.path.dirname(sealane.__file__))
 IMPORTS = {"__future__", "_json", "_socket", "posix", "sys"}
@@ -155,6 +156,13 @@ def test_a_state_that_is_none_is_one_line(hook, state, what):
         assert done.returncode == 0
     else:
         assert what in said(done)
+
+
+def test_a_state_has_a_bound(daemon, hook):
+    daemon(lambda _: (200, {"endpoints": []}))
+    text = json.dumps(STATE).encode()
+    assert hook("createRuntime", state=text.ljust(STATE_BYTES_MAX)).returncode == 0
+    assert "longer than" in said(hook("createRuntime", state=text.ljust(STATE_BYTES_MAX + 1)))
 
 
 def test_an_answer_that_is_none_is_one_line_too(daemon, hook):
