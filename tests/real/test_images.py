@@ -140,13 +140,25 @@ def test_each_container_writes_for_itself_and_finds_it_again(machine: Host, imag
     assert f"oci:{image}" in machine.sealane("image", "prune").stdout
 
 
-def test_a_layer_survives_daemon_and_machine(machine: Host, image: Path) -> None:
+def test_a_layer_survives_the_daemon(machine: Host, image: Path) -> None:
     words = ("--entrypoint", "/bin/sh", "-u", "0", "--", "-c", "echo x >>/srv/x; sleep 99")
     machine.sealane("run", "-d", "--name", "a", "--restart", "always", "--rootfs", f"oci:{image}", *words)
     eventually(lambda: machine.sealane("exec", "a", "cat", "/srv/x", check=False).stdout == "x\n", 10)
     machine.kill9()
     machine.start()
     assert machine.sealane("exec", "a", "cat", "/srv/x").stdout == "x\n"
+
+
+def test_a_mount_that_the_machine_has_lost_is_made_again(machine: Host, image: Path) -> None:
+    """As after a reboot: the process is gone, and so is all below /run."""
+    words = ("--entrypoint", "/bin/sh", "-u", "0", "--", "-c", "echo x >>/srv/x; sleep 99")
+    machine.sealane("run", "-d", "--name", "a", "--rootfs", f"oci:{image}", *words)
+    eventually(lambda: machine.sealane("exec", "a", "cat", "/srv/x", check=False).stdout == "x\n", 10)
+    machine.sealane("stop", "-t", "0", "a")
+    machine.ns.sh("sh", "-c", "umount -l /run/sealane/containers/containers/*/rootfs")
+    machine.restart()
+    machine.sealane("start", "a")
+    eventually(lambda: machine.sealane("exec", "a", "cat", "/srv/x", check=False).stdout == "x\nx\n", 10)
 
 
 def test_a_read_only_root_stays_as_it_is(machine: Host, image: Path) -> None:
