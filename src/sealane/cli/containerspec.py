@@ -20,6 +20,8 @@ from sealane.compose.values import parse_host_path
 from sealane.model.image import digest_of_root, is_image_ref
 from sealane.wire.requests import Attachment, ContainerRequest
 
+HOST_ROOT = "host"
+"""The root file system of a container that is given none: the host's own, read-only."""
 DEFAULT_NETWORK = "default"
 """Joined without --network, and made if it is not there."""
 
@@ -62,7 +64,7 @@ def _add_process_flags(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--rootfs",
         metavar="DIR",
-        default="host",
+        default=HOST_ROOT,
         help="a directory; an image, oci:PATH[:TAG] or oci-archive:FILE[:TAG], unpacked once; or host: the host's own, "
         "read-only (default: host)",
     )

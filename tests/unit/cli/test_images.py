@@ -68,6 +68,21 @@ def test_run_fetches_first_and_names_it_by_its_digest(cli, services):
     assert "entrypoint" not in spec
 
 
+def test_an_image_may_stand_before_the_command_as_dockers_does(cli, services):
+    assert cli("run", "-d", "--name", "web", "-p", "8080:80", "oci:/srv/web", "serve", "-x").code == 0
+    assert cli("run", "-d", "--name", "web2", "oci:/srv/web").code == 0
+    first, second = (json.loads(bytes(services.workloads.requests[name].spec)) for name in ("web", "web2"))
+    assert (first["rootfs"], first["command"]) == (ROOT, ["serve", "-x"])
+    assert second["rootfs"] == ROOT
+    assert "command" not in second
+
+
+def test_what_looks_like_an_image_is_a_command_where_the_root_is_named(cli, services):
+    assert cli("run", "-d", "--name", "web", "--rootfs", "/srv", "oci:/srv/web").code == 0
+    spec = json.loads(bytes(services.workloads.requests["web"].spec))
+    assert (spec["rootfs"], spec["command"]) == ("/srv", ["oci:/srv/web"])
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

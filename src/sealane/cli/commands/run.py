@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from sealane.cli.commands.exec import command_words, failed_code
-from sealane.cli.containerspec import DEFAULT_NETWORK, add_container_flags, container_request
+from sealane.cli.containerspec import DEFAULT_NETWORK, HOST_ROOT, add_container_flags, container_request
 from sealane.cli.context import Context, UsageError
 from sealane.cli.images import fetch, image_ref
 from sealane.cli.parser import describe
@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         [
             "sealane run --rm wget -qO- http://web",
             "sealane run -d --name web --network front -p 8080:80 nginx -g 'daemon off;'",
-            "sealane run --rootfs oci:./build:latest -p 8080:80",
+            "sealane run -p 8080:80 oci:./build:latest",
             "sealane run -d --network name=front,alias=db,ip=10.1.0.7 --network back --memory 256m \\",
             "    -v ./data:/data --health-cmd 'pg_isready' postgres -D /data",
         ],
@@ -42,7 +42,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rm", action="store_true", help="remove it when it has ended (not with --detach)")
     add_container_flags(parser)
-    parser.add_argument("command_line", metavar="COMMAND", nargs=argparse.REMAINDER, help="and its arguments")
+    parser.add_argument(
+        "command_line",
+        metavar="[IMAGE] COMMAND",
+        nargs=argparse.REMAINDER,
+        help="an image as --rootfs takes it; what to run, and its arguments",
+    )
 
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
@@ -52,6 +57,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
             field="--rm",
             cure="leave out --detach, or remove it with `sealane rm` later",
         )
+    _take_image(arguments)
     reference = image_ref(arguments.rootfs, "--rootfs") if is_image_ref(arguments.rootfs) else None
     is_image = reference is not None or digest_of_root(arguments.rootfs) is not None
     given = arguments.entrypoint is not None
@@ -73,6 +79,14 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     except ApiError as error:
         context.output.error(error.body)
         return failed_code(error)
+
+
+def _take_image(arguments: argparse.Namespace) -> None:
+    """As Docker's users type it: the image stands before the command."""
+    words = arguments.command_line
+    if words and is_image_ref(words[0]) and arguments.rootfs == HOST_ROOT:
+        arguments.rootfs = words[0]
+        arguments.command_line = words[1:]
 
 
 def _program(command: list[str], arguments: argparse.Namespace, reference: ImageRef | None) -> str:
