@@ -95,6 +95,19 @@ def enter(ref: NetnsRef) -> tuple[int, Socket]:
         raise
 
 
+def visit(where: str) -> tuple[NetnsRef, int, Socket]:
+    """As `resolve` and then `enter`, in one visit."""
+    path = _path_of(where)
+    descriptor = _open(path)
+    try:
+        socket = open_socket(descriptor, NETLINK_ROUTE)
+        ref = NetnsRef(path=path, inode=os.fstat(descriptor).st_ino, cookie=socket.netns_cookie())
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return ref, descriptor, socket
+
+
 def alive(ref: NetnsRef) -> bool:
     try:
         os.close(open_ref(ref))
@@ -108,16 +121,20 @@ def resolve(where: str) -> NetnsRef:
 
     Raises NamespaceError for what is no other network namespace, OSError where there is nothing.
     """
-    path = where
-    if where.isascii() and where.isdigit():
-        if len(where) > 7 or not 1 <= int(where) <= PIDS_MAX:
-            raise NamespaceError(f"{where} is not a process id")
-        path = f"/proc/{int(where)}/ns/net"
+    path = _path_of(where)
     descriptor = _open(path)
     try:
         return NetnsRef(path=path, inode=os.fstat(descriptor).st_ino, cookie=cookie(descriptor))
     finally:
         os.close(descriptor)
+
+
+def _path_of(where: str) -> str:
+    if not (where.isascii() and where.isdigit()):
+        return where
+    if len(where) > 7 or not 1 <= int(where) <= PIDS_MAX:
+        raise NamespaceError(f"{where} is not a process id")
+    return f"/proc/{int(where)}/ns/net"
 
 
 def own_inode() -> int:

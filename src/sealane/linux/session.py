@@ -13,8 +13,8 @@ link that could not be finished is not opened.
 import errno
 import secrets
 import struct
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from itertools import groupby
 
 import msgspec
@@ -83,11 +83,15 @@ class Progress:
         """Links that could not be made, or not be opened."""
         self.faulty: set[tuple[str, str]] = set()
         """Links of which something could not be set: they are not opened."""
-        self.links: dict[tuple[str, str], Link] = {
-            (operation.netns, operation.object.name): operation.object
-            for operation in operations
-            if isinstance(operation.object, Link) and operation.verb != "delete"
-        }
+        self.links: dict[tuple[str, str], Link] = {}
+        self.new: set[tuple[str, str]] = set()
+        """Links that the plan makes."""
+        for operation in operations:
+            if isinstance(operation.object, Link) and operation.verb != "delete":
+                where = (operation.netns, operation.object.name)
+                self.links[where] = operation.object
+                if operation.verb == "create":
+                    self.new.add(where)
 
     def fail(self, operation: Operation, number: int, message: str) -> None:
         self.outcomes.append(Outcome(operation, number, message))
@@ -110,6 +114,8 @@ class _Work(msgspec.Struct):
     makes: dict[tuple[str, str], int] = {}
     """Indexes that exist when the first step has succeeded."""
     attempts: int = 0
+    is_idle: bool = False
+    """A question for what asking does; what is answered, or refused, is nothing to the operation."""
 
 
 class Session:
@@ -146,6 +152,9 @@ class Session:
                 queue.append(work)
                 if work.makes or len(work.steps) > 1:
                     unconfirmed.add(link_of(operation.object))
+                if self._joins(operation):
+                    question = link.get_index(self._index(link_of(operation.object)))
+                    queue.append(_Work(operation, [question], is_idle=True))
         self._send(queue)
 
     def _send(self, queue: list[_Work]) -> None:
@@ -157,6 +166,8 @@ class Session:
 
     def _is_to_go_on(self, work: _Work, error: NetlinkError | None) -> bool:
         """Whether more of the operation is to be sent, which then stands in its steps."""
+        if work.is_idle:
+            return False
         if error is None:
             self._progress.indexes.update(work.makes)
             work.makes = {}
@@ -252,8 +263,29 @@ class Session:
         index = self._own_index(item)
         first = None
         if self._netns != HOST:
-            first = link.settings(item, index, ipv6=self._progress.ipv6)
-        return [first, link.set_up(index)] if first else [link.set_up(index)]
+            # One message: until the host's side is open there is no carrier, and so no address of IPv6's own.
+            first = link.settings(item, index, ipv6=self._progress.ipv6, up=True)
+        return [first or link.set_up(index)]
+
+    def _joins(self, operation: Operation) -> bool:
+        """Whether both ends of a veth are open once this is done."""
+        item = operation.object
+        return (
+            operation.verb == "open"
+            and operation.netns == HOST
+            and isinstance(item, Link)
+            and item.peer is not None
+        )
+
+    def settle_carrier(self, name: str) -> None:
+        """Let a veth's end inside carry from now on, now that the host's is open, too.
+
+        That its other end is up reaches a link through a work queue of the kernel's (linkwatch), and until then it
+        drops what it is given to send. Since 6.8 asking for a link runs that work first (rtnl_getlink, commit
+        facd15dfd691), so each end is asked for; on older kernels this does nothing, and the first packet may be lost.
+        """
+        with suppress(NetlinkError):
+            self._socket.request([link.get_index(self._index(name))])
 
     def _index(self, name: str) -> int:
         where = (self._netns, name)
@@ -384,13 +416,49 @@ class Session:
 
     def _write_sysctls(self, operations: Sequence[Operation]) -> None:
         """There is nothing to be undone: a sysctl of a link goes with the link."""
+        wanted = [operation for operation in operations if operation.verb != "delete"]
+        by_link: dict[str, list[Operation]] = {}
+        files: list[Operation] = []
+        for operation in wanted:
+            name = self._new_link_set_by(operation)
+            if name:
+                by_link.setdefault(name, []).append(operation)
+            else:
+                files.append(operation)
+        if by_link:
+            self._configure(by_link)
+        if files:
+            self._write_files(files)
+
+    def _new_link_set_by(self, operation: Operation) -> str:
+        """The link whose message does for a sysctl; empty: it takes the file."""
+        item = operation.object
+        assert isinstance(item, Sysctl)
+        name, setting = hangs_on(item), item.path.rpartition("/")[2]
+        is_known = item.path.startswith("net/ipv4/conf/") and setting in link.SETTINGS4 and item.value in "01"
+        where = (self._netns, name)
+        return name if is_known and where in self._progress.new and where in self._progress.indexes else ""
+
+    def _configure(self, by_link: Mapping[str, Sequence[Operation]]) -> None:
+        messages = [
+            link.configure4(
+                self._progress.indexes[self._netns, name],
+                {op.object.path.rpartition("/")[2]: int(op.object.value) for op in group},  # type: ignore[union-attr]
+            )
+            for name, group in by_link.items()
+        ]
+        for group, error in zip(by_link.values(), self._socket.request(messages), strict=True):
+            if error is not None:
+                for operation in group:
+                    self._fail(operation, error)
+
+    def _write_files(self, operations: Sequence[Operation]) -> None:
         there = nullcontext() if self._descriptor is None else namespaces.inside(self._descriptor)
         failures: list[tuple[Operation, Exception]] = []
         with there:
             for operation in operations:
                 item = operation.object
-                if operation.verb == "delete" or not isinstance(item, Sysctl):
-                    continue
+                assert isinstance(item, Sysctl)
                 try:
                     sysctl.write(item.path, item.value)
                 except (ValueError, OSError) as error:
