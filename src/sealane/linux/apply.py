@@ -71,11 +71,20 @@ class Applier:
         return progress.outcomes
 
     def _stage(self, operations: Sequence[Operation], sandboxes: Namespaces, progress: Progress) -> None:
-        nft = [operation for operation in operations if isinstance(operation.object, NFT)]
-        loopback = [operation for operation in operations if isinstance(operation.object, LoopbackPort)]
-        foreign = [operation for operation in operations if isinstance(operation.object, Passage)]
-        apart = (*NFT, LoopbackPort, Passage)
-        rest = [operation for operation in operations if not isinstance(operation.object, apart)]
+        nft: list[Operation] = []
+        loopback: list[Operation] = []
+        foreign: list[Operation] = []
+        rest: list[Operation] = []
+        for operation in operations:
+            item = operation.object
+            if isinstance(item, NFT):
+                nft.append(operation)
+            elif isinstance(item, LoopbackPort):
+                loopback.append(operation)
+            elif isinstance(item, Passage):
+                foreign.append(operation)
+            else:
+                rest.append(operation)
         if nft:
             progress.outcomes += self._apply_nft(self._nft, nft)
         if foreign:

@@ -233,23 +233,27 @@ def _open(path: str) -> int:
         raise NamespaceError(f"{path!r}: an absolute path or a process id is needed")
     found = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        if stat.S_ISLNK(os.fstat(found).st_mode):
+        status = os.fstat(found)
+        if stat.S_ISLNK(status.st_mode):
             if _filesystem(found) != _PROC_MAGIC:
                 raise NamespaceError(f"{path} is a symbolic link: give the path that it leads to")
             followed = os.open(path, os.O_PATH | os.O_CLOEXEC)
             os.close(found)
             found = followed
-        # Nothing but nsfs is ever really opened: a FIFO would block, a device would act.
-        if _filesystem(found) != _NSFS_MAGIC:
+            status = os.fstat(found)
+        own = os.stat(_OWN)
+        # Nothing but nsfs is ever really opened: a FIFO would block, a device would act. There is one nsfs, and ours
+        # is on it.
+        if status.st_dev != own.st_dev:
             raise NamespaceError(f"{path} is not a namespace")
+        if status.st_ino == own.st_ino:
+            raise NamespaceError(f"{path} is the host's own network namespace")
         descriptor = os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.close(found)
-    try:
-        _check(descriptor, path)
-    except BaseException:
+    if fcntl.ioctl(descriptor, _NS_GET_NSTYPE) != CLONE_NEWNET:
         os.close(descriptor)
-        raise
+        raise NamespaceError(f"{path} is a namespace of another kind, not a network namespace")
     return descriptor
 
 
@@ -280,13 +284,6 @@ def _open_same(path: str, ref: NetnsRef, *, check_cookie: bool = True) -> int | 
         return descriptor
     os.close(descriptor)
     return None
-
-
-def _check(descriptor: int, path: str) -> None:
-    if fcntl.ioctl(descriptor, _NS_GET_NSTYPE) != CLONE_NEWNET:
-        raise NamespaceError(f"{path} is a namespace of another kind, not a network namespace")
-    if os.fstat(descriptor).st_ino == own_inode():
-        raise NamespaceError(f"{path} is the host's own network namespace")
 
 
 def _inhabited(inode: int) -> str | None:

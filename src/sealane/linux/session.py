@@ -13,7 +13,7 @@ link that could not be finished is not opened.
 import errno
 import secrets
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from itertools import groupby
 
@@ -144,17 +144,20 @@ class Session:
         queue: list[_Work] = []
         unconfirmed: set[str] = set()
         for operation in operations:
-            if len(unconfirmed) >= CREATES_AT_ONCE or not unconfirmed.isdisjoint(_needs(operation.object)):
+            name = link_of(operation.object)
+            if unconfirmed and (
+                len(unconfirmed) >= CREATES_AT_ONCE
+                or not unconfirmed.isdisjoint(_needs(operation.object, name))
+            ):
                 self._send(queue)
                 queue, unconfirmed = [], set()
-            work = self._prepare(operation)
+            work = self._prepare(operation, name)
             if work is not None and work.steps:
                 queue.append(work)
                 if work.makes or len(work.steps) > 1:
-                    unconfirmed.add(link_of(operation.object))
+                    unconfirmed.add(name)
                 if self._joins(operation):
-                    question = link.get_index(self._index(link_of(operation.object)))
-                    queue.append(_Work(operation, [question], is_idle=True))
+                    queue.append(_Work(operation, [link.get_index(self._index(name))], is_idle=True))
         self._send(queue)
 
     def _send(self, queue: list[_Work]) -> None:
@@ -182,9 +185,10 @@ class Session:
 
     # --- from operations to messages --------------------------------------------------------------------------------
 
-    def _prepare(self, operation: Operation) -> _Work | None:
-        """The messages of an operation; None: it is done, or has failed, already."""
-        where = (self._netns, link_of(operation.object))
+    def _prepare(self, operation: Operation, name: str) -> _Work | None:
+        """The messages of an operation on the link `name`, or what belongs to it; None: it is done, or has failed,
+        already."""
+        where = (self._netns, name)
         if operation.verb != "delete":
             if where in self._progress.missing:
                 self._progress.fail(operation, 0, f"not tried: {where[1]} is not there")
@@ -193,7 +197,7 @@ class Session:
                 self._progress.fail(operation, 0, f"not opened: {where[1]} is not complete")
                 return None
         try:
-            return self._work(operation)
+            return self._work(operation, name)
         except (ValueError, struct.error, NamespaceGoneError, OSError) as error:
             if operation.verb != "delete" or not _is_gone(error):
                 self._fail(operation, error)
@@ -203,7 +207,7 @@ class Session:
         number, message = errno_of(error)
         self._progress.fail(operation, number, message)
 
-    def _work(self, operation: Operation) -> _Work:
+    def _work(self, operation: Operation, name: str) -> _Work:
         item = operation.object
         if isinstance(item, Link):
             if operation.verb == "create" and item.kind != "loopback":
@@ -211,7 +215,6 @@ class Session:
             if operation.verb == "change":
                 return _Work(operation, self._change(item, operation.before))
             return _Work(operation, self._open(item))
-        name = link_of(item)
         index = self._index(name) if name else 0
         return _Work(operation, [_message(operation.verb, item, index)])
 
@@ -481,17 +484,16 @@ def errno_of(error: Exception) -> tuple[int, str]:
 
 
 def _how(operation: Operation) -> str:
-    if isinstance(operation.object, Sysctl):
+    kind = type(operation.object)
+    if kind is Sysctl:
         return "sysctl"
-    if isinstance(operation.object, Link) and operation.verb == "delete":
+    if kind is Link and operation.verb == "delete":
         return "delete link"
     return "request"
 
 
-def _needs(item: Object) -> Iterator[str]:
-    yield link_of(item)
-    if isinstance(item, Link):
-        yield item.master
+def _needs(item: Object, name: str) -> tuple[str, ...]:
+    return (name, item.master) if isinstance(item, Link) else (name,)
 
 
 def _message(verb: str, item: Object, index: int) -> bytes:

@@ -22,7 +22,9 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_SYSCALL_NUMBERS: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
+_SYSCALL_NUMBER: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}.get(
+    platform.machine()
+)
 
 VERIFIER_LOG_BYTES: Final = 1 << 20
 BATCH_ELEMENTS: Final = 512
@@ -47,6 +49,13 @@ class _Command(IntEnum):
     MAP_LOOKUP_BATCH = 24
     LINK_CREATE = 28
     LINK_DETACH = 34
+
+
+_MAP_COMMANDS: Final = {
+    _Command.MAP_LOOKUP_ELEM: "map lookup elem",
+    _Command.MAP_UPDATE_ELEM: "map update elem",
+    _Command.MAP_DELETE_ELEM: "map delete elem",
+}
 
 
 class MapType(IntEnum):
@@ -109,7 +118,9 @@ class BpfError(OSError):
 
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
-_libc.syscall.restype = ctypes.c_long
+_syscall: Final = _libc.syscall
+_syscall.restype = ctypes.c_long
+_syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 
 
 def map_create(spec: MapSpec) -> int:
@@ -283,17 +294,14 @@ def _path_command(command: _Command, path: str, fd: int, verb: str) -> int:
 def _map_command(command: _Command, fd: int, key: bytes, value_address: int) -> None:
     key_buffer = ctypes.create_string_buffer(key, len(key))
     attr = struct.pack("=2I3Q", fd, 0, ctypes.addressof(key_buffer), value_address, 0)
-    _bpf(command, attr, f"{command.name.lower().replace('_', ' ')}")
+    _bpf(command, attr, _MAP_COMMANDS[command])
 
 
 def _bpf(command: _Command, attr: bytes | bytearray, what: str) -> int:
-    number = _SYSCALL_NUMBERS.get(platform.machine())
-    if number is None:
+    if _SYSCALL_NUMBER is None:
         raise BpfError(errno.ENOSYS, f"{what}: bpf(2) has no known number on {platform.machine()}")
     buffer = ctypes.create_string_buffer(bytes(attr), len(attr))
-    result = int(
-        _libc.syscall(ctypes.c_long(number), ctypes.c_int(command), buffer, ctypes.c_uint(len(attr)))
-    )
+    result: int = _syscall(_SYSCALL_NUMBER, command, buffer, len(attr))
     if isinstance(attr, bytearray):
         attr[:] = buffer.raw
     if result < 0:

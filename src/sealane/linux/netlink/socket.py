@@ -133,6 +133,8 @@ class Socket(Closing):
 
     def request(self, messages: Sequence[bytes]) -> list[NetlinkError | None]:
         """Send requests in order, as few datagrams as possible; one result each. A failure does not stop the rest."""
+        if len(messages) <= self._window and sum(map(len, messages)) <= SEND_BYTES:
+            return self._request(messages) if messages else []
         results: list[NetlinkError | None] = []
         for window in self._windows(messages):
             results += self._request(window)
