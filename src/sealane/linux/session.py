@@ -13,7 +13,7 @@ link that could not be finished is not opened.
 import errno
 import secrets
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext, suppress
 from itertools import groupby
 
@@ -23,20 +23,18 @@ from sealane.engine.ports import NamespaceGoneError
 from sealane.kernel.objects import (
     RTPROT_SEALANE,
     Address,
-    FdbEntry,
     Link,
-    Neighbour,
     Qdisc,
     Route,
-    RoutingRule,
     Sysctl,
 )
 from sealane.kernel.state import HOST, Object, hangs_on
 from sealane.linux import netns as namespaces
 from sealane.linux import sysctl
 from sealane.linux.marks import alias_prefix, is_ours
+from sealane.linux.messages import message, setting4
 from sealane.linux.namespaces import Namespaces
-from sealane.linux.netlink import inet, link, neigh, qdisc, rule
+from sealane.linux.netlink import inet, link
 from sealane.linux.netlink.socket import NetlinkError, Socket
 from sealane.reconcile.plan import Operation, Outcome
 
@@ -84,14 +82,17 @@ class Progress:
         self.faulty: set[tuple[str, str]] = set()
         """Links of which something could not be set: they are not opened."""
         self.links: dict[tuple[str, str], Link] = {}
-        self.new: set[tuple[str, str]] = set()
-        """Links that the plan makes."""
+        self.settings4: dict[tuple[str, str], dict[str, int]] = {}
+        """What a link's own message can set of its sysctls, by link."""
+        self.configured: set[tuple[str, str]] = set()
+        """Links that were made with these."""
         for operation in operations:
-            if isinstance(operation.object, Link) and operation.verb != "delete":
-                where = (operation.netns, operation.object.name)
-                self.links[where] = operation.object
-                if operation.verb == "create":
-                    self.new.add(where)
+            item = operation.object
+            if isinstance(item, Link):
+                if operation.verb != "delete":
+                    self.links[operation.netns, item.name] = item
+            elif (setting := setting4(item)) is not None:
+                self.settings4.setdefault((operation.netns, hangs_on(item)), {}).update((setting,))
 
     def fail(self, operation: Operation, number: int, message: str) -> None:
         self.outcomes.append(Outcome(operation, number, message))
@@ -114,6 +115,8 @@ class _Work(msgspec.Struct):
     makes: dict[tuple[str, str], int] = {}
     """Indexes that exist when the first step has succeeded."""
     attempts: int = 0
+    configures: bool = False
+    """The last step sets what is in `Progress.settings4`, too."""
     is_idle: bool = False
     """A question for what asking does; what is answered, or refused, is nothing to the operation."""
 
@@ -175,6 +178,8 @@ class Session:
             self._progress.indexes.update(work.makes)
             work.makes = {}
             del work.steps[0]
+            if work.configures and not work.steps:
+                self._progress.configured.add((self._netns, link_of(work.operation.object)))
         else:
             try:
                 work.steps = self._recover(work, error)
@@ -216,7 +221,7 @@ class Session:
                 return _Work(operation, self._change(item, operation.before))
             return _Work(operation, self._open(item))
         index = self._index(name) if name else 0
-        return _Work(operation, [_message(operation.verb, item, index)])
+        return _Work(operation, [message(operation.verb, item, index)])
 
     def _create(self, operation: Operation, item: Link) -> _Work:
         index = _indexes.take()
@@ -239,8 +244,9 @@ class Session:
                 peer_index,
                 self._sandboxes.descriptor(item.peer[0]),
             )
-        second = link.settings(item, index, ipv6=self._progress.ipv6)
-        return _Work(operation, [first, second] if second else [first], makes)
+        settings4 = self._progress.settings4.get((self._netns, item.name), {})
+        second = link.settings(item, index, ipv6=self._progress.ipv6, settings4=settings4)
+        return _Work(operation, [first, second] if second else [first], makes, configures=bool(settings4))
 
     def _change(self, item: Link, before: Object | None, *, found: link.RawLink | None = None) -> list[bytes]:
         if item.kind == "loopback":
@@ -364,7 +370,7 @@ class Session:
                 errno.EEXIST, f"there is a link {item.name} already: {found.kind or 'a device'}, {whose}"
             )
         self._progress.indexes[self._netns, item.name] = found.index
-        work.makes = {}
+        work.makes, work.configures = {}, False
         return self._change(item, None, found=found)
 
     def _recover_address(self, item: Address, error: NetlinkError) -> list[bytes]:
@@ -419,47 +425,13 @@ class Session:
 
     def _write_sysctls(self, operations: Sequence[Operation]) -> None:
         """There is nothing to be undone: a sysctl of a link goes with the link."""
-        wanted = [operation for operation in operations if operation.verb != "delete"]
-        by_link: dict[str, list[Operation]] = {}
-        files: list[Operation] = []
-        for operation in wanted:
-            name = self._new_link_set_by(operation)
-            if name:
-                by_link.setdefault(name, []).append(operation)
-            else:
-                files.append(operation)
-        if by_link:
-            self._configure(by_link)
-        if files:
-            self._write_files(files)
-
-    def _new_link_set_by(self, operation: Operation) -> str:
-        """The link whose message does for a sysctl; empty: it takes the file."""
-        item = operation.object
-        assert isinstance(item, Sysctl)
-        name, setting = hangs_on(item), item.path.rpartition("/")[2]
-        is_known = item.path.startswith("net/ipv4/conf/") and setting in link.SETTINGS4 and item.value in "01"
-        where = (self._netns, name)
-        return name if is_known and where in self._progress.new and where in self._progress.indexes else ""
-
-    def _configure(self, by_link: Mapping[str, Sequence[Operation]]) -> None:
-        messages = [
-            link.configure4(
-                self._progress.indexes[self._netns, name],
-                {op.object.path.rpartition("/")[2]: int(op.object.value) for op in group},  # type: ignore[union-attr]
-            )
-            for name, group in by_link.items()
-        ]
-        for group, error in zip(by_link.values(), self._socket.request(messages), strict=True):
-            if error is not None:
-                for operation in group:
-                    self._fail(operation, error)
-
-    def _write_files(self, operations: Sequence[Operation]) -> None:
+        pending = [op for op in operations if op.verb != "delete" and not self._is_set(op)]
+        if not pending:
+            return
         there = nullcontext() if self._descriptor is None else namespaces.inside(self._descriptor)
         failures: list[tuple[Operation, Exception]] = []
         with there:
-            for operation in operations:
+            for operation in pending:
                 item = operation.object
                 assert isinstance(item, Sysctl)
                 try:
@@ -468,6 +440,11 @@ class Session:
                     failures.append((operation, error))
         for operation, failure in failures:
             self._fail(operation, failure)
+
+    def _is_set(self, operation: Operation) -> bool:
+        """Whether the message that made its link has set it."""
+        where = (self._netns, link_of(operation.object))
+        return where in self._progress.configured and setting4(operation.object) is not None
 
 
 def link_of(item: Object) -> str:
@@ -494,26 +471,6 @@ def _how(operation: Operation) -> str:
 
 def _needs(item: Object, name: str) -> tuple[str, ...]:
     return (name, item.master) if isinstance(item, Link) else (name,)
-
-
-def _message(verb: str, item: Object, index: int) -> bytes:
-    gone = verb == "delete"
-    match item:
-        case Address():
-            return inet.delete_address(item, index) if gone else inet.create_address(item, index)
-        case Route():
-            if gone:
-                return inet.delete_route(item, index)
-            return inet.replace_route(item, index) if verb == "change" else inet.create_route(item, index)
-        case RoutingRule():
-            return rule.delete(item) if gone else rule.create(item)
-        case Neighbour():
-            return neigh.delete(item, index) if gone else neigh.put(item, index)
-        case FdbEntry():
-            return neigh.delete_fdb(item, index) if gone else neigh.put_fdb(item, index)
-        case Qdisc():
-            return qdisc.delete(index) if gone else qdisc.put(item, index)
-    raise ValueError(f"rtnetlink has no {type(item).__name__}")
 
 
 def _is_anothers_qdisc(item: Object, error: NetlinkError) -> bool:

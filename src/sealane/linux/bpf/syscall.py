@@ -22,9 +22,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_SYSCALL_NUMBER: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}.get(
-    platform.machine()
-)
+_SYSCALL_NUMBERS: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
 
 VERIFIER_LOG_BYTES: Final = 1 << 20
 BATCH_ELEMENTS: Final = 512
@@ -298,10 +296,11 @@ def _map_command(command: _Command, fd: int, key: bytes, value_address: int) -> 
 
 
 def _bpf(command: _Command, attr: bytes | bytearray, what: str) -> int:
-    if _SYSCALL_NUMBER is None:
+    number = _SYSCALL_NUMBERS.get(platform.machine())
+    if number is None:
         raise BpfError(errno.ENOSYS, f"{what}: bpf(2) has no known number on {platform.machine()}")
     buffer = ctypes.create_string_buffer(bytes(attr), len(attr))
-    result: int = _syscall(_SYSCALL_NUMBER, command, buffer, len(attr))
+    result: int = _syscall(number, command, buffer, len(attr))
     if isinstance(attr, bytearray):
         attr[:] = buffer.raw
     if result < 0:
