@@ -8,6 +8,7 @@ import time
 
 from bench.floor import Replay, Tape, object_count
 from bench.host import make_sandboxes
+from sealane.daemon.main import GC_THRESHOLD
 from sealane.engine.engine import Engine
 from sealane.engine.events import EventLog
 from sealane.engine.reconciler import Reconciler
@@ -55,6 +56,7 @@ class EngineHost:
         # As the daemon does once it is ready.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(GC_THRESHOLD, 20, 20)
 
     @staticmethod
     def _open_loopback() -> loopback.LoopbackPublisher | None:

@@ -71,6 +71,7 @@ class Tape:
         self._plain = (
             netns.open_socket,
             netns.enter,
+            netns.visit,
             syscall.map_update,
             syscall.map_delete,
             sysctl.write,
@@ -80,6 +81,7 @@ class Tape:
             tapped._socket = _Tap(tapped._socket, where, self.calls)  # type: ignore[assignment, arg-type]
         netns.open_socket = self._open_socket
         netns.enter = self._enter
+        netns.visit = self._visit
         syscall.map_update = self._map_update
         syscall.map_delete = self._map_delete
         sysctl.write = self._write_sysctl
@@ -88,7 +90,14 @@ class Tape:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        netns.open_socket, netns.enter, syscall.map_update, syscall.map_delete, sysctl.write = self._plain
+        (
+            netns.open_socket,
+            netns.enter,
+            netns.visit,
+            syscall.map_update,
+            syscall.map_delete,
+            sysctl.write,
+        ) = self._plain
         for tapped in (self._kernel._route, self._kernel._nft):
             tapped._socket = tapped._socket.plain  # type: ignore[attr-defined]
         self.calls = [call for call in self.calls if not _is_question(call)]
@@ -102,18 +111,22 @@ class Tape:
         self.descriptor, opened = self._plain[1](ref)
         return self.descriptor, opened
 
+    def _visit(self, where: str) -> tuple[Any, int, Socket]:
+        ref, self.descriptor, opened = self._plain[2](where)
+        return ref, self.descriptor, opened
+
     def _map_update(self, fd: int, key: bytes, value: bytes) -> None:
         self.calls.append(Call("map", key, value, fd))
-        self._plain[2](fd, key, value)
+        self._plain[3](fd, key, value)
 
     def _map_delete(self, fd: int, key: bytes) -> bool:
         self.calls.append(Call("map", key, None, fd))
-        return self._plain[3](fd, key)
+        return self._plain[4](fd, key)
 
     def _write_sysctl(self, path: str, value: str) -> None:
         where: Where = "sysctl" if netns.own_inode() == self._home else "sysctl inside"
         self.calls.append(Call(where, path.encode(), value.encode()))
-        self._plain[4](path, value)
+        self._plain[5](path, value)
 
 
 class _Tap:

@@ -205,6 +205,8 @@ def _network_chains(stored: Stored, observed: Observed) -> Iterator[str]:
             for family, table in FAMILIES:
                 if subnet(network, family):
                     wanted |= {(table, chain(network, purpose)) for purpose in ("pre", "from", "to", "post")}
+                    if driver(network) == "routed":
+                        wanted.add((table, chain(network, "proven")))
     found = {
         (f, name) for f, table, name in observed.nft.chains if table == "sealane" and name.startswith("n_")
     }
@@ -221,7 +223,7 @@ def _workloads(stored: Stored, observed: Observed, family: int, table: str) -> I
             else:
                 groups.add(network_group(network))
     sources = {
-        (host_link(endpoint), address(endpoint, family))
+        (host_link(endpoint), address(endpoint, family), f"goto {chain(network, 'proven')}")
         for endpoint, network in stored.plugged()
         if driver(network) == "routed" and address(endpoint, family)
     }

@@ -197,6 +197,47 @@ def test_the_sandbox_side_without_ipv6_has_no_link_local_address_at_any_moment()
         assert within(it.refs[BOX], "ip", "-6", "address", "show", "dev", "eth0") == ""
 
 
+SETTINGS = [
+    Sysctl(path=f"net/ipv4/conf/{PORT}/{name}", value="0")
+    for name in ("accept_redirects", "send_redirects", "accept_source_route", "route_localnet", "rp_filter")
+]
+
+
+@pytest.fixture
+def opposite():
+    """Links come up with the opposite of what is wanted."""
+    with rig(BOX) as it:
+        for item in SETTINGS:
+            run("sysctl", "-qw", item.path.replace(PORT, "default").replace("/", ".") + "=1")
+        yield it
+
+
+def test_a_new_links_settings_are_set_with_it(opposite):
+    outcomes = opposite.apply({HOST: [bridge(), port(), *SETTINGS], BOX: [LOOPBACK, inner()]})
+    assert outcomes == []
+    assert set(opposite.observed(HOST, SETTINGS)) >= set(SETTINGS)
+    assert within(opposite.refs[BOX], "sysctl", "-n", "net.ipv4.conf.eth0.accept_redirects") == "1\n"
+
+
+def test_settings_of_a_link_that_was_there_before_are_set_as_well(opposite):
+    desired = {HOST: [bridge(), port()], BOX: [LOOPBACK, inner()]}
+    opposite.make(desired)
+    # Everything is asked for again, as after a crash: the link is found and adopted.
+    outcomes = opposite.apply({**desired, HOST: [*desired[HOST], *SETTINGS]})
+    assert outcomes == []
+    assert set(opposite.observed(HOST, SETTINGS)) >= set(SETTINGS)
+
+
+def test_settings_come_after_a_taken_index_as_well(opposite, monkeypatch):
+    ip("link", "add", "taken", "index", "5000000", "type", "bridge")
+    indexes = iter([4_000_000, 5_000_000, 4_999_999, *range(6_000_000, 6_000_009)])
+    monkeypatch.setattr(session._indexes, "take", lambda: next(indexes))
+    outcomes = opposite.apply({HOST: [bridge(), port(), *SETTINGS], BOX: [LOOPBACK, inner()]})
+    assert outcomes == []
+    assert set(opposite.observed(HOST, SETTINGS)) >= set(SETTINGS)
+    assert run("sysctl", "-n", "net.ipv4.conf.taken.accept_redirects") == "1\n"
+
+
 def test_change_sets_every_field_that_differs():
     with rig(BOX) as it:
         it.make(endpoint())

@@ -101,7 +101,7 @@ PLANTS: dict[str, tuple[Callable[[Scene], object], str]] = {
         lambda s: s.nft("flush", "set", "bridge", "sealane", "sources4"),
         "I4: bridge sources4",
     ),
-    "routed source": (lambda s: s.nft("flush", "set", "ip", "sealane", "sources"), "I4: ip sources"),
+    "routed source": (lambda s: s.nft("flush", "map", "ip", "sealane", "sources"), "I4: ip sources"),
     "private element": (lambda s: s.nft("flush", "set", "ip6", "sealane", "private"), "I4: ip6 private"),
     "chain": (lambda s: s.nft("add", "chain", "ip", "sealane", "n_000000000000_from"), "I1: chain"),
     "table": (lambda s: s.nft("add", "table", "inet", "sealane"), "I1: nft table"),

@@ -11,11 +11,13 @@ import pytest
 
 from kernel.rtnl_support import BOX, fresh_host, ip_json, rig, run, within
 from sealane.engine.ports import NamespaceGoneError
-from sealane.linux import netns
+from sealane.kernel.objects import Link
+from sealane.linux import namespaces, netns
 from sealane.linux.netlink.socket import NETLINK_ROUTE, Socket
 from sealane.linux.netns import NamespaceError
 from sealane.model.endpoint import NetnsRef
 from sealane.model.net import ParseError
+from sealane.reconcile.plan import Operation, Plan
 
 pytestmark = pytest.mark.kernel
 
@@ -27,6 +29,67 @@ def test_a_pinned_namespace_is_a_network_namespace_of_its_own():
         assert ref.inode != netns.own_inode()
         assert [item["ifname"] for item in ip_json("link")] == ["lo"]
         assert within(ref, "readlink", "/proc/self/ns/net").strip() == f"net:[{ref.inode}]"
+
+
+def open_descriptors():
+    return sorted(os.listdir("/proc/self/fd"))
+
+
+def test_a_namespace_that_is_visited_is_opened_once_and_closed_at_the_end(monkeypatch):
+    with rig(BOX) as it:
+        path, before = it.refs[BOX].path, open_descriptors()
+        with it.kernel.visiting():
+            ref = it.kernel.resolve_namespace(path)
+            assert len(open_descriptors()) == len(before) + 2
+            monkeypatch.setattr(netns, "_open", lambda _: pytest.fail("it is opened again"))
+            lo = Link(name="lo", kind="loopback")
+            plan = Plan((("open", (Operation("open", "visited", lo),)),))
+            assert it.kernel.apply(plan, {"visited": ref}) == []
+            assert open_descriptors() == before
+        assert "UP" in within(it.refs[BOX], "ip", "link", "show", "lo")
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_visit_that_led_to_nothing_leaves_nothing_open(times):
+    with rig(BOX) as it:
+        before = open_descriptors()
+        with it.kernel.visiting():
+            for _ in range(times):
+                it.kernel.resolve_namespace(it.refs[BOX].path)
+            assert len(open_descriptors()) == len(before) + 2
+        assert open_descriptors() == before
+
+        def stray():
+            with it.kernel.visiting():
+                it.kernel.resolve_namespace(it.refs[BOX].path)
+                it.kernel.resolve_namespace("/etc/passwd")
+
+        with pytest.raises(NamespaceError):
+            stray()
+        assert open_descriptors() == before
+        assert it.kernel.resolve_namespace(it.refs[BOX].path).inode == it.refs[BOX].inode
+        assert open_descriptors() == before
+
+
+def test_visits_are_bounded(monkeypatch):
+    monkeypatch.setattr(namespaces, "OPEN_MAX", 2)
+    with rig("a", "b", "c") as it:
+        before = open_descriptors()
+        with it.kernel.visiting():
+            for name in "abc":
+                it.kernel.resolve_namespace(it.refs[name].path)
+            assert len(open_descriptors()) == len(before) + 4
+        assert open_descriptors() == before
+
+
+def test_what_is_visited_is_what_is_resolved():
+    with rig(BOX) as it:
+        alone = it.kernel.resolve_namespace(it.refs[BOX].path)
+        with it.kernel.visiting():
+            assert it.kernel.resolve_namespace(it.refs[BOX].path) == alone
+            for wrong in ("/proc/self/ns/net", "/proc/self/ns/mnt", "/etc/passwd", "relative"):
+                with pytest.raises(NamespaceError):
+                    it.kernel.resolve_namespace(wrong)
 
 
 def test_creating_again_gives_the_same_and_deleting_again_succeeds():

@@ -291,6 +291,61 @@ def test_who_holds_a_port_is_named(family, kind, proto, address, asked, taken):
         assert it.kernel.port_user(beside) is None
 
 
+@pytest.mark.parametrize(
+    ("family", "address", "asked", "taken"),
+    [
+        (sockets.AF_INET, "127.0.0.1", "127.0.0.1", True),
+        (sockets.AF_INET6, "::", None, True),
+        (sockets.AF_INET6, "::1", None, True),
+    ],
+)
+def test_a_port_that_its_holder_would_share_is_held_all_the_same(family, address, asked, taken):
+    with rig() as it, sockets.socket(family, sockets.SOCK_STREAM) as holder:
+        ip("link", "set", "lo", "up")
+        holder.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)
+        holder.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEPORT, 1)
+        if family == sockets.AF_INET6:
+            holder.setsockopt(sockets.IPPROTO_IPV6, sockets.IPV6_V6ONLY, 1)
+        holder.bind((address, 0))
+        holder.listen()
+        number = holder.getsockname()[1]
+        assert not sock_diag.is_free("tcp", number)
+        port = PublishedPort(host_address=asked, host_first=number, host_last=number, port=80)
+        assert (it.kernel.port_user(port) is not None) == taken
+
+
+def test_a_connection_is_in_no_publishs_way_though_it_has_a_port():
+    with rig() as it, sockets.socket() as listener, sockets.socket() as client:
+        ip("link", "set", "lo", "up")
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        client.connect(listener.getsockname())
+        number = client.getsockname()[1]
+        assert it.kernel.port_user(PublishedPort(host_first=number, host_last=number, port=80)) is None
+
+
+def test_asking_for_a_port_leaves_it_free():
+    with rig() as it:
+        ip("link", "set", "lo", "up")
+        for proto, kind in (("tcp", sockets.SOCK_STREAM), ("udp", sockets.SOCK_DGRAM)):
+            port = PublishedPort(proto=proto, host_first=8080, host_last=8080, port=80)
+            assert it.kernel.port_user(port) is None
+            with sockets.socket(sockets.AF_INET, kind) as other:
+                other.bind(("0.0.0.0", 8080))
+
+
+def test_where_there_is_no_ipv6_sockets_are_looked_at():
+    with rig() as it, sockets.socket() as holder:
+        run("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
+        ip("link", "set", "lo", "up")
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        number = holder.getsockname()[1]
+        for asked, taken in ((number, True), (number + 1, False)):
+            port = PublishedPort(host_first=asked, host_last=asked, port=80)
+            assert (it.kernel.port_user(port) is not None) == taken
+
+
 def test_ports_held_in_a_sandbox_are_not_the_hosts():
     with rig(BOX) as it:
         within(it.refs[BOX], "ip", "link", "set", "lo", "up")

@@ -6,7 +6,8 @@ ours is picked out by a map of our links, and dropped explicitly where it must n
 
 The IPv4 and IPv6 tables come from one generator. What a packet meets (for `ip`; `ip6` is the same):
 
-    prerouting raw -300     workload (by the group of its link)? → its network's `pre` chain: source guard, then untracked within the network
+    prerouting raw -300     workload of a routed network, from its own address? → its network's `proven` chain: untracked within the network
+                            workload (by the group of its link)? → its network's `pre` chain: source guard, then the same
                             a link of ours that no map knows → drop
                             from elsewhere, to or from a private subnet → drop   (before DNAT: published ports are
                             addressed to the host here, so nothing but unpublished access is caught)
@@ -94,6 +95,8 @@ def compile_base(family: Family, *, adopted: bool) -> Iterator[Object]:
     yield base(
         "prerouting_raw",
         Hook("filter", "prerouting", RAW),
+        # Source guard and network in one lookup; what is not there has a group, and is refused, or no group yet.
+        Rule((OURS, VerdictMap(Concat((IIFNAME, saddr)), "sources")), "base:source"),
         *_by_link(IIFGROUP, IIFNAME, "workload", "base:workload", adopted=adopted),
         deny(OURS, why="base:unplugged"),
         Rule((Cmp(IIFNAME, "==", b"lo".ljust(16, b"\0"), '"lo"'), ACCEPT), "base:host"),
@@ -157,7 +160,7 @@ def _sets(family: Family, *, adopted: bool) -> Iterator[Set]:
             yield Set(family=name, name=f"{verdict_map}_adopted", type=("ifname",), data=("verdict",))
     yield Set(family=name, name="leaving", type=(address,), data=("verdict",), interval=True)
     yield Set(family=name, name="private", type=(address,), interval=True)
-    yield Set(family=name, name="sources", type=("ifname", address))
+    yield Set(family=name, name="sources", type=("ifname", address), data=("verdict",))
     yield Set(family=name, name="open", type=where, interval=True)
     yield Set(
         family=name, name="publish", type=("inet_proto", "inet_service"), data=(address, "inet_service")

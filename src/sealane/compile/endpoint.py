@@ -182,7 +182,9 @@ def _routed(endpoint: Endpoint, network: Network, family: Family) -> Iterator[Pl
     yield HOST, Neighbour(link=host_link, address=address, mac=endpoint.mac)
     yield HOST, Route(dst=host_prefix(address), link=host_link, src=subnet.gateway)
     kind: TypeName = "ipv4_addr" if family == 4 else "ipv6_addr"
-    yield HOST, Element(family=table, set="sources", value=nft.concat(("ifname", kind), (host_link, address)))
+    source = nft.concat(("ifname", kind), (host_link, address))
+    proven = Verdict("goto", names.network_chain(network.id, "proven"))
+    yield HOST, Element(family=table, set="sources", value=source, data=proven)
     if family == 6:
         # The kernel answers ARP for any address of its own on any link, but ND only for that link's (RFC 4861).
         yield HOST, Neighbour(link=host_link, address=subnet.gateway)

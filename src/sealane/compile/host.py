@@ -123,38 +123,45 @@ def _endpoint_units(endpoint: Endpoint) -> set[Unit]:
     return mine
 
 
+Where = tuple[str, Key]
+"""(namespace, key)."""
+
+
 class Compiled:
     """The desired state, kept up to date unit by unit, and whence each object came."""
 
     def __init__(self, intent: Intent, facts: Facts) -> None:
         self.facts = facts
         self.desired: dict[str, dict[Key, Object]] = {HOST: {}}
-        self.origins: dict[tuple[str, Key], Unit] = {}
-        self._by_unit: dict[Unit, tuple[Placed, ...]] = {}
+        self.origins: dict[Where, Unit] = {}
+        self._by_unit: dict[Unit, list[tuple[Where, Object]]] = {}
         self.refresh(intent, set(units(intent)))
 
-    def refresh(self, intent: Intent, changed: set[Unit]) -> set[tuple[str, Key]]:
+    def refresh(self, intent: Intent, changed: set[Unit]) -> set[Where]:
         """Recompile units; return the keys whose object appeared, went, or changed. All or nothing: ValueError, a
         compiler's bug, leaves everything as it was."""
-        after = {unit: tuple(compile_unit(intent, self.facts, unit)) for unit in changed}
-        old = {(n, i.key): i for unit in changed for n, i in self._by_unit.get(unit, ())}
+        after = {
+            unit: [((netns, item.key), item) for netns, item in compile_unit(intent, self.facts, unit)]
+            for unit in changed
+        }
+        old = {where: item for unit in changed for where, item in self._by_unit.get(unit, ())}
         self._check_apart(after, old)
         for unit in changed:
             self._by_unit.pop(unit, None)
         for netns, key in old:
             del self.desired[netns][key]
             del self.origins[netns, key]
-        different: set[tuple[str, Key]] = set()
+        different: set[Where] = set()
         for unit, placed in after.items():
             if placed:
                 self._by_unit[unit] = placed
-            for netns, item in placed:
-                key = item.key
+            for where, item in placed:
+                netns, key = where
                 self.desired.setdefault(netns, {})[key] = item
-                self.origins[netns, key] = unit
-                was = old.pop((netns, key), None)
+                self.origins[where] = unit
+                was = old.pop(where, None)
                 if was is not item and was != item:
-                    different.add((netns, key))
+                    different.add(where)
         different.update(old)
         for netns in {netns for netns, _ in different}:
             if not self.desired[netns] and netns != HOST:
@@ -162,13 +169,12 @@ class Compiled:
         return different
 
     def _check_apart(
-        self, after: Mapping[Unit, tuple[Placed, ...]], old: Mapping[tuple[str, Key], Object]
+        self, after: Mapping[Unit, list[tuple[Where, Object]]], old: Mapping[Where, Object]
     ) -> None:
         """No two units make one object."""
-        seen: dict[tuple[str, Key], Unit] = {}
+        seen: dict[Where, Unit] = {}
         for unit, placed in after.items():
-            for netns, item in placed:
-                where = (netns, item.key)
+            for where, item in placed:
                 other = seen.get(where) or (self.origins.get(where) if where not in old else None)
                 if other is not None:
                     raise ValueError(f"{unit} and {other} both make {item.key}")

@@ -6,6 +6,7 @@ collide with a chance of 3e-8, and a collision is refused by the compiler, which
 """
 
 import hashlib
+from functools import lru_cache
 
 from sealane.kernel.nft import NftFamily
 from sealane.kernel.objects import NETWORK_GROUPS
@@ -28,6 +29,7 @@ PASSAGE_LINKS = "sl*"
 NFT_FAMILY: dict[Family, NftFamily] = {4: "ip", 6: "ip6"}
 
 
+@lru_cache(maxsize=256)
 def digest(identity: str, length: int = 12) -> str:
     return hashlib.sha256(identity.encode()).hexdigest()[:length]
 
@@ -54,6 +56,7 @@ def network_chain(network: NetworkId, purpose: str) -> str:
     return f"n_{digest(network)}_{purpose}"
 
 
+@lru_cache(maxsize=256)
 def mac(identity: str) -> Mac:
     """A locally administered unicast MAC, the same each time for one identity."""
     raw = hashlib.sha256(identity.encode()).digest()[:6]

@@ -14,7 +14,6 @@ from sealane.compile.names import NFT_FAMILY
 from sealane.kernel import nft
 from sealane.kernel.nft import (
     ACCEPT,
-    IIFNAME,
     L4PROTO,
     OIFGROUP,
     OIFNAME,
@@ -153,6 +152,8 @@ def _chains(network: Network, subnet: Subnet, family: Family) -> Iterator[Object
     yield from _link_elements(network, family)
     own = _towards_own(network)
     yield Chain(family=name, name=chain("pre"), rules=tuple(_pre(network, subnet, family)))
+    if network.driver == "routed":
+        yield Chain(family=name, name=chain("proven"), rules=tuple(_proven(network, subnet, family)))
     yield Chain(family=name, name=chain("from"), rules=tuple(_from(network, own)))
     yield Chain(family=name, name=chain("to"), rules=tuple(_to(network, family)))
     yield Chain(family=name, name=chain("post"), rules=tuple(_post(network, subnet, family)))
@@ -199,18 +200,25 @@ def _deny(network: Network, why: str, *statements: Statement) -> Rule:
 
 
 def _pre(network: Network, subnet: Subnet, family: Family) -> Iterator[Rule]:
-    """Prerouting raw, from a workload: is the source its own; and keep the network's own traffic out of connection
-    tracking, which costs a tenth of a round trip and has nothing to say there. What comes back to the gateway address
-    is the reply to a hairpin and stays tracked."""
-    saddr, daddr = SADDR[family], DADDR[family]
+    """Prerouting raw, from a workload: is the source its own? On a routed network it is not: map `sources` has sent on
+    what is."""
     if network.driver == "routed":
-        yield _deny(network, "spoofed", Lookup(Concat((IIFNAME, saddr)), "sources", negate=True))
-    else:
-        if family == 6:
-            # Neighbour discovery; the port's own guard has checked which link-local address it is.
-            yield _rule(network, "link-local", CmpPrefix(saddr, "==", "fe80::/10"), ACCEPT)
-            yield _rule(network, "unspecified", Cmp(saddr, "==", bytes(16), "::"), ACCEPT)
-        yield _deny(network, "spoofed", CmpPrefix(saddr, "!=", subnet.prefix))
+        yield _deny(network, "spoofed")
+        return
+    saddr = SADDR[family]
+    if family == 6:
+        # Neighbour discovery; the port's own guard has checked which link-local address it is.
+        yield _rule(network, "link-local", CmpPrefix(saddr, "==", "fe80::/10"), ACCEPT)
+        yield _rule(network, "unspecified", Cmp(saddr, "==", bytes(16), "::"), ACCEPT)
+    yield _deny(network, "spoofed", CmpPrefix(saddr, "!=", subnet.prefix))
+    yield from _proven(network, subnet, family)
+
+
+def _proven(network: Network, subnet: Subnet, family: Family) -> Iterator[Rule]:
+    """From a workload's own address: keep the network's own traffic out of connection tracking, which costs a tenth of
+    a round trip and has nothing to say there. What comes back to the gateway address is the reply to a hairpin and
+    stays tracked."""
+    daddr = DADDR[family]
     gateway = Cmp(daddr, "!=", nft.field(ADDRESS_TYPE[family], subnet.gateway), subnet.gateway)
     own = CmpPrefix(daddr, "==", subnet.prefix)
     if network.icc:

@@ -170,6 +170,15 @@ class Engine:
     def attach(self, request: AttachRequest) -> EndpointView:
         """Join a sandbox to a network. Idempotent: asking again for what is gives what is."""
         self.check_may_change()
+        with self.kernel.visiting():
+            endpoint, is_new = self._attach(request)
+        if is_new:
+            self._forget_flows([endpoint])
+            self.events.emit("endpoint.attached", endpoint.name, id=endpoint.id)
+        return self.view_endpoint(endpoint)
+
+    def _attach(self, request: AttachRequest) -> tuple[Endpoint, bool]:
+        """The endpoint, and whether it was not there before."""
         in_use: list[str] = []
         while True:
             endpoint, changes = self.drafts.attach(request, taken_names=in_use)
@@ -181,11 +190,7 @@ class Engine:
                     raise
                 in_use.append(endpoint.ifname)
                 continue
-            break
-        if changes:
-            self._forget_flows([endpoint])
-            self.events.emit("endpoint.attached", endpoint.name, id=endpoint.id)
-        return self.view_endpoint(endpoint)
+            return endpoint, bool(changes)
 
     def detach(self, requests: Sequence[DetachRequest]) -> DetachView:
         """Part sandboxes from networks, all at once. What is not there is no error."""

@@ -1,6 +1,7 @@
 """What the engine is given: protocols for the kernel and the clock. (The store's is `sealane.store.base`.)"""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import msgspec
@@ -73,6 +74,10 @@ class Kernel(Protocol):
 
     def resolve_namespace(self, where: str) -> NetnsRef:
         """The namespace at a path or of a pid. Refuses what is not a network namespace, and the host's own."""
+        ...
+
+    def visiting(self) -> AbstractContextManager[None]:
+        """Until its end a namespace that is resolved stays open, for `apply` to work in: one look instead of two."""
         ...
 
     def port_user(self, port: PublishedPort) -> str | None:

@@ -98,33 +98,34 @@ class Reconciler:
     ) -> None:
         """Write what was done into `observed`. A failure leaves its namespace dirty, to be read again."""
         failed = {id(outcome.operation): outcome for outcome in failures}
-        named = {(operation.netns, operation.object.key) for operation in operations}
-        for difference in differences:
-            item = difference.desired or difference.observed
-            assert item is not None
-            if (difference.netns, item.key) not in named:
-                # It goes with a link that goes; if it is wanted the next round makes it with the new one.
-                self.observed[difference.netns].pop(item.key, None)
+        named = set()
         for operation in operations:
-            there = self.observed.setdefault(operation.netns, {})
-            item = operation.object
-            outcome = failed.get(id(operation))
-            if operation.netns == HOST:
+            netns, item = operation.netns, operation.object
+            key = item.key
+            where = (netns, key)
+            named.add(where)
+            there = self.observed.setdefault(netns, {})
+            outcome = failed.get(id(operation)) if failed else None
+            if netns == HOST:
                 self.own_links.add(getattr(item, "link", "") or getattr(item, "name", ""))
-            unit = self.compiled.origins.get((operation.netns, item.key))
+            unit = self.compiled.origins.get(where)
             if outcome is not None:
-                self.dirty.add(operation.netns)
+                self.dirty.add(netns)
                 if unit is not None:
                     self.failures[unit] = describe(outcome)
             elif operation.verb == "delete":
-                there.pop(item.key, None)
-                if item.key in self.compiled.desired.get(operation.netns, EMPTY):
+                there.pop(key, None)
+                if key in self.compiled.desired.get(netns, EMPTY):
                     # Only gone to be made anew; what hung on it went unsaid.
-                    self.dirty.add(operation.netns)
+                    self.dirty.add(netns)
             else:
-                there[item.key] = item
+                there[key] = item
                 if unit is not None:
                     self.failures.pop(unit, None)
+        for difference in differences:
+            if (difference.netns, difference.key) not in named:
+                # It goes with a link that goes; if it is wanted the next round makes it with the new one.
+                self.observed[difference.netns].pop(difference.key, None)
 
     def forget_namespace(self, netns: str) -> None:
         """A sandbox is gone, and with it what it held."""

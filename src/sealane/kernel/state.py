@@ -35,6 +35,8 @@ Object = (
     | Element
 )
 
+_ON_LINKS = (Address, Neighbour, FdbEntry, Route, Qdisc)
+
 HOST = "host"
 """Key of the host's own namespace; every other key is a sandbox's id."""
 
@@ -53,11 +55,10 @@ def namespace(objects: Iterable[Object]) -> dict[Key, Object]:
 
 def hangs_on(item: Object) -> str:
     """The link that an object belongs to and goes with, by name; empty if there is none."""
-    match item:
-        case Address() | Neighbour() | FdbEntry() | Route() | Qdisc():
-            return item.link
-        case Sysctl(path=path):
-            # net/ipv4/conf/LINK/rp_filter, net/ipv6/neigh/LINK/retrans_time_ms
-            parts = path.split("/")
-            return parts[3] if len(parts) > 4 and parts[2] in {"conf", "neigh"} else ""
+    if isinstance(item, _ON_LINKS):
+        return item.link
+    if isinstance(item, Sysctl):
+        # net/ipv4/conf/LINK/rp_filter, net/ipv6/neigh/LINK/retrans_time_ms
+        parts = item.path.split("/")
+        return parts[3] if len(parts) > 4 and parts[2] in {"conf", "neigh"} else ""
     return ""

@@ -12,8 +12,7 @@ from sealane.kernel.objects import Link, LoopbackPort, Passage
 from sealane.kernel.state import HOST
 from sealane.linux import passages
 from sealane.linux.bpf.entry import LoopbackEntry
-from sealane.linux.namespaces import Namespaces
-from sealane.linux.netlink import link
+from sealane.linux.namespaces import Namespaces, Visits
 from sealane.linux.netlink.inet import pack_address
 from sealane.linux.netlink.socket import Socket
 from sealane.linux.session import Progress, Session, errno_of
@@ -56,10 +55,10 @@ class Applier:
         self._loopback = loopback
         self._ipv6 = ipv6
 
-    def apply(self, plan: Plan, refs: Mapping[str, NetnsRef]) -> list[Outcome]:
+    def apply(self, plan: Plan, refs: Mapping[str, NetnsRef], visits: Visits | None = None) -> list[Outcome]:
         progress = Progress(self._instance, plan, ipv6=self._ipv6)
         fenced = True
-        with Namespaces(refs) as sandboxes:
+        with Namespaces(refs, visits) as sandboxes:
             for name, operations in plan.stages:
                 if not fenced:
                     progress.outcomes += [Outcome(op, 0, "not tried: the fence failed") for op in operations]
@@ -67,16 +66,25 @@ class Applier:
                 before = len(progress.outcomes)
                 self._stage(operations, sandboxes, progress)
                 if name == "open":
-                    self._settle_carriers(operations, sandboxes)
+                    self._settle_carriers(operations, sandboxes, progress)
                 fenced = name != "fence" or len(progress.outcomes) == before
         return progress.outcomes
 
     def _stage(self, operations: Sequence[Operation], sandboxes: Namespaces, progress: Progress) -> None:
-        nft = [operation for operation in operations if isinstance(operation.object, NFT)]
-        loopback = [operation for operation in operations if isinstance(operation.object, LoopbackPort)]
-        foreign = [operation for operation in operations if isinstance(operation.object, Passage)]
-        apart = (*NFT, LoopbackPort, Passage)
-        rest = [operation for operation in operations if not isinstance(operation.object, apart)]
+        nft: list[Operation] = []
+        loopback: list[Operation] = []
+        foreign: list[Operation] = []
+        rest: list[Operation] = []
+        for operation in operations:
+            item = operation.object
+            if isinstance(item, NFT):
+                nft.append(operation)
+            elif isinstance(item, LoopbackPort):
+                loopback.append(operation)
+            elif isinstance(item, Passage):
+                foreign.append(operation)
+            else:
+                rest.append(operation)
         if nft:
             progress.outcomes += self._apply_nft(self._nft, nft)
         if foreign:
@@ -86,21 +94,18 @@ class Applier:
         if loopback:
             progress.outcomes += self._publish(loopback)
 
-    def _settle_carriers(self, operations: Sequence[Operation], sandboxes: Namespaces) -> None:
-        """Let both ends of the veths that were opened carry from now on, not from a moment later.
-
-        That its other end is up reaches a link through a work queue of the kernel's (linkwatch), and until then it
-        drops what it is given to send. Since 6.8 asking for a link runs that work first (rtnl_getlink, commit
-        facd15dfd691); on older kernels this does nothing, and the first packet may be lost.
-        """
+    def _settle_carriers(
+        self, operations: Sequence[Operation], sandboxes: Namespaces, progress: Progress
+    ) -> None:
         for operation in operations:
             item = operation.object
             if operation.verb != "open" or not isinstance(item, Link) or item.peer is None:
                 continue
             if operation.netns == HOST:
+                netns, name = item.peer
                 with suppress(NamespaceGoneError, OSError):
-                    self._route.dump(link.get(item.name))
-                    sandboxes.socket(item.peer[0]).dump(link.get(item.peer[1]))
+                    socket, descriptor = sandboxes.socket(netns), sandboxes.descriptor(netns)
+                    Session(netns, descriptor, socket, sandboxes, progress).settle_carrier(name)
 
     def _namespace(
         self, netns: str, operations: list[Operation], sandboxes: Namespaces, progress: Progress

@@ -12,6 +12,7 @@ nothing of packets.
 import errno
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import msgspec
 
@@ -152,6 +153,9 @@ class FakeKernel:
         if where in self.absent:
             raise FileNotFoundError(errno.ENOENT, "there is nothing", where)
         return NetnsRef(path=where, inode=zlib.crc32(where.encode()))
+
+    def visiting(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def port_user(self, port: PublishedPort) -> str | None:
         numbers = range(port.host_first, port.host_last + 1)

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import cast
 
 import msgspec
@@ -20,6 +21,7 @@ from sealane.linux.apply import Applier, LoopbackPublisher
 from sealane.linux.closing import Closing
 from sealane.linux.evidence import read_evidence
 from sealane.linux.monitor import Ports
+from sealane.linux.namespaces import Visits
 from sealane.linux.netlink import link, sock_diag
 from sealane.linux.netlink.conntrack import PORT_MAX, FlowMatch, delete_flows
 from sealane.linux.netlink.socket import (
@@ -94,6 +96,7 @@ class LinuxKernel(Closing):
         self._features = facts.with_loopback(facts.probe_features(), loopback_reason)
         self._route = Socket(NETLINK_ROUTE)
         self._nft = Socket(NETLINK_NETFILTER)
+        self._visits: Visits | None = None
         self._applier = Applier(
             instance, self._route, self._nft, apply_nft, loopback, ipv6=self._features.ipv6
         )
@@ -145,7 +148,16 @@ class LinuxKernel(Closing):
 
     def apply(self, plan: Plan, refs: Mapping[str, NetnsRef]) -> list[Outcome]:
         self._check_home()
-        return self._applier.apply(plan, refs)
+        return self._applier.apply(plan, refs, self._visits)
+
+    @contextmanager
+    def visiting(self) -> Iterator[None]:
+        with Visits() as visits:
+            self._visits = visits
+            try:
+                yield
+            finally:
+                self._visits = None
 
     def alive(self, ref: NetnsRef) -> bool:
         return namespaces.alive(ref)
@@ -160,9 +172,11 @@ class LinuxKernel(Closing):
         return namespaces.sweep(self._netns_dir, known)
 
     def resolve_namespace(self, where: str) -> NetnsRef:
-        return namespaces.resolve(where)
+        return namespaces.resolve(where) if self._visits is None else self._visits.resolve(where)
 
     def port_user(self, port: PublishedPort) -> str | None:
+        if port.host_first == port.host_last and sock_diag.is_free(port.proto, port.host_first):
+            return None
         for found in sock_diag.bound(port.proto, port.host_first, port.host_last):
             if port.host_address is None or _overlap(found.address, port.host_address):
                 process = sock_diag.holder(found.inode)

@@ -1,18 +1,18 @@
-"""The sandboxes of one plan: descriptors and rtnetlink sockets, opened when first needed, closed at its end.
+"""Sandboxes while they are worked in: descriptors and rtnetlink sockets, opened when first needed, closed at the end.
 
-Nothing is kept longer: an open descriptor or socket keeps a dead sandbox's namespace alive.
+Nothing is kept longer than a plan, or the request that it is made for: an open descriptor or socket keeps a dead
+sandbox's namespace alive.
 """
 
 import os
 from collections import OrderedDict
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Self
 
 import msgspec
 
 from sealane.engine.ports import NamespaceGoneError
 from sealane.linux import netns
+from sealane.linux.closing import Closing
 from sealane.linux.netlink.socket import Socket
 from sealane.model.endpoint import NetnsRef
 
@@ -24,18 +24,51 @@ class _Open(msgspec.Struct):
     descriptor: int
     socket: Socket
 
+    def close(self) -> None:
+        self.socket.close()
+        os.close(self.descriptor)
 
-class Namespaces:
-    def __init__(self, refs: Mapping[str, NetnsRef]) -> None:
+
+class Visits(Closing):
+    """Namespaces that were resolved for one request, and stay open until its plan works in them: a path is opened and
+    proven once."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[int, int], _Open] = {}
+        """By the namespace's identity."""
+
+    def resolve(self, where: str) -> NetnsRef:
+        """As `netns.resolve`."""
+        ref, descriptor, socket = netns.visit(where)
+        self._close(ref.identity)
+        self._open[ref.identity] = _Open(descriptor, socket)
+        if len(self._open) > OPEN_MAX:
+            self._close(next(iter(self._open)))
+        return ref
+
+    def take(self, ref: NetnsRef) -> _Open | None:
+        """Who takes it closes it."""
+        return self._open.pop(ref.identity, None)
+
+    def close(self) -> None:
+        while self._open:
+            self._close(next(iter(self._open)))
+
+    def _close(self, identity: tuple[int, int]) -> None:
+        opened = self._open.pop(identity, None)
+        if opened is not None:
+            opened.close()
+
+
+class Namespaces(Closing):
+    """The sandboxes of one plan."""
+
+    def __init__(self, refs: Mapping[str, NetnsRef], visits: Visits | None = None) -> None:
         self._refs = refs
+        self._visits = visits
         self._open: OrderedDict[str, _Open] = OrderedDict()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         while self._open:
             self._close_oldest()
 
@@ -55,11 +88,11 @@ class Namespaces:
                 raise NamespaceGoneError(f"the sandbox {sandbox} has no namespace")
             if len(self._open) >= OPEN_MAX:
                 self._close_oldest()
-            found = self._open[sandbox] = _Open(*netns.enter(ref))
+            visited = self._visits.take(ref) if self._visits is not None else None
+            found = self._open[sandbox] = visited or _Open(*netns.enter(ref))
         self._open.move_to_end(sandbox)
         return found
 
     def _close_oldest(self) -> None:
         _, oldest = self._open.popitem(last=False)
-        oldest.socket.close()
-        os.close(oldest.descriptor)
+        oldest.close()

@@ -95,6 +95,19 @@ def enter(ref: NetnsRef) -> tuple[int, Socket]:
         raise
 
 
+def visit(where: str) -> tuple[NetnsRef, int, Socket]:
+    """As `resolve` and then `enter`, in one visit."""
+    path = _path_of(where)
+    descriptor = _open(path)
+    try:
+        socket = open_socket(descriptor, NETLINK_ROUTE)
+        ref = NetnsRef(path=path, inode=os.fstat(descriptor).st_ino, cookie=socket.netns_cookie())
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return ref, descriptor, socket
+
+
 def alive(ref: NetnsRef) -> bool:
     try:
         os.close(open_ref(ref))
@@ -108,16 +121,20 @@ def resolve(where: str) -> NetnsRef:
 
     Raises NamespaceError for what is no other network namespace, OSError where there is nothing.
     """
-    path = where
-    if where.isascii() and where.isdigit():
-        if len(where) > 7 or not 1 <= int(where) <= PIDS_MAX:
-            raise NamespaceError(f"{where} is not a process id")
-        path = f"/proc/{int(where)}/ns/net"
+    path = _path_of(where)
     descriptor = _open(path)
     try:
         return NetnsRef(path=path, inode=os.fstat(descriptor).st_ino, cookie=cookie(descriptor))
     finally:
         os.close(descriptor)
+
+
+def _path_of(where: str) -> str:
+    if not (where.isascii() and where.isdigit()):
+        return where
+    if len(where) > 7 or not 1 <= int(where) <= PIDS_MAX:
+        raise NamespaceError(f"{where} is not a process id")
+    return f"/proc/{int(where)}/ns/net"
 
 
 def own_inode() -> int:
@@ -216,23 +233,27 @@ def _open(path: str) -> int:
         raise NamespaceError(f"{path!r}: an absolute path or a process id is needed")
     found = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        if stat.S_ISLNK(os.fstat(found).st_mode):
+        status = os.fstat(found)
+        if stat.S_ISLNK(status.st_mode):
             if _filesystem(found) != _PROC_MAGIC:
                 raise NamespaceError(f"{path} is a symbolic link: give the path that it leads to")
             followed = os.open(path, os.O_PATH | os.O_CLOEXEC)
             os.close(found)
             found = followed
-        # Nothing but nsfs is ever really opened: a FIFO would block, a device would act.
-        if _filesystem(found) != _NSFS_MAGIC:
+            status = os.fstat(found)
+        own = os.stat(_OWN)
+        # Nothing but nsfs is ever really opened: a FIFO would block, a device would act. There is one nsfs, and ours
+        # is on it.
+        if status.st_dev != own.st_dev:
             raise NamespaceError(f"{path} is not a namespace")
+        if status.st_ino == own.st_ino:
+            raise NamespaceError(f"{path} is the host's own network namespace")
         descriptor = os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.close(found)
-    try:
-        _check(descriptor, path)
-    except BaseException:
+    if fcntl.ioctl(descriptor, _NS_GET_NSTYPE) != CLONE_NEWNET:
         os.close(descriptor)
-        raise
+        raise NamespaceError(f"{path} is a namespace of another kind, not a network namespace")
     return descriptor
 
 
@@ -263,13 +284,6 @@ def _open_same(path: str, ref: NetnsRef, *, check_cookie: bool = True) -> int | 
         return descriptor
     os.close(descriptor)
     return None
-
-
-def _check(descriptor: int, path: str) -> None:
-    if fcntl.ioctl(descriptor, _NS_GET_NSTYPE) != CLONE_NEWNET:
-        raise NamespaceError(f"{path} is a namespace of another kind, not a network namespace")
-    if os.fstat(descriptor).st_ino == own_inode():
-        raise NamespaceError(f"{path} is the host's own network namespace")
 
 
 def _inhabited(inode: int) -> str | None:

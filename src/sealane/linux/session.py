@@ -13,8 +13,8 @@ link that could not be finished is not opened.
 import errno
 import secrets
 import struct
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext, suppress
 from itertools import groupby
 
 import msgspec
@@ -23,20 +23,18 @@ from sealane.engine.ports import NamespaceGoneError
 from sealane.kernel.objects import (
     RTPROT_SEALANE,
     Address,
-    FdbEntry,
     Link,
-    Neighbour,
     Qdisc,
     Route,
-    RoutingRule,
     Sysctl,
 )
 from sealane.kernel.state import HOST, Object, hangs_on
 from sealane.linux import netns as namespaces
 from sealane.linux import sysctl
 from sealane.linux.marks import alias_prefix, is_ours
+from sealane.linux.messages import message, setting4
 from sealane.linux.namespaces import Namespaces
-from sealane.linux.netlink import inet, link, neigh, qdisc, rule
+from sealane.linux.netlink import inet, link
 from sealane.linux.netlink.socket import NetlinkError, Socket
 from sealane.linux.prefix_routes import has_prefix_route, without_prefix_route
 from sealane.reconcile.plan import Operation, Outcome
@@ -84,11 +82,18 @@ class Progress:
         """Links that could not be made, or not be opened."""
         self.faulty: set[tuple[str, str]] = set()
         """Links of which something could not be set: they are not opened."""
-        self.links: dict[tuple[str, str], Link] = {
-            (operation.netns, operation.object.name): operation.object
-            for operation in operations
-            if isinstance(operation.object, Link) and operation.verb != "delete"
-        }
+        self.links: dict[tuple[str, str], Link] = {}
+        self.settings4: dict[tuple[str, str], dict[str, int]] = {}
+        """What a link's own message can set of its sysctls, by link."""
+        self.configured: set[tuple[str, str]] = set()
+        """Links that were made with these."""
+        for operation in operations:
+            item = operation.object
+            if isinstance(item, Link):
+                if operation.verb != "delete":
+                    self.links[operation.netns, item.name] = item
+            elif (setting := setting4(item)) is not None:
+                self.settings4.setdefault((operation.netns, hangs_on(item)), {}).update((setting,))
 
     def fail(self, operation: Operation, number: int, message: str) -> None:
         self.outcomes.append(Outcome(operation, number, message))
@@ -111,6 +116,10 @@ class _Work(msgspec.Struct):
     makes: dict[tuple[str, str], int] = {}
     """Indexes that exist when the first step has succeeded."""
     attempts: int = 0
+    configures: bool = False
+    """The last step sets what is in `Progress.settings4`, too."""
+    is_idle: bool = False
+    """A question for what asking does; what is answered, or refused, is nothing to the operation."""
 
 
 class Session:
@@ -139,14 +148,20 @@ class Session:
         queue: list[_Work] = []
         unconfirmed: set[str] = set()
         for operation in operations:
-            if len(unconfirmed) >= CREATES_AT_ONCE or not unconfirmed.isdisjoint(_needs(operation.object)):
+            name = link_of(operation.object)
+            if unconfirmed and (
+                len(unconfirmed) >= CREATES_AT_ONCE
+                or not unconfirmed.isdisjoint(_needs(operation.object, name))
+            ):
                 self._send(queue)
                 queue, unconfirmed = [], set()
-            work = self._prepare(operation)
+            work = self._prepare(operation, name)
             if work is not None and work.steps:
                 queue.append(work)
                 if work.makes or len(work.steps) > 1:
-                    unconfirmed.add(link_of(operation.object))
+                    unconfirmed.add(name)
+                if self._joins(operation):
+                    queue.append(_Work(operation, [link.get_index(self._index(name))], is_idle=True))
         self._send(queue)
 
     def _send(self, queue: list[_Work]) -> None:
@@ -158,10 +173,14 @@ class Session:
 
     def _is_to_go_on(self, work: _Work, error: NetlinkError | None) -> bool:
         """Whether more of the operation is to be sent, which then stands in its steps."""
+        if work.is_idle:
+            return False
         if error is None:
             self._progress.indexes.update(work.makes)
             work.makes = {}
             del work.steps[0]
+            if work.configures and not work.steps:
+                self._progress.configured.add((self._netns, link_of(work.operation.object)))
         else:
             try:
                 work.steps = self._recover(work, error)
@@ -172,9 +191,10 @@ class Session:
 
     # --- from operations to messages --------------------------------------------------------------------------------
 
-    def _prepare(self, operation: Operation) -> _Work | None:
-        """The messages of an operation; None: it is done, or has failed, already."""
-        where = (self._netns, link_of(operation.object))
+    def _prepare(self, operation: Operation, name: str) -> _Work | None:
+        """The messages of an operation on the link `name`, or what belongs to it; None: it is done, or has failed,
+        already."""
+        where = (self._netns, name)
         if operation.verb != "delete":
             if where in self._progress.missing:
                 self._progress.fail(operation, 0, f"not tried: {where[1]} is not there")
@@ -183,7 +203,7 @@ class Session:
                 self._progress.fail(operation, 0, f"not opened: {where[1]} is not complete")
                 return None
         try:
-            return self._work(operation)
+            return self._work(operation, name)
         except (ValueError, struct.error, NamespaceGoneError, OSError) as error:
             if operation.verb != "delete" or not _is_gone(error):
                 self._fail(operation, error)
@@ -193,7 +213,7 @@ class Session:
         number, message = errno_of(error)
         self._progress.fail(operation, number, message)
 
-    def _work(self, operation: Operation) -> _Work:
+    def _work(self, operation: Operation, name: str) -> _Work:
         item = operation.object
         if isinstance(item, Link):
             if operation.verb == "create" and item.kind != "loopback":
@@ -201,9 +221,8 @@ class Session:
             if operation.verb == "change":
                 return _Work(operation, self._change(item, operation.before))
             return _Work(operation, self._open(item))
-        name = link_of(item)
         index = self._index(name) if name else 0
-        return _Work(operation, [_message(operation.verb, item, index)])
+        return _Work(operation, [message(operation.verb, item, index)])
 
     def _create(self, operation: Operation, item: Link) -> _Work:
         index = _indexes.take()
@@ -226,8 +245,9 @@ class Session:
                 peer_index,
                 self._sandboxes.descriptor(item.peer[0]),
             )
-        second = link.settings(item, index, ipv6=self._progress.ipv6)
-        return _Work(operation, [first, second] if second else [first], makes)
+        settings4 = self._progress.settings4.get((self._netns, item.name), {})
+        second = link.settings(item, index, ipv6=self._progress.ipv6, settings4=settings4)
+        return _Work(operation, [first, second] if second else [first], makes, configures=bool(settings4))
 
     def _change(self, item: Link, before: Object | None, *, found: link.RawLink | None = None) -> list[bytes]:
         if item.kind == "loopback":
@@ -253,8 +273,29 @@ class Session:
         index = self._own_index(item)
         first = None
         if self._netns != HOST:
-            first = link.settings(item, index, ipv6=self._progress.ipv6)
-        return [first, link.set_up(index)] if first else [link.set_up(index)]
+            # One message: until the host's side is open there is no carrier, and so no address of IPv6's own.
+            first = link.settings(item, index, ipv6=self._progress.ipv6, up=True)
+        return [first or link.set_up(index)]
+
+    def _joins(self, operation: Operation) -> bool:
+        """Whether both ends of a veth are open once this is done."""
+        item = operation.object
+        return (
+            operation.verb == "open"
+            and operation.netns == HOST
+            and isinstance(item, Link)
+            and item.peer is not None
+        )
+
+    def settle_carrier(self, name: str) -> None:
+        """Let a veth's end inside carry from now on, now that the host's is open, too.
+
+        That its other end is up reaches a link through a work queue of the kernel's (linkwatch), and until then it
+        drops what it is given to send. Since 6.8 asking for a link runs that work first (rtnl_getlink, commit
+        facd15dfd691), so each end is asked for; on older kernels this does nothing, and the first packet may be lost.
+        """
+        with suppress(NetlinkError):
+            self._socket.request([link.get_index(self._index(name))])
 
     def _index(self, name: str) -> int:
         where = (self._netns, name)
@@ -330,7 +371,7 @@ class Session:
                 errno.EEXIST, f"there is a link {item.name} already: {found.kind or 'a device'}, {whose}"
             )
         self._progress.indexes[self._netns, item.name] = found.index
-        work.makes = {}
+        work.makes, work.configures = {}, False
         return self._change(item, None, found=found)
 
     def _recover_address(self, item: Address, error: NetlinkError) -> list[bytes]:
@@ -393,19 +434,26 @@ class Session:
 
     def _write_sysctls(self, operations: Sequence[Operation]) -> None:
         """There is nothing to be undone: a sysctl of a link goes with the link."""
+        pending = [op for op in operations if op.verb != "delete" and not self._is_set(op)]
+        if not pending:
+            return
         there = nullcontext() if self._descriptor is None else namespaces.inside(self._descriptor)
         failures: list[tuple[Operation, Exception]] = []
         with there:
-            for operation in operations:
+            for operation in pending:
                 item = operation.object
-                if operation.verb == "delete" or not isinstance(item, Sysctl):
-                    continue
+                assert isinstance(item, Sysctl)
                 try:
                     sysctl.write(item.path, item.value)
                 except (ValueError, OSError) as error:
                     failures.append((operation, error))
         for operation, failure in failures:
             self._fail(operation, failure)
+
+    def _is_set(self, operation: Operation) -> bool:
+        """Whether the message that made its link has set it."""
+        where = (self._netns, link_of(operation.object))
+        return where in self._progress.configured and setting4(operation.object) is not None
 
 
 def link_of(item: Object) -> str:
@@ -422,37 +470,16 @@ def errno_of(error: Exception) -> tuple[int, str]:
 
 
 def _how(operation: Operation) -> str:
-    if isinstance(operation.object, Sysctl):
+    kind = type(operation.object)
+    if kind is Sysctl:
         return "sysctl"
-    if isinstance(operation.object, Link) and operation.verb == "delete":
+    if kind is Link and operation.verb == "delete":
         return "delete link"
     return "request"
 
 
-def _needs(item: Object) -> Iterator[str]:
-    yield link_of(item)
-    if isinstance(item, Link):
-        yield item.master
-
-
-def _message(verb: str, item: Object, index: int) -> bytes:
-    gone = verb == "delete"
-    match item:
-        case Address():
-            return inet.delete_address(item, index) if gone else inet.create_address(item, index)
-        case Route():
-            if gone:
-                return inet.delete_route(item, index)
-            return inet.replace_route(item, index) if verb == "change" else inet.create_route(item, index)
-        case RoutingRule():
-            return rule.delete(item) if gone else rule.create(item)
-        case Neighbour():
-            return neigh.delete(item, index) if gone else neigh.put(item, index)
-        case FdbEntry():
-            return neigh.delete_fdb(item, index) if gone else neigh.put_fdb(item, index)
-        case Qdisc():
-            return qdisc.delete(index) if gone else qdisc.put(item, index)
-    raise ValueError(f"rtnetlink has no {type(item).__name__}")
+def _needs(item: Object, name: str) -> tuple[str, ...]:
+    return (name, item.master) if isinstance(item, Link) else (name,)
 
 
 def _is_anothers_qdisc(item: Object, error: NetlinkError) -> bool:

@@ -7,6 +7,7 @@ the kernel's bytes in one call. A value of one of these types has passed its `pa
 
 import ipaddress
 import re
+import socket
 from typing import Literal, NewType
 
 Family = Literal[4, 6]
@@ -97,7 +98,10 @@ def to_int(address: str) -> int:
 
 
 def from_int(family: Family, value: int) -> Address:
-    return Address(str(ipaddress.IPv4Address(value) if family == 4 else ipaddress.IPv6Address(value)))
+    if family == 4:
+        # As `ipaddress` writes it, in a fifth of the time; of IPv6 libc writes some addresses otherwise.
+        return Address(socket.inet_ntoa(value.to_bytes(4, "big")))
+    return Address(str(ipaddress.IPv6Address(value)))
 
 
 def host_prefix(address: str) -> Prefix:

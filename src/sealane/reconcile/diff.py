@@ -15,6 +15,7 @@ class Difference(msgspec.Struct, frozen=True):
     """One key's difference: `desired` None is too much, `observed` None is missing, else they differ."""
 
     netns: str
+    key: Key
     desired: Object | None
     observed: Object | None
 
@@ -40,7 +41,7 @@ def diff(
         have = observed[netns].get(key)
         if want is None:
             if have is not None and is_deletable(have):
-                result.append(Difference(netns, None, have))
+                result.append(Difference(netns, key, None, have))
         elif have is None or not is_same(want, have):
-            result.append(Difference(netns, want, have))
+            result.append(Difference(netns, key, want, have))
     return result

@@ -1,6 +1,7 @@
 """From differences to a plan: which stage, and which order within it. The reasons of the stages are in `plan`."""
 
 from collections.abc import Container, Iterable
+from operator import itemgetter
 
 import msgspec
 
@@ -21,6 +22,9 @@ from sealane.kernel.objects import (
 from sealane.kernel.state import HOST, Object, hangs_on
 from sealane.reconcile.diff import Difference
 from sealane.reconcile.plan import STAGES, Operation, Plan, StageName, Verb
+
+_NFT = (Element, Chain, ObservedChain, Set, Table)
+_NEEDS_OPEN_LINK = (Neighbour, Route, RoutingRule)
 
 PUBLISHING = frozenset({"publish", "publish_at", "publish_ranges", "open"})
 """Maps and sets whose elements lead new packets to an endpoint."""
@@ -47,7 +51,7 @@ def order(differences: Iterable[Difference]) -> Plan:
     what hung on it goes with it, so the next round, which observes that, makes it all again.
     """
     differences = _without_far_sides(list(differences))
-    doomed = _doomed_links(differences)
+    doomed = _doomed_links([d for d in differences if isinstance(d.desired or d.observed, Link)])
     remade = {(d.netns, d.desired.key) for d in differences if isinstance(d.desired, Set)}
     stages: dict[StageName, list[tuple[tuple[int, ...], Operation]]] = {name: [] for name in STAGES}
     for difference in differences:
@@ -55,9 +59,9 @@ def order(differences: Iterable[Difference]) -> Plan:
             stages[stage].append((rank, operation))
     return Plan(
         tuple(
-            (name, tuple(operation for _, operation in sorted(stages[name], key=lambda pair: pair[0])))
-            for name in STAGES
-            if stages[name]
+            (name, tuple([operation for _, operation in sorted(placed, key=itemgetter(0))]))
+            for name, placed in stages.items()
+            if placed
         )
     )
 
@@ -66,7 +70,7 @@ Placed = tuple[StageName, tuple[int, ...], Operation]
 
 
 def _doomed_links(differences: list[Difference]) -> set[tuple[str, str]]:
-    """(namespace, name) of links that go: a veth's two sides go together."""
+    """(namespace, name) of links that go, given what differs in links: a veth's two sides go together."""
     doomed: set[tuple[str, str]] = set()
     created = {
         (d.netns, d.desired.name) for d in differences if isinstance(d.desired, Link) and d.observed is None
@@ -93,9 +97,9 @@ def _without_far_sides(differences: list[Difference]) -> list[Difference]:
     gone = {
         d.observed.alias
         for d in differences
-        if d.netns == HOST
+        if d.desired is None
+        and d.netns == HOST
         and isinstance(d.observed, Link)
-        and d.desired is None
         and d.observed.kind == "veth"
     }
     if not gone:
@@ -131,20 +135,19 @@ def _operations(
     want, have, netns = difference.desired, difference.observed, difference.netns
     item = want if want is not None else have
     assert item is not None
-    if isinstance(item, Table | Set | Chain | ObservedChain | Element):
-        yield _nft(difference, remade)
-    elif isinstance(item, LoopbackPort):
-        yield from _loopback(difference, item)
-    elif isinstance(item, Passage):
-        yield _passage(difference, item)
-    elif isinstance(item, Link):
-        yield from _link(difference, item, doomed)
-    elif hangs_on(item) and (netns, hangs_on(item)) in doomed:
-        return
-    elif want is None:
-        yield "close", (_close_rank(item), netns == HOST), Operation("delete", netns, item, have)
-    else:
-        yield from _set(difference, want)
+    if isinstance(item, Link):
+        return _link(difference, item, doomed)
+    if isinstance(item, _NFT):
+        return (_nft(difference, remade),)
+    if isinstance(item, LoopbackPort):
+        return (_loopback(difference, item),)
+    if isinstance(item, Passage):
+        return (_passage(difference, item),)
+    if doomed and (netns, hangs_on(item)) in doomed:
+        return ()
+    if want is None:
+        return (("close", (_close_rank(item), netns == HOST), Operation("delete", netns, item, have)),)
+    return (_set(difference, want),)
 
 
 def _nft(difference: Difference, remade: Container[tuple[str, Key]]) -> Placed:
@@ -176,12 +179,11 @@ def _passage(difference: Difference, item: Passage) -> Placed:
     )
 
 
-def _loopback(difference: Difference, item: LoopbackPort) -> Iterable[Placed]:
+def _loopback(difference: Difference, item: LoopbackPort) -> Placed:
     if difference.observed is not None and difference.desired is None:
-        yield "unpublish", (0,), Operation("delete", difference.netns, item, difference.observed)
-    else:
-        verb: Verb = "create" if difference.observed is None else "change"
-        yield "publish", (1,), Operation(verb, difference.netns, item, difference.observed)
+        return "unpublish", (0,), Operation("delete", difference.netns, item, difference.observed)
+    verb: Verb = "create" if difference.observed is None else "change"
+    return "publish", (1,), Operation(verb, difference.netns, item, difference.observed)
 
 
 def _link(difference: Difference, item: Link, doomed: set[tuple[str, str]]) -> Iterable[Placed]:
@@ -240,16 +242,13 @@ def _open_rank(netns: str, item: Object) -> tuple[int, ...]:
     return (side, OPEN_ORDER.index(type(item)))
 
 
-def _set(difference: Difference, want: Object) -> Iterable[Placed]:
+def _set(difference: Difference, want: Object) -> Placed:
     netns = difference.netns
     verb: Verb = "create" if difference.observed is None else "change"
     operation = Operation(verb, netns, want, difference.observed)
-    if isinstance(want, Route) and want.type == "unreachable":
-        yield "build", (BUILD_ORDER.index(Route), 0), operation
-    elif isinstance(want, Route | Neighbour | RoutingRule):
-        yield "open", (*_open_rank(netns, want), _route_rank(want)), operation
-    else:
-        yield "build", (BUILD_ORDER.index(type(want)), 0), operation
+    if isinstance(want, _NEEDS_OPEN_LINK) and not (isinstance(want, Route) and want.type == "unreachable"):
+        return "open", (*_open_rank(netns, want), _route_rank(want)), operation
+    return "build", (BUILD_ORDER.index(type(want)), 0), operation
 
 
 def _route_rank(item: Object) -> int:

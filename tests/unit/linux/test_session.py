@@ -10,6 +10,7 @@ from sealane.kernel.state import HOST
 from sealane.linux import session
 from sealane.linux.apply import by_namespace, entry_of
 from sealane.linux.facts import UnsupportedKernelError, check_release
+from sealane.linux.messages import setting4
 from sealane.linux.namespaces import Namespaces
 from sealane.linux.netlink.socket import NetlinkError
 from sealane.linux.observe import loopback_port
@@ -86,6 +87,36 @@ def test_the_sandbox_side_is_known_from_its_own_operation():
     gone = Link(name="eth1", kind="veth")
     progress = Progress("abc", [Operation("open", "box", inside), Operation("delete", "box", gone)])
     assert progress.links == {("box", "eth0"): inside}
+
+
+@pytest.mark.parametrize(
+    ("item", "setting"),
+    [
+        (Sysctl(path="net/ipv4/conf/a/accept_redirects", value="0"), ("accept_redirects", 0)),
+        (Sysctl(path="net/ipv4/conf/a/route_localnet", value="1"), ("route_localnet", 1)),
+        (Sysctl(path="net/ipv4/conf/a/rp_filter", value="1"), None),
+        (Sysctl(path="net/ipv4/conf/a/accept_redirects", value="2"), None),
+        (Sysctl(path="net/ipv4/conf/a/accept_redirects", value="01"), None),
+        (Sysctl(path="net/ipv6/conf/a/accept_redirects", value="0"), None),
+        (Sysctl(path="net/ipv4/ip_forward", value="1"), None),
+        (Address(link="a", address="10.0.0.1/24"), None),
+    ],
+)
+def test_what_a_links_message_sets_of_its_sysctls(item, setting):
+    assert setting4(item) == setting
+
+
+def test_settings_are_known_by_link_and_namespace():
+    paths = (
+        "net/ipv4/conf/a/send_redirects",
+        "net/ipv4/conf/a/accept_redirects",
+        "net/ipv4/conf/a/rp_filter",
+    )
+    operations = [
+        Operation("create", netns, Sysctl(path=path, value="0")) for netns in "xy" for path in paths
+    ]
+    wanted = {"send_redirects": 0, "accept_redirects": 0}
+    assert Progress("abc", operations).settings4 == {("x", "a"): wanted, ("y", "a"): wanted}
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,13 @@ class _Command(IntEnum):
     LINK_DETACH = 34
 
 
+_MAP_COMMANDS: Final = {
+    _Command.MAP_LOOKUP_ELEM: "map lookup elem",
+    _Command.MAP_UPDATE_ELEM: "map update elem",
+    _Command.MAP_DELETE_ELEM: "map delete elem",
+}
+
+
 class MapType(IntEnum):
     """``enum bpf_map_type``."""
 
@@ -109,7 +116,9 @@ class BpfError(OSError):
 
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
-_libc.syscall.restype = ctypes.c_long
+_syscall: Final = _libc.syscall
+_syscall.restype = ctypes.c_long
+_syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 
 
 def map_create(spec: MapSpec) -> int:
@@ -283,7 +292,7 @@ def _path_command(command: _Command, path: str, fd: int, verb: str) -> int:
 def _map_command(command: _Command, fd: int, key: bytes, value_address: int) -> None:
     key_buffer = ctypes.create_string_buffer(key, len(key))
     attr = struct.pack("=2I3Q", fd, 0, ctypes.addressof(key_buffer), value_address, 0)
-    _bpf(command, attr, f"{command.name.lower().replace('_', ' ')}")
+    _bpf(command, attr, _MAP_COMMANDS[command])
 
 
 def _bpf(command: _Command, attr: bytes | bytearray, what: str) -> int:
@@ -291,9 +300,7 @@ def _bpf(command: _Command, attr: bytes | bytearray, what: str) -> int:
     if number is None:
         raise BpfError(errno.ENOSYS, f"{what}: bpf(2) has no known number on {platform.machine()}")
     buffer = ctypes.create_string_buffer(bytes(attr), len(attr))
-    result = int(
-        _libc.syscall(ctypes.c_long(number), ctypes.c_int(command), buffer, ctypes.c_uint(len(attr)))
-    )
+    result: int = _syscall(number, command, buffer, len(attr))
     if isinstance(attr, bytearray):
         attr[:] = buffer.raw
     if result < 0:

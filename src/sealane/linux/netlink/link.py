@@ -8,6 +8,7 @@ message begins, so a link that moves to another bridge takes two messages.
 
 import struct
 import sys
+from collections.abc import Mapping
 
 import msgspec
 
@@ -53,10 +54,19 @@ _IFLA_BRPORT_LEARNING = 8
 _IFLA_BRPORT_UNICAST_FLOOD = 9
 _IFLA_BRPORT_ISOLATED = 33
 
+_AF_INET = 2
 _AF_BRIDGE = 7
 _AF_INET6 = 10
 _IFLA_INET6_ADDR_GEN_MODE = 8
 _EUI64, _NONE = 0, 1
+_IFLA_INET_CONF = 1
+
+SETTINGS4 = {"accept_redirects": 4, "send_redirects": 6, "accept_source_route": 9, "route_localnet": 26}
+"""What of /proc/sys/net/ipv4/conf/LINK a link's message sets as well, by its number (IPV4_DEVCONF_*, linux/ip.h).
+inet_set_link_af does no more than write the number: where the sysctl did more (route_localnet forgets cached routes),
+a message is for links that are new."""
+
+_NONE4: Mapping[str, int] = {}
 
 _RTEXT_FILTER_SKIP_STATS = 8
 _GROUP_DEFAULT = 0
@@ -102,6 +112,11 @@ def get(name: str) -> bytes:
     return codec.message(RTM_GETLINK, _ACKED, 0, _IFINFO.pack(0, 0, 0, 0, 0) + wanted)
 
 
+def get_index(index: int) -> bytes:
+    wanted = codec.u32(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
+    return codec.message(RTM_GETLINK, _ACKED, 0, _IFINFO.pack(0, 0, index, 0, 0) + wanted)
+
+
 def create_bridge(link: Link, index: int) -> bytes:
     return codec.message(RTM_NEWLINK, _NEW, 0, _head(link, index) + _bridge_info(link))
 
@@ -133,18 +148,32 @@ def _veth(link: Link, index: int, master: int, other: bytes) -> bytes:
     return codec.message(RTM_NEWLINK, _NEW, 0, _head(link, index) + enslaved + info)
 
 
-def settings(link: Link, index: int, *, ipv6: bool = True) -> bytes | None:
-    """What a fresh link did not take at its creation; None: there is nothing. `ipv6`: the kernel has it."""
+def settings(
+    link: Link,
+    index: int,
+    *,
+    ipv6: bool = True,
+    up: bool | None = None,
+    settings4: Mapping[str, int] = _NONE4,
+) -> bytes | None:
+    """What a fresh link did not take at its creation; None: there is nothing. `ipv6`: the kernel has it. `up` None:
+    left. `settings4`: values of `SETTINGS4`; as many files would take ten times as long."""
     parts = b""
     if link.alias:
         parts += codec.string(_IFLA_IFALIAS, link.alias)
     if link.group != GROUP_LIVE:
         parts += codec.u32(_IFLA_GROUP, link.group)
+    families = b""
+    if settings4:
+        values = [codec.u32(SETTINGS4[name], value) for name, value in settings4.items()]
+        families += codec.nested(_AF_INET, codec.nested(_IFLA_INET_CONF, *values))
     if link.addr_gen_none and ipv6 and has_ipv6(link):
-        parts += _address_generation(link)
+        families += _address_generation(link)
+    if families:
+        parts += codec.nested(_IFLA_AF_SPEC, families)
     if link.port is not None:
         parts += _port_info(link.port)
-    return _on(index, parts) if parts else None
+    return _on(index, parts, up=up) if parts else None
 
 
 def widen(link: Link, index: int) -> bytes:
@@ -161,7 +190,7 @@ def change(
     if link.alias:
         parts += codec.string(_IFLA_IFALIAS, link.alias)
     if ipv6 and has_ipv6(link):
-        parts += _address_generation(link)
+        parts += codec.nested(_IFLA_AF_SPEC, _address_generation(link))
     if link.kind == "bridge":
         parts += _bridge_info(link)
     if not moves:
@@ -286,7 +315,7 @@ def _port_info(port: BridgePort) -> bytes:
 
 def _address_generation(link: Link) -> bytes:
     mode = codec.u8(_IFLA_INET6_ADDR_GEN_MODE, _NONE if link.addr_gen_none else _EUI64)
-    return codec.nested(_IFLA_AF_SPEC, codec.nested(_AF_INET6, mode))
+    return codec.nested(_AF_INET6, mode)
 
 
 def _mac(text: str) -> bytes:

@@ -27,6 +27,7 @@ _STATES = {"tcp": 1 << 10, "udp": 1 << 7, "sctp": 1 << 10}
 """TCP_LISTEN; for UDP TCP_CLOSE, as its sockets read until they are connected (net/tcp_states.h). A connected one has
 its one peer, and is in nobody's way."""
 
+_KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _COMMAND_BYTES = 64
 
@@ -80,6 +81,25 @@ class Process(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{self.command} (pid {self.pid})"
+
+
+def is_free(proto: str, port: int) -> bool:
+    """Whether no socket of the namespace we are in has the port, at any address of either family. False: one may.
+
+    A tenth of the time of `bound`. The kernel refuses `::` to whoever would share it, IPv4's sockets included, so that
+    one bind asks for all; it is also refused beside what is in nobody's way (a connection, one that has just ended), or
+    where there is no IPv6: then only a look at the sockets tells.
+    """
+    kind = _KINDS.get(proto)
+    if kind is None:
+        return False
+    try:
+        with socket.socket(socket.AF_INET6, kind | socket.SOCK_CLOEXEC) as probe:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            probe.bind(("::", port))
+    except OSError:
+        return False
+    return True
 
 
 def bound(proto: str, first: int, last: int) -> list[Bound]:

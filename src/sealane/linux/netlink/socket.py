@@ -133,6 +133,8 @@ class Socket(Closing):
 
     def request(self, messages: Sequence[bytes]) -> list[NetlinkError | None]:
         """Send requests in order, as few datagrams as possible; one result each. A failure does not stop the rest."""
+        if len(messages) <= self._window and sum(map(len, messages)) <= SEND_BYTES:
+            return self._request(messages) if messages else []
         results: list[NetlinkError | None] = []
         for window in self._windows(messages):
             results += self._request(window)
@@ -152,7 +154,7 @@ class Socket(Closing):
         if len(buffer) > SEND_BYTES:
             self._grow("SNDBUF", len(buffer) + SEND_BYTES)
         self._socket.send(buffer)
-        results, complete = self._answers(first, len(messages))
+        results, complete = self._answers(first, len(messages), is_last_acked=False)
         if not complete and not any(results):
             results[0] = NetlinkError(errno.ENOBUFS, "the kernel's answers were lost")
         return results
@@ -222,14 +224,17 @@ class Socket(Closing):
             _U16.pack_into(buffer, offset + 6, flags & ~codec.NLM_F_ACK)
             offset += (len(item) + 3) & ~3
         self._socket.send(buffer)
-        results, complete = self._answers(first, len(messages))
+        results, complete = self._answers(first, len(messages), is_last_acked=True)
         if not complete:
             lost = NetlinkError(errno.ENOBUFS, "the kernel's answers were lost")
             return [result or lost for result in results]
         return results
 
-    def _answers(self, first: int, count: int) -> tuple[list[NetlinkError | None], bool]:
-        """Results of `count` requests from sequence `first` on, all of them sent, and whether none was lost."""
+    def _answers(
+        self, first: int, count: int, *, is_last_acked: bool
+    ) -> tuple[list[NetlinkError | None], bool]:
+        """Results of `count` requests from sequence `first` on, all of them sent, and whether none was lost.
+        `is_last_acked`: after the last one's answer nothing comes."""
         results: list[NetlinkError | None] = [None] * count
         complete = True
         while True:
@@ -246,6 +251,8 @@ class Socket(Closing):
                 index = (sequence - first) & 0xFFFFFFFF
                 if kind == codec.NLMSG_ERROR and index < count:
                     results[index] = results[index] or _error(flags, payload)
+                    if is_last_acked and index == count - 1:
+                        return results, complete
 
     def _dump(self, message: bytes) -> list[tuple[int, memoryview]] | None:
         """One attempt; None: it was interrupted."""

@@ -121,6 +121,30 @@ def test_answers_that_were_lost_are_no_success():
     assert [error.errno for error in results] == [errno.EEXIST, errno.ENOBUFS, errno.ENOBUFS]
 
 
+def test_nothing_is_waited_for_after_the_last_answer():
+    it = a_socket([failure(1, errno.EEXIST, "taken") + failure(2, 0), failure(77, 0)])
+    it.request([request()] * 2)
+    assert len(it._socket.waiting) == 1
+
+
+def test_what_answers_a_question_among_requests_is_no_result():
+    it = a_socket([part(2, b"link"), failure(2, errno.ENODEV), failure(3, 0)])
+    assert [error and error.errno for error in it.request([request()] * 3)] == [None, errno.ENODEV, None]
+
+
+def test_a_transaction_has_no_last_answer_and_is_read_to_its_end():
+    it = a_socket([failure(3, errno.ENOENT), failure(1, errno.EPERM)])
+    results = it.batch([request()] * 3)
+    assert [error and error.errno for error in results] == [errno.EPERM, None, errno.ENOENT]
+    assert it._socket.waiting == []
+
+
+def test_no_requests_are_no_datagram():
+    it = a_socket()
+    assert it.request([]) == []
+    assert it._socket.sent == []
+
+
 def test_more_than_a_window_is_sent_in_several_datagrams():
     it = a_socket([failure(2, 0)], [failure(4, 0)], [failure(5, 0)], window=2)
     assert it.request([request()] * 5) == [None] * 5
