@@ -94,10 +94,6 @@ def _refuse_settings(request: NetworkRequest, options: Mapping[str, object]) -> 
 def _check(network: Network, intent: Intent) -> None:
     if network.mtu and network.mtu < IPV6_MTU_MIN and network.subnet(6):
         raise InvalidError(f"IPv6 needs an MTU of at least {IPV6_MTU_MIN} bytes", field="options.mtu")
-    if network.driver == "routed" and not network.icc:
-        raise InvalidError(
-            "a routed network cannot keep its endpoints from each other yet", field="options.icc"
-        )
     if network.driver == "routed" and not network.gateway_on_link:
         raise InvalidError("a routed network needs its gateway address", field="options.inhibit-gateway")
     for other in intent.networks.values():
