@@ -86,10 +86,9 @@ class Town:
         chance = self.chance
         driver = chance.choice(["bridge", "bridge", "routed"])
         options = {"masquerade": chance.choice(["true", "true", "false"])}
-        if driver == "bridge":
-            options["icc"] = chance.choice(["true", "true", "false"])
-            if chance.random() < 0.1:
-                options["inhibit-gateway"] = "true"
+        options["icc"] = chance.choice(["true", "true", "false"])
+        if driver == "bridge" and chance.random() < 0.1:
+            options["inhibit-gateway"] = "true"
         prefixes = chance.choice(
             [[f"10.7{index}.0.0/24"], [f"fd7{index}::/64"], [f"10.7{index}.0.0/24", f"fd7{index}::/64"]]
         )

@@ -30,7 +30,7 @@ def networks(draw: st.DrawFn, index: int) -> Network:
         subnets=tuple(subnets),
         mtu=draw(st.sampled_from([0, 1300, 9000])),
         internal=draw(st.booleans()),
-        icc=driver == "routed" or draw(st.booleans()),
+        icc=draw(st.booleans()),
         masquerade=draw(st.booleans()),
         gateway_on_link=driver == "routed" or draw(st.sampled_from([True, True, False])),
         source_addresses=draw(st.sampled_from([(), (Address("192.0.2.99"),)])),
