@@ -216,3 +216,12 @@ def test_ipv6_subnets_never_meet(identities):
         pools.check_prefix(prefix, taken, facts)
         assert ipaddress.ip_network(prefix).subnet_of(ipaddress.ip_network(pools.ula_pool("abcdef").prefix))
         taken[identity] = (prefix,)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 2**128 - 1))
+@settings(max_examples=300)
+def test_addresses_are_written_as_ipaddress_writes_them(four, six):
+    assert from_int(4, four) == str(ipaddress.IPv4Address(four))
+    assert from_int(6, six) == str(ipaddress.IPv6Address(six))
+    for value in (0, 1, 2**32 - 1, 10 << 24):
+        assert from_int(4, value) == str(ipaddress.IPv4Address(value))
