@@ -92,17 +92,8 @@ def compile_base(family: Family, *, adopted: bool) -> Iterator[Object]:
     def base(chain: str, hook: Hook, *rules: Rule) -> Chain:
         return Chain(family=name, name=chain, hook=hook, rules=rules)
 
-    yield base(
-        "prerouting_raw",
-        Hook("filter", "prerouting", RAW),
-        # Source guard and network in one lookup; what is not there has a group, and is refused, or no group yet.
-        Rule((OURS, VerdictMap(Concat((IIFNAME, saddr)), "sources")), "base:source"),
-        *_by_link(IIFGROUP, IIFNAME, "workload", "base:workload", adopted=adopted),
-        deny(OURS, why="base:unplugged"),
-        Rule((Cmp(IIFNAME, "==", b"lo".ljust(16, b"\0"), '"lo"'), ACCEPT), "base:host"),
-        deny(Lookup(daddr, "private"), why="base:direct"),
-        deny(Lookup(saddr, "private"), why="base:spoofed"),
-    )
+    raw = Hook("filter", "prerouting", RAW)
+    yield base("prerouting_raw", raw, *_prerouting_raw(saddr, daddr, adopted=adopted))
     to_host = Cmp(Fib(), "==", nft.FIB_LOCAL.to_bytes(4, "little"), "local")
     yield base(
         "prerouting_nat",
@@ -135,6 +126,16 @@ def compile_base(family: Family, *, adopted: bool) -> Iterator[Object]:
         Hook("nat", "postrouting", 100),
         Rule((VerdictMap(saddr, "leaving"),), "base:leaving"),
     )
+
+
+def _prerouting_raw(saddr: Payload, daddr: Payload, *, adopted: bool) -> Iterator[Rule]:
+    # Source guard and network in one lookup; what is not there has a group, and is refused, or no group yet.
+    yield Rule((OURS, VerdictMap(Concat((IIFNAME, saddr)), "sources")), "base:source")
+    yield from _by_link(IIFGROUP, IIFNAME, "workload", "base:workload", adopted=adopted)
+    yield deny(OURS, why="base:unplugged")
+    yield Rule((Cmp(IIFNAME, "==", b"lo".ljust(16, b"\0"), '"lo"'), ACCEPT), "base:host")
+    yield deny(Lookup(daddr, "private"), why="base:direct")
+    yield deny(Lookup(saddr, "private"), why="base:spoofed")
 
 
 def _by_link(group: Meta, link: Meta, verdicts: str, why: str, *, adopted: bool) -> Iterator[Rule]:
