@@ -4,6 +4,9 @@ the head of their modules."""
 EVENTS_KEPT = 1024
 """Events that `sealane events --since` can still show; older ones are gone."""
 
+EVENT_CHARS_MAX = 1024
+"""Of an event's subject and of each of its details: whoever is refused may have written what they quote."""
+
 RANGE_PORTS_MAX = 4096
 """Host ports of one publish whose range is shifted (host 8000-8099 to container 9000-9099): an element a port."""
 

@@ -20,6 +20,7 @@ from sealane.limits import (
     ALIASES_PER_ENDPOINT,
     CONNECTIONS_MAX,
     EPHEMERAL_TRIES,
+    EVENT_CHARS_MAX,
     EVENTS_KEPT,
     FULL_LOOK_S,
     HEAL_BURST,
@@ -136,6 +137,16 @@ def test_the_events_that_are_kept() -> None:
     assert [e.number for e in log.since(0)] == list(range(1, EVENTS_KEPT + 1))
     log.emit("test", "one more")
     assert [e.number for e in log.since(0)] == list(range(2, EVENTS_KEPT + 2))
+
+
+def test_the_characters_of_an_event() -> None:
+    log = EventLog(lambda: 0.0)
+    whole, longer = "x" * EVENT_CHARS_MAX, "x" * (EVENT_CHARS_MAX + 1)
+    log.emit("test", whole, error=whole, other="short")
+    log.emit("test", longer, error=longer)
+    kept, clipped = log.since(0)
+    assert (kept.subject, kept.detail) == (whole, {"error": whole, "other": "short"})
+    assert clipped.subject == clipped.detail["error"] == f"{'x' * (EVENT_CHARS_MAX - 1)}…"
 
 
 # --- repair ---------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from sealane.limits import EVENTS_KEPT
+from sealane.limits import EVENT_CHARS_MAX, EVENTS_KEPT
 from sealane.wire.views import EventView
 
 Listener = Callable[[EventView], None]
@@ -18,7 +18,13 @@ class EventLog:
 
     def emit(self, kind: str, subject: str, **detail: str) -> None:
         self._number += 1
-        event = EventView(number=self._number, time=self._now(), kind=kind, subject=subject, detail=detail)
+        event = EventView(
+            number=self._number,
+            time=self._now(),
+            kind=kind,
+            subject=_clipped(subject),
+            detail={name: _clipped(text) for name, text in detail.items()},
+        )
         self._kept.append(event)
         for listener in tuple(self._listeners):
             listener(event)
@@ -31,3 +37,7 @@ class EventLog:
         """Call `listener` for every event to come; the result takes it off again."""
         self._listeners.add(listener)
         return lambda: self._listeners.discard(listener)
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= EVENT_CHARS_MAX else f"{text[: EVENT_CHARS_MAX - 1]}…"

@@ -33,6 +33,8 @@ CONTAINER, PID = "sealane.oci.container", "sealane.oci.pid"
 SHORT_ID = 12
 """Characters of an id that is too long for a name, as podman shows them."""
 FIRST_PRIORITY = 1
+NETWORKS_MAX = 64
+"""Of one container. Whoever may start pods writes annotations, and the daemon has one thread."""
 
 FOR_ALL = ("networks", "name", "aliases", "publish", "ip", "mac", "ifname", "sysctls", "labels")
 FOR_ONE = ("name", "aliases", "ip", "mac", "ifname", "sysctls", "gw-priority")
@@ -83,6 +85,12 @@ def _networks(said: Mapping[str, str]) -> list[str]:
             f"{PREFIX}{some} is of no network",
             field=f"{PREFIX}networks",
             cure="name the networks, as in front,back",
+        )
+    if len(networks) > NETWORKS_MAX:
+        raise InvalidError(
+            f"{len(networks)} networks for one container",
+            field=f"{PREFIX}networks",
+            cure=f"at most {NETWORKS_MAX}",
         )
     for name in networks:
         if networks.count(name) > 1:

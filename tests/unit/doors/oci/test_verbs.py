@@ -8,6 +8,7 @@ import pytest
 import harness.door
 from harness.engines import FACTS, Bench
 from sealane.doors.oci import verbs
+from sealane.doors.oci.annotations import NETWORKS_MAX
 from sealane.doors.oci.verbs import Oci
 from sealane.engine.errors import (
     ConflictError,
@@ -305,6 +306,27 @@ class TestRefused:
         with pytest.raises(HoldError):
             door.create()
         door.engine.hold = ""
+
+
+class TestBounds:
+    """A pod's user writes annotations, and the daemon has one thread."""
+
+    def networks(self, number):
+        return ",".join(f"n{i}" for i in range(number))
+
+    def test_as_many_networks_as_are_taken_are_looked_for(self, door):
+        with pytest.raises(NotFoundError):
+            door.create(networks=self.networks(NETWORKS_MAX))
+
+    @pytest.mark.parametrize("number", [NETWORKS_MAX + 1, 100_000])
+    def test_more_are_refused_by_their_number_before_any_is_looked_at(self, door, number):
+        with pytest.raises(InvalidError) as caught:
+            door.create(networks=self.networks(number))
+        assert (caught.value.field, caught.value.message) == (
+            "sealane.networks",
+            f"{number} networks for one container",
+        )
+        assert caught.value.cure == f"at most {NETWORKS_MAX}"
 
 
 class TestPoststop:
