@@ -97,7 +97,7 @@ class Monitor:
 
     def read(self, own: Collection[str] = ()) -> Dirty:
         """Take the events that wait, without blocking; say the first reason there is. `own`: links of the host that
-        the caller has worked on since it last read."""
+        the caller has worked on since it last read. Of what is done to a link itself nothing says who did it."""
         host = facts = ""
         try:
             for event in self._route.receive():
@@ -133,6 +133,9 @@ class Monitor:
             return self._address_event(event, own)
         if self._is_own(event):
             return _CLEAN
+        if event.port:
+            # Somebody's request, and not ours: `own` is for what the kernel does of itself when a link changes.
+            own = ()
         match event.kind:
             case inet.RTM_NEWROUTE | inet.RTM_DELROUTE:
                 return self._route_change(event, own)
@@ -189,8 +192,10 @@ class Monitor:
             self._addresses.add(found)
             if known or found.address.startswith("fe80:"):
                 return _CLEAN
-        name = self._our_link(found.index, own)
-        return Dirty(host=f"an address of {name}" if name and not self._is_own(event) else "")
+        if self._is_own(event):
+            return _CLEAN
+        name = self._our_link(found.index, () if event.port else own)
+        return Dirty(host=f"an address of {name}" if name else "")
 
     def _route_change(self, event: Event, own: Collection[str]) -> Dirty:
         route = inet.parse_route(event.payload)
