@@ -80,6 +80,7 @@ class TestNetworks:
             ({"name": "x", "subnets": [SubnetRequest(gateway="10.9.0.1")]}, "subnets[0].prefix"),
             ({"name": "x", "options": {"mtu": "20"}}, "options.mtu"),
             ({"name": "x", "options": {"mtu": "1_500"}}, "options.mtu"),
+            ({"name": "x", "options": {"mtu": "1" * 5000}}, "options.mtu"),
             ({"name": "x", "options": {"com.docker.network.bridge.enable_ic": "false"}}, "options."),
             ({"name": "x", "options": {"bridge": "a/b"}}, "options.bridge"),
             ({"name": "x", "ipv6": True, "options": {"mtu": "1000"}}, "options.mtu"),
