@@ -137,6 +137,19 @@ def test_sandboxes_of_other_doors_are_on_the_same_network(rig: Rig) -> None:
         assert rig.docker.run("network", "rm", "front", check=False).returncode, "somebody is on it"
 
 
+def test_a_network_that_docker_removes_under_others_is_theirs(rig: Rig) -> None:
+    """dockerd heeds no refusal of a plugin's: for Docker the network is gone."""
+    rig.network("front")
+    with closing(Workload(rig.host, "lab")) as lab:
+        lab.attach("front")
+        rig.docker("network", "rm", "front")
+        assert "front" not in rig.docker("network", "ls", "--format", "{{.Name}}").split()
+        assert "front" in rig.events("network.released")
+        assert lab.ns.reaches(rig.host.ns.listen("tcp", "0.0.0.0", 7000), "10.50.0.1"), "and works on"
+        rig.host.sealane("detach", lab.ns.path, "front")
+    assert rig.host.sealane("network", "rm", "front").returncode == 0
+
+
 def test_names_go_both_ways_where_they_are_given(rig: Rig) -> None:
     """Docker tells no names; `--dns` lets it ask for ours."""
     rig.network("front")

@@ -8,6 +8,7 @@ from sealane.api.detach import Detacher
 from sealane.api.follow import events
 from sealane.api.services import Containers, Images, Projects, Services
 from sealane.doors.cni.verbs import Cni
+from sealane.doors.labels import check_labels
 from sealane.doors.netavark.verbs import Netavark
 from sealane.doors.oci.verbs import Oci
 from sealane.engine.engine import Engine
@@ -32,6 +33,7 @@ from sealane.wire.requests import (
 )
 
 B = TypeVar("B")
+L = TypeVar("L", NetworkRequest, SandboxRequest, AttachRequest)
 Shape = tuple[str | None, ...]
 """Segments of a path below /v1; None stands for a REF."""
 Methods = Mapping[str, Route]
@@ -120,6 +122,16 @@ def _given(verb: Callable[[B], object]) -> Now:
     return Now(answer)
 
 
+def _labelling(verb: Callable[[L], object]) -> Now:
+    """A verb that takes the body, whose labels become an object's."""
+
+    def answer(call: Call[L]) -> object:
+        check_labels(call.body.labels)
+        return verb(call.body)
+
+    return Now(answer)
+
+
 def _about(verb: Callable[[str], object]) -> Now:
     """A verb that takes the reference."""
     return Now(lambda call: verb(call.ref))
@@ -156,7 +168,7 @@ def _network_routes(engine: Engine) -> dict[Shape, Methods]:
     return {
         ("networks",): {
             "GET": _route(Now(lambda _: engine.networks())),
-            "POST": _route(_given(engine.create_network), body=NetworkRequest),
+            "POST": _route(_labelling(engine.create_network), body=NetworkRequest),
         },
         ("networks", "prune"): {"POST": _route(Now(lambda _: engine.prune_networks()))},
         ("networks", None): {
@@ -165,7 +177,7 @@ def _network_routes(engine: Engine) -> dict[Shape, Methods]:
         },
         ("sandboxes",): {
             "GET": _route(Now(lambda _: engine.sandboxes())),
-            "POST": _route(_given(engine.create_sandbox), body=SandboxRequest),
+            "POST": _route(_labelling(engine.create_sandbox), body=SandboxRequest),
         },
         ("sandboxes", None): {
             "GET": _route(_about(engine.sandbox)),
@@ -187,7 +199,7 @@ def _endpoint_routes(engine: Engine, detacher: Detacher) -> dict[Shape, Methods]
         ("endpoints",): {"GET": _route(listed, query=("network", "sandbox"))},
         ("endpoints", None): one,
         ("endpoints", None, None): one,
-        ("attach",): {"POST": _route(_given(engine.attach), body=AttachRequest)},
+        ("attach",): {"POST": _route(_labelling(engine.attach), body=AttachRequest)},
         ("detach",): {"POST": _route(Later(detach), body=list[DetachRequest])},  # type: ignore[arg-type]
     }
 
@@ -204,10 +216,17 @@ def _door_routes(services: Services, detacher: Detacher) -> dict[Shape, Methods]
 
 
 def _project_routes(project: Projects) -> dict[Shape, Methods]:
-    plan = Now(lambda call: project.plan(call.body, delete=call.query.flag("delete")))
+    def checked(manifest: Manifest) -> Manifest:
+        for number, network in enumerate(manifest.networks):
+            check_labels(network.labels, f"networks[{number}].labels")
+        for number, attachment in enumerate(manifest.attachments):
+            check_labels(attachment.labels, f"attachments[{number}].labels")
+        return manifest
+
+    plan = Now(lambda call: project.plan(checked(call.body), delete=call.query.flag("delete")))
     return {
         ("plan",): {"POST": _route(plan, query=("delete",), body=Manifest)},
-        ("apply",): {"POST": _route(Later(lambda call: project.apply(call.body)), body=Manifest)},
+        ("apply",): {"POST": _route(Later(lambda call: project.apply(checked(call.body))), body=Manifest)},
         ("delete",): {"POST": _route(Later(lambda call: project.delete(call.body)), body=Manifest)},
     }
 

@@ -19,7 +19,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import contextmanager
 
 import msgspec
@@ -70,16 +70,17 @@ class Images:
         except FileNotFoundError:
             return []
 
-    def prune(self, used: Collection[str]) -> tuple[Image, ...]:
-        """Remove all but those; what was removed."""
+    def prune(self, used: Callable[[], Collection[str]]) -> tuple[Image, ...]:
+        """Remove all but those that are used once it is this one's turn; what was removed."""
         if not os.path.isdir(self._folder):
             return ()
         with self._locked(threading.Event()):
-            removed = [image for image in self.listed() if image.digest not in used]
+            kept = used()
+            removed = [image for image in self.listed() if image.digest not in kept]
             for image in removed:
-                # Out of sight first: half an image must not be taken for one.
-                gone = os.path.join(self._folder, f".new-{image.digest}")
-                os.rename(os.path.join(self._folder, image.digest), gone)
+                # Out of sight first: half an image must not be taken for one. What a sweep could not remove has a name.
+                gone = tempfile.mkdtemp(prefix=".new-", dir=self._folder)
+                os.rename(os.path.join(self._folder, image.digest), os.path.join(gone, "image"))
             self._sweep()
         return tuple(removed)
 

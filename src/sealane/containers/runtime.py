@@ -310,12 +310,15 @@ class Runtime:
 
     def prune_images(self) -> tuple[Image, ...]:
         """Remove images that no container is made of; what was removed."""
+        return self.images.prune(self._images_used)
+
+    def _images_used(self) -> set[str]:
         used = set()
         for container_id in self._store.ids():
             # One that is gone by now uses nothing.
             with suppress(NotFoundError):
                 used.add(digest_of_root(self.spec(container_id).rootfs))
-        return self.images.prune({digest for digest in used if digest is not None})
+        return {digest for digest in used if digest is not None}
 
     # Inside a running container
 

@@ -201,21 +201,26 @@ class Engine:
         return DetachView(detached=[e.id for e in endpoints])
 
     def publish(self, endpoint: Endpoint, ports: Sequence[PublishRequest]) -> Endpoint:
-        """Exactly these ports, from now on. Idempotent."""
+        """Exactly these ports, from now on; if they are refused, those that were. Idempotent."""
         self.check_may_change()
         if repeated_ports(endpoint, ports):
             return endpoint
+        bare = msgspec.structs.replace(endpoint, ports=())
         if endpoint.ports:
-            bare = msgspec.structs.replace(endpoint, ports=())
             self.take([Put(bare, endpoint)])
-            endpoint = bare
         if not ports:
-            return endpoint
+            return bare
         network = self.intent.networks[endpoint.network]
         families = {family_of(a) for a in endpoint.addresses}
-        chosen = self.drafts.publisher.ports(ports, network, families)
-        published = msgspec.structs.replace(endpoint, ports=chosen)
-        self.bring([Put(published, endpoint)])
+        try:
+            chosen = self.drafts.publisher.ports(ports, network, families)
+            published = msgspec.structs.replace(endpoint, ports=chosen)
+            self.bring([Put(published, bare)])
+        except SealaneError:
+            if endpoint.ports:
+                self.bring([Put(endpoint, bare)])
+            raise
+        self._forget_flows([published])
         return published
 
     def endpoints(self, network: str = "", sandbox: str = "") -> list[EndpointView]:

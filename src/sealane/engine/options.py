@@ -71,7 +71,8 @@ def _set_bool(field: str, *, negate: bool = False) -> Callable[[dict[str, object
 
 
 def _mtu(fields: dict[str, object], value: str) -> None:
-    if not (value.isascii() and value.isdigit()) or not (value == "0" or MTU_MIN <= int(value) <= MTU_MAX):
+    is_number = value.isascii() and value.isdigit() and len(value) <= len(str(MTU_MAX))
+    if not is_number or not (value == "0" or MTU_MIN <= int(value) <= MTU_MAX):
         raise ParseError(f"{value!r} is not an MTU from {MTU_MIN} to {MTU_MAX} bytes (0: that of the uplink)")
     fields["mtu"] = int(value)
 

@@ -131,19 +131,20 @@ class Staged:
         return record
 
     def remove_network(self, identity: str) -> None:
-        """With all that is left on it: who made it says that it is gone."""
+        """With all that is left of its maker's on it. Where others are on it, it is theirs from then on: the maker has
+        forgotten it whatever is answered (moby libnetwork/network.go, deleteNetwork: an error of a plugin is logged)."""
         network = self._intent.networks.get(NetworkId(identity))
-        if network is not None and network.owner == self._owner:
-            foreign = [
-                e.name for e in self._intent.endpoints_by_network[network.id].values() if not e.handover
-            ]
-            if foreign:
-                raise ConflictError(
-                    f"network {network.name} has endpoints that others have attached: {', '.join(foreign[:5])}",
-                    cure="`sealane detach` them first",
-                )
+        if network is None or network.owner != self._owner:
+            return
+        on_it = list(self._intent.endpoints_by_network[network.id].values())
+        makers = [e for e in on_it if e.handover or e.is_lease]
+        if len(makers) == len(on_it):
             self._remove(network)
             self._engine.events.emit("network.removed", network.name, id=network.id)
+            return
+        self._engine.take(self._drafts.remove_endpoints(makers))
+        self._engine.bring([Put(msgspec.structs.replace(network, owner=""), network)])
+        self._engine.events.emit("network.released", network.name, id=network.id, by=self._owner)
 
     def _remove(self, network: Network) -> None:
         self._engine.take(self._drafts.remove_network(network, force=True))

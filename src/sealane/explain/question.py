@@ -216,7 +216,9 @@ class _Sender:
             return link.name
         foreign = [item for item in self.world.surroundings.links if host.is_foreign(item)]
         if not foreign:
-            raise QuestionError(f"source {self.address}: the host has no link by which it could come")
+            # Asked for the host's own address too, which is the target's matter.
+            with about("source"):
+                raise QuestionError(f"source {self.address}: the host has no link by which it could come")
         return foreign[0].name
 
 

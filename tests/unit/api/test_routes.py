@@ -103,6 +103,26 @@ def test_gc_deletes_only_on_confirmation(api):
     assert ask(api.path, get("/v1/gc?confirm=1", "POST", nothing))[1]["removed"] == ["sandbox old"]
 
 
+@pytest.mark.parametrize(
+    ("path", "request_", "field"),
+    [
+        ("networks", {"name": "n"}, "labels"),
+        ("sandboxes", {"name": "n"}, "labels"),
+        ("attach", {"sandbox": "web", "network": "n"}, "labels"),
+        ("plan", {"networks": [{"name": "n"}, {"name": "m"}]}, "networks[1].labels"),
+        ("apply", {"attachments": [{"sandbox": "web", "network": "n"}]}, "attachments[0].labels"),
+    ],
+)
+def test_a_label_by_which_a_door_knows_its_own_is_refused(api, path, request_, field):
+    forged = {"sealane.podman.network": "x"}
+    labelled = [request_] if path not in {"plan", "apply"} else next(iter(request_.values()))
+    labelled[-1]["labels"] = forged
+    status, body = ask(api.path, post(f"/v1/{path}", request_))
+    assert (status, body["error"]["field"]) == (400, field)
+    assert "sealane.podman.network" in body["error"]["message"]
+    assert ask(api.path, get("/v1/networks")) == (200, [])
+
+
 def test_manifests_are_planned_applied_and_deleted(api):
     manifest = {"project": "shop", "networks": [{"name": "shop_front"}]}
     plan = ask(api.path, post("/v1/plan", manifest))[1]

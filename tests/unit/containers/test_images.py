@@ -258,12 +258,33 @@ def test_a_manifest_has_a_bound(images, reference, tools, monkeypatch):
 
 
 def test_prune_removes_what_is_not_used(images, reference, tools, tmp_path):
-    assert images.prune(()) == ()
+    assert images.prune(lambda: ()) == ()
     fetch(images, reference)
-    assert images.prune({DIGEST}) == ()
-    (removed,) = images.prune({"another"})
+    assert images.prune(lambda: {DIGEST}) == ()
+    (removed,) = images.prune(lambda: {"another"})
     assert removed.digest == DIGEST
     assert left(tmp_path) == []
+    assert images.listed() == ()
+
+
+def test_prune_waits_its_turn_and_keeps_what_has_come_into_use_meanwhile(images, reference, tools):
+    fetch(images, reference)
+    used, removed = set(), []
+    pruning = threading.Thread(target=lambda: removed.append(images.prune(lambda: used)))
+    with images._locked(threading.Event()):
+        pruning.start()
+        assert not removed
+        used.add(DIGEST)
+    pruning.join(10)
+    assert removed == [()]
+    assert [image.digest for image in images.listed()] == [DIGEST]
+
+
+def test_what_an_earlier_prune_could_not_remove_is_in_nobodys_way(images, reference, tools, monkeypatch):
+    monkeypatch.setattr(module.shutil, "rmtree", lambda *_args, **_kw: None)
+    for _ in range(2):
+        fetch(images, reference)
+        assert [image.digest for image in images.prune(lambda: ())] == [DIGEST]
     assert images.listed() == ()
 
 

@@ -80,6 +80,7 @@ class TestNetworks:
             ({"name": "x", "subnets": [SubnetRequest(gateway="10.9.0.1")]}, "subnets[0].prefix"),
             ({"name": "x", "options": {"mtu": "20"}}, "options.mtu"),
             ({"name": "x", "options": {"mtu": "1_500"}}, "options.mtu"),
+            ({"name": "x", "options": {"mtu": "1" * 5000}}, "options.mtu"),
             ({"name": "x", "options": {"com.docker.network.bridge.enable_ic": "false"}}, "options."),
             ({"name": "x", "options": {"bridge": "a/b"}}, "options.bridge"),
             ({"name": "x", "ipv6": True, "options": {"mtu": "1000"}}, "options.mtu"),
@@ -303,6 +304,43 @@ class TestPublish:
         bench.kernel.forgotten.clear()
         bench.engine.detach([DetachRequest(endpoint=view.id)])
         assert [(f.first, f.backend) for f in bench.kernel.forgotten] == [(5300, ""), (0, "10.1.0.2")]
+
+    def test_ports_that_come_later_forget_the_udp_flows_that_missed_them(self, bench: Bench) -> None:
+        """A client that asks again and again keeps the flow alive by which nobody answers."""
+        view = bench.attach(A)
+        bench.kernel.forgotten.clear()
+        bench.engine.publish(bench.engine.intent.endpoints[view.id], [publish(5300, 53, proto="udp")])  # type: ignore[index]
+        assert [(f.first, f.backend) for f in bench.kernel.forgotten] == [(5300, ""), (0, "10.1.0.2")]
+
+    def test_other_ports_that_are_refused_leave_those_that_were(self, bench: Bench) -> None:
+        bench.attach(A, publish=[publish(8080, 80)])
+        view = bench.attach(B, publish=[publish(8081, 80)])
+        before = held(bench)
+        endpoint = bench.engine.intent.endpoints[view.id]  # type: ignore[index]
+        with pytest.raises(ConflictError) as caught:
+            bench.engine.publish(endpoint, [publish(8081, 81), publish(8080, 80)])
+        assert caught.value.field == "publish[1]"
+        assert bench.engine.endpoint(view.id).ports == ["*:8081->80/tcp"]
+        assert held(bench) == before
+        assert bench.is_clean()
+
+    def test_other_ports_that_the_kernel_refuses_leave_those_that_were(self, bench: Bench) -> None:
+        view = bench.attach(A, publish=[publish(8080, 80)])
+        before, refused = held(bench), 0
+        for number in range(1, 9):
+            bench.kernel.fail_at(number)
+            try:
+                bench.engine.publish(bench.engine.drafts.find_endpoint(view.id), [publish(8081, 80)])
+            except KernelError:
+                refused += 1
+            bench.kernel.heal()
+            bench.upkeep.resync({HOST})
+            if bench.engine.endpoint(view.id).ports != ["*:8080->80/tcp"]:
+                assert bench.engine.endpoint(view.id).ports == ["*:8081->80/tcp"], f"after {number}"
+                bench.engine.publish(bench.engine.drafts.find_endpoint(view.id), [publish(8080, 80)])
+            assert held(bench) == before
+        assert refused
+        assert bench.is_clean()
 
 
 class TestFaults:

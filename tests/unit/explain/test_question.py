@@ -166,11 +166,13 @@ def test_a_family_that_nobody_has_is_named() -> None:
         meaning("web", "web:80", Town(front=four), family=6)
 
 
-def test_without_a_link_outside_nobody_comes_from_there() -> None:
+@pytest.mark.parametrize("target", ["10.1.0.10:80", ":8080"])
+def test_without_a_link_outside_nobody_comes_from_there(target: str) -> None:
     town = Town()
     town.surroundings = Surroundings()
-    with pytest.raises(QuestionError, match="no link"):
-        meaning(OUTSIDE[4], "10.1.0.10:80", town)
+    with pytest.raises(QuestionError, match="no link") as caught:
+        meaning(OUTSIDE[4], target, town)
+    assert caught.value.field == "source"
 
 
 def test_an_endpoint_without_a_sandbox_sends_nothing() -> None:

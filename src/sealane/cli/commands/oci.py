@@ -24,7 +24,7 @@ def configure_install(parser: ArgumentParser) -> None:
     describe(
         parser,
         "The hook asks the daemon at --socket. podman and CRI-O then call it for every container that has an annotation\n"
-        "sealane.networks; for runc and crun themselves `sealane oci hooks` prints what a config.json needs.",
+        "sealane.…; for runc and crun themselves `sealane oci hooks` prints what a config.json needs.",
         ["sealane oci install", "podman run --network none --annotation sealane.networks=front …"],
     )
     _add_bin(parser)

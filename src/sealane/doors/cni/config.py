@@ -3,6 +3,7 @@
 import ipaddress
 from collections.abc import Iterator, Mapping
 
+from sealane.doors.labels import check_labels
 from sealane.doors.ports import parse_proto
 from sealane.engine.errors import ExistsError, InvalidError
 from sealane.engine.problems import parsed
@@ -230,6 +231,7 @@ def _limit(rate: int, burst: int, field: str) -> BandwidthRequest | None:
 
 def _labels(request: CniRequest) -> dict[str, str]:
     own = {label.key: label.value for label in request.config.args.cni.labels}
+    check_labels(own, "args.cni.labels")
     pod = {label: request.args[arg] for arg, label in _LABELS.items() if request.args.get(arg)}
     cgroup = {CGROUP: request.config.runtime.cgroup_path} if request.config.runtime.cgroup_path else {}
     return {**own, **pod, **cgroup, CONTAINER: request.container_id, IFNAME: request.ifname}

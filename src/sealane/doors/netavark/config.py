@@ -47,6 +47,9 @@ _UNSUPPORTED = {
 def network_request(info: NetavarkNetwork) -> NetworkRequest:
     """What makes the network that podman describes. Raises InvalidError."""
     where = f"network_info.{info.name}"
+    if not info.id:
+        # It would be taken for one that others made, and stay.
+        raise InvalidError("a network of podman's has an id", field=f"{where}.id")
     if info.driver != "bridge":
         raise InvalidError(
             f"networks of driver {info.driver!r} are not supported",
@@ -103,8 +106,7 @@ def _other_half(subnet: str, lease: NetavarkRange | None, field: str) -> str:
 
 def _options(info: NetavarkNetwork, where: str) -> dict[str, str]:
     options = {"bridge": info.network_interface or "", "dns": str(info.dns_enabled).lower()}
-    if info.network_dns_servers:
-        options["dns-servers"] = ",".join(info.network_dns_servers)
+    options["dns-servers"] = ",".join(dns_servers(info))
     for name, value in (info.options or {}).items():
         field = f"{where}.options.{name}"
         match name:
@@ -128,6 +130,10 @@ def _options(info: NetavarkNetwork, where: str) -> dict[str, str]:
                 why = _UNSUPPORTED.get(name, "there is no such option of a bridge network")
                 raise InvalidError(why, field=field)
     return {name: value for name, value in options.items() if value}
+
+
+def dns_servers(info: NetavarkNetwork) -> list[str]:
+    return [server for server in info.network_dns_servers or () if server]
 
 
 def _check_isolation(value: str, field: str) -> None:
@@ -156,7 +162,8 @@ def is_unmanaged(info: NetavarkNetwork) -> bool:
 
 def metric_of(info: NetavarkNetwork) -> int:
     text = (info.options or {}).get("metric", str(METRIC_DEFAULT))
-    if not (text.isascii() and text.isdigit() and int(text) <= METRIC_MAX):
+    is_number = text.isascii() and text.isdigit() and len(text) <= len(str(METRIC_MAX))
+    if not (is_number and int(text) <= METRIC_MAX):
         raise InvalidError(
             f"{text!r} is no number up to {METRIC_MAX}", field=f"network_info.{info.name}.options.metric"
         )
@@ -206,7 +213,7 @@ def ordered(container: NetavarkContainer) -> list[tuple[NetavarkNetwork, Netavar
 
 def _link_number(name: str) -> tuple[int, str]:
     digits = name[len(name.rstrip("0123456789")) :]
-    return (int(digits) if digits else INTERFACES_MAX, name)
+    return (int(digits) if 0 < len(digits) < len(str(INTERFACES_MAX)) else INTERFACES_MAX, name)
 
 
 def attach_request(

@@ -13,11 +13,12 @@ import msgspec
 
 from sealane.compile.facts import Facts
 from sealane.doors.netavark.config import IPAM_NONE, is_unmanaged, network_request
-from sealane.engine.errors import ConflictError, ExistsError, FullError, InvalidError
-from sealane.engine.options import parse_options
+from sealane.engine.errors import ConflictError, ExistsError, FullError, InvalidError, SealaneError
+from sealane.engine.networks import network_record
 from sealane.engine.problems import at_field, parsed
 from sealane.ipam import pools
-from sealane.model.ids import parse_link_name, parse_name
+from sealane.limits import SUBNETS_PER_NETWORK
+from sealane.model.ids import NetworkId, parse_link_name, parse_name
 from sealane.model.intent import Intent
 from sealane.model.net import Prefix, contains, parse_address, parse_prefix
 from sealane.wire.netavark import NetavarkCreate, NetavarkNetwork, NetavarkPool, NetavarkSubnet
@@ -59,7 +60,7 @@ class Creator:
                 "there are no names on this network, so nothing asks its servers",
                 field="network.network_dns_servers",
             )
-        parse_options(network_request(chosen).options)
+        self._check(chosen)
         has_ipv6 = any(":" in subnet.subnet for subnet in chosen.subnets or ())
         chosen = msgspec.structs.replace(chosen, ipv6_enabled=network.ipv6_enabled or has_ipv6)
         made = _bare(msgspec.to_builtins(chosen))
@@ -69,6 +70,15 @@ class Creator:
             if key not in NetavarkNetwork.__struct_fields__
         }
         return {**more, **made, "created": request.network.get("created") or now.isoformat()}
+
+    def _check(self, network: NetavarkNetwork) -> None:
+        """Whether it could be made, on a host without others: which of those are in its way depends on what is asked."""
+        facts = msgspec.structs.replace(self._facts, foreign_routes=())
+        request = network_request(network)
+        try:
+            network_record(request, NetworkId(network.id), Intent(), facts, self._kind_of)
+        except SealaneError as error:
+            raise type(error)(error.message, field=f"network.{error.field}", cure=error.cure) from error
 
     def _interface(self, asked: str, network: NetavarkNetwork, request: NetavarkCreate) -> str:
         used = {*(request.used.interfaces or ()), *(n.link for n in self._intent.networks.values())}
@@ -90,6 +100,8 @@ class Creator:
             if network.subnets:
                 raise InvalidError("None ipam driver is set but subnets are given", field="network.subnets")
             return []
+        if len(network.subnets or ()) > SUBNETS_PER_NETWORK:
+            raise InvalidError("a network has at most one subnet a family", field="network.subnets")
         taken = _Taken(self._intent, self._facts, request, checked=_is_checked(network, request))
         # Its own network of the same name is the one that podman is to join, not in its way.
         joined = self._intent.network_ids.get(network.name)

@@ -15,6 +15,7 @@ from sealane.doors.netavark.config import (
     CONTAINER,
     attach_request,
     check_agreement,
+    dns_servers,
     is_unmanaged,
     labelled,
     network_request,
@@ -133,7 +134,7 @@ class Netavark:
             check_agreement(present, info)
             return present
         if present is not None:
-            present = self._engine.set_dns_servers(present, info.network_dns_servers or ())
+            present = self._engine.set_dns_servers(present, dns_servers(info))
         else:
             # What a call that was killed has brought, and podman may have removed since, must not be in the way.
             self._drop_unused(list(self._engine.intent.networks.values()))
@@ -221,4 +222,6 @@ class Netavark:
 def _container(request: NetavarkRequest) -> NetavarkContainer:
     if request.container is None:
         raise NotFoundError("there is no container", field="container")
+    if not request.container.container_id:
+        raise InvalidError("a container has an id", field="container.container_id")
     return request.container

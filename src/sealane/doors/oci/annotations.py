@@ -18,6 +18,7 @@ import msgspec
 from sealane.compose.ports import parse_port_spec
 from sealane.compose.problems import BadValue
 from sealane.compose.publish import publish_request
+from sealane.doors.labels import check_labels
 from sealane.engine.attachments import attach_requests
 from sealane.engine.errors import InvalidError
 from sealane.engine.problems import parsed
@@ -48,7 +49,9 @@ def wanted(request: OciRequest, intent: Intent) -> list[AttachRequest]:
     said = {key.removeprefix(PREFIX): value for key, value in request.annotations.items()}
     networks = _networks(said)
     _check_keys(said, networks)
-    labels = {**_pairs(said, "labels"), CONTAINER: request.id, PID: str(request.pid)}
+    given = _pairs(said, "labels")
+    check_labels(given, f"{PREFIX}labels")
+    labels = {**given, CONTAINER: request.id, PID: str(request.pid)}
     container = ContainerRequest(
         name="",
         spec=msgspec.Raw(b"{}"),

@@ -33,7 +33,8 @@ class Door(harness.door.Door):
         self, verb, container="c1", netns=A, ifname="eth0", *, subnets=SUBNETS, leased=None, **fields
     ):
         top = {name: fields.pop(name) for name in ("args", "prev", "only_present") if name in fields}
-        config = {"name": fields.pop("name", "pods"), **fields}
+        own = {"args": {"cni": fields.pop("own_args")}} if "own_args" in fields else {}
+        config = {"name": fields.pop("name", "pods"), **own, **fields}
         if leased is None and subnets:
             config.setdefault("ipam", {"type": "sealane", "ranges": [[{"subnet": s}] for s in subnets]})
         document = {"verb": verb, "config": config, "leased": leased, **top}
@@ -333,6 +334,15 @@ class TestCapabilities:
             "sealane.cni.uid": "u-1",
             "sealane.cni.cgroup": "/kubepods/x",
         }
+
+    def test_labels_of_the_configuration_are_the_endpoints_but_for_those_by_which_doors_know_their_own(
+        self, door
+    ):
+        door("ADD", own_args={"labels": [{"key": "tier", "value": "web"}]})
+        assert door.endpoints()[0].labels["tier"] == "web"
+        with pytest.raises(InvalidError) as caught:
+            door("ADD", "c2", B, own_args={"labels": [{"key": "sealane.podman.container", "value": "x"}]})
+        assert caught.value.field == "args.cni.labels"
 
     @pytest.mark.parametrize(
         ("container", "pod", "name"),

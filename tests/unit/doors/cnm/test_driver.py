@@ -16,6 +16,7 @@ from sealane.kernel.objects import Link
 from sealane.kernel.state import HOST
 from sealane.model.endpoint import Endpoint
 from sealane.model.ids import EndpointId
+from sealane.wire.requests import DetachRequest
 
 NETWORK, OTHER = "n" * 64, "m" * 64
 WEB, DB = "e" * 64, "d" * 64
@@ -145,12 +146,25 @@ class TestNetworks:
         with pytest.raises(PluginError, match="knows no network"):
             rig.docker.call("/NetworkDriver.CreateEndpoint", **where, Interface={}, Options={})
 
-    def test_a_network_that_others_are_on_stays(self, rig: Rig) -> None:
+    def test_a_network_that_others_are_on_is_theirs_from_then_on(self, rig: Rig) -> None:
+        """dockerd forgets it, whatever we answer."""
+        pool = rig.network(sealane__name="front")
+        rig.docker.call("/IpamDriver.RequestAddress", PoolID=POOL, Address="10.50.0.99", Options=None)
+        lab = rig.bench.attach("/run/netns/lab", "front")
+        rig.docker.remove_network(NETWORK, pool)
+        assert rig.bench.engine.network("front").endpoints == ["lab 10.50.0.2/24"]
+        assert rig.addresses() == {lab.addresses[0].partition("/")[0]}, "nothing of Docker's is left on it"
+        rig.bench.engine.detach([DetachRequest(endpoint=lab.id)])
+        rig.bench.engine.remove_network("front")
+        rig.network(sealane__name="front")
+        assert rig.bench.is_clean()
+
+    def test_the_same_network_again_while_they_are_there_is_refused_by_its_name(self, rig: Rig) -> None:
         pool = rig.network(sealane__name="front")
         rig.bench.attach("/run/netns/lab", "front")
-        with pytest.raises(PluginError, match="lab"):
-            rig.docker.remove_network(NETWORK, pool)
-        assert rig.bench.engine.network("front").endpoints
+        rig.docker.remove_network(NETWORK, pool)
+        with pytest.raises(PluginError, match="of network front"):
+            rig.docker.pool(POOL)
 
     def test_the_routed_driver_is_not_for_hand_over(self, rig: Rig) -> None:
         """A link that somebody else configures would ask for its neighbours, whom nobody answers there."""

@@ -257,6 +257,32 @@ class TestOptions:
             create(options=options)
         assert next(iter(options)) in (caught.value.field or "")
 
+    @pytest.mark.parametrize(
+        ("network", "field"),
+        [
+            ({"subnets": [{"subnet": "10.5.0.0/24"}, {"subnet": "10.6.0.0/24"}]}, "network.subnets[1]"),
+            ({"subnets": [{"subnet": "10.5.0.0/24", "gateway": "10.5.0.0"}]}, "network.subnets[0]"),
+            ({"subnets": [{"subnet": "10.5.0.0/24", "gateway": "10.5.0.255"}]}, "network.subnets[0]"),
+            ({"subnets": [{"subnet": "10.5.0.0/32"}], "internal": True}, "network.subnets[0].prefix"),
+            ({"ipv6_enabled": True, "options": {"mtu": "1000"}}, "network.options.mtu"),
+        ],
+    )
+    def test_and_so_is_all_that_its_first_container_would_be_refused_for(self, create, network, field):
+        with pytest.raises(InvalidError) as caught:
+            create(**network)
+        assert caught.value.field == field
+
+    def test_a_pool_that_nobody_can_use(self, create):
+        with pytest.raises(InvalidError) as caught:
+            create(creation={"subnet_pools": [{"base": "127.0.0.0/8", "size": 24}]})
+        assert "loopback" in caught.value.message
+
+    def test_as_many_subnets_as_a_request_holds_are_refused_at_once(self, create):
+        subnets = [{"subnet": f"10.{i >> 8}.{i & 255}.0/30"} for i in range(8000)]
+        with pytest.raises(InvalidError) as caught:
+            create(subnets=subnets)
+        assert caught.value.field == "network.subnets"
+
     def test_other_drivers_are_refused(self, create):
         with pytest.raises(InvalidError) as caught:
             create(driver="macvlan")

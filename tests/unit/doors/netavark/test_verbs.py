@@ -296,6 +296,9 @@ class TestSetup:
         ({"options": {"isolate": "false"}}, "network_info.front.options.isolate"),
         ({"options": {"mode": "other"}}, "network_info.front.options.mode"),
         ({"options": {"metric": "-1"}}, "network_info.front.options.metric"),
+        ({"options": {"metric": "9" * 5000}}, "network_info.front.options.metric"),
+        ({"options": {"mtu": "9" * 5000}}, "options.mtu"),
+        ({"id": ""}, "network_info.front.id"),
         ({"options": {"no_default_route": "x"}}, "network_info.front.options.no_default_route"),
         ({"options": {"mtu": "many"}}, "options.mtu"),
         ({"options": {"surprise": "1"}}, "network_info.front.options.surprise"),
@@ -314,6 +317,7 @@ def test_what_cannot_be_kept_is_refused_by_name(door, changed, field):
         ({"static_ips": ["10.67.0.9"]}, "addresses"),
         ({"static_mac": "x"}, "mac"),
         ({"interface_name": "a/b"}, "ifname"),
+        ({"interface_name": "eth" + "9" * 5000}, "ifname"),
     ],
 )
 def test_so_is_what_a_container_cannot_have(door, changed, field):
@@ -338,6 +342,16 @@ def test_so_is_a_port_that_is_none(door, changed, field):
 
 def test_a_network_that_is_not_described(door):
     assert refusal(door, {**WEB, "network_info": {}}).field == "network_info.front"
+
+
+def test_a_container_without_an_id(door):
+    assert refusal(door, WEB | {"container_id": ""}).field == "container.container_id"
+
+
+def test_a_server_that_is_none_is_left_out_each_time(door):
+    asked = container({"front": place()}, [network(network_dns_servers=["", "9.9.9.9"])])
+    assert door.setup(asked) == door.setup(asked)
+    assert door.engine.intent.networks[door.engine.intent.network_ids["front"]].dns_servers == ("9.9.9.9",)
 
 
 def test_a_path_that_is_none(door):

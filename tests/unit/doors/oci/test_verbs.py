@@ -272,6 +272,8 @@ class TestRefused:
             ({"sealane.networks": "front", "sealane.publish": "8080:http"}, "sealane.publish"),
             ({"sealane.networks": "front", "sealane.labels": "=x"}, "sealane.labels"),
             ({"sealane.networks": "front", "sealane.labels": "a=1,a=2"}, "sealane.labels"),
+            ({"sealane.networks": "front", "sealane.labels": "sealane.podman.container=x"}, "sealane.labels"),
+            ({"sealane.networks": "front", "sealane.labels": "sealane.oci.pid=1"}, "sealane.labels"),
             ({"sealane.networks": "front", "sealane.sysctls": "kernel.x=1"}, "sealane.sysctls.kernel.x"),
             ({"sealane.networks": "front", "sealane.front.gw-priority": "high"}, "sealane.front.gw-priority"),
         ],
