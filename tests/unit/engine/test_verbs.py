@@ -343,6 +343,23 @@ class TestPublish:
         assert bench.is_clean()
 
 
+class TestComingBack:
+    """A link that is made anew has the kernel's defaults, whatever one of its name had."""
+
+    def test_a_bridge_of_the_same_name_is_guarded_at_once(self, bench: Bench) -> None:
+        for _ in range(2):
+            bench.network("back", options={"bridge": "podman1"})
+            assert bench.is_clean()
+            bench.engine.remove_network("back")
+
+    def test_so_is_a_link_in_a_sandbox_that_stays(self, bench: Bench) -> None:
+        bench.engine.create_sandbox(SandboxRequest(name="box", netns=A))
+        for _ in range(2):
+            view = bench.attach("box", sysctls={"net.ipv4.conf.IFNAME.arp_announce": "2"})
+            assert bench.is_clean()
+            bench.engine.detach([DetachRequest(endpoint=view.id)])
+
+
 class TestFaults:
     def test_a_refusal_of_the_kernel_at_any_operation_takes_everything_back(self, bench: Bench) -> None:
         before, number = held(bench), 0
