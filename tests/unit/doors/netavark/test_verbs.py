@@ -282,6 +282,7 @@ class TestSetup:
     def test_nothing_while_the_engine_holds(self, door):
         door.engine.hold = "the store is full"
         refusal(door, WEB, HoldError)
+        refusal(door, WEB, HoldError, "teardown")
         door.engine.hold = ""
 
 
