@@ -85,6 +85,8 @@ class TestNetworks:
             ({"name": "x", "options": {"mtu": "20"}}, "options.mtu"),
             ({"name": "x", "options": {"mtu": "1_500"}}, "options.mtu"),
             ({"name": "x", "options": {"bridge": "slb0"}}, "options.bridge"),
+            ({"name": "x", "options": {"bridge": "all"}}, "options.bridge"),
+            ({"name": "x", "options": {"bridge": "default"}}, "options.bridge"),
             ({"name": "x", "options": {"bridge": "sle0123456789ab"}}, "options.bridge"),
             ({"name": "x", "options": {"com.docker.network.bridge.name": "slhx"}}, "options.com"),
             ({"name": "x", "options": {"mtu": "1" * 5000}}, "options.mtu"),
