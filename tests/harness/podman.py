@@ -38,10 +38,17 @@ class PodmanFailed(AssertionError):
 
 
 class Podman:
-    """`environ` goes beside the test's own."""
+    """`environ` goes beside the test's own, `options` before each command."""
 
-    def __init__(self, host: Host, directory: Path, environ: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        host: Host,
+        directory: Path,
+        environ: dict[str, str] | None = None,
+        options: tuple[str, ...] = (),
+    ) -> None:
         self.host, self.directory = host, directory
+        self._options = options
         self.image = str(rootfs(directory / "image"))
         self._environ = {**os.environ, **(environ or {})}
 
@@ -53,6 +60,7 @@ class Podman:
             "--tmpdir=/run/podman-test/tmp",
             "--storage-driver=vfs",
             f"--runtime={RUNTIME}",
+            *self._options,
         ]
         done = subprocess.run(
             [*inside, "podman", *places, *words],

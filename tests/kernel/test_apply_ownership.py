@@ -22,7 +22,7 @@ from kernel.rtnl_support import (
     within,
     within_json,
 )
-from sealane.kernel.objects import GROUP_DOOMED, GROUP_LIVE, Address, Link, Route
+from sealane.kernel.objects import GROUP_DOOMED, GROUP_LIVE, Address, Link, Route, Sysctl
 from sealane.kernel.state import HOST
 from sealane.linux import session
 from sealane.reconcile.order import order
@@ -92,6 +92,34 @@ def test_a_link_in_the_sandbox_of_the_same_name_is_refused_and_leaves_nothing_on
         assert outcome.errno == errno.EEXIST
         assert "eth0" in outcome.message
         assert PORT not in {item["ifname"] for item in ip_json("link")}
+
+
+def test_settings_of_a_foreign_link_that_has_the_name_stay_as_they_are():
+    guards = [
+        Sysctl(path="net/ipv6/conf/eth0/accept_ra", value="0"),
+        Sysctl(path="net/ipv4/conf/eth0/accept_redirects", value="0"),
+    ]
+    with rig(BOX) as it:
+        within(it.refs[BOX], "ip", "link", "add", "eth0", "type", "bridge")
+        it.do(("create", HOST, bridge()))
+        refused, *untried = it.do(("create", HOST, port()), *(("create", BOX, guard) for guard in guards))
+        assert refused.errno == errno.EEXIST
+        assert [(o.errno, o.message) for o in untried] == [(0, "not tried: eth0 is not there")] * 2
+        for guard in guards:
+            assert within(it.refs[BOX], "cat", f"/proc/sys/{guard.path}").strip() == "1"
+
+
+def test_the_hosts_own_settings_are_no_links():
+    """The kernel refuses a link called `all` (net/ipv4/devinet.c, sysctl_dev_name_is_allowed)."""
+    with rig(BOX) as it:
+        before = within(it.refs[BOX], "cat", "/proc/sys/net/ipv4/conf/all/accept_redirects")
+        taken = port(peer=(BOX, "all"))
+        it.do(("create", HOST, bridge()))
+        it.do(
+            ("create", HOST, taken),
+            ("create", BOX, Sysctl(path="net/ipv4/conf/all/accept_redirects", value="0")),
+        )
+        assert within(it.refs[BOX], "cat", "/proc/sys/net/ipv4/conf/all/accept_redirects") == before
 
 
 def test_a_foreign_link_that_has_taken_the_name_is_neither_deleted_nor_changed_nor_opened():

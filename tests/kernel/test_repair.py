@@ -451,3 +451,18 @@ def test_the_last_network_takes_everything_with_it(lan: Lan) -> None:
         assert host.ns.sh("nft", "list", "ruleset") == ""
         assert changes(before, foreign(host.ns)) == []
         assert audit(host) == []
+
+
+def test_a_bridge_that_comes_back_under_its_name_is_guarded_at_once(lan: Lan) -> None:
+    """podman's networks go with their last container and come with the next, and their bridges have fixed names."""
+    guards = (
+        "ipv4/conf/podman1/accept_redirects",
+        "ipv4/conf/podman1/send_redirects",
+        "ipv6/conf/podman1/accept_ra",
+    )
+    with Host(lan, number=8).start() as host:
+        for round_number in range(2):
+            host.api.network("one", "10.79.0.0/24", "fd79::/64", options={"bridge": "podman1"})
+            found = [host.ns.sh("cat", f"/proc/sys/net/{path}").strip() for path in guards]
+            assert found == ["0", "0", "0"], round_number
+            host.api.remove_network("one")

@@ -3,13 +3,13 @@
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import harness.podman
 from harness.audit import audit
 from harness.bundles import OciRuntime, has, rootfs
 from harness.host import Host, Lan
@@ -207,37 +207,22 @@ def test_traffic_goes_on_while_the_daemon_is_away(lan: Lan, machine: Host, runti
 # --- podman
 
 
-class Podman:
+class Podman(harness.podman.Podman):
+    """With our hook, and without networks of its own."""
+
     def __init__(self, host: Host, directory: Path) -> None:
-        self.host, self.directory = host, directory
-        self.image = rootfs(directory / "image")
         self.hook, self.hooks_dir = str(directory / "libexec" / "oci-hook"), str(directory / "hooks.d")
+        here = ("--cgroup-manager=cgroupfs", "--events-backend=file", f"--hooks-dir={self.hooks_dir}")
+        super().__init__(host, directory, options=here)
+        rootfs(Path(self.image))
 
-    def __call__(self, *words: str, check: bool = True) -> str:
-        inside = ["nsenter", f"--net={self.host.ns.path}", f"--mount=/proc/{self.host.ns.pid}/ns/mnt", "--"]
-        places = [
-            f"--root={self.directory}/root",
-            "--runroot=/run/podman-test",
-            "--tmpdir=/run/podman-test/tmp",
-            "--storage-driver=vfs",
-            "--cgroup-manager=cgroupfs",
-            "--events-backend=file",
-            "--runtime=/usr/sbin/runc",
-            f"--hooks-dir={self.hooks_dir}",
-        ]
-        done = subprocess.run(
-            [*inside, "podman", *places, *words], capture_output=True, text=True, timeout=60, check=False
-        )
-        assert not check or done.returncode == 0, f"podman {' '.join(words)}: {done.stderr}{done.stdout}"
-        return done.stdout.strip()
-
-    def run(
+    def start(
         self, identity: str, /, *options: str, command: tuple[str, ...] = ("sleep", "300"), **annotations: str
     ) -> None:
         said = [f"--annotation=sealane.{key}={value}" for key, value in annotations.items()]
         limits = ("--ulimit", "nofile=512:512", "--ulimit", "nproc=512:512", "--log-driver", "k8s-file")
         more = ("-d", "--network", "none", "--name", identity, *limits, *said, *options)
-        self("run", *more, "--rootfs", str(self.image), *command)
+        self("run", *more, "--rootfs", self.image, *command)
 
 
 @pytest.fixture
@@ -252,11 +237,11 @@ def podman(machine: Host, tmp_path: Path) -> Iterator[Podman]:
 
 
 def test_podmans_containers_without_a_network_get_ours(lan: Lan, machine: Host, podman: Podman) -> None:
-    (podman.image / "etc" / "motd").write_text("hello")
+    (Path(podman.image) / "etc" / "motd").write_text("hello")
     resolver = podman.directory / "resolv.conf"
     resolver.write_text(f"nameserver {GATEWAY}\n")
-    podman.run("web", command=SERVER, networks="front", name="www", publish="8080:80")
-    podman.run("client", "-v", f"{resolver}:/etc/resolv.conf:ro", networks="front back")
+    podman.start("web", command=SERVER, networks="front", name="www", publish="8080:80")
+    podman.start("client", "-v", f"{resolver}:/etc/resolv.conf:ro", networks="front back")
     assert podman("exec", "client", "wget", "-qO-", "http://www/motd") == "hello"
     identity = podman("inspect", "--format", "{{.Id}}", "web")
     assert podman("exec", "client", "wget", "-qO-", f"http://{identity[:12]}/motd") == "hello"
@@ -264,7 +249,7 @@ def test_podmans_containers_without_a_network_get_ours(lan: Lan, machine: Host, 
 
 
 def test_podmans_restart_is_one_attachment(machine: Host, podman: Podman) -> None:
-    podman.run("web", networks="front", name="www")
+    podman.start("web", networks="front", name="www")
     (first,) = endpoints(machine)
     podman("restart", "-t", "0", "web")
     (second,) = eventually(lambda: len(endpoints(machine)) == 1 and endpoints(machine), 5)
@@ -273,18 +258,18 @@ def test_podmans_restart_is_one_attachment(machine: Host, podman: Podman) -> Non
 
 def test_podman_says_what_is_refused_and_leaves_nothing(machine: Host, podman: Podman) -> None:
     with pytest.raises(AssertionError, match="there is no network 'nowhere'"):
-        podman.run("web", networks="nowhere")
+        podman.start("web", networks="nowhere")
     with pytest.raises(AssertionError, match="sealane.network is of no network"):
-        podman.run("web2", network="front")
+        podman.start("web2", network="front")
     assert endpoints(machine) == []
 
 
 def test_podmans_container_of_nobody_is_left_alone(machine: Host, podman: Podman) -> None:
-    podman.run("plain")
+    podman.start("plain")
     assert endpoints(machine) == []
 
 
 def test_what_was_uninstalled_is_called_no_more(machine: Host, podman: Podman) -> None:
     machine.sealane("oci", "uninstall", "--bin", podman.hook, "--hooks-dir", podman.hooks_dir)
-    podman.run("web", networks="front")
+    podman.start("web", networks="front")
     assert endpoints(machine) == []

@@ -69,6 +69,14 @@ class Output:
         self._out.write(json.dumps(value) + "\n")
         self._out.flush()
 
+    def names(self, view: Mapping[str, Any], field: str) -> None:
+        """An answer; for people the list in one of its fields, a name a line."""
+        if self.as_json:
+            self.document(view)
+            return
+        for name in view[field]:
+            self.line(name)
+
     def table(self, headers: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
         lines: list[Sequence[Cell]] = [[(header, "bold") for header in headers], *rows]
         widths = [max(len(_text(line[column])) for line in lines) for column in range(len(headers))]

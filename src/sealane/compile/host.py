@@ -97,6 +97,10 @@ def compile_host(intent: Intent, facts: Facts) -> HostState:
     return state
 
 
+class MadeTwiceError(ValueError):
+    """Two units make one object: their names, which are hashes, collide, or the compiler has a bug."""
+
+
 def touched(change: Change, intent: Intent) -> set[Unit]:
     """The units whose result a change may alter, `intent` being as it is after it."""
     result: set[Unit] = set()
@@ -138,8 +142,8 @@ class Compiled:
         self.refresh(intent, set(units(intent)))
 
     def refresh(self, intent: Intent, changed: set[Unit]) -> set[Where]:
-        """Recompile units; return the keys whose object appeared, went, or changed. All or nothing: ValueError, a
-        compiler's bug, leaves everything as it was."""
+        """Recompile units; return the keys whose object appeared, went, or changed. All or nothing: MadeTwiceError
+        leaves everything as it was."""
         after = {
             unit: [((netns, item.key), item) for netns, item in compile_unit(intent, self.facts, unit)]
             for unit in changed
@@ -177,7 +181,7 @@ class Compiled:
             for where, item in placed:
                 other = seen.get(where) or (self.origins.get(where) if where not in old else None)
                 if other is not None:
-                    raise ValueError(f"{unit} and {other} both make {item.key}")
+                    raise MadeTwiceError(f"{unit} and {other} both make {item.key}")
                 seen[where] = unit
 
     def with_facts(self, intent: Intent, facts: Facts) -> set[tuple[str, Key]]:

@@ -23,6 +23,9 @@ BRIDGE_PREFIX = "slb"
 HANDOVER_PREFIX = "slh"
 """An endpoint's other end, on the host until somebody takes it into a sandbox. Not `sle`: it is no workload's port."""
 
+LINK_PREFIXES = (BRIDGE_PREFIX, ENDPOINT_PREFIX, HANDOVER_PREFIX)
+"""What other links cannot be called: each of these may be made one day, and the guards know ports by their prefix."""
+
 PASSAGE_LINKS = "sl*"
 """All links that IP packets of workloads come and go by, bridges that were given another name excepted."""
 

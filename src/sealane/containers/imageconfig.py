@@ -47,7 +47,7 @@ def read_config(digest: str, reference: str, data: bytes) -> Image:
     """From the image's configuration. Raises ImageError."""
     try:
         document = msgspec.json.decode(data, type=_Config)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ImageError(f"{reference}: its configuration is none: {error}") from error
     if document.os != "linux":
         raise ImageError(f"{reference} is an image for {document.os}")

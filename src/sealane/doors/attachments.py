@@ -81,6 +81,8 @@ class Attachments:
         return self._engine.drafts.namespace(netns, "netns").identity == sandbox.netns.identity
 
     async def remove(self, endpoints: Sequence[Endpoint]) -> None:
+        """Raises HoldError for none, too: an engine whose store cannot be read does not know what there is."""
+        self._engine.check_may_change()
         if not endpoints:
             return
         requests = [DetachRequest(endpoint=endpoint.id) for endpoint in endpoints]

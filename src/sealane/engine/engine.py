@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from sealane.compile.host import Unit, touched
+from sealane.compile.host import MadeTwiceError, Unit, touched
 from sealane.engine.drafts import Drafts
 from sealane.engine.endpoints import repeated_ports
 from sealane.engine.errors import (
@@ -253,12 +253,18 @@ class Engine:
             raise HoldError(f"the engine holds and changes nothing: {self.hold}", cure="see `sealane status`")
 
     def bring(self, changes: Sequence[Change]) -> None:
-        """Commit what comes, then make it so; if the kernel refuses, take it back and raise KernelError."""
+        """Commit what comes, then make it so; if the kernel refuses, take it back and raise KernelError. Raises
+        ConflictError for what makes an object that another has already."""
         if not changes:
             return
         self.check_may_change()
         self._commit(changes)
-        failures = self._settle(changes)
+        try:
+            failures = self._settle(changes)
+        except MadeTwiceError as error:
+            # No start would get past it.
+            self._take_back(changes)
+            raise ConflictError(str(error), cure="try again: names of links are made of new ids") from error
         if failures:
             self._take_back(changes)
             raise _refused(failures)

@@ -6,6 +6,7 @@ An option that is not known is refused by name: Docker's own engine ignores unkn
 
 from collections.abc import Callable, Mapping
 
+from sealane.compile.names import LINK_PREFIXES
 from sealane.engine.errors import InvalidError
 from sealane.model.ids import parse_link_name
 from sealane.model.net import ParseError, family_of, parse_address
@@ -78,7 +79,10 @@ def _mtu(fields: dict[str, object], value: str) -> None:
 
 
 def _bridge(fields: dict[str, object], value: str) -> None:
-    fields["link"] = parse_link_name(value)
+    name = parse_link_name(value)
+    if name.startswith(LINK_PREFIXES):
+        raise ParseError(f"{name}: names that begin with {', '.join(LINK_PREFIXES)} are for sealane to give")
+    fields["link"] = name
 
 
 def _link_prefix(fields: dict[str, object], value: str) -> None:

@@ -73,9 +73,12 @@ class Reconciler:
         keys = self.compiled.refresh(self.intent, units)
         if self._paranoid:
             self._check_against_full_compile()
-        for netns, _ in keys:
+        for netns, key in keys:
             # A namespace not seen before holds nothing of ours; creating is idempotent should that prove wrong.
-            self.observed.setdefault(netns, {})
+            there = self.observed.setdefault(netns, {})
+            if key[0] == "sysctl" and key not in self.compiled.desired.get(netns, EMPTY):
+                # Set and never deleted, but it may go with its link, and another of that name has the kernel's defaults.
+                there.pop(key, None)
         return self._apply(diff(self.compiled.desired, self.observed, keys))
 
     def _check_against_full_compile(self) -> None:

@@ -191,17 +191,22 @@ class Session:
 
     # --- from operations to messages --------------------------------------------------------------------------------
 
+    def _is_there(self, operation: Operation) -> bool:
+        """Whether the link that an operation is on could be made; if not, it has failed as well."""
+        name = link_of(operation.object)
+        if (self._netns, name) not in self._progress.missing:
+            return True
+        self._progress.fail(operation, 0, f"not tried: {name} is not there")
+        return False
+
     def _prepare(self, operation: Operation, name: str) -> _Work | None:
         """The messages of an operation on the link `name`, or what belongs to it; None: it is done, or has failed,
         already."""
-        where = (self._netns, name)
-        if operation.verb != "delete":
-            if where in self._progress.missing:
-                self._progress.fail(operation, 0, f"not tried: {where[1]} is not there")
-                return None
-            if operation.verb == "open" and where in self._progress.faulty:
-                self._progress.fail(operation, 0, f"not opened: {where[1]} is not complete")
-                return None
+        if operation.verb != "delete" and not self._is_there(operation):
+            return None
+        if operation.verb == "open" and (self._netns, name) in self._progress.faulty:
+            self._progress.fail(operation, 0, f"not opened: {name} is not complete")
+            return None
         try:
             return self._work(operation, name)
         except (ValueError, struct.error, NamespaceGoneError, OSError) as error:
@@ -433,8 +438,11 @@ class Session:
                 self._fail(operation, error)
 
     def _write_sysctls(self, operations: Sequence[Operation]) -> None:
-        """There is nothing to be undone: a sysctl of a link goes with the link."""
-        pending = [op for op in operations if op.verb != "delete" and not self._is_set(op)]
+        """There is nothing to be undone: a sysctl of a link goes with the link. Of one that could not be made the path
+        leads to whoever has its name."""
+        pending = [
+            op for op in operations if op.verb != "delete" and self._is_there(op) and not self._is_set(op)
+        ]
         if not pending:
             return
         there = nullcontext() if self._descriptor is None else namespaces.inside(self._descriptor)

@@ -35,10 +35,16 @@ def parse_id(text: str) -> str:
     return text
 
 
+NO_LINKS = frozenset({"all", "default"})
+"""Under these names are the settings of all links (`sysctl_dev_name_is_allowed`, net/ipv4/devinet.c)."""
+
+
 def parse_link_name(text: str) -> str:
     """A kernel interface name, by `dev_valid_name` (net/core/dev.c), and ASCII only."""
     if not text.isascii() or not 1 <= len(text) <= LINK_NAME_MAX or text in {".", ".."}:
         raise ParseError(f"{text!r}: a link name has 1 to {LINK_NAME_MAX} ASCII characters")
     if re.search(r"[\s/:\x00-\x20\x7f%]", text):
         raise ParseError(f"{text!r}: a link name has no `/`, `:`, `%`, space or control character")
+    if text in NO_LINKS:
+        raise ParseError(f"{text}: the kernel takes no link of this name")
     return text

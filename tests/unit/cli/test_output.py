@@ -1,6 +1,7 @@
 """What is printed: aligned, safe, coloured only for people."""
 
 import io
+import json
 
 import pytest
 
@@ -32,6 +33,16 @@ def output(stream=io.StringIO, as_json=False, environ=None):
 )
 def test_nothing_from_outside_moves_the_cursor(text, shown):
     assert safe(text) == shown
+
+
+def test_names_are_a_line_each_and_the_whole_answer_as_json():
+    view = {"removed": ["front", "b\x1b"], "more": 1}
+    printer, out, _ = output()
+    printer.names(view, "removed")
+    assert out.getvalue() == "front\nb\\x1b\n"
+    printer, out, _ = output(as_json=True)
+    printer.names(view, "removed")
+    assert json.loads(out.getvalue()) == view
 
 
 def test_a_table_is_aligned_and_has_no_trailing_spaces():

@@ -60,7 +60,22 @@ def test_a_working_directory_is_in_its_shortest_spelling(said, path):
     assert read({"WorkingDir": said}).working_dir == path
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b'{"config": []}', b'{"config": {"Env": "A=1"}}', b"\xff"])
+DEEP = b'{"config": {"ExposedPorts": {"a": ' + b"[" * 200_000 + b"]" * 200_000 + b"}}}"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b'{"config": []}',
+        b'{"config": {"Env": "A=1"}}',
+        b"\xff",
+        b'{"config": {"User": "\xff"}}',
+        DEEP,
+    ],
+    ids=range(7),
+)
 def test_what_is_no_configuration_is_refused(data):
     with pytest.raises(ImageError):
         read_config("ab" * 32, "oci:/x", data)

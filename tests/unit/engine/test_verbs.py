@@ -1,8 +1,10 @@
 """The verbs, on a kernel in memory: what they answer, what they refuse, and what they leave behind."""
 
+import msgspec
 import pytest
 
 from harness.engines import Bench, publish, subnets
+from sealane.compile.names import network_link
 from sealane.engine.errors import (
     ConflictError,
     ExistsError,
@@ -16,6 +18,8 @@ from sealane.engine.errors import (
 )
 from sealane.kernel.state import HOST
 from sealane.limits import RANGE_PORTS_MAX
+from sealane.model.change import Put
+from sealane.model.ids import NetworkId
 from sealane.model.network import BRIDGE_PORTS_MAX
 from sealane.reconcile.ownership import is_deletable
 from sealane.store.base import StoreError
@@ -80,6 +84,11 @@ class TestNetworks:
             ({"name": "x", "subnets": [SubnetRequest(gateway="10.9.0.1")]}, "subnets[0].prefix"),
             ({"name": "x", "options": {"mtu": "20"}}, "options.mtu"),
             ({"name": "x", "options": {"mtu": "1_500"}}, "options.mtu"),
+            ({"name": "x", "options": {"bridge": "slb0"}}, "options.bridge"),
+            ({"name": "x", "options": {"bridge": "all"}}, "options.bridge"),
+            ({"name": "x", "options": {"bridge": "default"}}, "options.bridge"),
+            ({"name": "x", "options": {"bridge": "sle0123456789ab"}}, "options.bridge"),
+            ({"name": "x", "options": {"com.docker.network.bridge.name": "slhx"}}, "options.com"),
             ({"name": "x", "options": {"mtu": "1" * 5000}}, "options.mtu"),
             ({"name": "x", "options": {"com.docker.network.bridge.enable_ic": "false"}}, "options."),
             ({"name": "x", "options": {"bridge": "a/b"}}, "options.bridge"),
@@ -94,6 +103,21 @@ class TestNetworks:
             bench.engine.create_network(NetworkRequest(**request_fields))
         assert caught.value.field.startswith(field)
         assert (bench.kernel.snapshot(), bench.engine.revision) == before
+
+    def test_an_object_that_another_makes_already_is_refused_and_not_kept(self, bench: Bench) -> None:
+        """Names of links are 48 bits of a hash. Kept in the store, such a record would fail each start from then on."""
+        (front,) = bench.engine.intent.networks.values()
+        twin = msgspec.structs.replace(
+            front, id=NetworkId("f" * 32), name="twin", link=network_link(front), subnets=()
+        )
+        before = bench.kernel.snapshot()
+        with pytest.raises(ConflictError, match="both make"):
+            bench.engine.bring([Put(twin)])
+        assert bench.kernel.snapshot() == before
+        assert list(bench.engine.intent.networks.values()) == [front]
+        bench.restart()
+        assert list(bench.engine.intent.networks.values()) == [front]
+        assert bench.is_clean()
 
     def test_an_overlap_names_whose_it_is(self, bench: Bench) -> None:
         with pytest.raises(ConflictError, match="front"):
@@ -341,6 +365,23 @@ class TestPublish:
             assert held(bench) == before
         assert refused
         assert bench.is_clean()
+
+
+class TestComingBack:
+    """A link that is made anew has the kernel's defaults, whatever one of its name had."""
+
+    def test_a_bridge_of_the_same_name_is_guarded_at_once(self, bench: Bench) -> None:
+        for _ in range(2):
+            bench.network("back", options={"bridge": "podman1"})
+            assert bench.is_clean()
+            bench.engine.remove_network("back")
+
+    def test_so_is_a_link_in_a_sandbox_that_stays(self, bench: Bench) -> None:
+        bench.engine.create_sandbox(SandboxRequest(name="box", netns=A))
+        for _ in range(2):
+            view = bench.attach("box", sysctls={"net.ipv4.conf.IFNAME.arp_announce": "2"})
+            assert bench.is_clean()
+            bench.engine.detach([DetachRequest(endpoint=view.id)])
 
 
 class TestFaults:

@@ -111,11 +111,7 @@ def detach(context: Context, arguments: Namespace) -> int:
             cure="give SANDBOX and NETWORKs, SANDBOX and --all, or --endpoint",
         )
     view = context.client.request("POST", "/v1/detach", requests)
-    if context.output.as_json:
-        context.output.document(view)
-    else:
-        for identity in view["detached"]:
-            context.output.line(identity)
+    context.output.names(view, "detached")
     return 0
 
 

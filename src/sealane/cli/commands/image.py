@@ -62,11 +62,7 @@ def configure_prune(parser: ArgumentParser) -> None:
 
 def prune(context: Context, arguments: Namespace) -> int:  # noqa: ARG001 (a command's signature)
     view = context.client.request("POST", path_of("images", "prune"))
-    if context.output.as_json:
-        context.output.document(view)
-    else:
-        for name in view["removed"]:
-            context.output.line(name)
+    context.output.names(view, "removed")
     return 0
 
 

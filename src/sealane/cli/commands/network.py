@@ -219,11 +219,7 @@ def configure_prune(parser: ArgumentParser) -> None:
 def prune(context: Context, arguments: Namespace) -> int:
     del arguments
     view = context.client.request("POST", "/v1/networks/prune")
-    if context.output.as_json:
-        context.output.document(view)
-    else:
-        for name in view["removed"]:
-            context.output.line(name)
+    context.output.names(view, "removed")
     return 0
 
 

@@ -5,7 +5,7 @@ network was removed. So a network comes with its first container and goes with i
 others made it or are on it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -130,6 +130,8 @@ class Netavark:
             # Removed and made anew in podman's books, which we are not told.
             self._drop_unused([present])
             present = self._attachments.network(info.name)
+            if present is not None:
+                raise _in_use(present, self._engine.intent.endpoints_by_network[present.id].values())
         if present is not None and not labelled(present.labels):
             check_agreement(present, info)
             return present
@@ -203,6 +205,12 @@ class Netavark:
     def _update(self, name: str, servers: Sequence[str]) -> None:
         """A network that nobody is on is in podman's books alone, and comes with its servers."""
         network = self._attachments.network(name)
+        if network is not None and not labelled(network.labels):
+            raise ConflictError(
+                f"network {name} is not podman's: all who are on it would ask these servers",
+                field="network",
+                cure="give a container its own by `--dns`",
+            )
         if network is not None:
             self._engine.set_dns_servers(network, [server for server in servers if server])
 
@@ -225,3 +233,12 @@ def _container(request: NetavarkRequest) -> NetavarkContainer:
     if not request.container.container_id:
         raise InvalidError("a container has an id", field="container.container_id")
     return request.container
+
+
+def _in_use(network: Network, endpoints: Iterable[Endpoint]) -> ConflictError:
+    some = ", ".join(sorted(endpoint.name for endpoint in endpoints)[:5])
+    return ConflictError(
+        f"an earlier network {network.name}, which podman has removed since, is in use: {some}",
+        field=f"network_info.{network.name}.id",
+        cure="stop what is on it",
+    )

@@ -544,6 +544,8 @@ class TestStatus:
         door.engine.hold = "the disk is full"
         with pytest.raises(HoldError, match="the disk is full"):
             door("STATUS")
+        with pytest.raises(HoldError):  # What an unreadable store holds is not known.
+            door("DEL")
         door.engine.hold = ""
 
     def test_a_network_that_is_full_is_not(self, door):

@@ -282,6 +282,7 @@ class TestSetup:
     def test_nothing_while_the_engine_holds(self, door):
         door.engine.hold = "the store is full"
         refusal(door, WEB, HoldError)
+        refusal(door, WEB, HoldError, "teardown")
         door.engine.hold = ""
 
 
@@ -469,6 +470,29 @@ class TestNetworksOfOthers:
     def test_one_that_is_otherwise_is_told(self, shared, changed):
         error = refusal(shared, container({"front": place()}, [network(**changed)]), ExistsError)
         assert "sealane network inspect front" in error.cure
+
+    def test_its_servers_are_not_podmans_to_set(self, shared):
+        """All who are on it would ask them."""
+        with pytest.raises(ConflictError) as caught:
+            shared("update", network="front", dns_servers=["192.0.2.53"])
+        assert caught.value.field == "network"
+        (there,) = shared.engine.intent.networks.values()
+        assert there.dns_servers == ()
+
+
+def test_a_network_made_anew_while_somebody_is_on_the_old_one_is_refused_and_changes_nothing(door):
+    door.setup(WEB)
+    anew = container(
+        {"front": place("10.66.0.10")},
+        [network(id="f" * 64, network_dns_servers=["192.0.2.53"])],
+        identity="c2",
+        name="db",
+    )
+    before = dict(door.engine.intent.networks)
+    error = refusal(door, anew, ConflictError)
+    assert error.field == "network_info.front.id"
+    assert "web" in error.message
+    assert door.engine.intent.networks == before
 
 
 def test_a_network_made_anew_under_its_name_takes_the_old_ones_place(door):
