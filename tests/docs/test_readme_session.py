@@ -14,7 +14,10 @@ SESSION = [command for block in blocks(README, "console") for command in command
 DAEMON = next(
     line for block in blocks(README, "sh") for line in block.splitlines() if line.startswith("sealane daemon")
 )
-TIMEOUT_S = 90
+TIMEOUT_S = 240
+"""Cut short it would leave a daemon and its containers behind, in namespaces that nobody sees."""
+
+pytestmark = pytest.mark.timeout(TIMEOUT_S + 30)
 
 # What differs from run to run, in the order in which it is looked for.
 MASKS = [
