@@ -18,6 +18,11 @@ from sealane.wire.requests import AttachRequest, BandwidthRequest, PublishReques
 
 _SYSCTL = re.compile(r"net\.(ipv4|ipv6|mpls)\.(conf|neigh)\.IFNAME\.([a-z0-9_]+)")
 _SANDBOX_SYSCTL = re.compile(r"net(\.[a-z0-9_-]+)+")
+_OF_A_LINK = re.compile(
+    r"net\.(ip[a-z0-9]+\.(?:conf|neigh))\.(?!(?:all|default|lo)\.)([a-z0-9_-]+)\.([a-z0-9_]+)"
+)
+ENDPOINT_SYSCTLS = "com.docker.network.endpoint.sysctls"
+"""Docker's name of the option that has those of a link."""
 _VALUE = re.compile(r"[a-zA-Z0-9_. -]{1,64}")
 RATE_MIN, RATE_MAX = 8_000, 10**12
 """Bits per second: a kilobyte, and more than any link has."""
@@ -204,6 +209,14 @@ def sandbox_sysctls(sysctls: dict[str, str]) -> tuple[tuple[str, str], ...]:
         if not _SANDBOX_SYSCTL.fullmatch(key):
             raise InvalidError(
                 f"{key!r} is not a sysctl of a network namespace", field=f"sysctls.{key}", cure="net.*"
+            )
+        of_link = _OF_A_LINK.fullmatch(key)
+        if of_link is not None:
+            setting = f"net.{of_link[1]}.IFNAME.{of_link[3]}={value}"
+            raise InvalidError(
+                f"{of_link[2]} is not there yet when its sandbox is made",
+                field=f"sysctls.{key}",
+                cure=f"say it of the network: `--network name=…,driver-opt={ENDPOINT_SYSCTLS}={setting}`",
             )
         if not _VALUE.fullmatch(value):
             raise InvalidError(f"{value!r} is no sysctl value", field=f"sysctls.{key}")
