@@ -76,11 +76,13 @@ def test_both_ends_of_a_conversation(
     file = tmp_path / "both.pcapng"
     before = time.time()
     with capturing(shared_host, file, web.endpoint, db.endpoint) as process:
-        assert "answer" in web.ns.probe("udp", db.address(4), PORT)
-        eventually(lambda: len(shown(file, "udp")) == 4, what="question and answer, twice")
+        eventually(lambda: "answer" in web.ns.probe("udp", db.address(4), PORT), what="an answer")
+        eventually(lambda: len(shown(file, "udp")) >= 4, what="question and answer, twice")
     assert process.returncode == 0
     questions = shown(file, f"udp dst port {PORT}")
-    assert len(questions) == 2
+    # As often as it was asked, on a machine that stalls.
+    assert len(questions) >= 2
+    assert len(questions) % 2 == 0
     assert all(f"{web.mac} > {db.mac}" in line and f"{db.address(4)}.{PORT}" in line for line in questions)
     assert stat.S_IMODE(os.stat(file).st_mode) == 0o600, "other people's traffic"
     times = re.findall(r"^(\d+\.\d+)", _with_times(file), re.MULTILINE)
