@@ -14,6 +14,6 @@ def test_each_container_has_an_address_and_a_port_of_its_own() -> None:
 
 
 def test_the_ratio_is_of_the_same_verb() -> None:
-    took = {"setup": [0.01, 0.02], "peer setup": [0.07, 0.14], "teardown": [1.0], "peer teardown": [2.0]}
-    assert (row("setup", took).ratio, row("setup", took).is_met) == (7.0, True)
+    took = {"setup": [0.25, 0.5], "peer setup": [2.0, 4.0], "teardown": [1.0], "peer teardown": [2.0]}
+    assert (row("setup", took).ratio, row("setup", took).is_met) == (8.0, True)
     assert (row("teardown", took).ratio, row("teardown", took).goal) == (2.0, None)
