@@ -93,13 +93,9 @@ def _unusable(path: str, error: OSError) -> InvalidError:
     return InvalidError(f"{path}: {error.strerror}", field="socket", cure="choose another --socket")
 
 
-def inherited_sockets(environ: MutableMapping[str, str], pid: int) -> list[socket.socket]:
-    """Sockets that the service manager has opened for this process (sd_listen_fds(3)); none is the usual case."""
-    return [sock for _, sock in named_sockets(environ, pid)]
-
-
 def named_sockets(environ: MutableMapping[str, str], pid: int) -> list[tuple[str, socket.socket]]:
-    """Inherited sockets, each with its name (FileDescriptorName= of its unit, systemd.socket(5); else empty).
+    """Sockets that the service manager has opened for this process (sd_listen_fds(3)), each with its name
+    (FileDescriptorName= of its unit, systemd.socket(5); else empty). None is the usual case.
 
     Those that are meant for this process are taken out of `environ`, and no child of ours inherits them.
     """

@@ -15,7 +15,7 @@ import pytest
 
 from sealane.engine.errors import ConflictError, InvalidError
 from sealane.http.connection import Bounds
-from sealane.http.listen import FIRST_INHERITED, INHERITED_MAX, inherited_sockets, listen
+from sealane.http.listen import FIRST_INHERITED, INHERITED_MAX, listen, named_sockets
 from unit.api.doubles import DoubleServices, ServerThread, until
 from unit.api.raw import Raw, ask, get, post
 
@@ -110,20 +110,20 @@ def test_a_socket_that_was_passed_in_is_served_and_left(tmp_path):
 
 
 def test_inherited_sockets_are_only_taken_if_meant_for_this_process():
-    assert inherited_sockets({}, 7) == []
-    assert inherited_sockets({"LISTEN_FDS": "1", "LISTEN_PID": "8"}, 7) == []
-    assert inherited_sockets({"LISTEN_FDS": "x", "LISTEN_PID": "7"}, 7) == []
-    assert inherited_sockets({"LISTEN_FDS": "0", "LISTEN_PID": "7"}, 7) == []
+    assert named_sockets({}, 7) == []
+    assert named_sockets({"LISTEN_FDS": "1", "LISTEN_PID": "8"}, 7) == []
+    assert named_sockets({"LISTEN_FDS": "x", "LISTEN_PID": "7"}, 7) == []
+    assert named_sockets({"LISTEN_FDS": "0", "LISTEN_PID": "7"}, 7) == []
 
 
 HANDED = """
 import json, os, socket, sys
-from sealane.http.listen import inherited_sockets
+from sealane.http.listen import named_sockets
 sockets = [socket.socket(socket.AF_UNIX) for _ in range(40)]
 for number in range(3, 3 + int(sys.argv[1])):
     os.dup2(sockets[-1].fileno(), number)
 environ = {"LISTEN_PID": "7", "LISTEN_FDS": sys.argv[1], "LISTEN_FDNAMES": "api", "HOME": "/"}
-handed = inherited_sockets(environ, 7)
+handed = [sock for _, sock in named_sockets(environ, 7)]
 print(json.dumps([[s.fileno() for s in handed], [s.get_inheritable() for s in handed], environ]), flush=True)
 os._exit(0)
 """

@@ -95,14 +95,11 @@ class Cni:
 
     def _find(self, request: CniRequest) -> Endpoint | None:
         network = self._attachments.network(request.config.name)
-        return next(
-            (
-                e
-                for e in self._attachments.of(request.container_id)
-                if network is not None and e.network == network.id and _key(e)[1] == request.ifname
-            ),
-            None,
-        )
+        if network is None:
+            return None
+        wanted = (request.container_id, request.ifname)
+        mine = self._attachments.of(request.container_id)
+        return next((e for e in mine if e.network == network.id and _key(e) == wanted), None)
 
     # --- CHECK, GC and STATUS
 
