@@ -17,6 +17,7 @@ from sealane.compose.load import read_text
 from sealane.compose.mounts import parse_bind, parse_tmpfs
 from sealane.compose.sizes import parse_cpus, parse_size
 from sealane.compose.values import parse_host_path
+from sealane.model.endpoint import ENDPOINT_SYSCTLS
 from sealane.model.image import digest_of_root, is_image_ref
 from sealane.wire.requests import Attachment, ContainerRequest
 
@@ -27,7 +28,6 @@ DEFAULT_NETWORK = "default"
 
 T = TypeVar("T")
 _NETWORK_KEYS = ("name", "alias", "ip", "ip6", "mac-address", "gw-priority", "ifname", "driver-opt")
-_SYSCTLS = "com.docker.network.endpoint.sysctls"
 _SHARED = "container:"
 
 
@@ -199,11 +199,11 @@ def _endpoint_sysctl(option: str) -> tuple[str, str]:
     """Docker's only endpoint option that is no flag here. A comma would end the option: one sysctl each."""
     name, _, rest = option.partition("=")
     key, equals, value = rest.partition("=")
-    if name != _SYSCTLS or not equals:
+    if name != ENDPOINT_SYSCTLS or not equals:
         raise UsageError(
             f"there is no endpoint option {option!r}",
             field="--network",
-            cure=f"write driver-opt={_SYSCTLS}=KEY=VALUE",
+            cure=f"write driver-opt={ENDPOINT_SYSCTLS}=KEY=VALUE",
         )
     return key, value
 

@@ -7,6 +7,7 @@ from sealane.compose.cursor import Cursor, Fields, Pairs, Reasons, closest, read
 from sealane.compose.problems import BadValue, shown
 from sealane.compose.schema import ComposeNetwork, ComposeSubnet, Driver
 from sealane.compose.values import Network, parse_key, parse_name, parse_subnet, parse_unicast
+from sealane.model.endpoint import ENDPOINT_SYSCTLS
 
 _BRIDGE = "com.docker.network.bridge."
 NETWORK_OPTIONS = frozenset(
@@ -28,7 +29,7 @@ NETWORK_OPTIONS = frozenset(
         "com.docker.network.enable_ipv6",
     }
 )
-ENDPOINT_OPTIONS = frozenset({"com.docker.network.endpoint.sysctls", "com.docker.network.endpoint.ifname"})
+ENDPOINT_OPTIONS = frozenset({ENDPOINT_SYSCTLS, "com.docker.network.endpoint.ifname"})
 _RESERVED_PREFIXES = ("com.docker.", "sealane.")
 
 _REMOVE = "remove it"

@@ -9,10 +9,10 @@ from sealane.engine.errors import ConflictError, FullError, InvalidError
 from sealane.engine.problems import parsed
 from sealane.engine.publishing import Publisher
 from sealane.limits import ALIASES_PER_ENDPOINT
-from sealane.model.endpoint import Bandwidth, Endpoint, Sandbox
+from sealane.model.endpoint import ENDPOINT_SYSCTLS, Bandwidth, Endpoint, Sandbox
 from sealane.model.ids import EndpointId, NetworkId, parse_id, parse_link_name, parse_name
 from sealane.model.intent import Intent
-from sealane.model.net import Family, Interface, Mac, family_of, parse_address, parse_mac
+from sealane.model.net import Address, Family, Interface, Mac, family_of, parse_address, parse_mac
 from sealane.model.network import BRIDGE_PORTS_MAX, Network
 from sealane.wire.requests import AttachRequest, BandwidthRequest, PublishRequest, StagedRequest
 
@@ -21,8 +21,6 @@ _SANDBOX_SYSCTL = re.compile(r"net(\.[a-z0-9_-]+)+")
 _OF_A_LINK = re.compile(
     r"net\.(ip[a-z0-9]+\.(?:conf|neigh))\.(?!(?:all|default|lo)\.)([a-z0-9_-]+)\.([a-z0-9_]+)"
 )
-ENDPOINT_SYSCTLS = "com.docker.network.endpoint.sysctls"
-"""Docker's name of the option that has those of a link."""
 _VALUE = re.compile(r"[a-zA-Z0-9_. -]{1,64}")
 RATE_MIN, RATE_MAX = 8_000, 10**12
 """Bits per second: a kilobyte, and more than any link has."""
@@ -73,10 +71,7 @@ class EndpointMaker:
             ingress=_bandwidth(request.ingress, "ingress"),
             egress=_bandwidth(request.egress, "egress"),
             without_gateway=request.without_gateway,
-            dns_servers=tuple(
-                parsed(parse_address, server, f"dns_servers[{i}]")
-                for i, server in enumerate(request.dns_servers)
-            ),
+            dns_servers=_dns_servers(request.dns_servers),
         )
 
     def stage(self, request: StagedRequest, network: Network, replaced: Collection[EndpointId]) -> Endpoint:
@@ -172,6 +167,10 @@ def _aliases(aliases: Iterable[str]) -> tuple[str, ...]:
     return result
 
 
+def _dns_servers(servers: Iterable[str]) -> tuple[Address, ...]:
+    return tuple(parsed(parse_address, server, f"dns_servers[{i}]") for i, server in enumerate(servers))
+
+
 def _bandwidth(asked: BandwidthRequest | None, field: str) -> Bandwidth | None:
     if asked is None:
         return None
@@ -243,7 +242,7 @@ def repeats(endpoint: Endpoint, request: AttachRequest) -> str | None:
         "ingress": _bandwidth(request.ingress, "ingress") == endpoint.ingress,
         "egress": _bandwidth(request.egress, "egress") == endpoint.egress,
         "without_gateway": request.without_gateway == endpoint.without_gateway,
-        "dns_servers": tuple(request.dns_servers) == endpoint.dns_servers,
+        "dns_servers": _dns_servers(request.dns_servers) == endpoint.dns_servers,
     }
     return next((field for field, same in checks.items() if not same), None)
 

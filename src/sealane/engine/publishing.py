@@ -35,10 +35,7 @@ class Publisher:
             self._reserved_by = ""
 
     def ports(
-        self,
-        requests: Sequence[PublishRequest],
-        network: Network,
-        families: set[Family],
+        self, requests: Sequence[PublishRequest], network: Network, families: set[Family]
     ) -> tuple[PublishedPort, ...]:
         """Raises InvalidError, ConflictError (naming the holder) or FullError, each with the field."""
         if requests and network.driver == "host":

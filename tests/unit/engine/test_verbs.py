@@ -502,3 +502,12 @@ class TestUpkeep:
         waits = [bench.upkeep.may_heal() for _ in range(25)]
         assert waits[0] == 0.0
         assert waits[-1] > 0.0
+
+
+def test_the_same_resolver_in_other_letters_is_the_same_request() -> None:
+    """Addresses have many spellings (RFC 5952): a retry of the same request is the same."""
+    bench = Bench()
+    bench.network()
+    first = bench.attach("/run/netns/one", dns_servers=["2001:DB8::0:53"])
+    assert bench.attach("/run/netns/one", dns_servers=["2001:DB8::0:53"]).id == first.id
+    assert bench.attach("/run/netns/one", dns_servers=["2001:db8::53"]).id == first.id
