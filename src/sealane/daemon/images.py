@@ -43,15 +43,15 @@ class ImageVerbs:
             raise InvalidError(f"{reference.path} is no absolute path", field="reference")
         images = self._runtime.images
 
-        def run(stop: threading.Event) -> Iterator[ImageView]:
+        def run(stop: threading.Event) -> Iterator[str | Image]:
             try:
-                for said in images.fetch(reference, stop):
-                    yield ImageView(message=said) if isinstance(said, str) else self._view(said)
+                yield from images.fetch(reference, stop)
             except ContainerError as error:
                 raise _refused(error) from error
 
-        async for view in Stream(run):
-            yield view
+        async for said in Stream(run):
+            # Not on the thread of the work: which containers there are is the loop's to read.
+            yield ImageView(message=said) if isinstance(said, str) else self._view(said)
 
     async def list(self) -> Sequence[ImageView]:
         images = await self._call(self._runtime.images.listed)
