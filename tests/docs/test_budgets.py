@@ -154,3 +154,19 @@ def test_nothing_but_the_command_line_imports_lazily() -> None:
         if isinstance(node, ast.Import | ast.ImportFrom) and imported(node)
     ]
     assert lazy == []
+
+
+def decoded_on_first_use(path: Path) -> Iterator[str]:
+    """Structs that a call of `decode` names (a type that a function is given is a plain one, of Docker's options)."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "decode":
+            for word in node.keywords:
+                if word.arg == "type" and isinstance(word.value, ast.Name) and not word.value.id.islower():
+                    yield f"{shown(path)}:{node.lineno}: {word.value.id}"
+
+
+def test_what_is_decoded_is_known_before_there_are_threads() -> None:
+    """msgspec learns a struct when it first decodes one, and another thread then finds it half learnt: SIGSEGV. A
+    Decoder beside the struct learns it on import."""
+    daemons = [path for path in MODULES if not name_of(path).startswith(LAZY)]
+    assert [found for path in daemons for found in decoded_on_first_use(path)] == []

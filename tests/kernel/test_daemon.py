@@ -44,6 +44,23 @@ def test_the_service_manager_is_told_when_it_is_ready(host_machine: Host, tmp_pa
         assert manager.recv(64) == b"STOPPING=1"
 
 
+def test_who_is_told_to_stop_as_soon_as_it_is_ready_stops_in_order(
+    host_machine: Host, tmp_path: Path
+) -> None:
+    """systemctl restart; systemctl stop. By default SIGTERM would end it with all it has under way."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(10)
+        for _ in range(5):
+            host_machine.start(wait=False, wrapper=("env", f"NOTIFY_SOCKET={tmp_path / 'notify'}"))
+            assert host_machine.daemon is not None
+            assert manager.recv(64) == b"READY=1"
+            host_machine.daemon.terminate()
+            assert host_machine.daemon.wait(10) == 0
+            assert manager.recv(64) == b"STOPPING=1"
+            host_machine.daemon = None
+
+
 def test_a_socket_that_is_handed_over_is_served_and_left_in_place(host_machine: Host, tmp_path: Path) -> None:
     path = str(tmp_path / "activated.sock")
     host_machine.start(wait=False, wrapper=(sys.executable, "-c", ACTIVATED, path))

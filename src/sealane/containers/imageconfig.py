@@ -43,10 +43,13 @@ class _Config(msgspec.Struct):
     os: str = "linux"
 
 
+_CONFIG = msgspec.json.Decoder(_Config)
+
+
 def read_config(digest: str, reference: str, data: bytes) -> Image:
     """From the image's configuration. Raises ImageError."""
     try:
-        document = msgspec.json.decode(data, type=_Config)
+        document = _CONFIG.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ImageError(f"{reference}: its configuration is none: {error}") from error
     if document.os != "linux":

@@ -40,6 +40,7 @@ MANIFEST_BYTES_MAX = 4 * 1024 * 1024
 ERROR_CHARS_MAX = 2000
 _FETCHED = "image"
 _LOOKING = ".look-"
+_IMAGE = msgspec.json.Decoder(Image)
 _CURE = "install skopeo and umoci, or unpack it yourself and name the folder"
 
 
@@ -54,7 +55,7 @@ class Images:
 
     def get(self, digest: str) -> Image | None:
         data = files.read_bytes(os.path.join(self._folder, digest, "image.json"))
-        return None if data is None else msgspec.json.decode(data, type=Image)
+        return None if data is None else _IMAGE.decode(data)
 
     def rootfs(self, digest: str) -> str:
         return os.path.join(self._folder, digest, "rootfs")

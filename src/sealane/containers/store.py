@@ -82,6 +82,12 @@ class StatusFile(msgspec.Struct):
     health: _Health | None = None
 
 
+# Made here and not on first use: msgspec builds what it knows of a type then, and another thread that decodes the same
+# type meanwhile finds it half built, which is a segmentation fault (tests/unit/containers/test_store.py).
+_STORED = msgspec.json.Decoder(Stored)
+_STATUS = msgspec.json.Decoder(StatusFile)
+
+
 class Store:
     """Files of all containers below two folders, both made if missing (mode 0700)."""
 
@@ -117,7 +123,7 @@ class Store:
         data = files.read_bytes(self.paths(container_id).spec)
         if data is None:
             raise NotFoundError(container_id)
-        return msgspec.json.decode(data, type=Stored)
+        return _STORED.decode(data)
 
     def save(self, stored: Stored) -> None:
         files.write_atomic(self.paths(stored.spec.id).spec, msgspec.json.encode(stored))
@@ -128,7 +134,7 @@ class Store:
         if data is None:
             return None
         try:
-            return msgspec.json.decode(data, type=StatusFile)
+            return _STATUS.decode(data)
         except msgspec.DecodeError:
             return None
 

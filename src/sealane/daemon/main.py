@@ -3,6 +3,7 @@ takes its socket from it if it is handed one (sd_listen_fds(3))."""
 
 import asyncio
 import contextlib
+import faulthandler
 import gc
 import logging
 import os
@@ -34,6 +35,8 @@ EXIT_USAGE = 2
 
 def run(config: Config) -> int:
     """The daemon's whole life; its exit code."""
+    with contextlib.suppress(RuntimeError):  # Who closes our stderr wants to be told nothing.
+        faulthandler.enable()
     logging.basicConfig(level=config.log_level.upper(), format="%(levelname)s %(message)s", stream=sys.stderr)
     # Containers inherit it. What is private lies in directories of mode 0700, and the socket's mode is set on it.
     os.umask(0o022)
@@ -69,6 +72,7 @@ async def _serve(config: Config, manager: str) -> int:
         door.serve(service.engine)
 
     service.rebuilt = route_anew
+    stopped = _told_to_stop(loop)
     try:
         # Handed over by the service manager, a client's connect never fails, not even while we are restarted.
         named = named_sockets(os.environ, os.getpid())
@@ -84,7 +88,7 @@ async def _serve(config: Config, manager: str) -> int:
         gc.set_threshold(GC_THRESHOLD, 20, 20)
         notify(manager, "READY=1")
         log.info("ready on %s", ", ".join(places))
-        await _stopped(loop)
+        await stopped.wait()
         notify(manager, "STOPPING=1")
     finally:
         await door.stop()
@@ -93,11 +97,12 @@ async def _serve(config: Config, manager: str) -> int:
     return 0
 
 
-async def _stopped(loop: asyncio.AbstractEventLoop) -> None:
-    stop = asyncio.Event()
+def _told_to_stop(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
+    """From now on a signal ends the daemon in good order, so: before anybody hears that it is ready."""
+    stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await stop.wait()
+        loop.add_signal_handler(number, stopped.set)
+    return stopped
 
 
 def notify(manager: str, state: str) -> None:

@@ -1,6 +1,8 @@
 """What is on disk and what it means when nobody is alive any more."""
 
 import os
+import subprocess
+import sys
 import threading
 
 import msgspec
@@ -134,3 +136,34 @@ def test_locking_what_does_not_exist_makes_nothing(disk):
     with pytest.raises(NotFoundError), disk.locked("nosuch"):
         pass
     assert disk.traces() == set()
+
+
+FIRST_USE = """
+import sys, threading
+import msgspec
+from sealane.containers.spec import ContainerSpec
+from sealane.containers.store import Store, Stored
+
+disk = Store(sys.argv[1], sys.argv[2])
+with disk.locked("web1", create=True):
+    disk.save(Stored(ContainerSpec(id="web1", name="web", command=("true",))))
+together = threading.Barrier(4)
+sys.setswitchinterval(1e-6)
+
+def ask():
+    together.wait()
+    disk.state("web1")
+
+askers = [threading.Thread(target=ask) for _ in range(4)]
+for asker in askers:
+    asker.start()
+for asker in askers:
+    asker.join()
+"""
+
+
+def test_the_first_to_read_may_be_several_at_once(tmp_path):
+    """A daemon that has just started reads its containers on a thread while a client lists them. With types that are
+    learnt on first use a third of these processes died of SIGSEGV."""
+    arguments = [sys.executable, "-c", FIRST_USE, str(tmp_path / "state"), str(tmp_path / "run")]
+    assert [subprocess.run(arguments, check=False).returncode for _ in range(12)] == [0] * 12
