@@ -6,12 +6,13 @@ import threading
 
 
 class Daemon(threading.Thread):
-    """Answers each request by what `answer` makes of it: a status and a document, or None to hang up."""
+    """Answers each request by what `answer` makes of it: a status and a document, or None to hang up. So does `handed`
+    with CNI calls that come as they were made; without it they are not known, as to a daemon of before."""
 
-    def __init__(self, path, answer):
+    def __init__(self, path, answer, handed=lambda _: (404, {"error": {"code": "not_found"}})):
         super().__init__(daemon=True)
         self.asked = []
-        self._answer = answer
+        self._answer, self._handed = answer, handed
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(path)
         self._listener.listen(8)
@@ -31,8 +32,11 @@ class Daemon(threading.Thread):
                 length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
                 while len(body) < length:
                     body += connection.recv(65536)
-                self.asked.append(json.loads(body))
-                answer = self._answer(self.asked[-1])
+                if head.startswith(b"POST /v1/cni/handed "):
+                    answer = self._handed(body)
+                else:
+                    self.asked.append(json.loads(body))
+                    answer = self._answer(self.asked[-1])
                 if answer is not None:
                     status, document = answer
                     text = json.dumps(document).encode()

@@ -103,6 +103,34 @@ def test_each_version_from_add_to_del(runtime: CniRuntime, pods: list[Netns], ve
     runtime.delete(network, "c1", pods[0].path)
 
 
+STATIC = {"type": "static", "addresses": [{"address": "10.88.0.7/24", "gateway": "10.88.0.1"}]}
+"""The one of Debian's IPAM plugins that may be asked twice."""
+
+
+@pytest.mark.parametrize("ipam", [DUAL, STATIC], ids=["own", "static"])
+@pytest.mark.parametrize("before", [(), ({"type": "loopback"},)], ids=["alone", "chained"])
+@pytest.mark.parametrize("version", ["0.3.1", "1.0.0"])
+def test_handed_over_or_not_the_answer_is_the_same(
+    runtime: CniRuntime, pods: list[Netns], version: str, before: tuple[dict[str, Any]], ipam: dict[str, Any]
+) -> None:
+    alone = f"{runtime.bin_dir}/alone"
+    with open(f"{runtime.bin_dir}/sealane", encoding="utf-8") as file:
+        text = file.read().replace("posix._exit(", "main.__globals__['HANDED_OVER'] = ()\nposix._exit(")
+    with open(alone, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.chmod(alone, 0o755)
+    ports = [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
+    given: dict[str, Any] = {"args": "K8S_POD_NAME=web;IgnoreUnknown=1", "portMappings": ports}
+    results = [
+        runtime.add(
+            conflist(version=version, ipam=ipam, before=before, type=plugin), "c1", pods[0].path, **given
+        )
+        for plugin in ("sealane", "alone", "sealane")
+    ]
+    assert results[0] == results[1] == results[2]
+    assert "10.88.0." in json.dumps(results[0])
+
+
 def test_a_link_that_is_there_already_is_an_error_and_stays(
     machine: Host, runtime: CniRuntime, pods: list[Netns]
 ) -> None:

@@ -7,6 +7,7 @@ from urllib.parse import unquote
 from sealane.api.detach import Detacher
 from sealane.api.follow import events
 from sealane.api.services import Containers, Images, Projects, Services
+from sealane.doors.cni import handed
 from sealane.doors.cni.verbs import Cni
 from sealane.doors.labels import check_labels
 from sealane.doors.netavark.verbs import Netavark
@@ -210,6 +211,9 @@ def _door_routes(services: Services, detacher: Detacher) -> dict[Shape, Methods]
     oci = Oci(services.engine, detacher.submit)
     return {
         ("cni",): {"POST": _route(Later(lambda call: cni.call(call.body)), body=CniRequest)},
+        ("cni", "handed"): {
+            "POST": Route(verb=Later(lambda call: handed.answer(cni, call.body)), body=handed.HandedBody())
+        },
         ("netavark",): {"POST": _route(Later(lambda call: netavark.call(call.body)), body=NetavarkRequest)},
         ("oci",): {"POST": _route(Later(lambda call: oci.call(call.body)), body=OciRequest)},
     }

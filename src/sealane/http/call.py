@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
 from sealane.engine.errors import InvalidError
-from sealane.http.json import Body
 
 B = TypeVar("B")
 
@@ -82,10 +81,18 @@ class Lines(msgspec.Struct, frozen=True):
     answer: Callable[[Call[Any]], AsyncGenerator[Any, None]]
 
 
+class Decoder(Protocol):
+    """Of one kind of request."""
+
+    def decode(self, data: bytes) -> Any:
+        """Raises InvalidError."""
+        ...
+
+
 class Route(msgspec.Struct, frozen=True, kw_only=True):
     verb: Now | Later | Lines
     query: frozenset[str] = frozenset()
-    body: Body[Any] | None = None
+    body: Decoder | None = None
     """None: the request has none."""
 
 

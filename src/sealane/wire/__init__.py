@@ -19,6 +19,7 @@ are not known are refused, so that a misspelt one is named and not ignored.
 | POST /v1/attach | AttachRequest | EndpointView |
 | POST /v1/detach | list of DetachRequest | DetachView |
 | POST /v1/cni | CniRequest | CniView |
+| POST /v1/cni/handed | a call as its runtime made it (doors.cni.handed) | ADD's result, an IPAM plugin's name, or null |
 | POST /v1/netavark | NetavarkRequest | NetavarkView |
 | POST /v1/oci | OciRequest | OciView |
 | POST /v1/plan, /v1/apply, /v1/delete | Manifest; plan ?delete=1 | PlanView, ApplyView, ApplyView |

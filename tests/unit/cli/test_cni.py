@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from sealane.cli import install
+
 
 @pytest.fixture
 def places(tmp_path):
@@ -122,5 +124,6 @@ def test_json_says_the_same(run, places):
 
 
 def test_an_interpreter_that_no_first_line_can_name_is_refused(run, places, monkeypatch):
+    monkeypatch.setattr(install, "SYSTEM_PYTHON", "/nowhere/python3")
     monkeypatch.setattr(sys, "_base_executable", "/with space/python", raising=False)
     assert run("cni", "install", *places).code == 2

@@ -43,6 +43,28 @@ def test_a_socket_by_a_relative_path_is_the_same_from_everywhere(tmp_path, monke
     assert f"main('{tmp_path}/x.sock')" in install.program("cni", MARK, "x.sock")
 
 
+def test_the_systems_own_python_runs_it_if_it_is_new_enough(tmp_path, monkeypatch):
+    python = tmp_path / "python3"
+    monkeypatch.setattr(install, "SYSTEM_PYTHON", str(python))
+    monkeypatch.setattr(sys, "_base_executable", "/of/the/venv", raising=False)
+
+    def first_line():
+        return install.program("cni", MARK, "/run/x.sock").splitlines()[0]
+
+    assert first_line() == "#!/of/the/venv -IS", "there is none"
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
+    assert first_line() == "#!/of/the/venv -IS", "it is too old"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    assert first_line() == f"#!{python} -IS"
+
+
+@pytest.fixture
+def no_system_python(monkeypatch):
+    monkeypatch.setattr(install, "SYSTEM_PYTHON", "/nowhere/python3")
+
+
+@pytest.mark.usefixtures("no_system_python")
 @pytest.mark.parametrize("python", ["/with space/python", f"/{'x' * install.SHEBANG_MAX}"])
 def test_an_interpreter_that_no_first_line_can_name_is_refused(monkeypatch, python):
     monkeypatch.setattr(sys, "_base_executable", python, raising=False)
@@ -50,6 +72,7 @@ def test_an_interpreter_that_no_first_line_can_name_is_refused(monkeypatch, pyth
         install.program("cni", MARK, "/run/x.sock")
 
 
+@pytest.mark.usefixtures("no_system_python")
 def test_the_longest_interpreter_that_fits_is_taken(monkeypatch):
     python = "/" + "x" * (install.SHEBANG_MAX - len("#! -IS") - 1)
     monkeypatch.setattr(sys, "_base_executable", python, raising=False)

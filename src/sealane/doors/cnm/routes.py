@@ -23,7 +23,7 @@ from sealane.engine.engine import Engine
 from sealane.engine.errors import InvalidError, NotFoundError
 from sealane.engine.staged import Staged
 from sealane.http.call import Call, MethodError, Now, Query, Route
-from sealane.http.json import Body, failure
+from sealane.http.json import failure
 from sealane.wire.base import ErrorBody
 
 log = logging.getLogger("sealane.cnm")
@@ -36,11 +36,8 @@ B = TypeVar("B")
 Answer = Callable[[bytes], object]
 
 
-class _Unread(Body[bytes]):
+class _Unread:
     """The body as it came: what is wrong with it is told in the driver's own way."""
-
-    def __init__(self) -> None:
-        super().__init__(bytes)
 
     def decode(self, data: bytes) -> bytes:
         return data

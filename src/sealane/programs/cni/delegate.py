@@ -1,12 +1,9 @@
-"""The IPAM plugin that a configuration names, run as the specification says: the same environment, the whole
-configuration on its input, its complaints passed through, its result or error on its output."""
+"""The IPAM plugin that a configuration names: its addresses, and its failures in our words."""
 
 from __future__ import annotations
 
-import posix
-
 from sealane.programs import text
-from sealane.programs.cni import result
+from sealane.programs.cni import plugin, result
 from sealane.programs.cni.errors import CONFIG, DECODE, ENVIRONMENT, IO, CniError
 
 TYPE_CHECKING = False
@@ -15,13 +12,14 @@ if TYPE_CHECKING:
 
     from sealane.programs.cni.spec import Request
 
-OUTPUT_BYTES_MAX = 1 << 20
-READ_BYTES = 64 * 1024
-
 
 def add(request: Request) -> dict[str, Any]:
     """Addresses for the attachment, as a result of 1.1.0. Raises CniError."""
-    output = run(request, "ADD")
+    return read_lease(request, run(request, "ADD"))
+
+
+def read_lease(request: Request, output: bytes) -> dict[str, Any]:
+    """What the plugin has answered to ADD, as a result of 1.1.0. Raises CniError."""
     try:
         return result.from_version(text.loads(output))
     except ValueError as error:
@@ -30,9 +28,18 @@ def add(request: Request) -> dict[str, Any]:
 
 def run(request: Request, verb: str) -> bytes:
     """Its output. Raises CniError with its code and message."""
-    status, output = _execute(_find(request), verb, request.stdin)
+    name = request.delegate
+    try:
+        path = plugin.find(name.encode("utf-8", "surrogateescape"))
+    except FileNotFoundError:
+        where = ":".join(request.path)
+        raise CniError(CONFIG, f"ipam.type: there is no plugin {name} in CNI_PATH {where}") from None
+    try:
+        status, output = plugin.run(path, verb.encode(), request.stdin)
+    except OSError as error:
+        raise CniError(IO, f"{path.decode(errors='replace')} cannot be started: {error.strerror}") from None
     if status != 0:
-        raise _refusal(request.delegate, status, output)
+        raise _refusal(name, status, output)
     return output
 
 
@@ -46,40 +53,6 @@ def forward(request: Request) -> None:
         # host-local and static of plugins 1.1.1 know neither STATUS nor GC.
         if error.code != ENVIRONMENT or "unknown CNI_COMMAND" not in error.message:
             raise
-
-
-def _find(request: Request) -> str:
-    for directory in request.path:
-        path = f"{directory}/{request.delegate}"
-        if posix.access(path, posix.X_OK):
-            return path
-    where = ":".join(request.path)
-    raise CniError(CONFIG, f"ipam.type: there is no plugin {request.delegate} in CNI_PATH {where}")
-
-
-def _execute(path: str, verb: str, stdin: bytes) -> tuple[int, bytes]:
-    """Exit status and output. The input is a memory file: a pipe that both sides wait at cannot hang."""
-    config = posix.memfd_create("cni")
-    written = 0
-    while written < len(stdin):
-        written += posix.write(config, stdin[written:])
-    posix.lseek(config, 0, 0)
-    out, into = posix.pipe()
-    environ = {**posix.environ, b"CNI_COMMAND": verb.encode()}
-    moves = [(posix.POSIX_SPAWN_DUP2, config, 0), (posix.POSIX_SPAWN_DUP2, into, 1)]
-    try:
-        pid = posix.posix_spawn(path, [path], environ, file_actions=moves)
-    except OSError as error:
-        raise CniError(IO, f"{path} cannot be started: {error.strerror}") from None
-    finally:
-        posix.close(into)
-        posix.close(config)
-    output = b""
-    while (part := posix.read(out, READ_BYTES)) and len(output) <= OUTPUT_BYTES_MAX:
-        output += part
-    posix.close(out)
-    _, status = posix.waitpid(pid, 0)
-    return posix.waitstatus_to_exitcode(status), output
 
 
 def _refusal(name: str, status: int, output: bytes) -> CniError:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from sealane.programs import daemon
-from sealane.programs.daemon import RefusedError, UnreachableError
+from sealane.programs.api import RefusedError
+from sealane.programs.daemon import UnreachableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

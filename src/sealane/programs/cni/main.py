@@ -1,188 +1,72 @@
-"""The executable that container runtimes call: read, ask the daemon once, print.
+"""The executable that container runtimes call. It hands the call to the daemon as it came and prints what comes back.
 
-Where addresses come from an IPAM plugin of somebody else's, its lease and our attachment are two states that a crash
-can part. Rules:
-
-Rule 1: on ADD the lease comes first, on DEL it goes last, so an address in use is always leased.
-Rule 2: a lease is given back on failure only if the daemon has refused; if it may have attached, DEL will do it.
-Rule 3: an ADD that finds a lease of its own is a retry: the attachment that is there is the answer, and if there is
-none the lease is a dead call's, given back and taken anew.
+Starting Python is most of what a call costs. So the way of nearly every ADD and DEL imports two files and knows neither
+JSON nor CNI: the daemon reads the call (`sealane.doors.cni.handed`). All else - another verb, an error, a daemon that is
+not there or does not know this - is done from the beginning by `whole`, for every verb may be repeated.
 """
 
-from __future__ import annotations
-
 import posix
-import sys
 
-from sealane.programs import daemon, text
-from sealane.programs.cni import delegate
-from sealane.programs.cni.errors import (
-    DEGRADED,
-    INTERNAL,
-    IO,
-    NOT_AVAILABLE,
-    CniError,
-    LostError,
-    from_daemon,
-)
-from sealane.programs.cni.result import from_version, merged, to_version
-from sealane.programs.cni.spec import CONFIG_BYTES_MAX, CURRENT, VERSIONS, read_request, version_of
+from sealane.programs import daemon
+from sealane.programs.cni import CONFIG_BYTES_MAX, VERSIONS
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-    from sealane.programs.cni.spec import Request
-
-ABOUT = f"CNI plugin sealane: networks of the sealane daemon\nCNI protocol versions supported: {', '.join(VERSIONS)}\n"
+HANDED_OVER = (b"ADD", b"DEL")
+TARGET = "/v1/cni/handed"
+OK = 200
 READ_BYTES = 64 * 1024
+ABOUT = f"CNI plugin sealane: networks of the sealane daemon\nCNI protocol versions supported: {', '.join(VERSIONS)}\n"
 
 
 def main(socket: str = daemon.SOCKET) -> int:
     """The exit status. `socket`: the daemon's; SEALANE_SOCKET goes before it."""
-    environ = {_text(key): _text(value) for key, value in posix.environ.items()}
-    if not environ.get("CNI_COMMAND"):
+    verb = posix.environ.get(b"CNI_COMMAND", b"")
+    if not verb:
         posix.write(2, ABOUT.encode())
         return 0
-    stdin = b""
+    socket = posix.environ.get(b"SEALANE_SOCKET", b"").decode("utf-8", "surrogateescape") or socket
+    stdin = _read_input()
+    lost = None
     try:
-        stdin = _read_input()
-        answer = _do(read_request(environ, stdin), stdin, environ.get("SEALANE_SOCKET") or socket)
-    except CniError as error:
-        _print(error.document(version_of(stdin)))
-        return 1
-    except Exception as error:  # Whatever it is, a runtime reads JSON.
-        _print(CniError(INTERNAL, f"{type(error).__name__}: {error}").document(version_of(stdin)))
-        return 1
-    if answer is not None:
-        _print(answer)
-    return 0
+        if verb in HANDED_OVER and _hand_over(verb, stdin, socket):
+            return 0
+    except daemon.LostError as error:
+        lost = error
+    except daemon.UnreachableError:
+        pass
+    from sealane.programs.cni import whole
+
+    return whole.run(stdin, socket) if lost is None else whole.lost(lost, stdin)
 
 
-def _do(request: Request, stdin: bytes, socket: str) -> dict[str, Any] | None:
-    match request.verb:
-        case "VERSION":
-            return {"cniVersion": version_of(stdin), "supportedVersions": list(VERSIONS)}
-        case "ADD":
-            return _add(request, socket)
-        case "DEL":
-            _call(request, socket)
-            if request.delegate:
-                delegate.run(request, "DEL")
-        case "CHECK":
-            _call(
-                request, socket, prev=from_version(request.config.get("prevResult", {"cniVersion": CURRENT}))
-            )
-            if request.delegate:
-                delegate.run(request, "CHECK")
-        case "GC":
-            _all(lambda: _call(request, socket), lambda: delegate.forward(request))
-        case _:
-            _status(request, socket)
-    return None
+def _hand_over(verb: bytes, stdin: bytes, socket: str) -> bool:
+    """Whether it is done, and told. Raises UnreachableError, LostError."""
+    environ = [name + b"=" + value for name, value in posix.environ.items() if name.startswith(b"CNI_")]
+    call = b"\0".join([*environ, b"", stdin])
+    status, answer = daemon.exchange(socket, TARGET, call)
+    if status == OK and answer.startswith(b'"'):
+        # The name of the IPAM plugin, whose turn it is.
+        output = _leased(answer[1:-1], verb, stdin)
+        if output is None:
+            return False
+        if verb == b"DEL":
+            return True
+        status, answer = daemon.exchange(socket, TARGET, call + b"\0" + output)
+    if status != OK:
+        return False
+    if answer != b"null":
+        _print(answer + b"\n")
+    return True
 
 
-def _add(request: Request, socket: str) -> dict[str, Any]:
-    prev = request.config.get("prevResult")
-    before = from_version(prev) if prev is not None else None
-    own = _add_with_delegate(request, socket) if request.delegate else _attached(_call(request, socket))
-    return to_version(merged(before, own) if before else own, request.version)
+def _leased(name: bytes, verb: bytes, stdin: bytes) -> bytes | None:
+    """The IPAM plugin's output; None: it has failed, or is not there."""
+    from sealane.programs.cni import plugin
 
-
-def _add_with_delegate(request: Request, socket: str) -> dict[str, Any]:
     try:
-        leased = delegate.add(request)
-    except CniError as error:
-        present = _call(request, socket, only_present=True)
-        if present is not None:
-            return present
-        _give_back(request)
-        leased = _leased_anew(request, error)
-    try:
-        return _attached(_call(request, socket, leased=leased))
-    except LostError:
-        raise
-    except CniError:
-        _give_back(request)
-        raise
-
-
-def _attached(answer: dict[str, Any] | None) -> dict[str, Any]:
-    if answer is None:
-        raise CniError(INTERNAL, "the sealane daemon has attached, and told nothing of it")
-    return answer
-
-
-def _leased_anew(request: Request, first: CniError) -> dict[str, Any]:
-    try:
-        return delegate.add(request)
-    except CniError as again:
-        _give_back(request)
-        raise (again if again.code != IO else first) from None
-
-
-def _give_back(request: Request) -> None:
-    """The failure that led here is told; this one would hide it, and DEL follows."""
-    try:
-        delegate.run(request, "DEL")
-    except CniError as error:
-        posix.write(2, f"sealane: {error.message}\n".encode())
-
-
-def _status(request: Request, socket: str) -> None:
-    """Every failure means that ADD would fail: 50, unless a plugin behind us says more."""
-    try:
-        _call(request, socket)
-        delegate.forward(request)
-    except CniError as error:
-        code = error.code if error.code in {NOT_AVAILABLE, DEGRADED} else NOT_AVAILABLE
-        raise CniError(code, error.message, error.details) from None
-
-
-def _all(*acts: Any) -> None:
-    """All of them, whatever fails; then what has failed."""
-    failures = []
-    for act in acts:
-        try:
-            act()
-        except CniError as error:
-            failures.append(error)
-    if failures:
-        message = "; ".join(error.message for error in failures)
-        raise CniError(failures[0].code, message, failures[0].details)
-
-
-def _call(
-    request: Request,
-    socket: str,
-    *,
-    leased: dict[str, Any] | None = None,
-    prev: dict[str, Any] | None = None,
-    only_present: bool = False,
-) -> dict[str, Any] | None:
-    """ADD's result, where there is one."""
-    config = {
-        key: value for key, value in request.config.items() if key not in {"prevResult", "capabilities"}
-    }
-    if request.delegate:
-        config.pop("ipam")
-    asked = {
-        "verb": request.verb,
-        "container_id": request.container_id,
-        "ifname": request.ifname,
-        "netns": request.netns,
-        "args": request.args,
-        "config": config,
-        "leased": leased,
-        "prev": prev,
-        "only_present": only_present,
-    }
-    try:
-        answer: dict[str, Any] = daemon.ask(socket, "/v1/cni", asked)
-    except (daemon.UnreachableError, daemon.RefusedError) as error:
-        raise from_daemon(error) from None
-    result: dict[str, Any] | None = answer.get("result")
-    return result
+        status, output = plugin.run(plugin.find(name), verb, stdin)
+    except OSError:
+        return None
+    return output if status == 0 else None
 
 
 def _read_input() -> bytes:
@@ -192,15 +76,6 @@ def _read_input() -> bytes:
     return data
 
 
-def _print(document: dict[str, Any]) -> None:
-    data = f"{text.dumps(document)}\n".encode()
+def _print(data: bytes) -> None:
     while data:
         data = data[posix.write(1, data) :]
-
-
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "surrogateescape")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,8 +11,9 @@ In between it is that of 1.1.0: `interfaces`, `ips`, `routes`, `dns`. What a ver
 
 from __future__ import annotations
 
+from sealane.programs.cni import VERSIONS
 from sealane.programs.cni.errors import CONFIG, DECODE, INCOMPATIBLE_VERSION, CniError
-from sealane.programs.cni.spec import UNSTATED, VERSIONS
+from sealane.programs.cni.spec import UNSTATED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,6 +65,11 @@ def from_version(result: object) -> Result:
     if _has_dns(found):
         known["dns"] = found["dns"]
     return known
+
+
+def answer(own: Result, prev: object, version: str) -> Result:
+    """What ADD prints: ours, after what came before in the chain. Raises CniError."""
+    return to_version(own if prev is None else merged(from_version(prev), own), version)
 
 
 def merged(before: Result, own: Result) -> Result:

@@ -7,6 +7,7 @@ The order of the checks, and the codes, are those of the reference library (cont
 from __future__ import annotations
 
 from sealane.programs import text
+from sealane.programs.cni import CONFIG_BYTES_MAX, VERSIONS
 from sealane.programs.cni.errors import (
     CONFIG,
     DECODE,
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 CURRENT = VERSIONS[-1]
 UNSTATED = "0.1.0"
 """What a configuration without `cniVersion` is of (pkg/version/conf.go)."""
@@ -29,7 +29,6 @@ UNSTATED = "0.1.0"
 SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
 ATTACHMENT_VERBS = frozenset({"ADD", "DEL", "CHECK"})
 VERBS = frozenset({*ATTACHMENT_VERBS, "GC", "STATUS", "VERSION"})
-CONFIG_BYTES_MAX = 1 << 20
 LINK_NAME_MAX = 15
 OWN_IPAM = "sealane"
 
@@ -82,6 +81,23 @@ class Request:
         """The IPAM plugin that the configuration names; empty: addresses are ours to give."""
         kind = self.config.get("ipam", {}).get("type", OWN_IPAM)
         return "" if kind == OWN_IPAM else str(kind)
+
+    def document(self, **more: Any) -> dict[str, Any]:
+        """`wire.cni.CniRequest`: this, and `more` of its fields."""
+        config = {
+            key: value for key, value in self.config.items() if key not in {"prevResult", "capabilities"}
+        }
+        if self.delegate:
+            config.pop("ipam")
+        return {
+            "verb": self.verb,
+            "container_id": self.container_id,
+            "ifname": self.ifname,
+            "netns": self.netns,
+            "args": self.args,
+            "config": config,
+            **more,
+        }
 
 
 def read_request(environ: Mapping[str, str], stdin: bytes) -> Request:
@@ -160,7 +176,7 @@ def _version(verb: str, version: object) -> str:
 def _network_name(name: object) -> str:
     if name == "":
         raise CniError(CONFIG, "missing network name")
-    if not isinstance(name, str) or not _is_id(name):
+    if not isinstance(name, str) or not is_id(name):
         raise CniError(CONFIG, f"invalid characters found in network name: {text.dumps(name)}")
     return name
 
@@ -188,12 +204,12 @@ def _unsupported(key: str, value: object, details: str) -> None:
 
 
 def _container_id(value: str) -> str:
-    if not _is_id(value):
+    if not is_id(value):
         raise CniError(ENVIRONMENT, f"invalid characters in containerID: {text.dumps(value)}")
     return value
 
 
-def _is_id(value: str) -> bool:
+def is_id(value: str) -> bool:
     return value[:1] in _ALNUM and _ID.issuperset(value) and value != ""
 
 

@@ -11,7 +11,7 @@ import posix
 import sys
 
 from sealane import __version__
-from sealane.programs import daemon, text
+from sealane.programs import api, daemon, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def main(socket: str = daemon.SOCKET) -> int:
     except (NetavarkError, daemon.UnreachableError) as error:
         cure = f": {daemon.CURE}" if isinstance(error, daemon.UnreachableError) else ""
         return _fail(f"{error}{cure}")
-    except daemon.RefusedError as error:
+    except api.RefusedError as error:
         return _fail(f"{error.message}: {error.cure}" if error.cure else error.message)
     except Exception as error:  # Whatever it is, podman reads JSON.
         return _fail(f"{type(error).__name__}: {error}")
@@ -154,7 +154,7 @@ _COMMANDS: dict[str, Callable[[Call, str], Any]] = {
 
 
 def _ask(socket: str, asked: dict[str, Any]) -> dict[str, Any]:
-    answer: dict[str, Any] = daemon.ask(socket, "/v1/netavark", asked)
+    answer: dict[str, Any] = api.ask(socket, "/v1/netavark", asked)
     return answer
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import posix
 import sys
 
-from sealane.programs import daemon, text
+from sealane.programs import api, daemon, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def main(socket: str = daemon.SOCKET) -> int:
     given = posix.environ.get(b"SEALANE_SOCKET", b"").decode("utf-8", "surrogateescape")
     try:
         _do(_stage(sys.argv[1:]), _read_state(), given or socket)
-    except daemon.RefusedError as error:
+    except api.RefusedError as error:
         _say(f"{error.message} ({error.cure})" if error.cure else error.message)
     except daemon.UnreachableError as error:
         _say(f"{error} ({daemon.CURE})")
@@ -62,7 +62,7 @@ def _do(stage: str, state: dict[str, Any], socket: str) -> None:
     if stage == "createRuntime":
         # A container that has ended has none, whatever a runtime says of it.
         asked["pid"] = state.get("pid", 0)
-    daemon.ask(socket, "/v1/oci", asked)
+    api.ask(socket, "/v1/oci", asked)
 
 
 def _read_state() -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 import sealane
 
 SOURCE = os.path.dirname(os.path.dirname(sealane.__file__))
-IMPORTS = {"__future__", "_json", "_socket", "posix", "sys"}
+IMPORTS = {"_socket", "posix", "sys"}
 CONFIG = {"cniVersion": "1.1.0", "name": "pods", "type": "sealane"}
 RESULT = {
     "interfaces": [{"name": "sle0"}, {"name": "eth0", "sandbox": "/run/netns/a"}],
@@ -166,6 +166,100 @@ def test_after_another_plugin_its_result_stays(plugin, daemon):
     assert done.answer["ips"][0]["interface"] == 2
 
 
+def nobody(_):
+    raise AssertionError("it was handed over")
+
+
+class TestHandedOver:
+    """What nearly every call is."""
+
+    def test_it_comes_as_the_runtime_made_it(self, plugin, daemon):
+        came = []
+
+        def handed(call):
+            came.append(call)
+            return 200, RESULT
+
+        daemon(nobody, handed)
+        assert plugin("ADD", CNI_ARGS="IP=10.1.0.2").answer == RESULT
+        environ, _, stdin = came[0].partition(b"\0\0")
+        assert set(environ.split(b"\0")) >= {b"CNI_COMMAND=ADD", b"CNI_ARGS=IP=10.1.0.2", b"CNI_IFNAME=eth0"}
+        assert not any(entry.startswith(b"PATH=") for entry in environ.split(b"\0"))
+        assert json.loads(stdin) == CONFIG
+        assert len(came) == 1
+
+    def test_nothing_is_printed_where_there_is_no_result(self, plugin, daemon):
+        daemon(nobody, lambda _: (200, None))
+        done = plugin("DEL")
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+    @pytest.mark.parametrize("verb", ["CHECK", "GC", "STATUS", "VERSION"])
+    def test_add_and_del_alone_are(self, plugin, daemon, verb):
+        daemon(attached, nobody)
+        assert plugin(verb, {**CONFIG, "cni.dev/valid-attachments": []}).returncode == 0
+
+    def test_what_does_not_go_well_is_done_again_here(self, plugin, daemon):
+        asked = daemon(attached, lambda _: (400, {"error": {"code": "invalid", "message": "no"}}))
+        assert plugin("ADD").answer["ips"] == RESULT["ips"]
+        assert [request["verb"] for request in asked.asked] == ["ADD"]
+
+    @pytest.mark.parametrize("verb", ["ADD", "DEL"])
+    def test_what_may_have_been_done_is_not(self, plugin, daemon, verb):
+        asked = daemon(attached, lambda _: None)
+        done = plugin(verb)
+        assert (done.returncode, done.answer["code"]) == (1, 11)
+        assert "lost" in done.answer["msg"] or "hung up" in done.answer["msg"]
+        assert asked.asked == []
+
+    def test_the_ipam_plugin_is_run_and_the_daemon_told(self, plugin, daemon, tmp_path):
+        came = []
+
+        def handed(call):
+            came.append(call)
+            return 200, "fake" if len(came) == 1 else RESULT
+
+        daemon(nobody, handed)
+        (tmp_path / "ADD.json").write_text(json.dumps(LEASE))
+        assert plugin("ADD", DELEGATED).answer == RESULT
+        assert plugin.log() == ["ADD c1"]
+        assert came[1] == came[0] + b"\0" + json.dumps(LEASE).encode()
+
+    def test_it_gives_its_lease_back_last(self, plugin, daemon):
+        came = []
+        daemon(nobody, lambda call: came.append(plugin.log()) or (200, "fake"))
+        assert plugin("DEL", DELEGATED).returncode == 0
+        assert came == [[]]
+        assert plugin.log() == ["DEL c1"]
+
+    @pytest.mark.parametrize("verb", ["ADD", "DEL"])
+    def test_one_that_fails_is_asked_again_and_its_error_told(self, plugin, daemon, tmp_path, verb):
+        daemon(lambda _: (200, {"result": None}), lambda _: (200, "fake"))
+        (tmp_path / f"{verb}.json").write_text(json.dumps({"code": 123, "msg": "no address left"}))
+        (tmp_path / f"{verb}.fails").touch()
+        done = plugin(verb, DELEGATED)
+        assert (done.answer["code"], done.answer["msg"]) == (123, "IPAM plugin fake: no address left")
+
+    def test_one_that_is_not_there_is_named(self, plugin, daemon):
+        daemon(lambda _: (200, {"result": None}), lambda _: (200, "nobody"))
+        done = plugin("DEL", {**CONFIG, "ipam": {"type": "nobody"}})
+        assert done.answer["code"] == 7
+        assert "nobody" in done.answer["msg"]
+
+    def test_a_lease_is_kept_if_the_daemon_may_have_attached(self, plugin, daemon, tmp_path):
+        daemon(nobody, lambda call: None if call.endswith(b"}") and b"10.1.0.2" in call else (200, "fake"))
+        (tmp_path / "ADD.json").write_text(json.dumps(LEASE))
+        assert plugin("ADD", DELEGATED).answer["code"] == 11
+        assert plugin.log() == ["ADD c1"]
+
+    def test_a_lease_is_given_back_if_the_daemon_refuses(self, plugin, daemon, tmp_path):
+        refusal = (409, {"error": {"code": "conflict", "message": "no"}})
+        daemon(lambda _: refusal, lambda call: refusal if b"10.1.0.2" in call else (200, "fake"))
+        (tmp_path / "ADD.json").write_text(json.dumps(LEASE))
+        assert plugin("ADD", DELEGATED).answer["code"] == 100
+        assert plugin.log()[-1] == "DEL c1"
+        assert plugin.log().count("ADD c1") == plugin.log().count("DEL c1") + 1, "the second was the same"
+
+
 class TestIpamOfSomebodyElse:
     def test_its_addresses_go_to_the_daemon(self, plugin, daemon, tmp_path):
         asked = daemon(attached)
@@ -202,7 +296,7 @@ class TestIpamOfSomebodyElse:
         assert plugin.log() == ["ADD c1"]
 
     def test_a_lease_of_a_dead_call_is_taken_anew(self, plugin, daemon, tmp_path):
-        asked = daemon(lambda r: (200, {"result": None if r["only_present"] else RESULT}))
+        asked = daemon(lambda r: (200, {"result": None if r.get("only_present") else RESULT}))
         (tmp_path / "ADD.once").write_text(json.dumps({"code": 100, "msg": "duplicate allocation"}))
         second = tmp_path / "fake"
         second.write_text(

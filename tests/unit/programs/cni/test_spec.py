@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from sealane.programs.api import RefusedError
 from sealane.programs.cni.errors import CniError, from_daemon
 from sealane.programs.cni.spec import (
     CAPABILITIES,
@@ -14,7 +15,6 @@ from sealane.programs.cni.spec import (
     read_request,
     version_of,
 )
-from sealane.programs.daemon import RefusedError
 from sealane.wire.cni import CniCapabilities, CniConfig, CniIpam
 
 ENVIRON = {

@@ -61,6 +61,7 @@ def test_nothing_is_imported_but_c_modules():
     assert {name for name in found if not name.startswith("sealane")} <= IMPORTS
     assert {name for name in found if name.startswith("sealane.")} == {
         "sealane.programs",
+        "sealane.programs.api",
         "sealane.programs.daemon",
         "sealane.programs.oci",
         "sealane.programs.oci.main",
