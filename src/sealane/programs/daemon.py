@@ -2,10 +2,10 @@
 
 import _socket
 
-SOCKET = "/run/sealane/sealane.sock"
+from sealane.programs import READ_BYTES
+
 TIMEOUT_S = 60.0
 ANSWER_BYTES_MAX = 1 << 20
-READ_BYTES = 64 * 1024
 CURE = "start `sealane daemon`, or look at `sealane status`"
 
 

@@ -7,24 +7,23 @@ not there or does not know this - is done from the beginning by `whole`, for eve
 
 import posix
 
-from sealane.programs import daemon
+from sealane.programs import SOCKET, daemon, daemon_socket, read_all, write_all
 from sealane.programs.cni import CONFIG_BYTES_MAX, VERSIONS
 
 HANDED_OVER = (b"ADD", b"DEL")
 TARGET = "/v1/cni/handed"
 OK = 200
-READ_BYTES = 64 * 1024
 ABOUT = f"CNI plugin sealane: networks of the sealane daemon\nCNI protocol versions supported: {', '.join(VERSIONS)}\n"
 
 
-def main(socket: str = daemon.SOCKET) -> int:
+def main(socket: str = SOCKET) -> int:
     """The exit status. `socket`: the daemon's; SEALANE_SOCKET goes before it."""
     verb = posix.environ.get(b"CNI_COMMAND", b"")
     if not verb:
-        posix.write(2, ABOUT.encode())
+        write_all(2, ABOUT.encode())
         return 0
-    socket = posix.environ.get(b"SEALANE_SOCKET", b"").decode("utf-8", "surrogateescape") or socket
-    stdin = _read_input()
+    socket = daemon_socket(socket)
+    stdin = read_all(0, CONFIG_BYTES_MAX)
     lost = None
     try:
         if verb in HANDED_OVER and _hand_over(verb, stdin, socket):
@@ -54,7 +53,7 @@ def _hand_over(verb: bytes, stdin: bytes, socket: str) -> bool:
     if status != OK:
         return False
     if answer != b"null":
-        _print(answer + b"\n")
+        write_all(1, answer + b"\n")
     return True
 
 
@@ -67,15 +66,3 @@ def _leased(name: bytes, verb: bytes, stdin: bytes) -> bytes | None:
     except OSError:
         return None
     return output if status == 0 else None
-
-
-def _read_input() -> bytes:
-    data = b""
-    while len(data) <= CONFIG_BYTES_MAX and (part := posix.read(0, READ_BYTES)):
-        data += part
-    return data
-
-
-def _print(data: bytes) -> None:
-    while data:
-        data = data[posix.write(1, data) :]

@@ -3,8 +3,9 @@ input, its complaints passed through, its result or error on its output."""
 
 import posix
 
+from sealane.programs import read_all, write_all
+
 OUTPUT_BYTES_MAX = 1 << 20
-READ_BYTES = 64 * 1024
 
 
 def find(name: bytes) -> bytes:
@@ -19,9 +20,7 @@ def find(name: bytes) -> bytes:
 def run(path: bytes, verb: bytes, stdin: bytes) -> tuple[int, bytes]:
     """Exit status and output. Raises OSError. The input is a memory file: a pipe that both sides wait at cannot hang."""
     config = posix.memfd_create("cni")
-    written = 0
-    while written < len(stdin):
-        written += posix.write(config, stdin[written:])
+    write_all(config, stdin)
     posix.lseek(config, 0, 0)
     out, into = posix.pipe()
     environ = {**posix.environ, b"CNI_COMMAND": verb}
@@ -31,9 +30,7 @@ def run(path: bytes, verb: bytes, stdin: bytes) -> tuple[int, bytes]:
     finally:
         posix.close(into)
         posix.close(config)
-    output = b""
-    while (part := posix.read(out, READ_BYTES)) and len(output) <= OUTPUT_BYTES_MAX:
-        output += part
+    output = read_all(out, OUTPUT_BYTES_MAX)
     posix.close(out)
     _, status = posix.waitpid(pid, 0)
     return posix.waitstatus_to_exitcode(status), output

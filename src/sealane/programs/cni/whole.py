@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import posix
 
-from sealane.programs import api, daemon, text
+from sealane.programs import api, daemon, text, write_all
 from sealane.programs.cni import VERSIONS, delegate, result
 from sealane.programs.cni.errors import (
     DEGRADED,
@@ -163,9 +163,7 @@ def _call(request: Request, socket: str, **more: Any) -> dict[str, Any] | None:
 
 
 def _print(document: dict[str, Any]) -> None:
-    data = f"{text.dumps(document)}\n".encode()
-    while data:
-        data = data[posix.write(1, data) :]
+    write_all(1, f"{text.dumps(document)}\n".encode())
 
 
 def _text(value: bytes) -> str:

@@ -11,7 +11,7 @@ import posix
 import sys
 
 from sealane import __version__
-from sealane.programs import api, daemon, text
+from sealane.programs import SOCKET, api, daemon, daemon_socket, read_all, text, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 VERSION = "2.1.0"
 """The netavark whose protocol this is."""
 INPUT_BYTES_MAX = 4 << 20
-READ_BYTES = 64 * 1024
 
 _FLAGS = {
     "-f": "file", "--file": "file",
@@ -78,7 +77,7 @@ class Call:
         return self.words[1]
 
 
-def main(socket: str = daemon.SOCKET) -> int:
+def main(socket: str = SOCKET) -> int:
     """The exit status. `socket`: the daemon's; SEALANE_SOCKET goes before it."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in {"-h", "--help", "help"}:
@@ -86,7 +85,7 @@ def main(socket: str = daemon.SOCKET) -> int:
     if arguments[0] in {"-V", "--version"}:
         return _print(f"netavark {VERSION} (sealane {__version__})\n")
     try:
-        answer = _do(Call(arguments), _socket(socket))
+        answer = _do(Call(arguments), daemon_socket(socket))
     except (NetavarkError, daemon.UnreachableError) as error:
         cure = f": {daemon.CURE}" if isinstance(error, daemon.UnreachableError) else ""
         return _fail(f"{error}{cure}")
@@ -166,9 +165,7 @@ def _input(call: Call) -> Any:
             descriptor = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
         except OSError as error:
             raise NetavarkError(f"{path}: {error.strerror}") from None
-    data = b""
-    while len(data) <= INPUT_BYTES_MAX and (part := posix.read(descriptor, READ_BYTES)):
-        data += part
+    data = read_all(descriptor, INPUT_BYTES_MAX)
     if len(data) > INPUT_BYTES_MAX:
         raise NetavarkError(f"the input is longer than {INPUT_BYTES_MAX} bytes")
     try:
@@ -177,20 +174,13 @@ def _input(call: Call) -> Any:
         raise NetavarkError(f"the input is not JSON: {error}") from None
 
 
-def _socket(default: str) -> str:
-    given = posix.environ.get(b"SEALANE_SOCKET")
-    return given.decode("utf-8", "surrogateescape") if given else default
-
-
 def _fail(message: str) -> int:
     _print(f"{text.dumps({'error': message})}\n")
     return 1
 
 
 def _print(what: str) -> int:
-    data = what.encode()
-    while data:
-        data = data[posix.write(1, data) :]
+    write_all(1, what.encode())
     return 0
 
 

@@ -6,10 +6,9 @@ runtime takes the container away; if poststop does, it is logged, and the daemon
 
 from __future__ import annotations
 
-import posix
 import sys
 
-from sealane.programs import api, daemon, text
+from sealane.programs import SOCKET, api, daemon, daemon_socket, read_all, text, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,18 +17,16 @@ if TYPE_CHECKING:
 STAGES = ("createRuntime", "poststop")
 PREFIX = "sealane."
 STATE_BYTES_MAX = 1 << 20
-READ_BYTES = 64 * 1024
 
 
 class StateError(Exception):
     """What the runtime has handed over is no state."""
 
 
-def main(socket: str = daemon.SOCKET) -> int:
+def main(socket: str = SOCKET) -> int:
     """The exit status. `socket`: the daemon's; SEALANE_SOCKET goes before it."""
-    given = posix.environ.get(b"SEALANE_SOCKET", b"").decode("utf-8", "surrogateescape")
     try:
-        _do(_stage(sys.argv[1:]), _read_state(), given or socket)
+        _do(_stage(sys.argv[1:]), _read_state(), daemon_socket(socket))
     except api.RefusedError as error:
         _say(f"{error.message} ({error.cure})" if error.cure else error.message)
     except daemon.UnreachableError as error:
@@ -66,9 +63,7 @@ def _do(stage: str, state: dict[str, Any], socket: str) -> None:
 
 
 def _read_state() -> dict[str, Any]:
-    data = b""
-    while len(data) <= STATE_BYTES_MAX and (part := posix.read(0, READ_BYTES)):
-        data += part
+    data = read_all(0, STATE_BYTES_MAX)
     if len(data) > STATE_BYTES_MAX:
         raise StateError(f"the state is longer than {STATE_BYTES_MAX} bytes")
     try:
@@ -83,7 +78,7 @@ def _read_state() -> dict[str, Any]:
 def _say(what: str) -> None:
     """One line, whatever is in it: a runtime puts it into its own message."""
     line = "".join(sign if sign.isprintable() else " " for sign in f"sealane: {what}")
-    posix.write(2, f"{line}\n".encode("utf-8", "backslashreplace"))
+    write_all(2, f"{line}\n".encode("utf-8", "backslashreplace"))
 
 
 if __name__ == "__main__":
