@@ -242,6 +242,7 @@ def _image_routes(images: Images) -> dict[Shape, Methods]:
             "POST": _route(Lines(lambda call: images.fetch(call.body)), body=ImageRequest),
         },
         ("images", "prune"): {"POST": _route(Later(lambda _: images.prune()))},
+        ("images", None): {"DELETE": _route(Later(lambda call: images.remove(call.ref)))},
     }
 
 

@@ -83,6 +83,10 @@ class Images(Protocol):
         """Those that no container is made of go."""
         ...
 
+    async def remove(self, ref: str) -> ImageView:
+        """By reference, digest, or the beginning of a digest; what it was."""
+        ...
+
 
 class Projects(Protocol):
     """Manifests as a whole."""

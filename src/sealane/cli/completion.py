@@ -13,6 +13,7 @@ LISTS = {
     "SANDBOX": "sealane sandbox ls -q",
     "ENDPOINT": "sealane endpoint ls -q",
     "CONTAINER": "sealane ps -aq",
+    "IMAGE": "sealane image ls -q",
 }
 """What completes a word of this metavar."""
 PATHS = frozenset({"FILE", "DIR", "PATH", "PROGRAM"})

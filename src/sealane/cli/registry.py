@@ -71,6 +71,7 @@ COMMANDS = (
     Command(("run",), "Run a command in a new container", "run"),
     Command(("image", "load"), "Unpack an image", "image"),
     Command(("image", "ls"), "List the images that are unpacked here", "image"),
+    Command(("image", "rm"), "Remove images that no container is made of", "image"),
     Command(("image", "prune"), "Remove all images that no container is made of", "image"),
     Command(("exec",), "Run a command in a running container", "exec"),
     Command(("ps",), "List containers", "containers"),

@@ -71,13 +71,16 @@ class Images:
         except FileNotFoundError:
             return []
 
-    def prune(self, used: Callable[[], Collection[str]]) -> tuple[Image, ...]:
-        """Remove all but those that are used once it is this one's turn; what was removed."""
+    def prune(
+        self, used: Callable[[], Collection[str]], only: Collection[str] | None = None
+    ) -> tuple[Image, ...]:
+        """Remove all but those that are used once it is this one's turn; what was removed. `only`: of these digests."""
         if not os.path.isdir(self._folder):
             return ()
         with self._locked(threading.Event()):
             kept = used()
-            removed = [image for image in self.listed() if image.digest not in kept]
+            unused = [image for image in self.listed() if image.digest not in kept]
+            removed = [image for image in unused if only is None or image.digest in only]
             for image in removed:
                 # Out of sight first: half an image must not be taken for one. What a sweep could not remove has a name.
                 gone = tempfile.mkdtemp(prefix=".new-", dir=self._folder)

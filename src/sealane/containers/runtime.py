@@ -12,7 +12,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 
 import msgspec
@@ -308,9 +308,9 @@ class Runtime:
             return read_logs(paths.logs, tail=tail, since=since)
         return follow_logs(paths.logs, alive=lambda: process.is_locked(paths.lock), tail=tail, since=since)
 
-    def prune_images(self) -> tuple[Image, ...]:
-        """Remove images that no container is made of; what was removed."""
-        return self.images.prune(self._images_used)
+    def prune_images(self, only: Collection[str] | None = None) -> tuple[Image, ...]:
+        """Remove images that no container is made of; what was removed. `only`: of these digests."""
+        return self.images.prune(self._images_used, only)
 
     def _images_used(self) -> set[str]:
         used = set()

@@ -14,13 +14,25 @@ from sealane.containers.runtime import Runtime
 from sealane.daemon.requests import request_of
 from sealane.daemon.streams import Stream
 from sealane.engine.engine import Engine
-from sealane.engine.errors import HoldError, InvalidError, KernelError, NotFoundError, SealaneError
+from sealane.engine.errors import (
+    ConflictError,
+    HoldError,
+    InUseError,
+    InvalidError,
+    KernelError,
+    NotFoundError,
+    SealaneError,
+)
 from sealane.engine.problems import parsed
 from sealane.model.image import digest_of_root, is_image_ref, parse_image_ref, root_of_digest
 from sealane.wire.requests import ContainerRequest, ImageRequest
 from sealane.wire.views import ImageView, PruneView
 
 T = TypeVar("T")
+
+DIGEST_MIN = 4
+"""Digits that a digest is known by, if it is the only one."""
+SHOWN_DIGITS = 12
 
 
 class ImageVerbs:
@@ -62,6 +74,20 @@ class ImageVerbs:
         removed = await self._call(self._runtime.prune_images)
         return PruneView(removed=[image.reference for image in removed])
 
+    async def remove(self, ref: str) -> ImageView:
+        """By reference, digest, or the beginning of a digest. Raises NotFoundError, ConflictError, InUseError."""
+        image = _named(await self._call(self._runtime.images.listed), ref)
+        view = self._view(image)
+        removed = await self._call(lambda: self._runtime.prune_images({image.digest}))
+        if not removed:
+            holders = ", ".join(view.containers) or "a container that has just been made"
+            raise InUseError(
+                f"{image.reference} is the root of {holders}",
+                field="image",
+                cure="remove its containers first",
+            )
+        return view
+
     async def _call(self, function: Callable[[], T]) -> T:
         try:
             return await asyncio.to_thread(function)
@@ -82,6 +108,22 @@ class ImageVerbs:
                 c.name for c in self._engine.intent.containers.values() if _rootfs_of(request_of(c)) == rootfs
             ),
         )
+
+
+def _named(images: Sequence[Image], ref: str) -> Image:
+    """Raises NotFoundError, ConflictError."""
+    digest = (digest_of_root(ref) or ref).removeprefix("sha256:")
+    found = [
+        i for i in images if i.reference == ref or (len(digest) >= DIGEST_MIN and i.digest.startswith(digest))
+    ]
+    if not found:
+        raise NotFoundError(f"there is no image {ref}", field="image", cure="see `sealane image ls`")
+    if len(found) > 1:
+        shown = ", ".join(i.digest[:SHOWN_DIGITS] for i in found)
+        raise ConflictError(
+            f"{ref} is {len(found)} images: {shown}", field="image", cure="name it by its digest"
+        )
+    return found[0]
 
 
 def spec_of(request: ContainerRequest, images: Images | None) -> dict[str, Any]:

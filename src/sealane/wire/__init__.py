@@ -34,6 +34,7 @@ are not known are refused, so that a misspelt one is named and not ignored.
 | GET /v1/images | | list of ImageView |
 | POST /v1/images | ImageRequest | ImageView, one JSON document a line; the last has `rootfs` |
 | POST /v1/images/prune | | PruneView |
+| DELETE /v1/images/REF | | ImageView; REF is a reference, a digest, or its beginning |
 | GET /v1/containers | ?all=1 | list of ContainerView |
 | POST /v1/containers | ContainerRequest | ContainerView |
 | GET, DELETE /v1/containers/REF | ?force=1 | ContainerView |

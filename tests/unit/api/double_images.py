@@ -36,6 +36,9 @@ class DoubleImages:
     async def list(self):
         return list(self.all.values())
 
+    async def remove(self, ref):
+        return self.all.pop(ref)
+
     async def prune(self):
         removed, self.all = sorted(self.all), {}
         return PruneView(removed=removed)

@@ -58,6 +58,11 @@ def test_images_are_fetched_line_by_line_listed_and_pruned(api):
     assert status == 200
     assert [bool(line["rootfs"]) for line in lines] == [False, False, True]
     assert ask(api.path, get("/v1/images"))[1] == [lines[-1]]
+    with Raw(api.path) as raw:
+        raw.send(post("/v1/images", {"reference": "oci:/srv/db:v1"}))
+        raw.answer("POST")
+    gone = ask(api.path, get("/v1/images/oci%3A%2Fsrv%2Fdb%3Av1", "DELETE"))
+    assert (gone[0], gone[1]["reference"]) == (200, "oci:/srv/db:v1")
     assert ask(api.path, get("/v1/images/prune", "POST", "Content-Length: 0\r\n")) == (
         200,
         {"removed": ["oci:/srv/web"]},

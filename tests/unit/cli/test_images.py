@@ -58,6 +58,15 @@ def test_ls_and_prune(cli, services):
     assert cli("image", "prune").out == ""
 
 
+def test_rm_takes_several_and_makes_a_path_absolute(cli, services, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cli("image", "load", "oci:web:v1")
+    cli("image", "load", "oci:/srv/db")
+    ran = cli("image", "rm", "oci:web:v1", "oci:/srv/db")
+    assert (ran.code, ran.out.splitlines()) == (0, ["oci:web:v1", "oci:/srv/db"])
+    assert services.images.all == {}
+
+
 def test_run_fetches_first_and_names_it_by_its_digest(cli, services):
     ran = cli("run", "-d", "--name", "web", "--rootfs", "oci:/srv/web")
     assert (ran.code, ran.out) == (0, "web\n")

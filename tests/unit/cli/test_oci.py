@@ -64,6 +64,16 @@ def test_an_executable_of_somebody_else_is_left_alone(run, places, executable, h
     assert executable.read_text() == "#!/bin/sh\n"
 
 
+def test_a_hook_that_was_changed_is_not_written_over(run, places, executable, hook):
+    run("oci", "install", *places)
+    executable.unlink()
+    hook("poststop").write_text("{}")
+    ran = run("oci", "install", *places)
+    assert (ran.code, "--hooks-dir" in ran.err) == (2, True)
+    assert hook("poststop").read_text() == "{}"
+    assert not executable.exists(), "nothing was written"
+
+
 def test_uninstall_takes_all_away_and_again_is_no_error(run, places, executable, hook):
     run("oci", "install", *places)
     assert run("oci", "uninstall", *places).out.count("removed") == 3

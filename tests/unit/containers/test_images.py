@@ -267,6 +267,13 @@ def test_prune_removes_what_is_not_used(images, reference, tools, tmp_path):
     assert images.listed() == ()
 
 
+def test_one_alone_is_removed_unless_it_is_used(images, reference, tools):
+    fetch(images, reference)
+    assert images.prune(lambda: (), only={"another"}) == ()
+    assert images.prune(lambda: {DIGEST}, only={DIGEST}) == ()
+    assert [image.digest for image in images.prune(lambda: (), only={DIGEST})] == [DIGEST]
+
+
 def test_prune_waits_its_turn_and_keeps_what_has_come_into_use_meanwhile(images, reference, tools):
     fetch(images, reference)
     used, removed = set(), []

@@ -10,6 +10,7 @@ from sealane.containers.spec import ContainerSpec, Dns
 from sealane.containers.store import ContainerState
 from sealane.daemon.project import Projects
 from sealane.daemon.workloads import Workloads
+from sealane.model.image import root_of_digest
 from sealane.wire.requests import Attachment, ContainerRequest
 
 
@@ -24,6 +25,12 @@ class RecordingRuntime:
         self.resolv: list[tuple[str, Dns]] = []
         self.failure: Exception | None = None
         """What rewriting a file raises."""
+
+    def prune_images(self, only=None):
+        used = {spec.rootfs for spec in self.specs.values()}
+        there = self.images.there
+        unused = [d for d in there if root_of_digest(d) not in used and (only is None or d in only)]
+        return tuple(there.pop(digest) for digest in unused)
 
     def create_and_start(self, spec: ContainerSpec) -> int:
         self.specs[spec.id] = spec

@@ -8,6 +8,7 @@ import pytest
 from sealane.containers.errors import ConflictError, ImageError
 from sealane.containers.imageconfig import Image
 from sealane.daemon.images import ImageVerbs, spec_of
+from sealane.engine import errors as engine_errors
 from sealane.engine.errors import HoldError, InvalidError, KernelError, NotFoundError
 from sealane.model.image import root_of_digest
 from sealane.wire.requests import ContainerRequest, ImageRequest
@@ -143,3 +144,33 @@ class TestVerbs:
         for verb in (daemon.images.list, daemon.images.prune):
             with pytest.raises(HoldError, match="no OCI runtime"):
                 asyncio.run(verb())
+
+
+class TestRemove:
+    @pytest.mark.parametrize(
+        "ref", ["oci:/srv/web", DIGEST, DIGEST[:4], f"sha256:{DIGEST}", root_of_digest(DIGEST)]
+    )
+    def test_an_image_goes_by_each_of_its_names(self, daemon, ref):
+        assert asyncio.run(daemon.images.remove(ref)).reference == "oci:/srv/web"
+        assert daemon.runtime.images.listed() == ()
+
+    @pytest.mark.parametrize("ref", ["", "ab", "oci:/srv/we", "cdcd"])
+    def test_one_that_is_not_there_is_told(self, daemon, ref):
+        with pytest.raises(NotFoundError) as caught:
+            asyncio.run(daemon.images.remove(ref))
+        assert caught.value.field == "image"
+        assert daemon.runtime.images.listed() == (IMAGE,)
+
+    def test_what_two_are_called_is_neither(self, daemon):
+        other = msgspec.structs.replace(IMAGE, digest="abab" + "cd" * 30)
+        daemon.runtime.images.there[other.digest] = other
+        for ref in ("abab", "oci:/srv/web"):
+            with pytest.raises(engine_errors.ConflictError, match="2 images"):
+                asyncio.run(daemon.images.remove(ref))
+        assert asyncio.run(daemon.images.remove(other.digest)).rootfs == root_of_digest(other.digest)
+
+    def test_one_that_is_used_stays_and_its_containers_are_named(self, daemon):
+        asyncio.run(daemon.workloads.create(request({"rootfs": root_of_digest(DIGEST)})))
+        with pytest.raises(engine_errors.InUseError, match="the root of web"):
+            asyncio.run(daemon.images.remove(DIGEST))
+        assert daemon.runtime.images.listed() == (IMAGE,)

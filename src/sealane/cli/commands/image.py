@@ -8,6 +8,7 @@ from sealane.cli.options import add_quiet
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.client import path_of
+from sealane.model.image import is_image_ref
 
 
 def configure_load(parser: ArgumentParser) -> None:
@@ -17,11 +18,11 @@ def configure_load(parser: ArgumentParser) -> None:
         "`sealane run --rootfs oci:…` does the same by itself.",
         ["sealane image load oci:./build:latest", "sealane image load oci-archive:web.tar"],
     )
-    parser.add_argument("reference", metavar="IMAGE", help="oci:PATH[:TAG] or oci-archive:FILE[:TAG]")
+    parser.add_argument("reference", metavar="REFERENCE", help="oci:PATH[:TAG] or oci-archive:FILE[:TAG]")
 
 
 def load(context: Context, arguments: Namespace) -> int:
-    view = fetch(context, image_ref(arguments.reference, "IMAGE"))
+    view = fetch(context, image_ref(arguments.reference, "REFERENCE"))
     if context.output.as_json:
         context.output.document(view)
     else:
@@ -56,6 +57,27 @@ def list_images(context: Context, arguments: Namespace) -> int:
     return 0
 
 
+def configure_rm(parser: ArgumentParser) -> None:
+    describe(
+        parser,
+        "An image that containers are made of is kept. Of an image that was loaded from several places the first is shown.",
+        ["sealane image rm oci:/srv/images:web", "sealane image rm 3f1a9c"],
+    )
+    parser.add_argument(
+        "image", metavar="IMAGE", nargs="+", help="as `image ls` shows it, a digest, or the beginning of one"
+    )
+
+
+def rm(context: Context, arguments: Namespace) -> int:
+    return context.each(
+        arguments.image, lambda ref: context.client.request("DELETE", path_of("images", _absolute(ref)))
+    )
+
+
+def _absolute(ref: str) -> str:
+    return str(image_ref(ref, "IMAGE")) if is_image_ref(ref) else ref
+
+
 def configure_prune(parser: ArgumentParser) -> None:
     describe(parser, "Removes the images that no container is made of. Prints their names.")
 
@@ -69,5 +91,6 @@ def prune(context: Context, arguments: Namespace) -> int:  # noqa: ARG001 (a com
 VERBS = {
     "load": Verb(configure_load, load),
     "ls": Verb(configure_ls, list_images),
+    "rm": Verb(configure_rm, rm),
     "prune": Verb(configure_prune, prune),
 }

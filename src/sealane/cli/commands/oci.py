@@ -5,7 +5,7 @@ import json
 import os
 from argparse import ArgumentParser, Namespace
 
-from sealane.cli.context import Context
+from sealane.cli.context import Context, UsageError
 from sealane.cli.install import check_ours, program, read, remove, say, write
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
@@ -34,6 +34,15 @@ def configure_install(parser: ArgumentParser) -> None:
 def install(context: Context, arguments: Namespace) -> int:
     executable = os.path.abspath(arguments.bin)
     check_ours(executable, MARK, "--bin")
+    for stage in STAGES:
+        path = _hook_path(arguments.hooks_dir, stage)
+        text = read(path)
+        if text is not None and not _is_plain(text):
+            raise UsageError(
+                f"{path} is not as `sealane oci install` wrote it",
+                field="--hooks-dir",
+                cure="keep your changes in a file of another name, and remove this one",
+            )
     # The executable first: from the moment that a hook is there every container may call it.
     write(context, executable, program("oci", MARK, context.socket), 0o755)
     for stage in STAGES:
