@@ -7,10 +7,15 @@ from sealane.programs import READ_BYTES
 TIMEOUT_S = 60.0
 ANSWER_BYTES_MAX = 1 << 20
 CURE = "start `sealane daemon`, or look at `sealane status`"
+CURE_ROOT = "run the container engine as root: without, its networks are its user's own"
 
 
 class UnreachableError(Exception):
-    """There is no daemon, so nothing was done."""
+    """There is no daemon for us, so nothing was done."""
+
+    def __init__(self, message: str, cure: str = CURE) -> None:
+        super().__init__(message)
+        self.cure = cure
 
 
 class LostError(UnreachableError):
@@ -23,10 +28,7 @@ def exchange(path: str, target: str, body: bytes) -> tuple[int, bytes]:
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     sock.settimeout(TIMEOUT_S)
     try:
-        sock.connect(path)
-    except OSError as error:
-        raise UnreachableError(f"no sealane daemon at {path}: {error.strerror or error}") from None
-    try:
+        _connect(sock, path)
         sock.sendall(head.encode() + body)
         answer = _read(sock)
     except OSError as error:
@@ -34,6 +36,15 @@ def exchange(path: str, target: str, body: bytes) -> tuple[int, bytes]:
     finally:
         sock.close()
     return _parted(answer)
+
+
+def _connect(sock: _socket.socket, path: str) -> None:
+    try:
+        sock.connect(path)
+    except PermissionError:
+        raise UnreachableError(f"only root may ask the sealane daemon at {path}", CURE_ROOT) from None
+    except OSError as error:
+        raise UnreachableError(f"no sealane daemon at {path}: {error.strerror or error}") from None
 
 
 def _read(sock: _socket.socket) -> bytes:

@@ -87,7 +87,7 @@ def main(socket: str = SOCKET) -> int:
     try:
         answer = _do(Call(arguments), daemon_socket(socket))
     except (NetavarkError, daemon.UnreachableError) as error:
-        cure = f": {daemon.CURE}" if isinstance(error, daemon.UnreachableError) else ""
+        cure = f": {error.cure}" if isinstance(error, daemon.UnreachableError) else ""
         return _fail(f"{error}{cure}")
     except api.RefusedError as error:
         return _fail(f"{error.message}: {error.cure}" if error.cure else error.message)

@@ -30,7 +30,7 @@ def main(socket: str = SOCKET) -> int:
     except api.RefusedError as error:
         _say(f"{error.message} ({error.cure})" if error.cure else error.message)
     except daemon.UnreachableError as error:
-        _say(f"{error} ({daemon.CURE})")
+        _say(f"{error} ({error.cure})")
     except StateError as error:
         _say(str(error))
     except Exception as error:  # Whatever it is, a runtime shows one line.
