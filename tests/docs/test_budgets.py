@@ -144,7 +144,7 @@ def test_a_cycle_would_be_found() -> None:
     assert cycles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
-def test_nothing_but_the_command_line_imports_lazily() -> None:
+def test_nothing_but_commands_and_programs_imports_lazily() -> None:
     lazy = [
         f"{shown(path)}:{node.lineno}"
         for path in MODULES

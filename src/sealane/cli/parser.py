@@ -1,7 +1,9 @@
 """The command line's grammar. Only the commands whose words occur are given their arguments: the rest stays a name."""
 
 import argparse
-from collections.abc import Collection, Sequence
+import os
+import sys
+from collections.abc import Sequence
 
 from sealane import __version__
 from sealane.cli.registry import COMMANDS, GROUPS, Command
@@ -23,14 +25,35 @@ ENVIRONMENT = """environment:
 
 DESCRIPTION = "Container networks on the real Linux kernel."
 
+HELP = frozenset({"-h", "--help"})
+COLUMNS_UNKNOWN = 80
 
-def build_parser(words: Collection[str] | None = None) -> argparse.ArgumentParser:
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """argparse makes one for each argument; left to find the width by itself it loads the compressors behind `shutil`."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    """As `shutil.get_terminal_size` finds it."""
+    given = os.environ.get("COLUMNS", "")
+    if given.isdigit() and int(given):
+        return int(given)
+    try:
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or COLUMNS_UNKNOWN  # type: ignore[union-attr]
+    except (AttributeError, ValueError, OSError):
+        return COLUMNS_UNKNOWN
+
+
+def build_parser(words: Sequence[str] | None = None) -> argparse.ArgumentParser:
     """`words` are those of the command line; None gives every command its arguments (for help and completion)."""
     root = argparse.ArgumentParser(
         prog="sealane",
         description=DESCRIPTION,
         epilog=f"{EXIT_CODES}\n{ENVIRONMENT}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
         # Abbreviations would make each new flag a change of what old scripts mean.
         allow_abbrev=False,
     )
@@ -39,21 +62,33 @@ def build_parser(words: Collection[str] | None = None) -> argparse.ArgumentParse
     add_common(root)
     below = root.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
     groups: dict[str, argparse._SubParsersAction[argparse.ArgumentParser]] = {}
+    listed = _listed(words)
     for name, summary in GROUPS.items():
+        if all(command.path[0] != name for command in listed):
+            continue
         group = add_parser(below, name, summary)
         if words is None or name in words:
             groups[name] = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in COMMANDS:
+    for command in listed:
         parent = groups.get(command.path[0]) if len(command.path) > 1 else below
         if parent is not None:
             _add_command(parent, command, words)
     return root
 
 
+def _listed(words: Sequence[str] | None) -> Sequence[Command]:
+    """The command that the line begins with; all where help or an error is going to list them. A parser for each takes
+    as long as Python's own start."""
+    if words is None or not HELP.isdisjoint(words):
+        return COMMANDS
+    leading = tuple(word for word in words if not word.startswith("-"))
+    return [command for command in COMMANDS if leading[: len(command.path)] == command.path] or COMMANDS
+
+
 def _add_command(
     parent: "argparse._SubParsersAction[argparse.ArgumentParser]",
     command: Command,
-    words: Collection[str] | None,
+    words: Sequence[str] | None,
 ) -> None:
     parser = add_parser(parent, command.path[-1], command.summary)
     if words is None or command.path[-1] in words:
@@ -70,7 +105,7 @@ def add_parser(
         name,
         help=summary,
         description=f"{summary}.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
 

@@ -160,3 +160,44 @@ def test_text_that_the_terminal_cannot_show_is_escaped(api):
     command = [sys.executable, "-m", "sealane", "--socket", api.path, "events"]
     run = subprocess.run(command, capture_output=True, text=True, env=environ)
     assert (run.returncode, "t\\xfcr" in run.stdout) == (0, True)
+
+
+def test_a_parser_is_made_for_the_command_alone():
+    """One for each would take as long as Python's own start."""
+    (below,) = [a for a in build_parser(["attach", "x", "y"])._actions if hasattr(a, "choices") and a.choices]
+    assert list(below.choices) == ["attach"]
+    (below,) = [a for a in build_parser(["network", "ls"])._actions if hasattr(a, "choices") and a.choices]
+    assert list(below.choices) == ["network"]
+
+
+@pytest.mark.parametrize(
+    ("words", "others"),
+    [
+        (["netwrk"], ["network", "attach"]),
+        (["netwrk", "attach"], ["network", "attach"]),
+        (["network", "lst"], ["ls", "create"]),
+        (["network"], []),
+        (["--json", "nothing", "ps"], ["network", "attach"]),
+    ],
+)
+def test_a_command_that_is_none_is_told_which_there_are(run, words, others):
+    ran = run(*words)
+    assert ran.code == 2
+    for other in others:
+        assert f"'{other}'" in ran.err
+
+
+@pytest.mark.parametrize(("columns", "width"), [("50", 50), ("", 80), ("0", 80), ("many", 80)])
+def test_help_is_as_wide_as_the_terminal(run, monkeypatch, columns, width):
+    monkeypatch.setenv("COLUMNS", columns)
+    lines = run("attach", "--help").out.splitlines()
+    options = [line for line in lines if line.startswith(("  -", "       "))]
+    assert max(map(len, options)) <= width
+    assert max(map(len, options)) > width - 25
+
+
+def test_help_of_a_group_lists_its_commands(run):
+    out = run("network", "--help").out
+    assert "create" in out
+    assert "prune" in out
+    assert "attach" in run("--help", "network").out
