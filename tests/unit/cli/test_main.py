@@ -189,6 +189,10 @@ def test_a_command_that_is_none_is_told_which_there_are(run, words, others):
 
 @pytest.mark.parametrize(("columns", "width"), [("50", 50), ("", 80), ("0", 80), ("many", 80)])
 def test_help_is_as_wide_as_the_terminal(run, monkeypatch, columns, width):
+    def no_terminal(_):
+        raise OSError(25, "Inappropriate ioctl for device")
+
+    monkeypatch.setattr(os, "get_terminal_size", no_terminal)
     monkeypatch.setenv("COLUMNS", columns)
     lines = run("attach", "--help").out.splitlines()
     options = [line for line in lines if line.startswith(("  -", "       "))]
