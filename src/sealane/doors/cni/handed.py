@@ -57,11 +57,9 @@ async def _add(cni: Cni, request: Request, output: bytes | None) -> object:
     if request.delegate and output is None:
         return request.delegate
     leased = None if output is None else delegate.read_lease(request, output)
-    prev = request.config.get("prevResult")
-    if prev is not None:
-        result.from_version(prev)
+    before = result.before(request.config)
     view = await cni.call(_asked(request, leased=leased))
-    return result.answer(msgspec.to_builtins(view.result), prev, request.version)
+    return result.answer(before, msgspec.to_builtins(view.result), request.version)
 
 
 async def _delete(cni: Cni, request: Request, _: bytes | None) -> object:

@@ -1,8 +1,8 @@
 """The executable that container runtimes call. It hands the call to the daemon as it came and prints what comes back.
 
 Starting Python is most of what a call costs. So the way of nearly every ADD and DEL imports two files and knows neither
-JSON nor CNI: the daemon reads the call (`sealane.doors.cni.handed`). All else - another verb, an error, a daemon that is
-not there or does not know this - is done from the beginning by `whole`, for every verb may be repeated.
+JSON nor CNI: the daemon reads the call (`sealane.doors.cni.handed`). All else (another verb, an error, a daemon that
+is not there or does not know this) is done from the beginning by `whole`, for every verb may be repeated.
 """
 
 import posix
@@ -22,29 +22,26 @@ def main(socket: str = SOCKET) -> int:
     if not verb:
         write_all(2, ABOUT.encode())
         return 0
-    socket = daemon_socket(socket)
-    stdin = read_all(0, CONFIG_BYTES_MAX)
-    lost = None
+    socket, stdin, failure = daemon_socket(socket), b"", None
     try:
+        stdin = read_all(0, CONFIG_BYTES_MAX)
         if verb in HANDED_OVER and _hand_over(verb, stdin, socket):
             return 0
-    except daemon.LostError as error:
-        lost = error
-    except daemon.UnreachableError:
-        pass
+    except Exception as error:
+        failure = error
     from sealane.programs.cni import whole
 
-    return whole.run(stdin, socket) if lost is None else whole.lost(lost, stdin)
+    return whole.run(stdin, socket, failure)
 
 
 def _hand_over(verb: bytes, stdin: bytes, socket: str) -> bool:
-    """Whether it is done, and told. Raises UnreachableError, LostError."""
+    """Whether it is done, and told, by the rules of `whole`. Raises UnreachableError, LostError, OSError."""
     environ = [name + b"=" + value for name, value in posix.environ.items() if name.startswith(b"CNI_")]
     call = b"\0".join([*environ, b"", stdin])
     status, answer = daemon.exchange(socket, TARGET, call)
     if status == OK and answer.startswith(b'"'):
         # The name of the IPAM plugin, whose turn it is.
-        output = _leased(answer[1:-1], verb, stdin)
+        output = _ask_plugin(answer[1:-1], verb, stdin)
         if output is None:
             return False
         if verb == b"DEL":
@@ -57,8 +54,8 @@ def _hand_over(verb: bytes, stdin: bytes, socket: str) -> bool:
     return True
 
 
-def _leased(name: bytes, verb: bytes, stdin: bytes) -> bytes | None:
-    """The IPAM plugin's output; None: it has failed, or is not there."""
+def _ask_plugin(name: bytes, verb: bytes, stdin: bytes) -> bytes | None:
+    """Its output; None: it has failed, or is not there."""
     from sealane.programs.cni import plugin
 
     try:

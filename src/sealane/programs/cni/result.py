@@ -67,9 +67,15 @@ def from_version(result: object) -> Result:
     return known
 
 
-def answer(own: Result, prev: object, version: str) -> Result:
-    """What ADD prints: ours, after what came before in the chain. Raises CniError."""
-    return to_version(own if prev is None else merged(from_version(prev), own), version)
+def before(config: Result) -> Result | None:
+    """What plugins before ours in a chain have answered. Raises CniError."""
+    prev = config.get("prevResult")
+    return None if prev is None else from_version(prev)
+
+
+def answer(before: Result | None, own: Result, version: str) -> Result:
+    """What ADD prints. Raises CniError."""
+    return to_version(own if before is None else merged(before, own), version)
 
 
 def merged(before: Result, own: Result) -> Result:

@@ -34,11 +34,17 @@ if TYPE_CHECKING:
     from sealane.programs.cni.spec import Request
 
 
-def run(stdin: bytes, socket: str) -> int:
-    """The exit status."""
+def run(stdin: bytes, socket: str, failure: Exception | None = None) -> int:
+    """The exit status. `failure`: of the attempt to hand the call over. Where that may have done something nothing more
+    is: the runtime repeats the call, or undoes it."""
     environ = {_text(key): _text(value) for key, value in posix.environ.items()}
     try:
+        # Of a daemon that is not there each verb makes something else.
+        if failure is not None and type(failure) is not daemon.UnreachableError:
+            raise failure
         answer = _do(read_request(environ, stdin), stdin, socket)
+    except daemon.LostError as error:
+        return _fail(from_daemon(error), stdin)
     except CniError as error:
         return _fail(error, stdin)
     except Exception as error:  # Whatever it is, a runtime reads JSON.
@@ -46,11 +52,6 @@ def run(stdin: bytes, socket: str) -> int:
     if answer is not None:
         _print(answer)
     return 0
-
-
-def lost(error: daemon.LostError, stdin: bytes) -> int:
-    """The exit status where the daemon may have done what it was asked: the runtime repeats the call, or undoes it."""
-    return _fail(from_daemon(error), stdin)
 
 
 def _fail(error: CniError, stdin: bytes) -> int:
@@ -82,11 +83,9 @@ def _do(request: Request, stdin: bytes, socket: str) -> dict[str, Any] | None:
 
 
 def _add(request: Request, socket: str) -> dict[str, Any]:
-    prev = request.config.get("prevResult")
-    if prev is not None:
-        from_version(prev)  # What is wrong with it is told before anything is done.
+    before = result.before(request.config)
     own = _add_with_delegate(request, socket) if request.delegate else _attached(_call(request, socket))
-    return result.answer(own, prev, request.version)
+    return result.answer(before, own, request.version)
 
 
 def _add_with_delegate(request: Request, socket: str) -> dict[str, Any]:

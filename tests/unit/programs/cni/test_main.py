@@ -203,6 +203,14 @@ class TestHandedOver:
         assert plugin("ADD").answer["ips"] == RESULT["ips"]
         assert [request["verb"] for request in asked.asked] == ["ADD"]
 
+    @pytest.mark.parametrize("verb", ["ADD", "STATUS"])
+    def test_an_input_that_cannot_be_read_is_told_in_json(self, plugin, daemon, verb):
+        daemon(attached, lambda _: (200, RESULT))
+        closed = ("sh", "-c", 'exec "$@" <&-', "sh", sys.executable, "-I", "-S", "-c", PROGRAM)
+        done = plugin(verb, program=closed)
+        assert (done.returncode, done.answer["code"], done.stderr) == (1, 103, b"")
+        assert "Bad file descriptor" in done.answer["msg"]
+
     @pytest.mark.parametrize("verb", ["ADD", "DEL"])
     def test_what_may_have_been_done_is_not(self, plugin, daemon, verb):
         asked = daemon(attached, lambda _: None)
