@@ -113,22 +113,29 @@ STATIC = {"type": "static", "addresses": [{"address": "10.88.0.7/24", "gateway":
 def test_handed_over_or_not_the_answer_is_the_same(
     runtime: CniRuntime, pods: list[Netns], version: str, before: tuple[dict[str, Any]], ipam: dict[str, Any]
 ) -> None:
-    alone = f"{runtime.bin_dir}/alone"
-    with open(f"{runtime.bin_dir}/sealane", encoding="utf-8") as file:
-        text = file.read().replace("posix._exit(", "main.__globals__['HANDED_OVER'] = ()\nposix._exit(")
-    with open(alone, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.chmod(alone, 0o755)
+    hindered(runtime, "handed", "sys.modules['sealane.programs.cni.whole'] = None")
+    hindered(runtime, "alone", "main.__globals__['HANDED_OVER'] = ()")
     ports = [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
     given: dict[str, Any] = {"args": "K8S_POD_NAME=web;IgnoreUnknown=1", "portMappings": ports}
     results = [
         runtime.add(
             conflist(version=version, ipam=ipam, before=before, type=plugin), "c1", pods[0].path, **given
         )
-        for plugin in ("sealane", "alone", "sealane")
+        for plugin in ("handed", "alone", "handed")
     ]
     assert results[0] == results[1] == results[2]
     assert "10.88.0." in json.dumps(results[0])
+    with pytest.raises(CniFailed, match="sealane.programs.cni.whole"):
+        runtime.status(conflist(ipam=DUAL, type="handed"))
+
+
+def hindered(runtime: CniRuntime, name: str, line: str) -> None:
+    """The executable under another name, with one of its two ways closed by a line of Python."""
+    with open(f"{runtime.bin_dir}/sealane", encoding="utf-8") as file:
+        text = file.read().replace("posix._exit(", f"{line}\nposix._exit(")
+    with open(f"{runtime.bin_dir}/{name}", "w", encoding="utf-8") as file:
+        file.write(text)
+        os.fchmod(file.fileno(), 0o755)
 
 
 def test_a_link_that_is_there_already_is_an_error_and_stays(

@@ -1,6 +1,7 @@
 """The daemon as a service: readiness, an inherited socket, one daemon a namespace, facts that change, two networks."""
 
 import os
+import signal
 import socket
 import sys
 from contextlib import closing
@@ -59,6 +60,16 @@ def test_who_is_told_to_stop_as_soon_as_it_is_ready_stops_in_order(
             assert host_machine.daemon.wait(10) == 0
             assert manager.recv(64) == b"STOPPING=1"
             host_machine.daemon = None
+
+
+def test_one_that_crashes_says_where_it_was(host_machine: Host) -> None:
+    host_machine.start()
+    assert host_machine.daemon is not None
+    host_machine.daemon.send_signal(signal.SIGSEGV)
+    assert host_machine.daemon.wait(10) == -signal.SIGSEGV
+    host_machine.daemon = None
+    assert "Fatal Python error: Segmentation fault" in host_machine.stderr()
+    assert "run_forever" in host_machine.stderr()
 
 
 def test_a_socket_that_is_handed_over_is_served_and_left_in_place(host_machine: Host, tmp_path: Path) -> None:
