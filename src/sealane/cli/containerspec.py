@@ -17,9 +17,8 @@ from sealane.compose.load import read_text
 from sealane.compose.mounts import parse_bind, parse_tmpfs
 from sealane.compose.sizes import parse_cpus, parse_size
 from sealane.compose.values import parse_host_path
-from sealane.model.endpoint import ENDPOINT_SYSCTLS
 from sealane.model.image import digest_of_root, is_image_ref
-from sealane.wire.requests import Attachment, ContainerRequest
+from sealane.wire.requests import ENDPOINT_SYSCTLS, Attachment, ContainerRequest
 
 HOST_ROOT = "host"
 """The root file system of a container that is given none: the host's own, read-only."""

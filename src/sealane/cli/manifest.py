@@ -18,9 +18,15 @@ from sealane.cli.options import stated
 from sealane.compose import schema
 from sealane.compose.publish import publish_request
 from sealane.compose.schema import Project, Service
-from sealane.model.endpoint import ENDPOINT_SYSCTLS
 from sealane.model.image import is_image_ref
-from sealane.wire.requests import Attachment, ContainerRequest, Manifest, NetworkRequest, SubnetRequest
+from sealane.wire.requests import (
+    ENDPOINT_SYSCTLS,
+    Attachment,
+    ContainerRequest,
+    Manifest,
+    NetworkRequest,
+    SubnetRequest,
+)
 
 PROJECT_LABEL = "sealane.project"
 SERVICE_LABEL = "sealane.service"

@@ -1,8 +1,7 @@
-"""The command line's grammar. Only the commands whose words occur are given their arguments: the rest stays a name."""
+"""The command line's grammar, as much of it as the line needs: the command that is called, with its arguments; where they
+are to be listed the others' names, too."""
 
 import argparse
-import os
-import sys
 from collections.abc import Sequence
 
 from sealane import __version__
@@ -26,25 +25,6 @@ ENVIRONMENT = """environment:
 DESCRIPTION = "Container networks on the real Linux kernel."
 
 HELP = frozenset({"-h", "--help"})
-COLUMNS_UNKNOWN = 80
-
-
-class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """argparse makes one for each argument; left to find the width by itself it loads the compressors behind `shutil`."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=_columns() - 2)
-
-
-def _columns() -> int:
-    """As `shutil.get_terminal_size` finds it."""
-    given = os.environ.get("COLUMNS", "")
-    if given.isdigit() and int(given):
-        return int(given)
-    try:
-        return os.get_terminal_size(sys.__stdout__.fileno()).columns or COLUMNS_UNKNOWN  # type: ignore[union-attr]
-    except (AttributeError, ValueError, OSError):
-        return COLUMNS_UNKNOWN
 
 
 def build_parser(words: Sequence[str] | None = None) -> argparse.ArgumentParser:
@@ -53,7 +33,7 @@ def build_parser(words: Sequence[str] | None = None) -> argparse.ArgumentParser:
         prog="sealane",
         description=DESCRIPTION,
         epilog=f"{EXIT_CODES}\n{ENVIRONMENT}",
-        formatter_class=HelpFormatter,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         # Abbreviations would make each new flag a change of what old scripts mean.
         allow_abbrev=False,
     )
@@ -105,7 +85,7 @@ def add_parser(
         name,
         help=summary,
         description=f"{summary}.",
-        formatter_class=HelpFormatter,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
 

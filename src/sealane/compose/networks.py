@@ -7,7 +7,7 @@ from sealane.compose.cursor import Cursor, Fields, Pairs, Reasons, closest, read
 from sealane.compose.problems import BadValue, shown
 from sealane.compose.schema import ComposeNetwork, ComposeSubnet, Driver
 from sealane.compose.values import Network, parse_key, parse_name, parse_subnet, parse_unicast
-from sealane.model.endpoint import ENDPOINT_SYSCTLS
+from sealane.wire.requests import ENDPOINT_SYSCTLS
 
 _BRIDGE = "com.docker.network.bridge."
 NETWORK_OPTIONS = frozenset(

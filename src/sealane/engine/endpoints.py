@@ -9,12 +9,18 @@ from sealane.engine.errors import ConflictError, FullError, InvalidError
 from sealane.engine.problems import parsed
 from sealane.engine.publishing import Publisher
 from sealane.limits import ALIASES_PER_ENDPOINT
-from sealane.model.endpoint import ENDPOINT_SYSCTLS, Bandwidth, Endpoint, Sandbox
+from sealane.model.endpoint import Bandwidth, Endpoint, Sandbox
 from sealane.model.ids import EndpointId, NetworkId, parse_id, parse_link_name, parse_name
 from sealane.model.intent import Intent
 from sealane.model.net import Address, Family, Interface, Mac, family_of, parse_address, parse_mac
 from sealane.model.network import BRIDGE_PORTS_MAX, Network
-from sealane.wire.requests import AttachRequest, BandwidthRequest, PublishRequest, StagedRequest
+from sealane.wire.requests import (
+    ENDPOINT_SYSCTLS,
+    AttachRequest,
+    BandwidthRequest,
+    PublishRequest,
+    StagedRequest,
+)
 
 _SYSCTL = re.compile(r"net\.(ipv4|ipv6|mpls)\.(conf|neigh)\.IFNAME\.([a-z0-9_]+)")
 _SANDBOX_SYSCTL = re.compile(r"net(\.[a-z0-9_-]+)+")

@@ -85,9 +85,6 @@ class Bandwidth(msgspec.Struct, frozen=True, kw_only=True):
     """Bits that may pass at once, after a pause."""
 
 
-ENDPOINT_SYSCTLS = "com.docker.network.endpoint.sysctls"
-"""Docker's name of the option that has the sysctls of a link."""
-
 PUBLISHED_ELSEWHERE = "published-elsewhere"
 """Label of an endpoint: what another engine publishes for its sandbox, for people to read."""
 

@@ -6,6 +6,9 @@ import msgspec
 
 from sealane.wire.base import Request
 
+ENDPOINT_SYSCTLS = "com.docker.network.endpoint.sysctls"
+"""Docker's name of the option that has the sysctls of a link, by which files and command lines say it."""
+
 
 class SubnetRequest(Request, frozen=True, kw_only=True):
     """`prefix` may be empty (`ip_range`, `gateway` then too): one is taken from the pools."""

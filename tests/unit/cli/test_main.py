@@ -187,19 +187,6 @@ def test_a_command_that_is_none_is_told_which_there_are(run, words, others):
         assert f"'{other}'" in ran.err
 
 
-@pytest.mark.parametrize(("columns", "width"), [("50", 50), ("", 80), ("0", 80), ("many", 80)])
-def test_help_is_as_wide_as_the_terminal(run, monkeypatch, columns, width):
-    def no_terminal(_):
-        raise OSError(25, "Inappropriate ioctl for device")
-
-    monkeypatch.setattr(os, "get_terminal_size", no_terminal)
-    monkeypatch.setenv("COLUMNS", columns)
-    lines = run("attach", "--help").out.splitlines()
-    options = [line for line in lines if line.startswith(("  -", "       "))]
-    assert max(map(len, options)) <= width
-    assert max(map(len, options)) > width - 25
-
-
 def test_help_of_a_group_lists_its_commands(run):
     out = run("network", "--help").out
     assert "create" in out

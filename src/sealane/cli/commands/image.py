@@ -60,7 +60,7 @@ def list_images(context: Context, arguments: Namespace) -> int:
 def configure_rm(parser: ArgumentParser) -> None:
     describe(
         parser,
-        "An image that containers are made of is kept. Of an image that was loaded from several places the first is shown.",
+        "An image that containers are made of is kept. One that was loaded from several places bears the first one's name.",
         ["sealane image rm oci:/srv/images:web", "sealane image rm 3f1a9c"],
     )
     parser.add_argument(

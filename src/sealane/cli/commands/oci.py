@@ -24,7 +24,8 @@ def configure_install(parser: ArgumentParser) -> None:
     describe(
         parser,
         "The hook asks the daemon at --socket. podman and CRI-O then call it for every container that has an annotation\n"
-        "sealane.…; for runc and crun themselves `sealane oci hooks` prints what a config.json needs.",
+        "sealane.…; for runc and crun themselves `sealane oci hooks` prints what a config.json needs. Where somebody has\n"
+        "changed a hook file nothing is written.",
         ["sealane oci install", "podman run --network none --annotation sealane.networks=front …"],
     )
     _add_bin(parser)
