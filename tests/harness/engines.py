@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sealane.compile.facts import Facts, ForeignRoute
+from sealane.compile.facts import Facts, Features, ForeignRoute
 from sealane.engine.engine import Engine
 from sealane.engine.events import EventLog
 from sealane.engine.reconciler import Reconciler
@@ -19,6 +19,7 @@ FACTS = Facts(
     uplink="uplink0",
     uplink_mtu=1400,
     foreign_routes=(ForeignRoute("192.0.2.0/24", "route via uplink0"),),  # type: ignore[arg-type]
+    features=Features(fast_path=True),
 )
 
 

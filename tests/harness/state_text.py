@@ -14,6 +14,9 @@ from sealane.kernel.nft import Chain, Set, Table
 from sealane.kernel.objects import (
     Address,
     BridgePort,
+    FastGate,
+    FastPort,
+    FastTarget,
     FdbEntry,
     Link,
     LoopbackPort,
@@ -176,6 +179,33 @@ def qdisc(words):
     )
 
 
+def fast_port(words):
+    dev, link, *rest, driver = words
+    assert [dev, *rest] == ["dev", "ingress", "pref", "24225", "bpf"]
+    return FastPort(link=word(link), driver="" if driver == "unknown" else driver)
+
+
+def fast(words):
+    if words[0] == "gate":
+        _, driver, family = words
+        return FastGate(driver=driver, family={"ip": 4, "ip6": 6}[family])
+    address, *rest = words
+    found = fields(rest)
+    source = found.pop("source", "")
+    assert source in {"", "only"}
+    result = FastTarget(
+        address=address,
+        link=found.pop("dev", ""),
+        network=int(found.pop("group"), 16),
+        mac=found.pop("lladdr", ""),
+        host_mac=found.pop("from", ""),
+        mtu=int(found.pop("mtu")),
+        delivers=not source,
+    )
+    assert not found, found
+    return result
+
+
 def sysctl(text):
     path, value = split(text, "=")
     return Sysctl(path=word(path), value=word(value))
@@ -208,6 +238,10 @@ def rtnetlink(text):
             return FdbEntry(mac=mac, link=word(link))
         case "qdisc":
             return qdisc(words)
+        case "filter":
+            return fast_port(words)
+        case "fast":
+            return fast(words)
         case "passage":
             family, *chain, link, accept = words
             assert [*chain, accept] == ["filter", "FORWARD", "accept"]

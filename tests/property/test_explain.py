@@ -21,12 +21,12 @@ from sealane.compile.facts import Facts, Features
 from sealane.compile.host import compile_host
 from sealane.compile.names import endpoint_link
 from sealane.explain import render
-from sealane.explain.packet import Arrives, Disposition, Packet, Sent, Start
+from sealane.explain.packet import Arrives, Disposition, Packet, Sent, Start, Trace
 from sealane.explain.surroundings import Surroundings, surroundings_of
 from sealane.explain.walk import walk
 from sealane.explain.world import World
 from sealane.kernel.nft import Chain, Element, ObservedChain, Set, Table
-from sealane.kernel.objects import Link
+from sealane.kernel.objects import FastTarget, Link
 from sealane.kernel.state import HOST, HostState
 from sealane.linux.fake import FakeKernel
 from sealane.model.change import Record
@@ -42,6 +42,8 @@ from sealane.reconcile.plan import Plan
 BRIDGED = Facts(
     instance=FACTS.instance, uplink=FACTS.uplink, uplink_mtu=1400, features=Features(bridge_netfilter=True)
 )
+PLAIN = msgspec.structs.replace(FACTS, features=Features())
+FAST_BRIDGED = msgspec.structs.replace(FACTS, features=Features(fast_path=True, bridge_netfilter=True))
 OUTSIDE = {4: "192.0.2.200", 6: "2001:db8::200"}
 INSIDE_PORT = 80
 NFT = (Table, Chain, ObservedChain, Set, Element)
@@ -81,7 +83,8 @@ def moments(plan: Plan) -> Iterator[Plan]:
 
 
 def passes(world: World, question: Question) -> bool:
-    return walk(world, question[1], question[0]).passes
+    trace = walk(world, question[1], question[0])
+    return trace.passes or bool(goes_straight(world, trace))
 
 
 def goes(world: World, question: Question, orphans: list[Prefix]) -> str:
@@ -90,6 +93,9 @@ def goes(world: World, question: Question, orphans: list[Prefix]) -> str:
     packet for nobody it knows back to its router) or goes to an orphaned prefix."""
     start, packet = question
     trace = walk(world, packet, start)
+    straight = goes_straight(world, trace)
+    if straight:
+        return straight
     is_strangers = packet.source in OUTSIDE.values() or any(
         contains(p, trace.final.destination) for p in orphans
     )
@@ -97,6 +103,17 @@ def goes(world: World, question: Question, orphans: list[Prefix]) -> str:
     is_hosts_own = trace.disposition is Disposition.DELIVERED and trace.netns == HOST
     is_ours = trace.passes and not is_passing_by and not is_hosts_own
     return f"{trace.disposition} {trace.netns}" if is_ours else ""
+
+
+def goes_straight(world: World, trace: Trace) -> str:
+    """Where the fast path delivers the packet, whatever is on the long way; empty if it does not take it."""
+    for step in (step for hop in trace.hops for step in hop.steps if step.kind == "fast path"):
+        assert step.object is not None
+        target = world.states[HOST][step.object]
+        assert isinstance(target, FastTarget)
+        link = world.states[HOST].get(("link", target.link))
+        return f"delivered {link.peer[0]}" if isinstance(link, Link) and link.peer else ""
+    return ""
 
 
 def questions(*given_intents: Intent) -> list[Question]:
@@ -199,7 +216,9 @@ def told(
     )
 
 
-@pytest.mark.parametrize("facts", [FACTS, BRIDGED], ids=["plain", "br_netfilter"])
+@pytest.mark.parametrize(
+    "facts", [PLAIN, BRIDGED, FACTS, FAST_BRIDGED], ids=["plain", "br_netfilter", "fast path", "both"]
+)
 @settings(max_examples=60, deadline=None)
 @given(before=intents(), after=intents(), first=st.integers(0, 10_000))
 def test_no_moment_of_a_plan_lets_through_what_both_ends_deny(
@@ -211,6 +230,47 @@ def test_no_moment_of_a_plan_lets_through_what_both_ends_deny(
     chosen = (everything[begin:] + everything[:begin])[:PACKETS_MAX]
     found = leaks(history(before, after, facts), surroundings(facts), chosen, orphaned(before, after))
     assert not found, "\n".join(found)
+
+
+@settings(max_examples=100, deadline=None)
+@given(intent=intents(), facts=st.sampled_from([FACTS, FAST_BRIDGED]), first=st.integers(0, 10_000))
+def test_the_fast_path_ends_where_the_long_way_ends(intent: Intent, facts: Facts, first: int) -> None:
+    """Of whatever anybody may send, it takes nothing that the long way would not bring to the same sandbox."""
+    everything = questions(intent)
+    begin = first % max(1, len(everything))
+    state = compile_host(intent, facts)
+    world = World(state, surroundings(facts))
+    for question in (everything[begin:] + everything[:begin])[:PACKETS_MAX]:
+        start, packet = as_sent(state, question)
+        trace = walk(world, packet, start)
+        straight = goes_straight(world, trace)
+        assert not straight or straight == f"{trace.disposition} {trace.netns}", render.summary(trace)
+
+
+@pytest.mark.parametrize("driver", ["bridge", "routed"])
+def test_neighbours_take_it(driver: str) -> None:
+    """The law above is about something: both families, both ways."""
+    world = World(compile_host(neighbours(driver), FACTS), surroundings(FACTS))
+    for own, other in (("10.1.0.2", "10.1.0.3"), ("fd00:1::3", "fd00:1::2")):
+        packet = Packet(source=own, source_port=40000, destination=other, destination_port=80)
+        sender, receiver = ("sandbox-1", "sandbox-2") if own.endswith("2") else ("sandbox-2", "sandbox-1")
+        trace = walk(world, packet, Sent(sender))
+        assert goes_straight(world, trace) == f"{trace.disposition} {trace.netns}" == f"delivered {receiver}"
+
+
+def neighbours(driver: str) -> Intent:
+    """The sandboxes of `two_networks`, both on the first one."""
+    town = two_networks()
+    first = msgspec.structs.replace(town.networks[NetworkId("n1")], driver=driver)
+    ends = [
+        msgspec.structs.replace(
+            endpoint,
+            network=first.id,
+            addresses=(Interface(f"10.1.0.{number}/24"), Interface(f"fd00:1::{number}/64")),
+        )
+        for number, endpoint in enumerate(town.endpoints.values(), 2)
+    ]
+    return Intent([first, *town.sandboxes.values(), *ends])
 
 
 @pytest.mark.parametrize("family", ["ip", "ip6"])

@@ -22,7 +22,8 @@ from sealane.wire.requests import AttachRequest, DetachRequest, NetworkRequest
 HERE = Path(__file__).parent
 DOCS = HERE.parent.parent / "docs" / "rules"
 SCENARIOS = sorted(p.parent.name for p in HERE.glob("*/steps.toml"))
-RANK = {"link": 0, "address": 1, "route": 2, "neighbour": 3, "fdb": 4, "sysctl": 5, "loopback": 6}
+KINDS = "link address route neighbour fdb sysctl fast-port fast-target fast-gate loopback".split()
+"""In the order in which they are shown; then nftables."""
 
 
 @pytest.fixture
@@ -65,8 +66,8 @@ def rendered(bench: Bench) -> dict[str, str]:
 def order(item) -> tuple:
     if isinstance(item, Table | Set | Chain | Element):
         kind = (Table, Set, Chain, Element).index(type(item))
-        return (7, ("ip", "ip6", "bridge").index(item.family), kind, repr(item.key))
-    return (RANK[item.key[0]], 0, 0, repr(item.key))
+        return (len(KINDS), ("ip", "ip6", "bridge").index(item.family), kind, repr(item.key))
+    return (KINDS.index(item.key[0]), 0, 0, repr(item.key))
 
 
 def goldens(name: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from sealane.compile import names
 from sealane.compile.facts import Facts
+from sealane.compile.fast_path import compile_fast_path
 from sealane.compile.names import NFT_FAMILY
 from sealane.compile.network import hardening, has_data_plane, is_apart, mtu
 from sealane.kernel import nft
@@ -56,6 +57,7 @@ def _everywhere(endpoint: Endpoint, network: Network, facts: Facts) -> Iterator[
         if endpoint.address(family) is not None:
             yield from _family(endpoint, network, family)
     yield from _rates(endpoint, network, facts)
+    yield from ((HOST, item) for item in compile_fast_path(endpoint, network, facts))
     for path, value in endpoint.sysctls:
         yield endpoint.sandbox, Sysctl(path=path.replace("IFNAME", endpoint.ifname), value=value)
 

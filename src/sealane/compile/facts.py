@@ -2,6 +2,7 @@
 
 import msgspec
 
+from sealane.kernel.nft import NftFamily
 from sealane.kernel.objects import PassageFamily
 from sealane.model.net import Prefix
 
@@ -23,6 +24,12 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
     conntrack: bool = True
     loopback_program: bool = True
     loopback_reason: str = ""
+    fast_path: bool = False
+    """Programs at links may deliver packets within a network (`compile.fast_path`)."""
+    fast_path_reason: str = ""
+    """Why not."""
+    firewalls: tuple[NftFamily, ...] = ()
+    """Families in which somebody else's rules may judge what passes between links."""
     forward_drops: tuple[PassageFamily, ...] = ()
     """Families in which iptables' FORWARD chain has the policy DROP."""
     bridge_netfilter: bool = False

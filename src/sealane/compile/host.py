@@ -11,6 +11,7 @@ from typing import Literal
 from sealane.compile.base import compile_base, compile_guards
 from sealane.compile.endpoint import Placed, compile_endpoint
 from sealane.compile.facts import Facts
+from sealane.compile.fast_path import compile_gates
 from sealane.compile.names import PASSAGE_LINKS
 from sealane.compile.network import compile_network, has_data_plane, is_apart
 from sealane.compile.publish import compile_publish
@@ -74,6 +75,7 @@ def _host(intent: Intent, facts: Facts) -> Iterator[Object]:
         if family == 4 or facts.features.ipv6:
             yield from compile_base(family, adopted=any(n.link_adopted for n in networks))
     yield from _passages(networks, facts)
+    yield from compile_gates(networks, facts)
     yield Sysctl(path="net/ipv4/ip_forward", value="1")
     if any(n.subnet(6) and not n.internal for n in networks) and facts.features.ipv6:
         yield Sysctl(path="net/ipv6/conf/all/forwarding", value="1")

@@ -78,6 +78,7 @@ class EndpointMaker:
             egress=_bandwidth(request.egress, "egress"),
             without_gateway=request.without_gateway,
             dns_servers=_dns_servers(request.dns_servers),
+            fast_path=request.fast_path,
         )
 
     def stage(self, request: StagedRequest, network: Network, replaced: Collection[EndpointId]) -> Endpoint:
@@ -249,6 +250,7 @@ def repeats(endpoint: Endpoint, request: AttachRequest) -> str | None:
         "egress": _bandwidth(request.egress, "egress") == endpoint.egress,
         "without_gateway": request.without_gateway == endpoint.without_gateway,
         "dns_servers": _dns_servers(request.dns_servers) == endpoint.dns_servers,
+        "fast_path": request.fast_path == endpoint.fast_path,
     }
     return next((field for field, same in checks.items() if not same), None)
 

@@ -128,6 +128,7 @@ _PARSERS: dict[str, Callable[[dict[str, object], str], None]] = {
     "publish-address6": _address("publish_addresses", 6),
     "gateway-mode": _gateway_mode,
     "gateway-mode6": _gateway_mode,
+    "fast-path": _set_bool("fast_path"),
     "dns": _set_bool("dns"),
     "dns-servers": _dns_servers,
 }

@@ -49,6 +49,8 @@ def _options(network: Network) -> dict[str, str]:
         options["publish-address"] = ",".join(network.publish_addresses)
     if network.link_prefix != "eth":
         options["link-prefix"] = network.link_prefix
+    if not network.fast_path:
+        options["fast-path"] = "false"
     if not network.dns:
         options["dns"] = "false"
     if network.dns_servers:

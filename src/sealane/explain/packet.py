@@ -139,6 +139,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
         "neighbour",
         "bridge",
         "link",
+        "fast path",
         "mtu",
         "local",
         "end",

@@ -17,6 +17,7 @@ from typing import NoReturn
 from sealane.compile.names import NFT_FAMILY
 from sealane.explain import bridging, neighbours
 from sealane.explain.conntrack import tuple_of
+from sealane.explain.fast_path import straight_to
 from sealane.explain.headers import ECHO_REPLY
 from sealane.explain.loopback import is_loopback_only, redirect
 from sealane.explain.packet import Arrives, Disposition, Flow, Packet, Sent, Start, Trace, Tuple
@@ -203,6 +204,10 @@ class _Journey:
         self.path.note("link", f"{link.name} → {peer.name} of {there.name}", key=link.key)
         self.skb.scrub()
         self.path.enter(there, peer.name)
+        target = straight_to(there, peer, self.skb.packet)
+        if target:
+            text = f"straight to {target}, unless it is traced; what follows is what it is held to"
+            self.path.note("fast path", text, key=("fast-target", self.skb.packet.destination))
         self._arrive(there, peer)
 
     # --- receiving --------------------------------------------------------------------------------------------------

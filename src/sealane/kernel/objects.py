@@ -165,6 +165,54 @@ class Qdisc(msgspec.Struct, frozen=True, kw_only=True):
         return ("qdisc", self.link)
 
 
+FastDriver = Literal["bridge", "routed"]
+"""Kinds of network within which packets may take the fast path (`linux/bpf/fast_path_program.py`)."""
+
+
+class FastPort(msgspec.Struct, frozen=True, kw_only=True):
+    """The fast path's program at the entrance of a link: a tc filter, after whatever filters others have put there."""
+
+    link: str
+    driver: FastDriver | Literal[""]
+    """Which of the programs; observed ones that are none of these are empty."""
+
+    @property
+    def key(self) -> Key:
+        return ("fast-port", self.link)
+
+
+class FastTarget(msgspec.Struct, frozen=True, kw_only=True):
+    """What the fast path knows of an address: who may send under it, and where packets for it go."""
+
+    address: str
+    network: int
+    """Its link group (`compile.names.network_group`): both ends of a packet must be of one."""
+    link: str
+    """The host's end. Empty: of observed ones, a link that is gone."""
+    mac: str
+    host_mac: str = ""
+    """Of the host's end, for routed networks: packets for others come to it, and packets from others from it."""
+    mtu: int
+    """Bytes."""
+    delivers: bool = True
+    """False: packets for it go the long way, where a rate is kept."""
+
+    @property
+    def key(self) -> Key:
+        return ("fast-target", self.address)
+
+
+class FastGate(msgspec.Struct, frozen=True, kw_only=True):
+    """The fast path is open to packets of one family within networks of one driver."""
+
+    driver: FastDriver
+    family: Literal[4, 6]
+
+    @property
+    def key(self) -> Key:
+        return ("fast-gate", self.driver, self.family)
+
+
 class Sysctl(msgspec.Struct, frozen=True, kw_only=True):
     """A value under /proc/sys, as its namespace sees it: path `net/ipv4/conf/sle0/forwarding`."""
 

@@ -5,6 +5,9 @@ from collections.abc import Iterable, Mapping
 from sealane.kernel.nft import Chain, Element, ObservedChain, Set, Table
 from sealane.kernel.objects import (
     Address,
+    FastGate,
+    FastPort,
+    FastTarget,
     FdbEntry,
     Key,
     Link,
@@ -25,6 +28,9 @@ Object = (
     | Neighbour
     | FdbEntry
     | Qdisc
+    | FastPort
+    | FastTarget
+    | FastGate
     | Sysctl
     | LoopbackPort
     | Passage
@@ -35,7 +41,7 @@ Object = (
     | Element
 )
 
-_ON_LINKS = (Address, Neighbour, FdbEntry, Route, Qdisc)
+_ON_LINKS = (Address, Neighbour, FdbEntry, Route, Qdisc, FastPort)
 
 HOST = "host"
 """Key of the host's own namespace; every other key is a sandbox's id."""

@@ -19,6 +19,9 @@ from sealane.kernel.objects import (
     RTPROT_SEALANE,
     Address,
     BridgePort,
+    FastGate,
+    FastPort,
+    FastTarget,
     FdbEntry,
     Link,
     LoopbackPort,
@@ -132,6 +135,12 @@ def _line(item: Object, verb: str) -> str:
         case Qdisc():
             size = f"rate {item.rate * 8}bit burst {item.burst}b limit {item.limit}b"
             return f"qdisc {verb} dev {_word(item.link)} root handle 5ea1: tbf {size}"
+        case FastPort():
+            return f"filter {verb} dev {_word(item.link)} ingress pref 24225 bpf {item.driver or 'unknown'}"
+        case FastTarget():
+            return f"fast {verb} {_words(_target(item))}"
+        case FastGate():
+            return f"fast {verb} gate {item.driver} {'ip' if item.family == 4 else 'ip6'}"
         case Sysctl():
             return f"sysctl {_word(item.path)}={_word(item.value)}"
         case Passage():
@@ -206,6 +215,19 @@ def _route(item: Route) -> dict[str, str]:
     first, *rest = found
     shown = {first: "", **{name: found[name] for name in rest if found[name]}}
     return shown | ({"onlink": ""} if item.onlink else {}) | {"proto": str(RTPROT_SEALANE)}
+
+
+def _target(item: FastTarget) -> dict[str, str]:
+    found = {
+        item.address: "",
+        "dev": _word(item.link) if item.link else "",
+        "group": f"0x{item.network:08x}",
+        "lladdr": item.mac,
+        "from": item.host_mac,
+        "mtu": str(item.mtu),
+    }
+    shown = {name: value for name, value in found.items() if value or name == item.address}
+    return shown | ({} if item.delivers else {"source": "only"})
 
 
 def _loopback(item: LoopbackPort) -> str:

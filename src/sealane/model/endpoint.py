@@ -119,6 +119,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     the sandbox leaves by a way that is not ours, if it leaves at all."""
     dns_servers: tuple[Address, ...] = ()
     """The sandbox's own: names that are none of ours are asked here instead of at the network's."""
+    fast_path: bool = True
+    """As the network's, for this endpoint alone."""
     is_lease: bool = False
     """Nothing but addresses, held between the moment somebody was given them and the endpoint that is made of them."""
 

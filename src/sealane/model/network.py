@@ -55,6 +55,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     """Names are answered at the gateway's address."""
     dns_servers: tuple[Address, ...] = ()
     """Names that are none of ours are asked here; empty: the host's resolvers."""
+    fast_path: bool = True
+    """Packets within it may go from link to link, past the bridge or the routing code (`compile.fast_path`)."""
     labels: dict[str, str] = {}
     owner: str = ""
     """The engine that made it through a door and keeps it in its own books (`docker`): it alone removes it."""

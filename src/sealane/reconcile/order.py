@@ -8,6 +8,9 @@ import msgspec
 from sealane.kernel.nft import Chain, Element, ObservedChain, Set, Table
 from sealane.kernel.objects import (
     Address,
+    FastGate,
+    FastPort,
+    FastTarget,
     FdbEntry,
     Key,
     Link,
@@ -24,7 +27,8 @@ from sealane.reconcile.diff import Difference
 from sealane.reconcile.plan import STAGES, Operation, Plan, StageName, Verb
 
 _NFT = (Element, Chain, ObservedChain, Set, Table)
-_NEEDS_OPEN_LINK = (Neighbour, Route, RoutingRule)
+_OPENS = (FastPort, Neighbour, Route, RoutingRule)
+_FAST = (FastTarget, FastGate)
 
 PUBLISHING = frozenset({"publish", "publish_at", "publish_ranges", "open"})
 """Maps and sets whose elements lead new packets to an endpoint."""
@@ -37,8 +41,9 @@ BUILD_ORDER = (Route, Link, Sysctl, Address, FdbEntry, Qdisc)
 """An unreachable route needs nothing, and catches what is meant for a link to come. A link's sysctls and addresses need
 the link; an FDB entry needs its bridge port, and a rate is kept from the first packet on."""
 
-OPEN_ORDER = (Link, Neighbour, Route, RoutingRule)
-"""The kernel takes a route or neighbour only on a link that is up (`Network is down` otherwise)."""
+OPEN_ORDER = (FastPort, Link, Neighbour, Route, RoutingRule)
+"""The kernel takes a route or neighbour only on a link that is up (`Network is down` otherwise). A fast port finds nobody
+until there are targets; it stands here since its message then travels with the link's."""
 
 SWEEP_ORDER = (Chain, ObservedChain, Set, Table)
 """Rules hold sets, the table holds all."""
@@ -140,7 +145,9 @@ def _operations(
     if isinstance(item, _NFT):
         return (_nft(difference, remade),)
     if isinstance(item, LoopbackPort):
-        return (_loopback(difference, item),)
+        return (_leads(difference, item, 1),)
+    if isinstance(item, _FAST):
+        return (_leads(difference, item, 2),)
     if isinstance(item, Passage):
         return (_passage(difference, item),)
     if doomed and (netns, hangs_on(item)) in doomed:
@@ -179,11 +186,12 @@ def _passage(difference: Difference, item: Passage) -> Placed:
     )
 
 
-def _loopback(difference: Difference, item: LoopbackPort) -> Placed:
-    if difference.observed is not None and difference.desired is None:
+def _leads(difference: Difference, item: LoopbackPort | FastTarget | FastGate, rank: int) -> Placed:
+    """What leads packets to an endpoint: the first to go, the last to come."""
+    if difference.desired is None:
         return "unpublish", (0,), Operation("delete", difference.netns, item, difference.observed)
     verb: Verb = "create" if difference.observed is None else "change"
-    return "publish", (1,), Operation(verb, difference.netns, item, difference.observed)
+    return "publish", (rank,), Operation(verb, difference.netns, item, difference.observed)
 
 
 def _link(difference: Difference, item: Link, doomed: set[tuple[str, str]]) -> Iterable[Placed]:
@@ -230,10 +238,10 @@ def _close_rank(item: Object) -> int:
         case Link(kind="veth"):
             return 0
         case Route(type="unreachable"):
-            return 8
+            return 9
         case Link():
-            return 7
-    return 1 + (RoutingRule, Route, Neighbour, FdbEntry, Qdisc, Address).index(type(item))
+            return 8
+    return 1 + (RoutingRule, Route, Neighbour, FdbEntry, Qdisc, FastPort, Address).index(type(item))
 
 
 def _open_rank(netns: str, item: Object) -> tuple[int, ...]:
@@ -246,7 +254,7 @@ def _set(difference: Difference, want: Object) -> Placed:
     netns = difference.netns
     verb: Verb = "create" if difference.observed is None else "change"
     operation = Operation(verb, netns, want, difference.observed)
-    if isinstance(want, _NEEDS_OPEN_LINK) and not (isinstance(want, Route) and want.type == "unreachable"):
+    if isinstance(want, _OPENS) and not (isinstance(want, Route) and want.type == "unreachable"):
         return "open", (*_open_rank(netns, want), _route_rank(want)), operation
     return "build", (BUILD_ORDER.index(type(want)), 0), operation
 

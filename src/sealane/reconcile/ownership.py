@@ -11,6 +11,8 @@
 | nftables | everything in the tables named `sealane` |
 | sysctl | the paths that desired state names: set, never deleted |
 | passage | a rule in iptables' FORWARD whose comment begins with `sealane/INSTANCE/passage` |
+| fast port | the tc filter of our preference and name at the entrance of a link of ours |
+| fast target, fast gate | the elements of our pinned maps |
 | host-loopback publish | the entries of our pinned map |
 
 What is not ours is not in observed state at all, so no difference can ever name it: that is the whole mechanism by

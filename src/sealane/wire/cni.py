@@ -106,6 +106,8 @@ class CniConfig(View, frozen=True, kw_only=True):
     ip_masq: bool | None = msgspec.field(name="ipMasq", default=None)
     port_isolation: bool | None = msgspec.field(name="portIsolation", default=None)
     """Endpoints do not reach each other."""
+    fast_path: bool = msgspec.field(name="fastPath", default=False)
+    """Off by default: a plugin that comes after us in the chain (`bandwidth`) may want the link's entrance for itself."""
     ingress_rate: int = msgspec.field(name="ingressRate", default=0)
     ingress_burst: int = msgspec.field(name="ingressBurst", default=0)
     egress_rate: int = msgspec.field(name="egressRate", default=0)

@@ -31,7 +31,7 @@ class NetworkRequest(Request, frozen=True, kw_only=True):
     options: dict[str, str] = {}
     """Driver options, in Docker's spelling (`com.docker.network.bridge.name`) or ours (`mtu`, `icc`, `masquerade`,
     `bridge`, `link-prefix`, `source-address`, `source-address6`, `publish-address`, `inhibit-gateway`, `gateway-mode`,
-    `dns`, `dns-servers`)."""
+    `fast-path`, `dns`, `dns-servers`)."""
     labels: dict[str, str] = {}
 
 
@@ -88,6 +88,8 @@ class AttachRequest(Request, frozen=True, kw_only=True):
     """The sandbox's default route is not to lead through this network, even if there is no other."""
     dns_servers: list[str] = []
     """Where the sandbox's questions about other names are asked; empty: as the network says."""
+    fast_path: bool = True
+    """False: others may want to hang queueing disciplines or filters on the host's end of its link."""
 
 
 class StagedRequest(Request, frozen=True, kw_only=True):

@@ -29,6 +29,9 @@ from sealane.kernel.nft import (
 from sealane.kernel.objects import (
     Address,
     BridgePort,
+    FastGate,
+    FastPort,
+    FastTarget,
     FdbEntry,
     Link,
     LoopbackPort,
@@ -101,6 +104,31 @@ LINES = [
         Qdisc(link="sle0123", rate=1_000_000, burst=20_000, limit=70_000),
         "qdisc add dev sle0123 root handle 5ea1: tbf rate 8000000bit burst 20000b limit 70000b",
     ),
+    (
+        FastPort(link="sle0123", driver="bridge"),
+        "filter add dev sle0123 ingress pref 24225 bpf bridge",
+    ),
+    (
+        FastPort(link="sle0123", driver=""),
+        "filter add dev sle0123 ingress pref 24225 bpf unknown",
+    ),
+    (
+        FastTarget(address="10.1.0.2", network=0x40000007, link="sle0123", mac="02:00:00:00:00:02", mtu=1500),
+        "fast add 10.1.0.2 dev sle0123 group 0x40000007 lladdr 02:00:00:00:00:02 mtu 1500",
+    ),
+    (
+        FastTarget(
+            address="fd00::2",
+            network=0x40000007,
+            link="",
+            mac="02:00:00:00:00:02",
+            host_mac="02:00:00:00:00:03",
+            mtu=1500,
+            delivers=False,
+        ),
+        "fast add fd00::2 group 0x40000007 lladdr 02:00:00:00:00:02 from 02:00:00:00:00:03 mtu 1500 source only",
+    ),
+    (FastGate(driver="routed", family=6), "fast add gate routed ip6"),
     (Sysctl(path="net/ipv4/conf/sle0/forwarding", value="1"), "sysctl net/ipv4/conf/sle0/forwarding=1"),
     (
         LoopbackPort(family=4, proto="tcp", first=8080, last=8080, address="10.1.0.2", port=80),
@@ -457,6 +485,18 @@ _each = [
     ),
     st.builds(Neighbour, link=_words, address=_addresses, mac=st.sampled_from(["", "02:00:00:00:00:01"])),
     st.builds(FdbEntry, link=_words, mac=_words),
+    st.builds(FastPort, link=_words, driver=st.sampled_from(["bridge", "routed"])),
+    st.builds(
+        FastTarget,
+        address=_addresses,
+        network=st.integers(1, 2),
+        link=_words,
+        mac=_words,
+        host_mac=st.sampled_from(["", "02:00:00:00:00:01"]),
+        mtu=st.integers(1, 2),
+        delivers=st.booleans(),
+    ),
+    st.builds(FastGate, driver=st.sampled_from(["bridge", "routed"]), family=st.sampled_from([4, 6])),
     st.builds(Qdisc, link=_words, rate=st.integers(1, 2), burst=st.integers(1, 2), limit=st.integers(1, 2)),
     st.builds(Sysctl, path=_words, value=_words),
     st.builds(

@@ -56,7 +56,7 @@ def configure_create(parser: ArgumentParser) -> None:
         action="append",
         default=[],
         help="a driver option, in Docker's spelling or ours: bridge, mtu, icc, masquerade, link-prefix, "
-        "source-address, source-address6, publish-address, inhibit-gateway, gateway-mode",
+        "source-address, source-address6, publish-address, inhibit-gateway, gateway-mode, fast-path, dns, dns-servers",
     )
     add_labels(parser)
 

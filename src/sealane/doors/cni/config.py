@@ -170,6 +170,7 @@ def attach_request(request: CniRequest, gateway_priority: int) -> AttachRequest:
         labels=_labels(request),
         ingress=ingress,
         egress=egress,
+        fast_path=config.fast_path,
     )
 
 

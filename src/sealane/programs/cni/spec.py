@@ -51,7 +51,7 @@ RESERVED = frozenset(
     {"cniVersion", "name", "type", "ipam", "dns", "prevResult", "runtimeConfig", "args", "capabilities"}
 )
 OPTIONS = frozenset(
-    {"driver", "bridge", "mtu", "internal", "isGateway", "ipMasq", "portIsolation"}
+    {"driver", "bridge", "mtu", "internal", "isGateway", "ipMasq", "portIsolation", "fastPath"}
     | {"ingressRate", "ingressBurst", "egressRate", "egressBurst"}
 )
 """Keys of ours; `wire.cni.CniConfig` says what they mean."""
