@@ -14,7 +14,7 @@ from sealane.engine.events import EventLog
 from sealane.engine.reconciler import Reconciler
 from sealane.engine.upkeep import Upkeep
 from sealane.kernel.state import HOST, NamespaceState
-from sealane.linux.bpf import loopback
+from sealane.linux.bpf import fast_path, loopback
 from sealane.linux.kernel import LinuxKernel
 from sealane.model.intent import Intent
 from sealane.store.sqlite import SqliteStore
@@ -41,7 +41,8 @@ class EngineHost:
     def _start(self, driver: str, endpoints: int) -> None:
         self._loopback = self._open_loopback()
         self._store = SqliteStore(self._state_dir)
-        self._kernel = LinuxKernel("be7c40", RUN_DIR, loopback=self._loopback)
+        self._fast_path = self._open_fast_path()
+        self._kernel = LinuxKernel("be7c40", RUN_DIR, loopback=self._loopback, fast_path=self._fast_path)
         reconciler = Reconciler(self._kernel, Intent(), self._kernel.facts())
         self.engine = Engine(self._store, self._kernel, reconciler, EventLog(time.time), 0)
         Upkeep(self.engine).start()
@@ -66,9 +67,20 @@ class EngineHost:
         publisher.open()
         return publisher
 
+    @staticmethod
+    def _open_fast_path() -> fast_path.FastPath | None:
+        if fast_path.probe():
+            return None
+        opened = fast_path.FastPath(f"{RUN_DIR}/bpf")
+        opened.open()
+        opened.release()
+        return opened
+
     def close(self) -> None:
         self._kernel.close()
         self._store.close()
+        if self._fast_path is not None:
+            self._fast_path.close()
         if self._loopback is not None:
             self._loopback.detach()
         shutil.rmtree(self._state_dir)

@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 
+from harness.audit_fast import judge_fast
 from harness.audit_host import judge_host, published
 from harness.audit_sandbox import judge_sandboxes
 from harness.host import Host
@@ -31,7 +32,9 @@ def audit(host: Host) -> list[str]:
     """Every finding, a sentence each; none on a host that is as it should be."""
     stored = Stored(host.path(host.state_dir))
     findings = [f"the database is damaged: {problem}" for problem in stored.broken]
-    findings += judge_host(stored, Observed(host.ns))
+    observed = Observed(host.ns)
+    findings += judge_host(stored, observed)
+    findings += judge_fast(host, stored, observed)
     findings += judge_sandboxes(host, stored)
     findings += _owners(stored)
     for check in (_pins, _descriptors, _flows):

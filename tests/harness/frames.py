@@ -12,7 +12,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # scapy imports deprecated parts of cryptography.
     from scapy.layers.dhcp import BOOTP, DHCP
     from scapy.layers.dhcp6 import DHCP6_Advertise
-    from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_LSRR
+    from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_LSRR, IPOption_NOP  # noqa: F401  # For tests that make their own.
     from scapy.layers.inet6 import (
         ICMPv6EchoRequest,
         ICMPv6ND_NA,

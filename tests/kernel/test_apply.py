@@ -39,7 +39,7 @@ from sealane.kernel.objects import (
     Sysctl,
 )
 from sealane.kernel.state import HOST
-from sealane.linux import session
+from sealane.linux import progress, session
 from sealane.linux.apply import Applier
 from sealane.linux.netlink.socket import NETLINK_NETFILTER, NETLINK_ROUTE, Socket
 from sealane.model.endpoint import NetnsRef
@@ -231,7 +231,7 @@ def test_settings_of_a_link_that_was_there_before_are_set_as_well(opposite):
 def test_settings_come_after_a_taken_index_as_well(opposite, monkeypatch):
     ip("link", "add", "taken", "index", "5000000", "type", "bridge")
     indexes = iter([4_000_000, 5_000_000, 4_999_999, *range(6_000_000, 6_000_009)])
-    monkeypatch.setattr(session._indexes, "take", lambda: next(indexes))
+    monkeypatch.setattr(progress.indexes, "take", lambda: next(indexes))
     outcomes = opposite.apply({HOST: [bridge(), port(), *SETTINGS], BOX: [LOOPBACK, inner()]})
     assert outcomes == []
     assert set(opposite.observed(HOST, SETTINGS)) >= set(SETTINGS)

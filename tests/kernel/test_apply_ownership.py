@@ -24,7 +24,7 @@ from kernel.rtnl_support import (
 )
 from sealane.kernel.objects import GROUP_DOOMED, GROUP_LIVE, Address, Link, Route, Sysctl
 from sealane.kernel.state import HOST
-from sealane.linux import session
+from sealane.linux import progress
 from sealane.reconcile.order import order
 
 pytestmark = pytest.mark.kernel
@@ -207,7 +207,7 @@ def test_an_index_that_is_taken_is_replaced_by_another(monkeypatch):
     with rig(BOX) as it:
         it.do(("create", HOST, bridge()))
         taken = ip_json("link", "show", BRIDGE)[0]["ifindex"]
-        monkeypatch.setattr(session._indexes, "_next", taken - 1)
+        monkeypatch.setattr(progress.indexes, "_next", taken - 1)
         before = ip_json("link", "show", BRIDGE)
         assert it.do(("create", HOST, port())) == []
         assert ip_json("link", "show", BRIDGE)[0]["ifalias"] == before[0]["ifalias"]

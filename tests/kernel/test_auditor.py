@@ -3,6 +3,7 @@
 The daemon is dead meanwhile, or it would repair what is planted. One host serves all plants, which stay where they
 are put, those that take much away last; a plant must bring a finding that was not there before."""
 
+import glob
 import sqlite3
 from collections.abc import Callable, Iterator
 
@@ -11,6 +12,7 @@ import pytest
 from harness.audit import audit
 from harness.foreign import changes, foreign
 from harness.host import Host, Lan, Workload
+from sealane.linux.bpf import syscall
 
 pytestmark = pytest.mark.kernel
 
@@ -45,6 +47,25 @@ def scene(lan: Lan) -> Iterator[Scene]:
         made.a.ns.close()
 
 
+def forget_a_target(scene: Scene) -> None:
+    *_, (fd, key, _) = targets(scene)
+    syscall.map_delete(fd, key)
+
+
+def lead_elsewhere(scene: Scene) -> None:
+    """Packets for an address to another link, as a stale index would."""
+    (fd, key, value), *_ = targets(scene)
+    syscall.map_update(fd, key, (1).to_bytes(4, "little") + value[4:])
+
+
+def targets(scene: Scene) -> Iterator[tuple[int, bytes, bytes]]:
+    (path,) = glob.glob(scene.host.path("/run/sealane/bpf/fast-targets6-") + "*")
+    fd = syscall.open_pinned(path)
+    assert fd is not None
+    for key, value in list(syscall.map_items(fd, syscall.map_info(fd))):
+        yield fd, key, value
+
+
 PLANTS: dict[str, tuple[Callable[[Scene], object], str]] = {
     "link without alias": (
         lambda s: s.ns.ip("link", "add", "sle000000000000", "type", "bridge"),
@@ -57,6 +78,12 @@ PLANTS: dict[str, tuple[Callable[[Scene], object], str]] = {
         "belongs to x",
     ),
     "link down": (lambda s: s.ns.ip("link", "set", s.link, "down"), "is down"),
+    "filter gone": (
+        lambda s: s.ns.sh("tc", "filter", "del", "dev", s.link, "ingress"),
+        "I4: filter",
+    ),
+    "fast path elsewhere": (lead_elsewhere, "I1: fast path to"),
+    "fast path to nobody": (forget_a_target, "I4: fast path to"),
     "doomed link": (lambda s: s.ns.ip("link", "set", s.link, "group", str(0x5EA0)), "doomed"),
     "link in another group": (
         lambda s: s.ns.ip("link", "set", s.bridge, "group", "7"),

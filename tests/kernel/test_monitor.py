@@ -24,7 +24,7 @@ from sealane.kernel.nft import ACCEPT, Chain, Element, Hook, Rule, Set, Table, f
 from sealane.kernel.objects import Route
 from sealane.kernel.state import HOST
 from sealane.linux.monitor import LOST, Dirty, Monitor
-from sealane.linux.session import link_of
+from sealane.linux.progress import link_of
 
 pytestmark = pytest.mark.kernel
 

@@ -159,7 +159,7 @@ def test_dockers_rules_are_made_anew_under_traffic(rig: Rig, lan: Lan, how: str)
             return {name: count - arrived.count(name) for name, count in sent.items()}
 
         eventually(lambda: not any(missing().values()), what=f"all of {sent} arrive")
-        assert min(sent.values()) > 1000
+        assert min(sent.values()) > 200, "a restart takes longer than 0.1 s"
 
 
 def test_ten_containers_at_once_each_with_a_port(rig: Rig) -> None:

@@ -32,6 +32,7 @@ def of_features(features: Features) -> Iterator[Condition]:
                 message=f"this kernel has no {name}",
                 cure="a kernel with CONFIG_NF_TABLES and its families",
             )
+    yield from _of_fast_path(features)
     if features.bridge_netfilter:
         yield Condition(
             level="note",
@@ -39,6 +40,22 @@ def of_features(features: Features) -> Iterator[Condition]:
             message="frames between containers of one bridge pass the IP hooks as well: slower, and foreign "
             "rules of FORWARD meet them",
             cure="sysctl net.bridge.bridge-nf-call-iptables=0, unless another engine of this host needs it",
+        )
+
+
+def _of_fast_path(features: Features) -> Iterator[Condition]:
+    if features.fast_path_reason:
+        yield Condition(
+            level="note",
+            subject="fast path",
+            message=f"packets within a network go the long way: {features.fast_path_reason}",
+        )
+    elif features.firewalls:
+        yield Condition(
+            level="note",
+            subject="fast path",
+            message=f"somebody else's rules ({', '.join(features.firewalls)}) are on the way within networks: packets go "
+            "that way and meet them",
         )
 
 

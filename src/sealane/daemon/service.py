@@ -11,6 +11,7 @@ import platform
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import nullcontext
 
 from sealane import __version__
 from sealane.compile.facts import Facts
@@ -31,7 +32,7 @@ from sealane.engine.engine import Engine
 from sealane.engine.events import EventLog
 from sealane.engine.reconciler import Reconciler
 from sealane.engine.upkeep import Upkeep
-from sealane.linux.bpf import loopback
+from sealane.linux.bpf import fast_path, loopback
 from sealane.linux.kernel import LinuxKernel, claim, instances
 from sealane.linux.loopback_forwarder import LoopbackForwarder
 from sealane.linux.monitor import Monitor
@@ -62,6 +63,8 @@ class Service:
         self._loopback_kind = ""
         self._loopback_reason: str | None = None
         self._loopback: loopback.LoopbackPublisher | LoopbackForwarder | None = None
+        self._fast_path: fast_path.FastPath | None = None
+        self._fast_path_reason = ""
         self._dns: DnsServer | None = None
         self._watch: Watch | None = None
         self._runtime_missing = ""
@@ -115,8 +118,14 @@ class Service:
         self._closing.append(store.close)
         instance = self._instance(store)
         self._open_loopback()
+        self._open_fast_path()
         kernel = LinuxKernel(
-            instance, self.config.run_dir, loopback=self._loopback, loopback_reason=self._loopback_reason
+            instance,
+            self.config.run_dir,
+            loopback=self._loopback,
+            loopback_reason=self._loopback_reason,
+            fast_path=self._fast_path,
+            fast_path_reason=self._fast_path_reason,
         )
         self._closing.append(kernel.close)
         self._build(store, kernel, snapshot, kernel.facts())
@@ -148,13 +157,20 @@ class Service:
             self._loopback, self._loopback_kind = forwarder, "forwarder"
             self._closing.append(forwarder.close)
 
+    def _open_fast_path(self) -> None:
+        self._fast_path_reason = fast_path.probe()
+        if not self._fast_path_reason:
+            self._fast_path = fast_path.FastPath(os.path.join(self.config.run_dir, "bpf"))
+            self._fast_path.open()
+            self._closing.append(self._fast_path.close)
+
     def _build(self, store: Store, kernel: LinuxKernel, snapshot: Snapshot, facts: Facts) -> None:
         reconciler = Reconciler(kernel, Intent(snapshot.records), facts, paranoid=self.config.paranoid)
         self.engine = Engine(store, kernel, reconciler, self.events, snapshot.revision)
         self.upkeep = Upkeep(self.engine)
         self._checks = Checks(self.engine)
         self._closing.append(self._checks.close)
-        self._traces = Traces(self.engine)
+        self._traces = Traces(self.engine, self._fast_path.held if self._fast_path else nullcontext)
         self._closing.append(self._traces.close)
         self._runtime = self._open_runtime(facts.instance)
         self.workloads = Workloads(self.engine, self._runtime, self._runtime_missing)
@@ -179,6 +195,8 @@ class Service:
         monitor = Monitor(instance, kernel.ports())
         self._closing.append(monitor.close)
         report = self.upkeep.start()
+        if self._fast_path is not None:
+            self._fast_path.release()
         if report.unexplained:
             log.error("%d live endpoints are in no record: nothing is deleted", len(report.unexplained))
         self._watch = Watch(self.engine, self.upkeep, kernel, monitor, self._loop)

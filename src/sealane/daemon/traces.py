@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 from sealane.daemon.streams import Stream
 from sealane.engine.engine import Engine
@@ -21,8 +22,12 @@ POLL_S = 0.1
 
 
 class Traces:
-    def __init__(self, engine: Engine) -> None:
+    def __init__(
+        self, engine: Engine, held: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> None:
+        """`held`: has packets take the long way, on which each step can be seen."""
         self._engine = engine
+        self._held = held
         self._running = 0
         self._stop = threading.Event()
         self._symbols = Symbols()
@@ -56,7 +61,7 @@ class Traces:
             tracer = Tracer(prepared.patterns, prepared.refs, prepared.scout)
         except UntraceableError as error:
             raise KernelError(str(error), cure="see `sealane status` for what this kernel lacks") from error
-        with tracer:
+        with self._held(), tracer:
             observed = None
             deadline = time.monotonic() + request.timeout
             if prepared.probe is not None:

@@ -4,6 +4,9 @@ not tell of."""
 import asyncio
 import logging
 
+import msgspec
+
+from sealane.compile.host import HOST_UNIT
 from sealane.engine.engine import Engine
 from sealane.engine.errors import SealaneError
 from sealane.engine.upkeep import Upkeep
@@ -40,6 +43,7 @@ class Watch:
         self._pending = False
 
     def start(self) -> None:
+        self._heed()
         for fileno in self._monitor.filenos():
             self._loop.add_reader(fileno, self._events)
         self._later("sysctls", SYSCTL_POLL_S, self._poll_sysctls)
@@ -98,12 +102,26 @@ class Watch:
         if facts.uplink_mtu == before.uplink_mtu and facts.features == before.features:
             compiled.facts = facts
             return
+        only_firewalls = msgspec.structs.replace(before.features, firewalls=facts.features.firewalls)
+        if facts.features == only_firewalls and facts.uplink_mtu == before.uplink_mtu:
+            # Gates are the host's unit, and the sooner they close the better.
+            compiled.facts = facts
+            self._heed()
+            self._engine.reconciler.settle({HOST_UNIT})
+            return
         compiled.with_facts(self._engine.intent, facts)
+        self._heed()
         self._engine.events.emit("facts.changed", facts.uplink or "no uplink", mtu=str(facts.uplink_mtu))
         self._resync({HOST, *self._engine.reconciler.refs(self._engine.intent.sandboxes)})
 
+    def _heed(self) -> None:
+        """A fast path that is open must hear at once of rules that others make; that they are gone can wait for the poll."""
+        features = self._engine.reconciler.compiled.facts.features
+        self._monitor.unheeded = features.firewalls if features.fast_path else ("ip", "ip6", "bridge")
+
     def _poll_sysctls(self) -> None:
-        """Nothing tells of these: settings of ours, and br_netfilter, which other engines switch on."""
+        """Nothing tells of these: settings of ours, and br_netfilter, which other engines switch on. Of rules of others
+        that are gone nobody asks to be told."""
         self._later("sysctls", SYSCTL_POLL_S, self._poll_sysctls)
         self._refresh_facts()
         wanted = {

@@ -8,14 +8,16 @@ from typing import Protocol
 
 from sealane.engine.ports import NamespaceGoneError
 from sealane.kernel.nft import Chain, Element, ObservedChain, Set, Table
-from sealane.kernel.objects import Link, LoopbackPort, Passage
-from sealane.kernel.state import HOST
+from sealane.kernel.objects import FastGate, FastTarget, Link, LoopbackPort, Passage
+from sealane.kernel.state import HOST, Object
 from sealane.linux import passages
 from sealane.linux.bpf.entry import LoopbackEntry
+from sealane.linux.bpf.fast_path import FastPath
 from sealane.linux.namespaces import Namespaces, Visits
 from sealane.linux.netlink.inet import pack_address
 from sealane.linux.netlink.socket import Socket
-from sealane.linux.session import Progress, Session, errno_of
+from sealane.linux.progress import Progress
+from sealane.linux.session import Session, errno_of
 from sealane.model.endpoint import NetnsRef
 from sealane.reconcile.plan import Operation, Outcome, Plan
 
@@ -47,6 +49,7 @@ class Applier:
         loopback: LoopbackPublisher | None,
         *,
         ipv6: bool = True,
+        fast_path: FastPath | None = None,
     ) -> None:
         self._instance = instance
         self._route = route
@@ -54,9 +57,10 @@ class Applier:
         self._apply_nft = apply_nft
         self._loopback = loopback
         self._ipv6 = ipv6
+        self._fast_path = fast_path
 
     def apply(self, plan: Plan, refs: Mapping[str, NetnsRef], visits: Visits | None = None) -> list[Outcome]:
-        progress = Progress(self._instance, plan, ipv6=self._ipv6)
+        progress = Progress(self._instance, plan, ipv6=self._ipv6, fast_path=self._fast_path)
         fenced = True
         with Namespaces(refs, visits) as sandboxes:
             for name, operations in plan.stages:
@@ -73,6 +77,7 @@ class Applier:
     def _stage(self, operations: Sequence[Operation], sandboxes: Namespaces, progress: Progress) -> None:
         nft: list[Operation] = []
         loopback: list[Operation] = []
+        fast: list[Operation] = []
         foreign: list[Operation] = []
         rest: list[Operation] = []
         for operation in operations:
@@ -81,6 +86,8 @@ class Applier:
                 nft.append(operation)
             elif isinstance(item, LoopbackPort):
                 loopback.append(operation)
+            elif isinstance(item, FastTarget | FastGate):
+                fast.append(operation)
             elif isinstance(item, Passage):
                 foreign.append(operation)
             else:
@@ -93,6 +100,11 @@ class Applier:
             self._namespace(netns, group, sandboxes, progress)
         if loopback:
             progress.outcomes += self._publish(loopback)
+        for operation in fast:
+            try:
+                self._lead(operation, operation.object, Session(HOST, None, self._route, sandboxes, progress))
+            except OSError as error:
+                progress.outcomes.append(Outcome(operation, *errno_of(error)))
 
     def _settle_carriers(
         self, operations: Sequence[Operation], sandboxes: Namespaces, progress: Progress
@@ -122,6 +134,19 @@ class Applier:
                     progress.fail(operation, number, message)
             return
         Session(netns, descriptor, socket, sandboxes, progress).run(operations)
+
+    def _lead(self, operation: Operation, item: Object, host: Session) -> None:
+        """One element of the fast path's maps. Raises OSError."""
+        if self._fast_path is None:
+            raise OSError(errno.EOPNOTSUPP, "there is no fast path here")
+        gone = operation.verb == "delete"
+        if isinstance(item, FastGate):
+            (self._fast_path.close_gate if gone else self._fast_path.open_gate)(item)
+        elif isinstance(item, FastTarget):
+            if gone:
+                self._fast_path.delete(item)
+            else:
+                self._fast_path.put(item, host.index(item.link))
 
     def _publish(self, operations: Sequence[Operation]) -> list[Outcome]:
         """Added and removed in one call, so that a port that changes its backend has no gap."""

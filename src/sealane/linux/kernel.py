@@ -18,8 +18,10 @@ from sealane.kernel.state import HOST, NamespaceState, Object, namespace
 from sealane.linux import facts, observe, passages, sysctl
 from sealane.linux import netns as namespaces
 from sealane.linux.apply import Applier, LoopbackPublisher
+from sealane.linux.bpf.fast_path import FastPath
 from sealane.linux.closing import Closing
 from sealane.linux.evidence import read_evidence
+from sealane.linux.firewalls import firewalls
 from sealane.linux.monitor import Ports
 from sealane.linux.namespaces import Visits
 from sealane.linux.netlink import link, sock_diag
@@ -83,9 +85,12 @@ class LinuxKernel(Closing):
         *,
         loopback: LoopbackPublisher | None = None,
         loopback_reason: str | None = None,
+        fast_path: FastPath | None = None,
+        fast_path_reason: str = "",
     ) -> None:
         """`instance`: six hex digits; namespaces of ours are pinned in `runtime_dir`/netns. `loopback_reason`: why
-        the socket program does not work, None if it does. Raises UnsupportedKernelError, OSError."""
+        the socket program does not work, None if it does; `fast_path_reason`: why there is none. Raises
+        UnsupportedKernelError, OSError."""
         facts.check_release(os.uname().release)
         self._instance = instance
         self._netns_dir = f"{runtime_dir}/netns"
@@ -93,12 +98,23 @@ class LinuxKernel(Closing):
         self._inode = namespaces.own_inode()
         if loopback is None and loopback_reason is None:
             loopback_reason = "nothing publishes on loopback here"
-        self._features = facts.with_loopback(facts.probe_features(), loopback_reason)
+        self._fast_path = fast_path
+        self._features = msgspec.structs.replace(
+            facts.with_loopback(facts.probe_features(), loopback_reason),
+            fast_path=fast_path is not None,
+            fast_path_reason=fast_path_reason,
+        )
         self._route = Socket(NETLINK_ROUTE)
         self._nft = Socket(NETLINK_NETFILTER)
         self._visits: Visits | None = None
         self._applier = Applier(
-            instance, self._route, self._nft, apply_nft, loopback, ipv6=self._features.ipv6
+            instance,
+            self._route,
+            self._nft,
+            apply_nft,
+            loopback,
+            ipv6=self._features.ipv6,
+            fast_path=fast_path,
         )
 
     def close(self) -> None:
@@ -114,6 +130,7 @@ class LinuxKernel(Closing):
             self._features,
             bridge_netfilter=facts.bridge_netfilter(),
             forward_drops=passages.dropping(self._nft),
+            firewalls=firewalls(self._nft) if self._fast_path is not None else (),
         )
         return facts.read_facts(self._route, self._instance, features)
 
@@ -123,7 +140,7 @@ class LinuxKernel(Closing):
             if ref is None:
                 raise NamespaceGoneError(f"the sandbox {netns} has no namespace")
             return namespace(self._observe_sandbox(ref, wanted))
-        found: list[Object] = list(observe.observe_host(self._route, self._instance, wanted))
+        found: list[Object] = list(observe.observe_host(self._route, self._instance, wanted, self._fast_path))
         found += observe_nft(self._nft)
         found += passages.observe(self._nft, self._instance)
         if self._loopback is not None:

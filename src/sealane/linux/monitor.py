@@ -14,11 +14,12 @@ from typing import Self
 
 import msgspec
 
-from sealane.kernel.nft import TABLE
+from sealane.kernel.nft import TABLE, NftFamily
 from sealane.kernel.objects import RTPROT_SEALANE
 from sealane.linux import passages
+from sealane.linux.firewalls import may_judge
 from sealane.linux.marks import alias_prefix, is_ours
-from sealane.linux.netlink import codec, inet, link, neigh, qdisc
+from sealane.linux.netlink import codec, inet, link, neigh, qdisc, tc_filter
 from sealane.linux.netlink.socket import (
     NETLINK_NETFILTER,
     NETLINK_ROUTE,
@@ -61,7 +62,7 @@ class Dirty(msgspec.Struct, frozen=True):
     host: str = ""
     """The objects of ours."""
     facts: str = ""
-    """The uplink, or its MTU."""
+    """The uplink, or its MTU; rules of others."""
 
     def __bool__(self) -> bool:
         return bool(self.host or self.facts)
@@ -80,6 +81,8 @@ class Monitor:
         """Indexes of links that bear our mark, or have borne it."""
         self._addresses: set[inet.RawAddress] = set()
         """On links of ours."""
+        self.unheeded: Collection[NftFamily] = ("ip", "ip6", "bridge")
+        """Families in which more rules of others make no difference."""
         self._learn()
 
     def __enter__(self) -> Self:
@@ -144,6 +147,9 @@ class Monitor:
             case qdisc.RTM_NEWQDISC | qdisc.RTM_DELQDISC:
                 name = self._our_link(qdisc.parse_head(event.payload)[0], own)
                 return Dirty(host=f"the queue of {name}" if name else "")
+            case tc_filter.RTM_NEWTFILTER | tc_filter.RTM_DELTFILTER:
+                name = self._our_link(tc_filter.parse_index(event.payload), own)
+                return Dirty(host=f"a filter of {name}" if name else "")
         return _CLEAN
 
     def _is_own(self, event: Event) -> bool:
@@ -234,6 +240,8 @@ class Monitor:
             return Dirty(host="nftables")
         if passages.is_about(event.payload, event.kind & 0xFF):
             return Dirty(host="the chain FORWARD", facts="the chain FORWARD")
+        if not set(may_judge(event.payload, event.kind & 0xFF)).issubset(self.unheeded):
+            return Dirty(facts="rules of others")
         return _CLEAN
 
 

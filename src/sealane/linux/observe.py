@@ -15,6 +15,7 @@ from sealane.kernel.objects import (
     GROUP_LIVE,
     RTPROT_SEALANE,
     Address,
+    FastPort,
     FdbEntry,
     Link,
     LinkKind,
@@ -28,8 +29,9 @@ from sealane.kernel.objects import (
 from sealane.kernel.state import NamespaceState, Object
 from sealane.linux import sysctl
 from sealane.linux.bpf.entry import LoopbackEntry
+from sealane.linux.bpf.fast_path import FastPath
 from sealane.linux.marks import GROUPS, alias_prefix, is_ours
-from sealane.linux.netlink import inet, link, neigh, qdisc, rule
+from sealane.linux.netlink import inet, link, neigh, qdisc, rule, tc_filter
 from sealane.linux.netlink.socket import Socket
 from sealane.linux.prefix_routes import has_prefix_route, without_prefix_route
 
@@ -43,7 +45,9 @@ class _Links(msgspec.Struct):
     ours: dict[int, Link]
 
 
-def observe_host(socket: Socket, instance: str, wanted: NamespaceState) -> Iterator[Object]:
+def observe_host(
+    socket: Socket, instance: str, wanted: NamespaceState, fast_path: FastPath | None = None
+) -> Iterator[Object]:
     """All of ours in the host's namespace that rtnetlink and sysctls know. Raises OSError."""
     links = _host_links(socket, alias_prefix(instance), wanted)
     yield from links.ours.values()
@@ -55,6 +59,10 @@ def observe_host(socket: Socket, instance: str, wanted: NamespaceState) -> Itera
     yield from _neighbours(socket, links)
     yield from _fdb(socket, links)
     yield from _qdiscs(socket, links, wanted)
+    if fast_path is not None:
+        yield from fast_path.gates()
+        yield from fast_path.targets(links.names)
+        yield from _fast_ports(socket, links, fast_path)
     yield from _sysctls(wanted)
 
 
@@ -238,6 +246,21 @@ def _qdiscs(socket: Socket, links: _Links, wanted: NamespaceState) -> Iterator[Q
         want = wanted.get(("qdisc", name))
         burst = qdisc.burst_of(found, want.burst if isinstance(want, Qdisc) else 0)
         yield Qdisc(link=name, rate=found.rate, burst=burst, limit=found.limit)
+
+
+def _fast_ports(socket: Socket, links: _Links, fast_path: FastPath) -> Iterator[FastPort]:
+    """The kernel tells filters link by link only, and only of a link that has somewhere to hang them."""
+    ports = {index for index, item in links.ours.items() if item.kind == "veth"}
+    if not ports:
+        return
+    for _, payload in socket.dump(qdisc.dump()):
+        index, handle = qdisc.parse_head(payload)
+        if handle != tc_filter.INGRESS or index not in ports:
+            continue
+        for _, answer in socket.dump(tc_filter.get(index)):
+            found = tc_filter.parse(answer)
+            if found is not None:
+                yield FastPort(link=links.names[index], driver=fast_path.driver_of(found.program) or "")
 
 
 def _sysctls(wanted: NamespaceState) -> Iterator[Object]:

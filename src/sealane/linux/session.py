@@ -11,7 +11,6 @@ link that could not be finished is not opened.
 """
 
 import errno
-import secrets
 import struct
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext, suppress
@@ -23,21 +22,23 @@ from sealane.engine.ports import NamespaceGoneError
 from sealane.kernel.objects import (
     RTPROT_SEALANE,
     Address,
+    FastPort,
     Link,
     Qdisc,
     Route,
     Sysctl,
 )
-from sealane.kernel.state import HOST, Object, hangs_on
+from sealane.kernel.state import HOST, Object
 from sealane.linux import netns as namespaces
 from sealane.linux import sysctl
-from sealane.linux.marks import alias_prefix, is_ours
+from sealane.linux.marks import is_ours
 from sealane.linux.messages import message, setting4
 from sealane.linux.namespaces import Namespaces
-from sealane.linux.netlink import inet, link
+from sealane.linux.netlink import inet, link, tc_filter
 from sealane.linux.netlink.socket import NetlinkError, Socket
 from sealane.linux.prefix_routes import has_prefix_route, without_prefix_route
-from sealane.reconcile.plan import Operation, Outcome
+from sealane.linux.progress import Progress, indexes, link_of
+from sealane.reconcile.plan import Operation
 
 CREATES_AT_ONCE = 64
 """Links made by one datagram: each holds its sandbox's descriptor open, and the kernel's configuration lock is not
@@ -45,67 +46,8 @@ kept from others for long."""
 
 DOOMED_AT_ONCE = 512
 INDEX_ATTEMPTS = 4
-INDEX_FIRST = 1 << 20
-"""The kernel counts from 1; up here nobody is met."""
-INDEX_LAST = (1 << 31) - 2
 
 _GONE = frozenset({errno.ENODEV, errno.ENXIO, errno.ESRCH, errno.ENOENT, errno.EADDRNOTAVAIL})
-
-
-class _Indexes:
-    """Indexes for new links, from a random start on, since another process of ours may have counted from here."""
-
-    def __init__(self) -> None:
-        self.restart()
-
-    def restart(self) -> None:
-        self._next = INDEX_FIRST + secrets.randbelow(INDEX_LAST - INDEX_FIRST)
-
-    def take(self) -> int:
-        self._next = self._next + 1 if self._next < INDEX_LAST else INDEX_FIRST
-        return self._next
-
-
-_indexes = _Indexes()
-
-
-class Progress:
-    """What one plan has done so far, over all its namespaces and stages."""
-
-    def __init__(self, instance: str, operations: Iterable[Operation], *, ipv6: bool = True) -> None:
-        self.alias_prefix = alias_prefix(instance)
-        self.ipv6 = ipv6
-        self.outcomes: list[Outcome] = []
-        self.indexes: dict[tuple[str, str], int] = {}
-        """Of links by (namespace, name), as far as they were made or looked up."""
-        self.missing: set[tuple[str, str]] = set()
-        """Links that could not be made, or not be opened."""
-        self.faulty: set[tuple[str, str]] = set()
-        """Links of which something could not be set: they are not opened."""
-        self.links: dict[tuple[str, str], Link] = {}
-        self.settings4: dict[tuple[str, str], dict[str, int]] = {}
-        """What a link's own message can set of its sysctls, by link."""
-        self.configured: set[tuple[str, str]] = set()
-        """Links that were made with these."""
-        for operation in operations:
-            item = operation.object
-            if isinstance(item, Link):
-                if operation.verb != "delete":
-                    self.links[operation.netns, item.name] = item
-            elif (setting := setting4(item)) is not None:
-                self.settings4.setdefault((operation.netns, hangs_on(item)), {}).update((setting,))
-
-    def fail(self, operation: Operation, number: int, message: str) -> None:
-        self.outcomes.append(Outcome(operation, number, message))
-        if operation.verb == "delete":
-            return
-        where = (operation.netns, link_of(operation.object))
-        self.faulty.add(where)
-        item = operation.object
-        if isinstance(item, Link) and operation.verb in {"create", "open"}:
-            self.missing.add(where)
-            if operation.verb == "create" and item.peer is not None:
-                self.missing.add(item.peer)
 
 
 class _Work(msgspec.Struct):
@@ -119,7 +61,7 @@ class _Work(msgspec.Struct):
     configures: bool = False
     """The last step sets what is in `Progress.settings4`, too."""
     is_idle: bool = False
-    """A question for what asking does; what is answered, or refused, is nothing to the operation."""
+    """Sent for what it does by the way; what is answered, or refused, is nothing to the operation."""
 
 
 class Session:
@@ -157,11 +99,13 @@ class Session:
                 queue, unconfirmed = [], set()
             work = self._prepare(operation, name)
             if work is not None and work.steps:
+                if isinstance(operation.object, FastPort) and operation.verb != "delete":
+                    queue.append(_Work(operation, [tc_filter.put_ingress(self.index(name))], is_idle=True))
                 queue.append(work)
                 if work.makes or len(work.steps) > 1:
                     unconfirmed.add(name)
                 if self._joins(operation):
-                    queue.append(_Work(operation, [link.get_index(self._index(name))], is_idle=True))
+                    queue.append(_Work(operation, [link.get_index(self.index(name))], is_idle=True))
         self._send(queue)
 
     def _send(self, queue: list[_Work]) -> None:
@@ -226,26 +170,35 @@ class Session:
             if operation.verb == "change":
                 return _Work(operation, self._change(item, operation.before))
             return _Work(operation, self._open(item))
-        index = self._index(name) if name else 0
+        index = self.index(name) if name else 0
+        if isinstance(item, FastPort):
+            return _Work(operation, [self._fast_port(operation, item, index)])
         return _Work(operation, [message(operation.verb, item, index)])
 
+    def _fast_port(self, operation: Operation, item: FastPort, index: int) -> bytes:
+        if operation.verb == "delete":
+            return tc_filter.delete(index)
+        if self._progress.fast_path is None or not item.driver:
+            raise OSError(errno.EOPNOTSUPP, "there is no fast path here")
+        return tc_filter.put(index, self._progress.fast_path.program(item.driver), item.driver)
+
     def _create(self, operation: Operation, item: Link) -> _Work:
-        index = _indexes.take()
+        index = indexes.take()
         makes = {(self._netns, item.name): index}
         if item.kind == "bridge":
             first = link.create_bridge(item, index)
         elif item.handover:
-            first = link.create_loose_veth(item, index, self._index(item.master) if item.master else 0)
+            first = link.create_loose_veth(item, index, self.index(item.master) if item.master else 0)
         elif item.peer is None or self._netns != HOST:
             raise OSError(errno.ENODEV, f"{item.name} is made together with its other end, on the host")
         else:
             peer = self._progress.links.get(item.peer) or Link(name=item.peer[1], kind="veth", mtu=item.mtu)
-            peer_index = _indexes.take()
+            peer_index = indexes.take()
             makes[item.peer] = peer_index
             first = link.create_veth(
                 item,
                 index,
-                self._index(item.master) if item.master else 0,
+                self.index(item.master) if item.master else 0,
                 peer,
                 peer_index,
                 self._sandboxes.descriptor(item.peer[0]),
@@ -258,7 +211,7 @@ class Session:
         if item.kind == "loopback":
             return [link.set_up(link.LOOPBACK_INDEX)] if item.up else []
         index = found.index if found else self._own_index(item)
-        master = self._index(item.master) if item.master else 0
+        master = self.index(item.master) if item.master else 0
         moves = mac = True
         was_up, was_small = False, False
         if found is not None:
@@ -300,9 +253,10 @@ class Session:
         facd15dfd691), so each end is asked for; on older kernels this does nothing, and the first packet may be lost.
         """
         with suppress(NetlinkError):
-            self._socket.request([link.get_index(self._index(name))])
+            self._socket.request([link.get_index(self.index(name))])
 
-    def _index(self, name: str) -> int:
+    def index(self, name: str) -> int:
+        """Of a link by its name. Raises OSError."""
         where = (self._netns, name)
         index = self._progress.indexes.get(where)
         if index is None:
@@ -322,7 +276,7 @@ class Session:
                 if not is_ours(found, self._progress.alias_prefix):
                     raise NetlinkError(errno.EEXIST, f"the link {item.name} is not ours")
                 self._progress.indexes[where] = found.index
-        return self._index(item.name)
+        return self.index(item.name)
 
     def _get(self, name: str) -> memoryview | None:
         try:
@@ -359,7 +313,7 @@ class Session:
             return self._adopt(work, item, link.parse(there))
         # A taken index answers EEXIST on this side (rtnl_newlink), EBUSY on the other (register_netdevice).
         if work.attempts < INDEX_ATTEMPTS:
-            _indexes.restart()
+            indexes.restart()
             again = self._create(work.operation, item)
             work.makes, work.attempts = again.makes, work.attempts + 1
             return again.steps
@@ -380,7 +334,7 @@ class Session:
         return self._change(item, None, found=found)
 
     def _recover_address(self, item: Address, error: NetlinkError) -> list[bytes]:
-        index = self._index(item.link)
+        index = self.index(item.link)
         family, _ = inet.pack_address(item.address.partition("/")[0])
         for _, payload in self._socket.dump(inet.dump_addresses(family)):
             raw = inet.parse_address(payload)
@@ -401,7 +355,7 @@ class Session:
         for _, payload in self._socket.dump(inet.dump_routes(family, RTPROT_SEALANE)):
             found = inet.parse_route(payload)
             if (found.table, found.dst, found.metric) == (item.table, item.dst, item.metric):
-                return [inet.replace_route(item, self._index(item.link) if item.link else 0)]
+                return [inet.replace_route(item, self.index(item.link) if item.link else 0)]
         raise NetlinkError(
             errno.EEXIST, f"there is a route to {item.dst} already, and it is not ours"
         ) from error
@@ -462,11 +416,6 @@ class Session:
         """Whether the message that made its link has set it."""
         where = (self._netns, link_of(operation.object))
         return where in self._progress.configured and setting4(operation.object) is not None
-
-
-def link_of(item: Object) -> str:
-    """The link that an object is, or belongs to; empty: none."""
-    return item.name if isinstance(item, Link) else hangs_on(item)
 
 
 def errno_of(error: Exception) -> tuple[int, str]:

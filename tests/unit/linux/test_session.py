@@ -7,7 +7,7 @@ import pytest
 from sealane.engine.ports import NamespaceGoneError
 from sealane.kernel.objects import Address, FdbEntry, Link, LoopbackPort, Neighbour, Qdisc, Route, Sysctl
 from sealane.kernel.state import HOST
-from sealane.linux import session
+from sealane.linux import progress
 from sealane.linux.apply import by_namespace, entry_of
 from sealane.linux.facts import UnsupportedKernelError, check_release
 from sealane.linux.messages import setting4
@@ -134,16 +134,16 @@ def test_every_failure_has_a_number_and_words(error, number, text):
 
 
 def test_indexes_stay_above_the_kernels_and_below_its_last():
-    indexes = session._Indexes()
-    indexes._next = session.INDEX_LAST - 1
+    indexes = progress.Indexes()
+    indexes._next = progress.INDEX_LAST - 1
     assert [indexes.take() for _ in range(3)] == [
-        session.INDEX_LAST,
-        session.INDEX_FIRST,
-        session.INDEX_FIRST + 1,
+        progress.INDEX_LAST,
+        progress.INDEX_FIRST,
+        progress.INDEX_FIRST + 1,
     ]
     for _ in range(100):
         indexes.restart()
-        assert session.INDEX_FIRST < indexes.take() <= session.INDEX_LAST
+        assert progress.INDEX_FIRST < indexes.take() <= progress.INDEX_LAST
 
 
 def test_a_sandbox_without_a_namespace_is_gone():

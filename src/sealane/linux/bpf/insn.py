@@ -36,6 +36,7 @@ _PSEUDO_MAP_FD: Final = 1
 
 _OP_ADD: Final = 0x00
 _OP_OR: Final = 0x40
+_OP_AND: Final = 0x50
 _OP_MOV: Final = 0xB0
 _OP_END: Final = 0xD0
 _TO_BIG_ENDIAN: Final = 0x08
@@ -44,8 +45,9 @@ _JUMP_ALWAYS: Final = 0x00
 _JUMP_CALL: Final = 0x80
 _JUMP_EXIT: Final = 0x90
 
-Compare = Literal["==", "!="]
-_COMPARE_OPS: Final[dict[Compare, int]] = {"==": 0x10, "!=": 0x50}
+Compare = Literal["==", "!=", ">", ">=", "<="]
+"""Of numbers without a sign."""
+_COMPARE_OPS: Final[dict[Compare, int]] = {"==": 0x10, "!=": 0x50, ">": 0x20, ">=": 0x30, "<=": 0xB0}
 
 _WORD_MAX: Final = 0xFFFF_FFFF
 _LONG_MAX: Final = 0xFFFF_FFFF_FFFF_FFFF
@@ -83,6 +85,7 @@ class Helper(IntEnum):
     MAP_UPDATE_ELEM = 2
     MAP_DELETE_ELEM = 3
     KTIME_GET_NS = 5
+    SKB_STORE_BYTES = 9
     GET_SOCKET_COOKIE = 46
     SK_LOOKUP_TCP = 84
     SK_LOOKUP_UDP = 85
@@ -90,6 +93,7 @@ class Helper(IntEnum):
     PROBE_READ_KERNEL = 113
     GET_NETNS_COOKIE = 122
     RINGBUF_OUTPUT = 130
+    REDIRECT_PEER = 155
 
 
 class AssemblyError(ValueError):
@@ -139,6 +143,9 @@ class Assembler:
 
     def bit_or(self, dst: Reg, value: Reg | int) -> None:
         self._alu64(_OP_OR, dst, value)
+
+    def bit_and(self, dst: Reg, value: Reg | int) -> None:
+        self._alu64(_OP_AND, dst, value)
 
     def big_endian16(self, dst: Reg) -> None:
         """Convert the low 16 bits between host and network order and clear the rest."""

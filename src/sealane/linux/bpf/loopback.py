@@ -41,6 +41,7 @@ import msgspec
 from sealane.linux.bpf import mounts, syscall
 from sealane.linux.bpf.entry import Element, LoopbackEntry, decode, encode, same_target, shortfall
 from sealane.linux.bpf.programs import HOOKS, PEERS, TARGETS, Hook, build
+from sealane.linux.bpf.refusal import why
 from sealane.linux.bpf.syscall import BpfError, MapSpec, ProgType
 
 if TYPE_CHECKING:
@@ -55,7 +56,6 @@ _TAG_CHARACTERS: Final = 12
 _PIN_NAME: Final = re.compile(
     "(?:targets|peers|" + "|".join(hook.name for hook in HOOKS) + f")-[0-9a-f]{{{_TAG_CHARACTERS}}}"
 )
-_FULL_UID_MAP: Final = ["0", "0", "4294967295"]
 
 
 def netns_cookie() -> int:
@@ -79,27 +79,8 @@ def probe(cgroup: str | None = None) -> str | None:
             for hook in HOOKS:
                 _closed_by(stack, _load(hook, build(hook, cookie).assemble(maps)))
     except OSError as error:
-        return _reason(error)
+        return why(error)
     return None
-
-
-def _reason(error: OSError) -> str:
-    if error.errno == errno.EPERM and _in_user_namespace():
-        return "bpf(2) needs privileges in the machine's first user namespace, and this process is in another one"
-    if error.errno == errno.EPERM:
-        return (
-            f"{error.strerror}: bpf(2) needs CAP_BPF and CAP_NET_ADMIN, and a kernel that is not locked down"
-        )
-    if error.errno == errno.ENOPROTOOPT:
-        return "the kernel has no SO_NETNS_COOKIE (Linux 5.14)"
-    if error.errno == errno.ENOSYS:
-        return "the kernel has no bpf(2)"
-    return error.strerror or str(error)
-
-
-def _in_user_namespace() -> bool:
-    with open("/proc/self/uid_map", encoding="ascii") as file:
-        return file.read().split() != _FULL_UID_MAP
 
 
 class LoopbackPublisher:

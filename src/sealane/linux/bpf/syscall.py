@@ -59,6 +59,7 @@ _MAP_COMMANDS: Final = {
 class MapType(IntEnum):
     """``enum bpf_map_type``."""
 
+    HASH = 1
     ARRAY = 2
     LRU_HASH = 9
     LPM_TRIE = 11
@@ -68,6 +69,7 @@ class MapType(IntEnum):
 class ProgType(IntEnum):
     """``enum bpf_prog_type``."""
 
+    SCHED_CLS = 3
     CGROUP_SOCK_ADDR = 18
     TRACING = 26
 
@@ -237,6 +239,12 @@ def _prog_load(
         btf_id,
     )
     return _bpf(_Command.PROG_LOAD, attr, f"load program {name}")
+
+
+def prog_id(fd: int) -> int:
+    """The kernel's number of a program, never used again until the machine boots."""
+    _type, number = struct.unpack("=2I", _info(fd, 8, "describe program"))
+    return int(number)
 
 
 def attach_to_tracepoint(prog_fd: int) -> int:

@@ -28,6 +28,8 @@ def assemble(*steps, maps=None) -> str:
         (("add", Reg.R2, -8), "07020000f8ffffff"),
         (("add", Reg.R8, Reg.R1), "0f18000000000000"),
         (("bit_or", Reg.R1, Reg.R2), "4f21000000000000"),
+        (("bit_and", Reg.R1, 0xF0), "57010000f0000000"),
+        (("bit_and", Reg.R1, Reg.R2), "5f21000000000000"),
         (("big_endian16", Reg.R8), "dc08000010000000"),
         (("load", Size.WORD, Reg.R7, Reg.R6, 4), "6167040000000000"),
         (("load", Size.HALF, Reg.R1, Reg.R9, 16), "6991100000000000"),

@@ -9,6 +9,7 @@ import pytest
 from sealane.linux.bpf import loopback, syscall
 from sealane.linux.bpf.loopback import BpfError, LoopbackEntry, LoopbackPublisher
 from sealane.linux.bpf.programs import HOOKS, PEERS, TARGETS
+from sealane.linux.bpf.refusal import why
 
 V4 = bytes([10, 0, 0, 2])
 
@@ -60,7 +61,7 @@ def test_a_publisher_that_is_not_open_says_so(tmp_path):
 def test_a_refusal_becomes_a_reason(code, text):
     import re
 
-    assert re.search(text, loopback._reason(BpfError(code, "load program x: refused")))
+    assert re.search(text, why(BpfError(code, "load program x: refused")))
 
 
 def test_a_pin_is_recognised_by_its_whole_name():

@@ -1,0 +1,88 @@
+"""In which families somebody else's rules may judge what passes between two links: there the fast path stays closed.
+
+Counted is a base chain at a hook that such packets pass, if it has a rule or drops by policy. Not counted are chains of
+NAT, which untracked packets never meet (nf_nat_inet_fn, net/netfilter/nf_nat_core.c), and those at `input` and `output`.
+Of iptables-legacy only the names of tables can be read, so that a table counts.
+"""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import get_args
+
+from sealane.kernel.nft import TABLE, NftFamily
+from sealane.linux.netlink import codec, nfnl
+from sealane.linux.netlink.socket import Socket
+
+_ALL: tuple[NftFamily, ...] = get_args(NftFamily)
+_FAMILIES: dict[int, tuple[NftFamily, ...]] = {
+    1: ("ip", "ip6"),  # inet
+    2: ("ip",),
+    5: _ALL,  # netdev: at a link, before any of them
+    7: ("bridge",),
+    10: ("ip6",),
+}
+"""By NFPROTO_* (linux/netfilter.h)."""
+_INET, _NETDEV = 1, 5
+_INGRESS_OF_INET = 5
+_PASSED = frozenset({0, 2, 4})
+"""prerouting, forward, postrouting"""
+_LEGACY: dict[NftFamily, str] = {
+    "ip": "/proc/thread-self/net/ip_tables_names",
+    "ip6": "/proc/thread-self/net/ip6_tables_names",
+}
+_LEGACY_BYTES = 4096
+_CHAIN_TABLE, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_USE, _CHAIN_TYPE = 1, 4, 5, 6, 7
+_HOOK_NUMBER, _HOOK_DEVICE, _HOOK_DEVICES = 1, 3, 4
+_OUR_LINKS = "sl"
+"""Links of ours are called by this and something (`compile.names`)."""
+
+
+def firewalls(socket: Socket) -> tuple[NftFamily, ...]:
+    """Families of the namespace that `socket` and this thread are in. Raises OSError."""
+    found: set[NftFamily] = set(_legacy())
+    for _, payload in socket.dump(nfnl.dump_every(nfnl.GETCHAIN)):
+        chain = codec.attrs(payload[nfnl.HEADER_BYTES :])
+        if _CHAIN_HOOK in chain and is_foreign(payload, chain) and _judges(payload[0], chain):
+            found.update(_FAMILIES[payload[0]])
+    return tuple(family for family in _ALL if family in found)
+
+
+def may_judge(payload: memoryview, kind: int) -> tuple[NftFamily, ...]:
+    """Of an nf_tables notification: families in which there may be more to heed now."""
+    found = codec.attrs(payload[nfnl.HEADER_BYTES :])
+    is_more = kind == nfnl.NEWRULE or (kind == nfnl.NEWCHAIN and _CHAIN_HOOK in found)
+    return _FAMILIES.get(payload[0], ()) if is_more and is_foreign(payload, found) else ()
+
+
+def is_foreign(payload: memoryview, found: dict[int, memoryview]) -> bool:
+    """Whether the table, attribute 1 of every chain and rule, is not ours; those are ours, too, that a trace has for a while
+    (`linux.tracing.rules`)."""
+    name = codec.text(found[_CHAIN_TABLE])
+    return payload[0] in _FAMILIES and name != TABLE and not name.startswith(f"{TABLE}-trace-")
+
+
+def _judges(family: int, chain: dict[int, memoryview]) -> bool:
+    hook = codec.attrs(chain[_CHAIN_HOOK])
+    number = nfnl.number(hook.get(_HOOK_NUMBER))
+    if family == _NETDEV or (family == _INET and number == _INGRESS_OF_INET):
+        if not any(name.startswith(_OUR_LINKS) for name in _devices(hook)):
+            return False
+    elif number not in _PASSED or codec.text(chain.get(_CHAIN_TYPE, memoryview(b""))) == "nat":
+        return False
+    drops = _CHAIN_POLICY in chain and nfnl.number(chain[_CHAIN_POLICY]) != nfnl.POLICY_ACCEPT
+    # A base chain is referred to by its rules alone: nothing can jump to it.
+    return drops or nfnl.number(chain.get(_CHAIN_USE)) > 0
+
+
+def _devices(hook: dict[int, memoryview]) -> Iterator[str]:
+    if _HOOK_DEVICE in hook:
+        yield codec.text(hook[_HOOK_DEVICE])
+    for _, name in codec.attr_list(hook.get(_HOOK_DEVICES, memoryview(b""))):
+        yield codec.text(name)
+
+
+def _legacy() -> Iterator[NftFamily]:
+    for family, path in _LEGACY.items():
+        with suppress(OSError), open(path, encoding="ascii") as file:
+            if set(file.read(_LEGACY_BYTES).split()) - {"nat"}:
+                yield family
