@@ -77,8 +77,12 @@ class Rig:
 
 
 @contextlib.contextmanager
-def rig(*boxes):
-    with fresh_host(), tempfile.TemporaryDirectory() as directory, LinuxKernel(INSTANCE, directory) as kernel:
+def rig(*boxes, fast_path=None):
+    with (
+        fresh_host(),
+        tempfile.TemporaryDirectory() as directory,
+        LinuxKernel(INSTANCE, directory, fast_path=fast_path) as kernel,
+    ):
         it = Rig(kernel)
         for name in boxes:
             it.box(name)

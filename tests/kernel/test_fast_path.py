@@ -373,6 +373,11 @@ def test_a_filter_that_is_gone_comes_back(town: Town) -> None:
         town.ns.sh("tc", what[0], "del", *link)
         eventually(lambda: len(town.filters(a.host_link)) == 1, what=f"the {what[0]} is put back")
         assert town.is_fast("bridge", 4)
+    # Somebody has a `clsact` there instead, on which filters hang as well.
+    lines = f"qdisc del dev {a.host_link} ingress\nqdisc add dev {a.host_link} clsact\n"
+    town.ns.sh("tc", "-batch", "-", text=lines)
+    eventually(lambda: len(town.filters(a.host_link)) == 1, what="it hangs on what is there")
+    assert town.is_fast("bridge", 4)
 
 
 def test_somebody_elses_filters_are_left_alone_and_come_first(town: Town) -> None:

@@ -158,11 +158,17 @@ class Service:
             self._closing.append(forwarder.close)
 
     def _open_fast_path(self) -> None:
-        self._fast_path_reason = fast_path.probe()
-        if not self._fast_path_reason:
-            self._fast_path = fast_path.FastPath(os.path.join(self.config.run_dir, "bpf"))
-            self._fast_path.open()
-            self._closing.append(self._fast_path.close)
+        self._fast_path, self._fast_path_reason = None, fast_path.probe()
+        if self._fast_path_reason:
+            return
+        opened = fast_path.FastPath(os.path.join(self.config.run_dir, "bpf"))
+        try:
+            opened.open()
+        except OSError as error:
+            self._fast_path_reason = str(error)
+            return
+        self._fast_path = opened
+        self._closing.append(opened.close)
 
     def _build(self, store: Store, kernel: LinuxKernel, snapshot: Snapshot, facts: Facts) -> None:
         reconciler = Reconciler(kernel, Intent(snapshot.records), facts, paranoid=self.config.paranoid)

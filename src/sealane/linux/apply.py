@@ -102,7 +102,8 @@ class Applier:
             progress.outcomes += self._publish(loopback)
         for operation in fast:
             try:
-                self._lead(operation, operation.object, Session(HOST, None, self._route, sandboxes, progress))
+                host = Session(HOST, None, self._route, sandboxes, progress)
+                self._lead(operation, operation.object, host)
             except OSError as error:
                 progress.outcomes.append(Outcome(operation, *errno_of(error)))
 
@@ -146,7 +147,7 @@ class Applier:
             if gone:
                 self._fast_path.delete(item)
             else:
-                self._fast_path.put(item, host.index(item.link))
+                self._fast_path.put(item, host.own_index(item.link))
 
     def _publish(self, operations: Sequence[Operation]) -> list[Outcome]:
         """Added and removed in one call, so that a port that changes its backend has no gap."""

@@ -58,11 +58,12 @@ def observe_host(
     yield from _routes(socket, links)
     yield from _neighbours(socket, links)
     yield from _fdb(socket, links)
-    yield from _qdiscs(socket, links, wanted)
+    queues = _queues(socket, links)
+    yield from _qdiscs(queues, links, wanted)
+    yield from _fast_ports(socket, queues, links, fast_path)
     if fast_path is not None:
         yield from fast_path.gates()
         yield from fast_path.targets(links.names)
-        yield from _fast_ports(socket, links, fast_path)
     yield from _sysctls(wanted)
 
 
@@ -81,7 +82,7 @@ def observe_sandbox(socket: Socket, instance: str, wanted: NamespaceState) -> It
     if FdbEntry in kinds:
         yield from (item for item in _fdb(socket, links) if item.key in wanted)
     if Qdisc in kinds:
-        yield from _qdiscs(socket, links, wanted)
+        yield from _qdiscs(_queues(socket, links), links, wanted)
 
 
 def observe_sysctls(wanted: NamespaceState) -> list[Object]:
@@ -235,12 +236,21 @@ def _fdb(socket: Socket, links: _Links) -> Iterator[FdbEntry]:
             yield FdbEntry(link=links.names[index], mac=neigh.parse(payload).mac)
 
 
-def _qdiscs(socket: Socket, links: _Links, wanted: NamespaceState) -> Iterator[Qdisc]:
+_Queues = list[tuple[int, int, memoryview]]
+"""(index of the link, handle, all that is told)."""
+
+
+def _queues(socket: Socket, links: _Links) -> _Queues:
+    """Queueing disciplines of our links."""
     if not links.ours:
-        return
-    for _, payload in socket.dump(qdisc.dump()):
-        index, handle = qdisc.parse_head(payload)
-        if handle != qdisc.HANDLE or index not in links.ours:
+        return []
+    found = [(*qdisc.parse_head(payload), payload) for _, payload in socket.dump(qdisc.dump())]
+    return [item for item in found if item[0] in links.ours]
+
+
+def _qdiscs(queues: _Queues, links: _Links, wanted: NamespaceState) -> Iterator[Qdisc]:
+    for index, handle, payload in queues:
+        if handle != qdisc.HANDLE:
             continue
         found, name = qdisc.parse(payload), links.names[index]
         want = wanted.get(("qdisc", name))
@@ -248,19 +258,18 @@ def _qdiscs(socket: Socket, links: _Links, wanted: NamespaceState) -> Iterator[Q
         yield Qdisc(link=name, rate=found.rate, burst=burst, limit=found.limit)
 
 
-def _fast_ports(socket: Socket, links: _Links, fast_path: FastPath) -> Iterator[FastPort]:
-    """The kernel tells filters link by link only, and only of a link that has somewhere to hang them."""
-    ports = {index for index, item in links.ours.items() if item.kind == "veth"}
-    if not ports:
-        return
-    for _, payload in socket.dump(qdisc.dump()):
-        index, handle = qdisc.parse_head(payload)
-        if handle != tc_filter.INGRESS or index not in ports:
-            continue
-        for _, answer in socket.dump(tc_filter.get(index)):
-            found = tc_filter.parse(answer)
-            if found is not None:
-                yield FastPort(link=links.names[index], driver=fast_path.driver_of(found.program) or "")
+def _fast_ports(
+    socket: Socket, queues: _Queues, links: _Links, fast_path: FastPath | None
+) -> Iterator[FastPort]:
+    """The kernel tells filters link by link only; there are some only where they have something to hang on. Without a fast
+    path (any more) they are of no program that is known, and so unwanted."""
+    for index, handle, _ in queues:
+        if handle == tc_filter.INGRESS and links.ours[index].kind == "veth":
+            for _, answer in socket.dump(tc_filter.get(index)):
+                found = tc_filter.parse(answer)
+                if found is not None:
+                    driver = fast_path.driver_of(found.program) if fast_path is not None else None
+                    yield FastPort(link=links.names[index], driver=driver or "")
 
 
 def _sysctls(wanted: NamespaceState) -> Iterator[Object]:

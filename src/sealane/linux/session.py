@@ -170,12 +170,13 @@ class Session:
             if operation.verb == "change":
                 return _Work(operation, self._change(item, operation.before))
             return _Work(operation, self._open(item))
-        index = self.index(name) if name else 0
         if isinstance(item, FastPort):
-            return _Work(operation, [self._fast_port(operation, item, index)])
+            return _Work(operation, [self._fast_port(operation, item)])
+        index = self.index(name) if name else 0
         return _Work(operation, [message(operation.verb, item, index)])
 
-    def _fast_port(self, operation: Operation, item: FastPort, index: int) -> bytes:
+    def _fast_port(self, operation: Operation, item: FastPort) -> bytes:
+        index = self.own_index(item.link)
         if operation.verb == "delete":
             return tc_filter.delete(index)
         if self._progress.fast_path is None or not item.driver:
@@ -210,7 +211,7 @@ class Session:
     def _change(self, item: Link, before: Object | None, *, found: link.RawLink | None = None) -> list[bytes]:
         if item.kind == "loopback":
             return [link.set_up(link.LOOPBACK_INDEX)] if item.up else []
-        index = found.index if found else self._own_index(item)
+        index = found.index if found else self.own_index(item.name)
         master = self.index(item.master) if item.master else 0
         moves = mac = True
         was_up, was_small = False, False
@@ -228,7 +229,7 @@ class Session:
         """Inside a sandbox the link gets its name of ours here too: unnamed, it has never been open."""
         if item.kind == "loopback":
             return [link.set_up(link.LOOPBACK_INDEX)]
-        index = self._own_index(item)
+        index = self.own_index(item.name)
         first = None
         if self._netns != HOST:
             # One message: until the host's side is open there is no carrier, and so no address of IPv6's own.
@@ -266,17 +267,17 @@ class Session:
             index = self._progress.indexes[where] = link.parse_name(payload)[0]
         return index
 
-    def _own_index(self, item: Link) -> int:
+    def own_index(self, name: str) -> int:
         """Of a link that is to be worked on: somebody else's may have taken its name since it was looked at."""
-        where = (self._netns, item.name)
+        where = (self._netns, name)
         if where not in self._progress.indexes:
-            payload = self._get(item.name)
+            payload = self._get(name)
             if payload is not None:
                 found = link.parse(payload)
                 if not is_ours(found, self._progress.alias_prefix):
-                    raise NetlinkError(errno.EEXIST, f"the link {item.name} is not ours")
+                    raise NetlinkError(errno.EEXIST, f"the link {name} is not ours")
                 self._progress.indexes[where] = found.index
-        return self.index(item.name)
+        return self.index(name)
 
     def _get(self, name: str) -> memoryview | None:
         try:

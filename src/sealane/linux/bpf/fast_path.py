@@ -178,6 +178,9 @@ class FastPath:
         syscall.map_update(self._maps[GATES.name], _U32.pack(number), _U32.pack(state | held))
 
     def _renew_gates(self) -> None:
+        if not self._maps:
+            # Closed, and so held, while somebody held it: a trace that ends after the daemon.
+            return
         for driver in DRIVERS:
             for family in FAMILIES:
                 item = FastGate(driver=driver, family=family)

@@ -23,6 +23,8 @@ PREFERENCE = 0x5EA1
 HANDLE = 1
 INGRESS = 0xFFFF_0000
 """The handle that the kernel gives every `ingress` and `clsact`."""
+PARENT = 0xFFFF_FFF2
+"""Of filters at the entrance, on either."""
 
 NAME_PREFIX = "sealane-"
 
@@ -51,7 +53,7 @@ class RawFilter(msgspec.Struct, frozen=True):
 
 
 def put_ingress(index: int) -> bytes:
-    """Have an `ingress` at the link. One that is there, or a `clsact`, is left as it is (the latter says EINVAL)."""
+    """Have an `ingress` at the link. One that is there, or a `clsact`, stays as it is (the latter answers EINVAL)."""
     head = _TCMSG.pack(0, index, INGRESS, _TC_H_INGRESS, 0)
     return codec.message(
         _RTM_NEWQDISC, _ACKED | codec.NLM_F_CREATE, 0, head + codec.string(_TCA_KIND, "ingress")
@@ -67,19 +69,19 @@ def put(index: int, program_fd: int, name: str) -> bytes:
         codec.u32(_TCA_BPF_FLAGS, _DIRECT_ACTION),
     )
     flags = _ACKED | codec.NLM_F_CREATE | codec.NLM_F_REPLACE
-    head = _TCMSG.pack(0, index, HANDLE, INGRESS, _INFO)
+    head = _TCMSG.pack(0, index, HANDLE, PARENT, _INFO)
     return codec.message(RTM_NEWTFILTER, flags, 0, head + _KIND + options)
 
 
 def delete(index: int) -> bytes:
     """The `ingress` stays: others may have hung theirs on it by now, and an empty one does nothing."""
-    return codec.message(RTM_DELTFILTER, _ACKED, 0, _TCMSG.pack(0, index, HANDLE, INGRESS, _INFO) + _KIND)
+    return codec.message(RTM_DELTFILTER, _ACKED, 0, _TCMSG.pack(0, index, HANDLE, PARENT, _INFO) + _KIND)
 
 
 def get(index: int) -> bytes:
     """All filters at a link's entrance."""
     flags = codec.NLM_F_REQUEST | codec.NLM_F_DUMP
-    return codec.message(RTM_GETTFILTER, flags, 0, _TCMSG.pack(0, index, 0, INGRESS, 0))
+    return codec.message(RTM_GETTFILTER, flags, 0, _TCMSG.pack(0, index, 0, PARENT, 0))
 
 
 def parse(payload: memoryview) -> RawFilter | None:

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from sealane.linux.netlink import codec, tc_filter
-from sealane.linux.netlink.tc_filter import INGRESS, NAME_PREFIX, PREFERENCE, RawFilter, parse
+from sealane.linux.netlink.tc_filter import INGRESS, NAME_PREFIX, PARENT, PREFERENCE, RawFilter, parse
 
 little_endian = pytest.mark.skipif(sys.byteorder != "little", reason="the expected bytes are little-endian")
 
@@ -27,7 +27,7 @@ def test_a_filter_is_put_by_link_preference_and_handle() -> None:
     """tc filter replace dev X ingress pref 24225 handle 1 bpf da …"""
     kind, flags, head, found = parts(tc_filter.put(7, 5, "bridge"))
     assert (kind, flags) == (44, 0x505)
-    assert head == (0, 7, 1, INGRESS, PREFERENCE << 16 | ETH_P_ALL)
+    assert head == (0, 7, 1, PARENT, PREFERENCE << 16 | ETH_P_ALL)
     options = codec.attrs(found[2])
     assert codec.text(found[1]) == "bpf"
     assert (bytes(options[6]), codec.text(options[7]), bytes(options[8])) == (
@@ -41,7 +41,7 @@ def test_a_filter_is_put_by_link_preference_and_handle() -> None:
 def test_it_is_deleted_by_the_same_and_nothing_else_goes() -> None:
     kind, flags, head, found = parts(tc_filter.delete(7))
     assert (kind, flags) == (45, 5)
-    assert head == (0, 7, 1, INGRESS, PREFERENCE << 16 | ETH_P_ALL)
+    assert head == (0, 7, 1, PARENT, PREFERENCE << 16 | ETH_P_ALL)
     assert set(found) == {1}
 
 
@@ -63,7 +63,7 @@ def answer(
     options = codec.string(7, name) if name else b""
     if program is not None:
         options += codec.u32(11, program)
-    head = TCMSG.pack(0, 9, handle, INGRESS, preference << 16 | ETH_P_ALL)
+    head = TCMSG.pack(0, 9, handle, PARENT, preference << 16 | ETH_P_ALL)
     return memoryview(head + codec.string(1, "bpf") + codec.nested(2, options))
 
 
@@ -81,5 +81,5 @@ def test_others_and_heads_are_not_ours(changes: dict) -> None:
 
 
 def test_another_kind_is_not_ours() -> None:
-    head = TCMSG.pack(0, 9, 1, INGRESS, PREFERENCE << 16 | ETH_P_ALL)
+    head = TCMSG.pack(0, 9, 1, PARENT, PREFERENCE << 16 | ETH_P_ALL)
     assert parse(memoryview(head + codec.string(1, "u32"))) is None
