@@ -20,7 +20,14 @@ def why(error: OSError) -> str:
         return "the kernel has no SO_NETNS_COOKIE (Linux 5.14)"
     if error.errno == errno.ENOSYS:
         return "the kernel has no bpf(2)"
-    return error.strerror or str(error)
+    return _shortened(error.strerror or str(error))
+
+
+def _shortened(text: str) -> str:
+    """Of a verifier's log, which may be long, the line that says what is wrong: the last one before its statistics."""
+    said, _, detail = text.partition("; verifier: ")
+    lines = [line for line in detail.splitlines() if line.strip() and not line.startswith("processed ")]
+    return f"{said}: {lines[-1].strip()}" if lines else said
 
 
 def _in_user_namespace() -> bool:

@@ -64,6 +64,12 @@ def test_a_refusal_becomes_a_reason(code, text):
     assert re.search(text, why(BpfError(code, "load program x: refused")))
 
 
+def test_of_a_verifiers_log_the_line_that_matters_is_told():
+    log = "0: (bf) r6 = r1\n17: (85) call bpf_redirect_peer#155\nunknown func bpf_redirect_peer#155\nprocessed 18 insns\n"
+    text = why(BpfError(errno.EINVAL, f"load program x: Invalid argument; verifier: {log}"))
+    assert text == "load program x: Invalid argument: unknown func bpf_redirect_peer#155"
+
+
 def test_a_pin_is_recognised_by_its_whole_name():
     assert loopback._PIN_NAME.fullmatch("connect4-0123456789ab")
     assert loopback._PIN_NAME.fullmatch("targets-0123456789ab")
