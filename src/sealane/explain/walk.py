@@ -206,7 +206,7 @@ class _Journey:
         self.path.enter(there, peer.name)
         target = straight_to(there, peer, self.skb.packet)
         if target:
-            text = f"straight to {target}, unless it is traced; what follows is what it is held to"
+            text = f"fast path straight to {target}; what follows is the long way, with the same end"
             self.path.note("fast path", text, key=("fast-target", self.skb.packet.destination))
         self._arrive(there, peer)
 

@@ -39,7 +39,7 @@ def test_it_is_said_where_it_is_left_and_what_follows_is_told_all_the_same(
     trace = town.send("web", api(town, family))
     link = endpoint_link(town.api.id)
     assert steps(trace, "fast path") == [
-        f"straight to {link}, unless it is traced; what follows is what it is held to"
+        f"fast path straight to {link}; what follows is the long way, with the same end"
     ]
     assert (trace.disposition, trace.netns) == (Disposition.DELIVERED, "sandbox-api")
     plain = Town(front, facts=SLOW).send("web", api(town, family))
