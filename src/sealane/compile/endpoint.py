@@ -74,7 +74,7 @@ def _links(endpoint: Endpoint, network: Network, facts: Facts) -> Iterator[Place
             name=host_link,
             kind="veth",
             mtu=size,
-            mac=names.mac(f"host side {endpoint.id}"),
+            mac=names.host_mac(endpoint.id),
             alias=alias,
             master=names.network_link(network) if bridged else "",
             port=_port(network, facts) if bridged else None,
@@ -176,7 +176,7 @@ def _routed(endpoint: Endpoint, network: Network, family: Family) -> Iterator[Pl
     assert address is not None
     assert subnet is not None
     host_link, table = names.endpoint_link(endpoint.id), NFT_FAMILY[family]
-    host_mac = names.mac(f"host side {endpoint.id}")
+    host_mac = names.host_mac(endpoint.id)
     yield from ((HOST, setting) for setting in hardening(host_link, family))
     yield sandbox, Address(link=endpoint.ifname, address=host_prefix(address))
     yield sandbox, Neighbour(link=endpoint.ifname, address=subnet.gateway, mac=host_mac)

@@ -16,7 +16,7 @@ from sealane.compile.facts import Facts
 from sealane.compile.names import NFT_FAMILY
 from sealane.compile.network import has_data_plane, mtu
 from sealane.kernel.nft import NftFamily
-from sealane.kernel.objects import FastDriver, FastGate, FastPort, FastTarget
+from sealane.kernel.objects import FAST_DRIVERS, FastDriver, FastGate, FastPort, FastTarget
 from sealane.model.endpoint import Endpoint
 from sealane.model.net import FAMILIES, Family
 from sealane.model.network import Network
@@ -47,7 +47,7 @@ def compile_fast_path(endpoint: Endpoint, network: Network, facts: Facts) -> Ite
                 network=names.network_group(network.id),
                 link=link,
                 mac=endpoint.mac,
-                host_mac=names.mac(f"host side {endpoint.id}") if driver == "routed" else "",
+                host_mac=names.host_mac(endpoint.id) if driver == "routed" else "",
                 mtu=mtu(network, facts),
                 # What goes into the sandbox at a rate waits at the host's end, which the fast path does not pass.
                 delivers=endpoint.ingress is None,
@@ -56,7 +56,7 @@ def compile_fast_path(endpoint: Endpoint, network: Network, facts: Facts) -> Ite
 
 def compile_gates(networks: Iterable[Network], facts: Facts) -> Iterator[FastGate]:
     drivers = {network.driver for network in networks if has_fast_path(network, facts)}
-    for driver in ("bridge", "routed"):
+    for driver in FAST_DRIVERS:
         for family in FAMILIES:
             if driver in drivers and is_open(driver, family, facts):
                 yield FastGate(driver=driver, family=family)

@@ -66,6 +66,11 @@ def mac(identity: str) -> Mac:
     return Mac(bytes([(raw[0] & 0xFC) | 0x02, *raw[1:]]).hex(":"))
 
 
+def host_mac(endpoint: EndpointId) -> Mac:
+    """Of the host's end of an endpoint's link."""
+    return mac(f"host side {endpoint}")
+
+
 def alias(instance: str, kind: str, identity: str) -> str:
     """IFLA_IFALIAS of our links: by it a process with an empty memory knows them, and whose they are."""
     return f"sealane/{instance}/{kind}/{identity}"

@@ -8,7 +8,7 @@ Names and addresses are canonical text (`sealane.model.net`); links are known by
 index says nothing after a reboot.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -167,6 +167,7 @@ class Qdisc(msgspec.Struct, frozen=True, kw_only=True):
 
 FastDriver = Literal["bridge", "routed"]
 """Kinds of network within which packets may take the fast path (`linux/bpf/fast_path_program.py`)."""
+FAST_DRIVERS: tuple[FastDriver, ...] = get_args(FastDriver)
 
 
 class FastPort(msgspec.Struct, frozen=True, kw_only=True):

@@ -100,9 +100,9 @@ class Applier:
             self._namespace(netns, group, sandboxes, progress)
         if loopback:
             progress.outcomes += self._publish(loopback)
+        host = Session(HOST, None, self._route, sandboxes, progress)
         for operation in fast:
             try:
-                host = Session(HOST, None, self._route, sandboxes, progress)
                 self._lead(operation, operation.object, host)
             except OSError as error:
                 progress.outcomes.append(Outcome(operation, *errno_of(error)))

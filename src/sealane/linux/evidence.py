@@ -29,6 +29,7 @@ from sealane.explain.doctor.evidence import (
 )
 from sealane.kernel.objects import RTPROT_SEALANE
 from sealane.linux import managers, nameservers, netns, sysctl
+from sealane.linux.firewalls import LEGACY
 from sealane.linux.foreign_nft import foreign_tables
 from sealane.linux.marks import alias_prefix
 from sealane.linux.netlink import conntrack, inet, link, sock_diag
@@ -68,7 +69,6 @@ _SYSCTLS = (
 _NETSTAT = "/proc/thread-self/net/netstat"
 _REVERSE_PATH = "IPReversePathFilter"
 _STRICT = "1"
-_LEGACY = {"ip": "/proc/thread-self/net/ip_tables_names", "ip6": "/proc/thread-self/net/ip6_tables_names"}
 
 
 def read_evidence(
@@ -231,7 +231,7 @@ def _backends(tracked: Sequence[Occupancy]) -> Iterator[str]:
 
 def _legacy_tables() -> Iterator[str]:
     """A file that is not there means that the old iptables is not loaded, one that cannot be read that we may not know."""
-    for family, path in _LEGACY.items():
+    for family, path in LEGACY.items():
         with suppress(OSError), open(path, encoding="ascii", errors="replace") as file:
             yield from (f"{family} {name}" for name in file.read(TEXT_BYTES).split())
 

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import get_args
 
+from sealane.compile.names import LINK_PREFIXES
 from sealane.kernel.nft import TABLE, NftFamily
+from sealane.linux.marks import TRACE_TABLES
 from sealane.linux.netlink import codec, nfnl
 from sealane.linux.netlink.socket import Socket
 
@@ -26,15 +28,14 @@ _INET, _NETDEV = 1, 5
 _INGRESS_OF_INET = 5
 _PASSED = frozenset({0, 2, 4})
 """prerouting, forward, postrouting"""
-_LEGACY: dict[NftFamily, str] = {
+LEGACY: dict[NftFamily, str] = {
     "ip": "/proc/thread-self/net/ip_tables_names",
     "ip6": "/proc/thread-self/net/ip6_tables_names",
 }
+"""Where iptables-legacy's tables are named."""
 _LEGACY_BYTES = 4096
 _CHAIN_TABLE, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_USE, _CHAIN_TYPE = 1, 4, 5, 6, 7
 _HOOK_NUMBER, _HOOK_DEVICE, _HOOK_DEVICES = 1, 3, 4
-_OUR_LINKS = "sl"
-"""Links of ours are called by this and something (`compile.names`)."""
 
 
 def firewalls(socket: Socket) -> tuple[NftFamily, ...]:
@@ -58,14 +59,14 @@ def is_foreign(payload: memoryview, found: dict[int, memoryview]) -> bool:
     """Whether the table, attribute 1 of every chain and rule, is not ours; those are ours, too, that a trace has for a while
     (`linux.tracing.rules`)."""
     name = codec.text(found[_CHAIN_TABLE])
-    return payload[0] in _FAMILIES and name != TABLE and not name.startswith(f"{TABLE}-trace-")
+    return payload[0] in _FAMILIES and name != TABLE and not name.startswith(TRACE_TABLES)
 
 
 def _judges(family: int, chain: dict[int, memoryview]) -> bool:
     hook = codec.attrs(chain[_CHAIN_HOOK])
     number = nfnl.number(hook.get(_HOOK_NUMBER))
     if family == _NETDEV or (family == _INET and number == _INGRESS_OF_INET):
-        if not any(name.startswith(_OUR_LINKS) for name in _devices(hook)):
+        if not any(name.startswith(LINK_PREFIXES) for name in _devices(hook)):
             return False
     elif number not in _PASSED or codec.text(chain.get(_CHAIN_TYPE, memoryview(b""))) == "nat":
         return False
@@ -82,7 +83,7 @@ def _devices(hook: dict[int, memoryview]) -> Iterator[str]:
 
 
 def _legacy() -> Iterator[NftFamily]:
-    for family, path in _LEGACY.items():
+    for family, path in LEGACY.items():
         with suppress(OSError), open(path, encoding="ascii") as file:
             if set(file.read(_LEGACY_BYTES).split()) - {"nat"}:
                 yield family

@@ -5,6 +5,8 @@ from sealane.linux.netlink.link import RawLink
 
 GROUPS = frozenset({GROUP_LIVE, GROUP_DOOMED})
 ANY_INSTANCE = "sealane/"
+TRACE_TABLES = "sealane-trace-"
+"""The beginning of names of tables that last as long as a trace (`tracing.rules`)."""
 
 
 def alias_prefix(instance: str) -> str:

@@ -12,30 +12,12 @@ from sealane.compile.host import compile_host
 from sealane.kernel.objects import FastGate, FastPort, FastTarget
 from sealane.kernel.state import HOST
 from sealane.model.endpoint import Bandwidth, Endpoint, NetnsRef, Sandbox
-from sealane.model.ids import EndpointId, NetworkId, SandboxId
+from sealane.model.ids import SandboxId
 from sealane.model.intent import Intent
-from sealane.model.net import Address, Interface, Mac, Prefix
-from sealane.model.network import Network, Subnet
+from unit.compile.samples import NETWORK, WEB
 
 FACTS = Facts(instance="abcdef", uplink_mtu=1400, features=Features(fast_path=True))
-NETWORK = Network(
-    id=NetworkId("front"),
-    name="front",
-    subnets=(
-        Subnet(prefix=Prefix("10.1.0.0/24"), gateway=Address("10.1.0.1")),
-        Subnet(prefix=Prefix("fd00::/64"), gateway=Address("fd00::1")),
-    ),
-)
 BOX = Sandbox(id=SandboxId("box"), name="box", netns=NetnsRef(path="/run/netns/box", inode=7))
-WEB = Endpoint(
-    id=EndpointId("web"),
-    name="web",
-    network=NETWORK.id,
-    sandbox=BOX.id,
-    ifname="eth0",
-    mac=Mac("02:00:00:00:00:01"),
-    addresses=(Interface("10.1.0.2/24"), Interface("fd00::2/64")),
-)
 LINK = names.endpoint_link(WEB.id)
 
 

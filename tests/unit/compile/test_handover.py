@@ -16,31 +16,15 @@ from sealane.model.intent import Intent
 from sealane.model.net import Address as IpAddress
 from sealane.model.net import Interface, Mac, Prefix
 from sealane.model.network import Network, Subnet
+from unit.compile.samples import NETWORK, WEB
 
 FACTS = Facts(instance="abcdef", uplink_mtu=1400)
-NETWORK = Network(
-    id=NetworkId("front"),
-    name="front",
-    subnets=(
-        Subnet(prefix=Prefix("10.1.0.0/24"), gateway=IpAddress("10.1.0.1")),
-        Subnet(prefix=Prefix("fd00::/64"), gateway=IpAddress("fd00::1")),
-    ),
-)
 BOX = Sandbox(id=SandboxId("box"), name="box", netns=None, implicit=True, awaited="/run/docker/netns/1")
-PLAIN = Endpoint(
-    id=EndpointId("web"),
-    name="web",
-    network=NETWORK.id,
-    sandbox=BOX.id,
-    ifname="eth0",
-    mac=Mac("02:00:00:00:00:01"),
-    addresses=(Interface("10.1.0.2/24"), Interface("fd00::2/64")),
-)
-HANDED = msgspec.structs.replace(PLAIN, handover=True)
+HANDED = msgspec.structs.replace(WEB, handover=True)
 
 
 def test_on_the_host_it_is_as_any_other_but_for_the_other_end() -> None:
-    plain = [item for netns, item in compile_endpoint(PLAIN, NETWORK, FACTS) if netns == HOST]
+    plain = [item for netns, item in compile_endpoint(WEB, NETWORK, FACTS) if netns == HOST]
     handed = list(compile_endpoint(HANDED, NETWORK, FACTS))
     assert {netns for netns, _ in handed} == {HOST}
     links = [item for _, item in handed if isinstance(item, Link)]

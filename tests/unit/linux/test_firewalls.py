@@ -50,7 +50,7 @@ class Kernel:
 
 @pytest.fixture(autouse=True)
 def no_legacy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LEGACY", {})
+    monkeypatch.setattr(module, "LEGACY", {})
 
 
 def found(*chains: memoryview) -> tuple[str, ...]:
@@ -116,7 +116,7 @@ def test_tables_of_iptables_legacy_count_by_their_names(
 ) -> None:
     names = tmp_path / "names"
     names.write_text(text)
-    monkeypatch.setattr(module, "_LEGACY", {"ip": str(names), "ip6": str(tmp_path / "none")})
+    monkeypatch.setattr(module, "LEGACY", {"ip": str(names), "ip6": str(tmp_path / "none")})
     assert found() == families
 
 

@@ -17,9 +17,7 @@ def result_of(endpoint: Endpoint, intent: Intent, facts: Facts, netns: str, conf
     network = intent.networks[endpoint.network]
     size = mtu(network, facts)
     there = CniInterface(name=endpoint.ifname, mac=endpoint.mac, mtu=size, sandbox=netns)
-    here = CniInterface(
-        name=names.endpoint_link(endpoint.id), mac=names.mac(f"host side {endpoint.id}"), mtu=size
-    )
+    here = CniInterface(name=names.endpoint_link(endpoint.id), mac=names.host_mac(endpoint.id), mtu=size)
     ips = []
     for address in endpoint.addresses:
         subnet = network.subnet(family_of(address))

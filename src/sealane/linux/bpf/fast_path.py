@@ -12,7 +12,6 @@ an upgrade with another program the links get that one, and the old one goes wit
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import ipaddress
 import os
 import re
@@ -22,20 +21,15 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
-from sealane.kernel.objects import FastGate, FastTarget
+from sealane.kernel.objects import FastDriver, FastGate, FastTarget
 from sealane.linux import netns
-from sealane.linux.bpf import mounts, syscall
+from sealane.linux.bpf import mounts, pins, syscall
 from sealane.linux.bpf.fast_path_program import (
     DELIVERS,
     DRIVERS,
-    FAMILIES,
     GATE_OPEN,
     GATES,
     TARGETS,
-    Driver,
-    Family,
     build,
     gate,
 )
@@ -44,15 +38,15 @@ from sealane.linux.bpf.syscall import MapSpec, ProgType
 from sealane.linux.netlink import tc_filter
 from sealane.linux.netlink.link import LOOPBACK_INDEX
 from sealane.linux.netlink.socket import NETLINK_ROUTE, Socket
+from sealane.model.net import FAMILIES, family_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
 HELD: Final = 2
 """A bit of a gate: closed by whoever holds it, whatever it should be."""
 
-_TAG_CHARACTERS: Final = 12
-_PIN_NAME: Final = re.compile(rf"fast-(?:gates|targets[46]|bridge|routed)-[0-9a-f]{{{_TAG_CHARACTERS}}}")
+_PIN_NAME: Final = re.compile(f"fast-(?:gates|targets[46]|bridge|routed)-{pins.TAG_PATTERN}")
 _VALUE: Final = struct.Struct("=II6sH6sH")
 _U32: Final = struct.Struct("=I")
 _NO_MAC: Final = bytes(6)
@@ -69,8 +63,8 @@ class FastPath:
     def __init__(self, pin_dir: str) -> None:
         self._pin_dir = pin_dir
         self._maps: dict[str, int] = {}
-        self._programs: dict[Driver, int] = {}
-        self._program_ids: dict[int, Driver] = {}
+        self._programs: dict[FastDriver, int] = {}
+        self._program_ids: dict[int, FastDriver] = {}
         self._holders = 1
         self._lock = threading.Lock()
 
@@ -84,20 +78,22 @@ class FastPath:
         with ExitStack() as undo:
             undo.callback(self.close)
             for spec in (GATES, *TARGETS.values()):
-                self._maps[spec.name] = self._pinned(_map_name(spec), partial(syscall.map_create, spec), made)
+                self._maps[spec.name] = pins.open_map(self._path(_map_name(spec)), spec, made)
                 names.append(_map_name(spec))
             ids = {name: syscall.map_info(fd).id for name, fd in self._maps.items()}
             for driver in DRIVERS:
                 program = build(driver)
-                name = f"fast-{driver}-{_tag(program.assemble(ids))}"
+                name = f"fast-{driver}-{pins.tag(program.assemble(ids))}"
                 code = program.assemble(self._maps)
-                self._programs[driver] = self._pinned(name, partial(_load, driver, code), made)
+                self._programs[driver] = pins.open_program(
+                    self._path(name), partial(_load, driver, code), made
+                )
                 self._program_ids[syscall.prog_id(self._programs[driver])] = driver
                 names.append(name)
             undo.pop_all()
         for name in os.listdir(self._pin_dir):
             if _PIN_NAME.fullmatch(name) and name not in names:
-                os.unlink(os.path.join(self._pin_dir, name))
+                os.unlink(self._path(name))
         return tuple(made)
 
     def release(self) -> None:
@@ -119,11 +115,11 @@ class FastPath:
 
     # --- what is there
 
-    def program(self, driver: Driver) -> int:
+    def program(self, driver: FastDriver) -> int:
         """The descriptor of a program, to attach it by."""
         return self._programs[driver]
 
-    def driver_of(self, program_id: int) -> Driver | None:
+    def driver_of(self, program_id: int) -> FastDriver | None:
         """Which of the programs has a number; None: none of them."""
         return self._program_ids.get(program_id)
 
@@ -190,20 +186,11 @@ class FastPath:
         value = syscall.map_lookup(self._maps[GATES.name], _U32.pack(number), GATES.value_size)
         return int(_U32.unpack(value)[0]) if value is not None else 0
 
-    def _map(self, item: FastTarget) -> int:
-        return self._maps[TARGETS[_family(item.address)].name]
+    def _path(self, name: str) -> str:
+        return os.path.join(self._pin_dir, name)
 
-    def _pinned(self, name: str, make: Callable[[], int], made: list[str]) -> int:
-        path = os.path.join(self._pin_dir, name)
-        fd = syscall.open_pinned(path)
-        if fd is None:
-            fd = make()
-            with ExitStack() as undo:
-                undo.callback(os.close, fd)
-                syscall.pin(fd, path)
-                undo.pop_all()
-            made.append(name)
-        return fd
+    def _map(self, item: FastTarget) -> int:
+        return self._maps[TARGETS[family_of(item.address)].name]
 
 
 def encode(item: FastTarget, index: int) -> tuple[bytes, bytes]:
@@ -253,20 +240,12 @@ def _attach_to_loopback(programs: list[int]) -> None:
                 raise error
 
 
-def _load(driver: Driver, code: bytes) -> int:
+def _load(driver: FastDriver, code: bytes) -> int:
     return syscall.prog_load(ProgType.SCHED_CLS, 0, f"sl_{driver}", code)
 
 
 def _map_name(spec: MapSpec) -> str:
-    return f"fast-{spec.name.removeprefix('sl_')}-{_tag(msgspec.json.encode(spec))}"
-
-
-def _tag(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:_TAG_CHARACTERS]
-
-
-def _family(address: str) -> Family:
-    return 6 if ":" in address else 4
+    return pins.map_name(f"fast-{spec.name.removeprefix('sl_')}", spec)
 
 
 def _packed(mac: str) -> bytes:

@@ -11,8 +11,8 @@ there, past bridge, routing code and nftables.
 Rule 1: the program never drops. It delivers, or it lets the packet go on as if the program were not there, to the
 guards that drop, count and explain.
 
-Rule 2: it delivers what the guards accept and nothing else (`tests/kernel/test_fast_path_program.py` holds it against
-them). That is: TCP or UDP, whole, without IP options, VLAN tag or extension headers; from the link's own MAC and address;
+Rule 2: it delivers what the guards accept and nothing else (`tests/kernel/test_fast_path.py` holds it against them,
+`test_fast_path_program.py` against these words). That is: TCP or UDP, whole, without IP options, VLAN tag or extension headers; from the link's own MAC and address;
 to an address of the same network, under the MAC that leads there; no larger than what is there takes. What a server of
 DHCP would send is not plain, nor is ARP, neighbour discovery or anything else.
 
@@ -30,16 +30,15 @@ Offsets: ``struct __sk_buff`` of ``linux/bpf.h``, and RFC 791, 8200, 768 behind 
 from __future__ import annotations
 
 import sys
-from typing import Final, Literal
+from typing import Final
 
+from sealane.kernel.objects import FAST_DRIVERS, FastDriver
 from sealane.linux.bpf.insn import Assembler, Helper, Reg, Size
 from sealane.linux.bpf.syscall import MAP_NO_PREALLOC, MapSpec, MapType
+from sealane.model.net import FAMILIES, Family
 
-Driver = Literal["bridge", "routed"]
-Family = Literal[4, 6]
-
-DRIVERS: Final[tuple[Driver, ...]] = ("bridge", "routed")
-FAMILIES: Final[tuple[Family, ...]] = (4, 6)
+DRIVERS: Final = FAST_DRIVERS
+"""In the order of their gates."""
 
 MAX_TARGETS: Final = 65_536
 """Addresses of a family; memory is taken for what is there only."""
@@ -132,7 +131,7 @@ _LAYOUTS: Final[dict[Family, _Layout]] = {
 }
 
 
-def build(driver: Driver) -> Assembler:
+def build(driver: FastDriver) -> Assembler:
     """The program for links of networks of one driver."""
     asm = Assembler()
     asm.move(_CONTEXT, Reg.R1)
@@ -162,7 +161,7 @@ def _pass_if_shorter(asm: Assembler, length: int) -> None:
     asm.jump_if(Reg.R1, ">", _TARGET, "pass")
 
 
-def _deliver(asm: Assembler, driver: Driver, at: _Layout) -> None:
+def _deliver(asm: Assembler, driver: FastDriver, at: _Layout) -> None:
     _pass_unless_plain(asm, at)
     _pass_unless_open(asm, driver, at.family)
     _pass_unless_own_source(asm, at)
@@ -199,12 +198,12 @@ def _pass_unless_plain(asm: Assembler, at: _Layout) -> None:
     asm.label(f"plain{at.family}")
 
 
-def gate(driver: Driver, family: Family) -> int:
+def gate(driver: FastDriver, family: Family) -> int:
     """The number of a switch in the map `gates`."""
     return DRIVERS.index(driver) * len(FAMILIES) + FAMILIES.index(family)
 
 
-def _pass_unless_open(asm: Assembler, driver: Driver, family: Family) -> None:
+def _pass_unless_open(asm: Assembler, driver: FastDriver, family: Family) -> None:
     asm.store_imm(Size.WORD, Reg.R10, _KEY, gate(driver, family))
     _find(asm, GATES.name)
     asm.load(Size.WORD, Reg.R1, Reg.R0, 0)

@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import itertools
 import os
 import re
@@ -38,7 +37,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from sealane.linux.bpf import mounts, syscall
+from sealane.linux.bpf import mounts, pins, syscall
 from sealane.linux.bpf.entry import Element, LoopbackEntry, decode, encode, same_target, shortfall
 from sealane.linux.bpf.programs import HOOKS, PEERS, TARGETS, Hook, build
 from sealane.linux.bpf.refusal import why
@@ -52,9 +51,8 @@ __all__ = ["BpfError", "LoopbackEntry", "LoopbackPublisher", "netns_cookie", "pr
 _SO_NETNS_COOKIE: Final = 71
 """``asm-generic/socket.h``, Linux 5.14; the socket module has no name for it."""
 
-_TAG_CHARACTERS: Final = 12
 _PIN_NAME: Final = re.compile(
-    "(?:targets|peers|" + "|".join(hook.name for hook in HOOKS) + f")-[0-9a-f]{{{_TAG_CHARACTERS}}}"
+    "(?:targets|peers|" + "|".join(hook.name for hook in HOOKS) + f")-{pins.TAG_PATTERN}"
 )
 
 
@@ -110,7 +108,7 @@ class LoopbackPublisher:
         with ExitStack() as stack:
             targets = _closed_by(stack, self._open_map("targets", TARGETS, made))
             peers = _closed_by(stack, self._open_map("peers", PEERS, made))
-            names = [self._map_name("targets", TARGETS), self._map_name("peers", PEERS)]
+            names = [pins.map_name("targets", TARGETS), pins.map_name("peers", PEERS)]
             cgroup = _closed_by(stack, os.open(_cgroup_path(self._cgroup), os.O_RDONLY | os.O_DIRECTORY))
             for attachment in self._attachments(targets, peers, cgroup):
                 names.append(attachment.name)
@@ -168,27 +166,8 @@ class LoopbackPublisher:
             raise ValueError("the loopback publisher is not open")
         return self._targets
 
-    def _map_name(self, kind: str, spec: MapSpec) -> str:
-        return f"{kind}-{_tag(msgspec.json.encode(spec))}"
-
     def _open_map(self, kind: str, spec: MapSpec, made: list[str]) -> int:
-        name = self._map_name(kind, spec)
-        path = self._path(name)
-        fd = syscall.open_pinned(path)
-        if fd is not None:
-            info = syscall.map_info(fd)
-            wanted = (spec.type, spec.key_size, spec.value_size, spec.max_entries)
-            if (info.type, info.key_size, info.value_size, info.max_entries) == wanted:
-                return fd
-            os.close(fd)
-            os.unlink(path)
-        fd = syscall.map_create(spec)
-        with ExitStack() as undo:
-            undo.callback(os.close, fd)
-            syscall.pin(fd, path)
-            undo.pop_all()
-        made.append(name)
-        return fd
+        return pins.open_map(self._path(pins.map_name(kind, spec)), spec, made)
 
     def _attachments(self, targets: int, peers: int, cgroup: int) -> list[_Attachment]:
         cookie = netns_cookie() if self._cookie is None else self._cookie
@@ -199,7 +178,7 @@ class LoopbackPublisher:
         attachments = []
         for hook in HOOKS:
             program = build(hook, cookie)
-            tag = _tag(program.assemble(ids), struct.pack("=Q", cgroup_id))
+            tag = pins.tag(program.assemble(ids), struct.pack("=Q", cgroup_id))
             code = program.assemble(descriptors)
             attachments.append(
                 _Attachment(name=f"{hook.name}-{tag}", hook=hook, code=code, cgroup_id=cgroup_id)
@@ -263,10 +242,6 @@ def _closed_by(stack: ExitStack, fd: int) -> int:
 
 def _load(hook: Hook, code: bytes) -> int:
     return syscall.prog_load(ProgType.CGROUP_SOCK_ADDR, hook.attach_type, f"sl_{hook.name}", code)
-
-
-def _tag(*parts: bytes) -> str:
-    return hashlib.sha256(b"".join(parts)).hexdigest()[:_TAG_CHARACTERS]
 
 
 def _cgroup_path(given: str | None) -> str:

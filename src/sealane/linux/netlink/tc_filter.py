@@ -7,6 +7,7 @@ is the verdict, and TC_ACT_UNSPEC goes on to the next filter.
 Filters are tried in the order of their preference. Ours is a high one, so that others' come first.
 """
 
+import socket
 import struct
 
 import msgspec
@@ -30,7 +31,7 @@ NAME_PREFIX = "sealane-"
 
 _TC_H_INGRESS = 0xFFFF_FFF1
 _ETH_P_ALL = 0x0003
-_INFO = PREFERENCE << 16 | int.from_bytes(_ETH_P_ALL.to_bytes(2, "big"), "little")
+_INFO = PREFERENCE << 16 | socket.htons(_ETH_P_ALL)
 _TCA_KIND = 1
 _TCA_OPTIONS = 2
 _TCA_BPF_FD = 6

@@ -31,6 +31,7 @@ from sealane.kernel.nft import (
     Rule,
 )
 from sealane.linux.closing import Closing
+from sealane.linux.marks import TRACE_TABLES
 from sealane.linux.netlink import codec, nfnl
 from sealane.linux.netlink.codec import be32, nested, string
 from sealane.linux.netlink.nft_expr import expressions, mark_for_tracing
@@ -40,7 +41,7 @@ from sealane.linux.netns import inside
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-TABLE: Final = "sealane-trace-"
+TABLE: Final = TRACE_TABLES
 """And the port of the socket that owns it: traces do not share a table, since the kernel lets nobody but its owner in."""
 
 PRIORITY: Final = -500

@@ -8,11 +8,9 @@ import pytest
 from sealane.linux.netlink import codec, tc_filter
 from sealane.linux.netlink.tc_filter import INGRESS, NAME_PREFIX, PARENT, PREFERENCE, RawFilter, parse
 
-little_endian = pytest.mark.skipif(sys.byteorder != "little", reason="the expected bytes are little-endian")
-
 TCMSG = struct.Struct("=BxxxiIII")
 HEADER = struct.Struct("=IHHII")
-ETH_P_ALL = 0x0300
+ETH_P_ALL = int.from_bytes(b"\x00\x03", sys.byteorder)
 """In the network's order, as the kernel keeps it."""
 
 
@@ -22,7 +20,6 @@ def parts(message: bytes) -> tuple[int, int, tuple[int, ...], dict[int, memoryvi
     return kind, flags, TCMSG.unpack_from(message, 16), codec.attrs(memoryview(message)[36:])
 
 
-@little_endian
 def test_a_filter_is_put_by_link_preference_and_handle() -> None:
     """tc filter replace dev X ingress pref 24225 handle 1 bpf da …"""
     kind, flags, head, found = parts(tc_filter.put(7, 5, "bridge"))
@@ -37,7 +34,6 @@ def test_a_filter_is_put_by_link_preference_and_handle() -> None:
     )
 
 
-@little_endian
 def test_it_is_deleted_by_the_same_and_nothing_else_goes() -> None:
     kind, flags, head, found = parts(tc_filter.delete(7))
     assert (kind, flags) == (45, 5)
