@@ -15,6 +15,7 @@ from harness.audit import audit
 from harness.cni import CniFailed, CniRuntime, conflist, ranges
 from harness.host import EXT4, Host, Lan
 from harness.netns import Netns, eventually
+from sealane.linux.bpf import fast_path
 from sealane.programs.cni.spec import VERSIONS
 
 pytestmark = pytest.mark.kernel
@@ -290,6 +291,23 @@ def _killed(runtime: CniRuntime, network: dict[str, Any], verb: str, netns: str,
     except ProcessLookupError:
         pass
     process.wait()
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_fast_path_is_there_for_the_asking(
+    machine: Host, runtime: CniRuntime, pods: list[Netns], asked: bool
+) -> None:
+    """Of the executable too, which knows the keys that there are."""
+    if fast_path.probe():
+        pytest.skip(f"no fast path: {fast_path.probe()}")
+    network = conflist(ipam=DUAL, **({"fastPath": True} if asked else {}))
+    found = [runtime.add(network, f"c{number}", pods[number].path) for number in (0, 1)]
+    for result in found:
+        link = result["interfaces"][0]["name"]
+        assert ("sealane-bridge" in machine.ns.sh("tc", "filter", "show", "dev", link, "ingress")) is asked
+    server = pods[1].listen("tcp", "0.0.0.0", 7000)
+    assert pods[0].reaches(server, addresses(found[1])[0])
+    server.close()
 
 
 @pytest.mark.parametrize("direction", ["ingress", "egress"])

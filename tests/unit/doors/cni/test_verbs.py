@@ -352,6 +352,11 @@ class TestCapabilities:
         door("ADD", container, args={"K8S_POD_NAME": pod} if pod else {})
         assert door.endpoints()[0].name == name
 
+    @pytest.mark.parametrize(("fields", "has"), [({}, False), ({"fastPath": True}, True)])
+    def test_a_fast_path_is_there_for_the_asking(self, door, fields, has):
+        result = door("ADD", **fields)
+        assert (("fast-port", result.interfaces[0].name) in door.bench.kernel.state[HOST]) is has
+
     def test_bandwidth_is_a_bucket_at_each_sending_end(self, door):
         wish = {
             "ingressRate": 8_000_000,
