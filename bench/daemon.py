@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.host import HostError, make_sandboxes
@@ -26,7 +26,13 @@ SUBNETS = {"bench": "10.66.0.0/16", "other": "10.67.0.0/16"}
 class DaemonHost:
     """A daemon, its networks and sandboxes to attach to them."""
 
-    def __init__(self, sandboxes: int, driver: str = "bridge", networks: Sequence[str] = ("bench",)) -> None:
+    def __init__(
+        self,
+        sandboxes: int,
+        driver: str = "bridge",
+        networks: Sequence[str] = ("bench",),
+        options: Mapping[str, str] | None = None,
+    ) -> None:
         self.paths = make_sandboxes(sandboxes)
         self.state_dir = tempfile.mkdtemp(prefix="sealane-bench-", dir="/var/tmp")
         self._log = open(f"{self.state_dir}/log", "w", encoding="utf-8")  # noqa: SIM115  # Closed in `close`.
@@ -34,7 +40,12 @@ class DaemonHost:
         try:
             self.start()
             for name in networks:
-                request = {"name": name, "driver": driver, "subnets": [{"prefix": SUBNETS[name]}]}
+                request = {
+                    "name": name,
+                    "driver": driver,
+                    "subnets": [{"prefix": SUBNETS[name]}],
+                    "options": dict(options or {}),
+                }
                 self.client.request("POST", "/v1/networks", request)
         except BaseException:
             self.close()
