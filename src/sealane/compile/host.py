@@ -133,6 +133,10 @@ Where = tuple[str, Key]
 """(namespace, key)."""
 
 
+def _differ(item: Object | None, other: Object | None) -> bool:
+    return item is not other and item != other
+
+
 class Compiled:
     """The desired state, kept up to date unit by unit, and whence each object came."""
 
@@ -146,45 +150,45 @@ class Compiled:
     def refresh(self, intent: Intent, changed: set[Unit]) -> set[Where]:
         """Recompile units; return the keys whose object appeared, went, or changed. All or nothing: MadeTwiceError
         leaves everything as it was."""
-        after = {
+        placed = {
             unit: [((netns, item.key), item) for netns, item in compile_unit(intent, self.facts, unit)]
             for unit in changed
         }
+        after = {where: item for made in placed.values() for where, item in made}
         old = {where: item for unit in changed for where, item in self._by_unit.get(unit, ())}
-        self._check_apart(after, old)
-        for unit in changed:
-            self._by_unit.pop(unit, None)
+        self._check_apart(placed, after, old)
         for netns, key in old:
             del self.desired[netns][key]
             del self.origins[netns, key]
-        different: set[Where] = set()
-        for unit, placed in after.items():
-            if placed:
-                self._by_unit[unit] = placed
-            for where, item in placed:
-                netns, key = where
-                self.desired.setdefault(netns, {})[key] = item
+        for unit, made in placed.items():
+            self._by_unit[unit] = made
+            if not made:
+                del self._by_unit[unit]
+            for where, item in made:
+                self.desired.setdefault(where[0], {})[where[1]] = item
                 self.origins[where] = unit
-                was = old.pop(where, None)
-                if was is not item and was != item:
-                    different.add(where)
-        different.update(old)
-        for netns in {netns for netns, _ in different}:
+        for netns in {netns for netns, _ in old}:
             if not self.desired[netns] and netns != HOST:
                 del self.desired[netns]
-        return different
+        if not old:
+            return set(after)
+        return {where for where in after.keys() | old.keys() if _differ(after.get(where), old.get(where))}
 
     def _check_apart(
-        self, after: Mapping[Unit, list[tuple[Where, Object]]], old: Mapping[Where, Object]
+        self,
+        placed: Mapping[Unit, list[tuple[Where, Object]]],
+        after: Mapping[Where, Object],
+        old: Mapping[Where, Object],
     ) -> None:
         """No two units make one object."""
-        seen: dict[Where, Unit] = {}
-        for unit, placed in after.items():
-            for where, item in placed:
-                other = seen.get(where) or (self.origins.get(where) if where not in old else None)
-                if other is not None:
-                    raise MadeTwiceError(f"{unit} and {other} both make {item.key}")
-                seen[where] = unit
+        makers = dict[Where, Unit]()
+        if len(after) != sum(map(len, placed.values())) or not self.origins.keys().isdisjoint(after):
+            for unit, made in placed.items():
+                for where, item in made:
+                    other = makers.get(where) or (self.origins.get(where) if where not in old else None)
+                    if other is not None:
+                        raise MadeTwiceError(f"{unit} and {other} both make {item.key}")
+                    makers[where] = unit
 
     def with_facts(self, intent: Intent, facts: Facts) -> set[tuple[str, Key]]:
         """Recompile everything under new facts (rare: an uplink's MTU changed)."""

@@ -22,7 +22,7 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from sealane.engine.ports import NamespaceGoneError
 from sealane.linux.netlink.socket import NETLINK_ROUTE, SO_NETNS_COOKIE, Socket
@@ -98,13 +98,15 @@ def enter(ref: NetnsRef) -> tuple[int, Socket]:
 def visit(where: str) -> tuple[NetnsRef, int, Socket]:
     """As `resolve` and then `enter`, in one visit."""
     path = _path_of(where)
-    descriptor = _open(path)
-    try:
-        socket = open_socket(descriptor, NETLINK_ROUTE)
-        ref = NetnsRef(path=path, inode=os.fstat(descriptor).st_ino, cookie=socket.netns_cookie())
-    except BaseException:
-        os.close(descriptor)
-        raise
+    with _home() as home:
+        descriptor, inode = _prove(path, home)
+        try:
+            with _inside(descriptor, home):
+                socket = Socket(NETLINK_ROUTE)
+            ref = NetnsRef(path=path, inode=inode, cookie=socket.netns_cookie())
+        except BaseException:
+            os.close(descriptor)
+            raise
     return ref, descriptor, socket
 
 
@@ -145,16 +147,36 @@ def own_inode() -> int:
 @contextmanager
 def inside(descriptor: int) -> Iterator[None]:
     """The calling thread is in the namespace of `descriptor`, for opening sockets and sysctls and nothing else."""
-    home = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+    with _home() as home, _inside(descriptor, home):
+        yield
+
+
+class _Home(NamedTuple):
+    """The namespace that the calling thread is in, and comes back to."""
+
+    descriptor: int
+    device: int
+    """Of nsfs, of which there is one."""
+    inode: int
+
+
+@contextmanager
+def _home() -> Iterator[_Home]:
+    descriptor = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        inode = os.fstat(home).st_ino
-        try:
-            _setns(descriptor)
-            yield
-        finally:
-            _return(home, inode)
+        status = os.fstat(descriptor)
+        yield _Home(descriptor, status.st_dev, status.st_ino)
     finally:
-        os.close(home)
+        os.close(descriptor)
+
+
+@contextmanager
+def _inside(descriptor: int, home: _Home) -> Iterator[None]:
+    try:
+        _setns(descriptor)
+        yield
+    finally:
+        _return(home.descriptor, home.inode)
 
 
 def open_socket(descriptor: int | None, family: int) -> Socket:
@@ -227,8 +249,13 @@ def in_new_namespace(action: Callable[[], T]) -> T:
 
 
 def _open(path: str) -> int:
-    """Open what is at a path and prove it a network namespace other than ours. Its final component may be a symbolic
-    link only in procfs, where the kernel makes them (`/proc/PID/ns/net`)."""
+    with _home() as home:
+        return _prove(path, home)[0]
+
+
+def _prove(path: str, home: _Home) -> tuple[int, int]:
+    """Open what is at a path and prove it a network namespace other than ours: its descriptor and inode. The path's final
+    component may be a symbolic link only in procfs, where the kernel makes them (`/proc/PID/ns/net`)."""
     if not path.startswith("/") or "\0" in path or len(path) > PATH_MAX:
         raise NamespaceError(f"{path!r}: an absolute path or a process id is needed")
     found = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -241,12 +268,10 @@ def _open(path: str) -> int:
             os.close(found)
             found = followed
             status = os.fstat(found)
-        own = os.stat(_OWN)
-        # Nothing but nsfs is ever really opened: a FIFO would block, a device would act. There is one nsfs, and ours
-        # is on it.
-        if status.st_dev != own.st_dev:
+        # Nothing but nsfs is ever really opened: a FIFO would block, a device would act.
+        if status.st_dev != home.device:
             raise NamespaceError(f"{path} is not a namespace")
-        if status.st_ino == own.st_ino:
+        if status.st_ino == home.inode:
             raise NamespaceError(f"{path} is the host's own network namespace")
         descriptor = os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC)
     finally:
@@ -254,7 +279,7 @@ def _open(path: str) -> int:
     if fcntl.ioctl(descriptor, _NS_GET_NSTYPE) != CLONE_NEWNET:
         os.close(descriptor)
         raise NamespaceError(f"{path} is a namespace of another kind, not a network namespace")
-    return descriptor
+    return descriptor, status.st_ino
 
 
 def cookie(descriptor: int) -> int:

@@ -10,7 +10,7 @@ import os
 import re
 
 _ROOT = "/proc/sys"
-_COMPONENT = re.compile(r"[\x21-\x2e\x30-\x7e]+")
+_PATH = re.compile(r"net(/(?!\.{1,2}(/|\Z))[\x21-\x2e\x30-\x7e]+){2,}")
 _VALUE = re.compile(r"[\x20-\x7e]+(\t[\x20-\x7e]+)*")
 _READ_BYTES = 4096
 """The longest that the kernel gives out at once."""
@@ -21,13 +21,7 @@ VALUE_MAX = 1024
 
 def check(path: str, value: str = "0") -> None:
     """Raises ValueError for what is no path below `net`, or no printable line of ASCII."""
-    parts = path.split("/")
-    if (
-        len(path) > PATH_MAX
-        or len(parts) < 3
-        or parts[0] != "net"
-        or not all(_COMPONENT.fullmatch(part) and part not in {".", ".."} for part in parts)
-    ):
+    if len(path) > PATH_MAX or not _PATH.fullmatch(path):
         raise ValueError(f"sysctl {path!r}: a path such as net/ipv4/conf/eth0/forwarding is needed")
     if len(value) > VALUE_MAX or not _VALUE.fullmatch(value):
         raise ValueError(f"sysctl {path}: the value {value!r} is not one line of printable ASCII")

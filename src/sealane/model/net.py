@@ -93,8 +93,13 @@ def prefix_length(value: str) -> int:
     return int(value.rpartition("/")[2])
 
 
+def packed(address: str) -> bytes:
+    """Its bytes, in the network's order."""
+    return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+
+
 def to_int(address: str) -> int:
-    return int(ipaddress.ip_address(address))
+    return int.from_bytes(packed(address), "big")
 
 
 def from_int(family: Family, value: int) -> Address:

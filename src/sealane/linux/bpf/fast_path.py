@@ -38,7 +38,7 @@ from sealane.linux.bpf.syscall import MapSpec, ProgType
 from sealane.linux.netlink import tc_filter
 from sealane.linux.netlink.link import LOOPBACK_INDEX
 from sealane.linux.netlink.socket import NETLINK_ROUTE, Socket
-from sealane.model.net import FAMILIES, family_of
+from sealane.model.net import FAMILIES, family_of, packed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -152,7 +152,7 @@ class FastPath:
         syscall.map_update(self._map(item), key, value)
 
     def delete(self, item: FastTarget) -> None:
-        syscall.map_delete(self._map(item), ipaddress.ip_address(item.address).packed)
+        syscall.map_delete(self._map(item), packed(item.address))
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -196,9 +196,9 @@ class FastPath:
 def encode(item: FastTarget, index: int) -> tuple[bytes, bytes]:
     """Key and value of a target's element."""
     flags = DELIVERS if item.delivers else 0
-    macs = (_packed(item.mac), _packed(item.host_mac))
+    macs = (_mac_bytes(item.mac), _mac_bytes(item.host_mac))
     value = _VALUE.pack(index, item.network, macs[0], flags, macs[1], item.mtu)
-    return ipaddress.ip_address(item.address).packed, value
+    return packed(item.address), value
 
 
 def decode(key: bytes, value: bytes, links: Mapping[int, str]) -> FastTarget:
@@ -248,5 +248,5 @@ def _map_name(spec: MapSpec) -> str:
     return pins.map_name(f"fast-{spec.name.removeprefix('sl_')}", spec)
 
 
-def _packed(mac: str) -> bytes:
+def _mac_bytes(mac: str) -> bytes:
     return bytes.fromhex(mac.replace(":", "")) if mac else _NO_MAC

@@ -22,7 +22,9 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_SYSCALL_NUMBERS: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
+_NUMBERS: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
+_NUMBER: Final = _NUMBERS.get(platform.machine())
+"""Of the system call."""
 
 VERIFIER_LOG_BYTES: Final = 1 << 20
 BATCH_ELEMENTS: Final = 512
@@ -297,18 +299,20 @@ def _path_command(command: _Command, path: str, fd: int, verb: str) -> int:
     return _bpf(command, struct.pack("=Q2I", ctypes.addressof(name), fd, 0), f"{verb} {path}")
 
 
+_MAP_ATTR: Final = struct.Struct("=2I3Q")
+
+
 def _map_command(command: _Command, fd: int, key: bytes, value_address: int) -> None:
     key_buffer = ctypes.create_string_buffer(key, len(key))
-    attr = struct.pack("=2I3Q", fd, 0, ctypes.addressof(key_buffer), value_address, 0)
+    attr = _MAP_ATTR.pack(fd, 0, ctypes.addressof(key_buffer), value_address, 0)
     _bpf(command, attr, _MAP_COMMANDS[command])
 
 
 def _bpf(command: _Command, attr: bytes | bytearray, what: str) -> int:
-    number = _SYSCALL_NUMBERS.get(platform.machine())
-    if number is None:
+    if _NUMBER is None:
         raise BpfError(errno.ENOSYS, f"{what}: bpf(2) has no known number on {platform.machine()}")
     buffer = ctypes.create_string_buffer(bytes(attr), len(attr))
-    result: int = _syscall(number, command, buffer, len(attr))
+    result: int = _syscall(_NUMBER, command, buffer, len(attr))
     if isinstance(attr, bytearray):
         attr[:] = buffer.raw
     if result < 0:
