@@ -27,6 +27,7 @@ from bench.host import HostError
 from sealane.linux import netns, sysctl
 from sealane.linux.bpf import syscall
 from sealane.linux.kernel import LinuxKernel
+from sealane.linux.netlink.background import Background
 from sealane.linux.netlink.socket import NETLINK_ROUTE, Socket
 
 Where = Literal["route", "nft", "inside", "map", "sysctl", "sysctl inside"]
@@ -79,6 +80,10 @@ class Tape:
         self._home = netns.own_inode()
         for where, tapped in (("route", self._kernel._route), ("nft", self._kernel._nft)):
             tapped._socket = _Tap(tapped._socket, where, self.calls)  # type: ignore[assignment, arg-type]
+        route = self._kernel._route
+        self._background = route._background
+        if self._background is not None:
+            route._background = _BackgroundTap(self._background, self.calls)  # type: ignore[assignment]
         netns.open_socket = self._open_socket
         netns.enter = self._enter
         netns.visit = self._visit
@@ -100,6 +105,7 @@ class Tape:
         ) = self._plain
         for tapped in (self._kernel._route, self._kernel._nft):
             tapped._socket = tapped._socket.plain  # type: ignore[attr-defined]
+        self._kernel._route._background = self._background
         self.calls = [call for call in self.calls if not _is_question(call)]
 
     def _open_socket(self, descriptor: int | None, family: int) -> Socket:
@@ -141,6 +147,17 @@ class _Tap:
     def send(self, data: bytes | bytearray) -> int:
         self._calls.append(Call(self._where, bytes(data)))
         return self._send(data)
+
+
+class _BackgroundTap:
+    """Keeps what is sent while Python goes on."""
+
+    def __init__(self, plain: Background, calls: list[Call]) -> None:
+        self.wait, self._send, self._calls = plain.wait, plain.send, calls
+
+    def send(self, datagram: bytes | bytearray) -> None:
+        self._calls.append(Call("route", bytes(datagram)))
+        self._send(datagram)
 
 
 class Replay:

@@ -39,7 +39,7 @@ from sealane.kernel.objects import (
     Sysctl,
 )
 from sealane.kernel.state import HOST
-from sealane.linux import progress, session
+from sealane.linux import jobs, progress
 from sealane.linux.apply import Applier
 from sealane.linux.netlink.socket import NETLINK_NETFILTER, NETLINK_ROUTE, Socket
 from sealane.model.endpoint import NetnsRef
@@ -323,8 +323,8 @@ def test_the_failure_of_one_link_stops_what_hangs_on_it_and_nothing_else():
         outcomes = it.apply(desired)
         assert [(o.operation.verb, o.operation.object, o.errno) for o in outcomes] == [
             ("create", lost, errno.ENOENT),
-            ("create", entry, 0),
             ("open", far, errno.ENOENT),
+            ("create", entry, 0),
             ("open", lost, 0),
         ]
         assert "no namespace" in outcomes[0].message
@@ -415,7 +415,7 @@ def picture():
 def test_a_failed_fence_stops_everything_after_it():
     tried = []
 
-    def refuse(socket, operations):
+    def refuse(socket, operations, foreseen):
         tried.extend(operations)
         return [Outcome(operation, errno.EINVAL, "refused") for operation in operations]
 
@@ -447,7 +447,7 @@ def test_loopback_publishes_go_to_the_publisher():
     one = LoopbackPort(family=4, proto="tcp", first=80, last=80, address="10.1.0.2", port=8080)
     moved = msgspec.structs.replace(one, address="10.1.0.3")
     with fresh_host(), Socket(NETLINK_ROUTE) as route, Socket(NETLINK_NETFILTER) as nft:
-        applier = Applier("a1b2c3", route, nft, lambda socket, operations: [], publisher)
+        applier = Applier("a1b2c3", route, nft, lambda *_: [], publisher)
 
         def do(*operation):
             return applier.apply(Plan((("open", (Operation(*operation),)),)), {})
@@ -471,7 +471,7 @@ def test_without_a_publisher_a_loopback_publish_fails_and_its_removal_does_not()
 
 def test_more_sandboxes_than_may_be_open_at_once_are_attached(monkeypatch):
     monkeypatch.setattr("sealane.linux.namespaces.OPEN_MAX", 3)
-    monkeypatch.setattr(session, "CREATES_AT_ONCE", 2)
+    monkeypatch.setattr(jobs, "CREATES_AT_ONCE", 2)
     boxes = [f"box{n}" for n in range(7)]
     with rig(*boxes) as it:
         desired = {HOST: [bridge()]}

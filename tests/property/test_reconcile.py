@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.engines import FACTS
+from harness.engines import FACTS, Bench
 from property.strategies_intent import intents
 from sealane.compile.host import compile_host
 from sealane.kernel.nft import Chain, Element, Set, Table
@@ -13,7 +13,7 @@ from sealane.linux.fake import FakeKernel
 from sealane.model.endpoint import NetnsRef
 from sealane.model.intent import Intent
 from sealane.reconcile.diff import diff
-from sealane.reconcile.order import PUBLISHING, order
+from sealane.reconcile.order import PUBLISHING, first_veths, order
 from sealane.reconcile.ownership import is_deletable
 
 ROUNDS = 3
@@ -169,3 +169,40 @@ def test_a_port_is_published_once_its_way_is_complete(before: Intent, after: Int
     ]
     ways = [p for p, o in enumerate(operations) if isinstance(o.object, Route | Link) and o.verb != "delete"]
     assert not published or not ways or max(ways) < min(published)
+
+
+@settings(max_examples=60)
+@given(intents(), intents())
+def test_what_is_begun_before_the_plan_is_what_the_plan_begins_with(before: Intent, after: Intent) -> None:
+    """Veths may be made while the plan is made: then nothing goes before them, and they are the first to be built."""
+    kernel, found = FakeKernel(FACTS), refs(before, after)
+    converge(kernel, compile_host(before, FACTS), found)
+    differences = diff(compile_host(after, FACTS), observed(kernel, {HOST, *found}))
+    veths = first_veths(differences)
+    stages = dict(order(differences).stages)
+    begun = [operation for operation in veths if operation.verb == "create"]
+    if veths:
+        assert begun
+        assert not {"unpublish", "close", "sweep"} & stages.keys()
+        assert list(stages["build"][: len(begun)]) == begun
+        # Nothing of them is open, or found, before they are fenced.
+        assert all(o.object not in [v.object for v in begun] for o in stages.get("fence", ()))
+        ends = {(o.netns, o.object.name) for o in veths if isinstance(o.object, Link)}
+        assert all(
+            o.object.peer is None or o.object.peer in ends for o in begun if isinstance(o.object, Link)
+        )
+
+
+def test_an_attach_is_begun_before_its_plan() -> None:
+    """The law above says nothing if nothing is ever begun."""
+    begun: list[int] = []
+
+    class Watching(FakeKernel):
+        def begin(self, veths, refs):
+            begun.append(len(veths))
+            super().begin(veths, refs)
+
+    bench = Bench(kernel=Watching(FACTS))
+    bench.network()
+    bench.attach("/run/netns/a")
+    assert begun == [2]

@@ -11,7 +11,7 @@ from sealane.explain.doctor.evidence import Evidence, Request
 from sealane.explain.surroundings import Surroundings
 from sealane.kernel.state import NamespaceState
 from sealane.model.endpoint import NetnsRef, PublishedPort
-from sealane.reconcile.plan import Outcome, Plan
+from sealane.reconcile.plan import Operation, Outcome, Plan
 from sealane.wire.diagnosis import SocketView
 
 
@@ -50,6 +50,11 @@ class Kernel(Protocol):
 
     def sysctls(self, wanted: NamespaceState) -> NamespaceState:
         """The host's sysctls that `wanted` names, as they are: a cheap look, since the kernel tells of no change."""
+        ...
+
+    def begin(self, veths: Sequence[Operation], refs: Mapping[str, NetnsRef]) -> None:
+        """Begin with these veths of a plan (`reconcile.order.first_veths`), which `apply` is called with next: the kernel
+        may make them while the plan is made. What fails is told there."""
         ...
 
     def apply(self, plan: Plan, refs: Mapping[str, NetnsRef]) -> list[Outcome]:

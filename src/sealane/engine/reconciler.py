@@ -22,13 +22,13 @@ from sealane.compile.host import Compiled, Unit
 from sealane.compile.names import alias
 from sealane.engine.ports import Kernel, NamespaceGoneError
 from sealane.kernel.objects import Key, Link
-from sealane.kernel.state import HOST, Object
+from sealane.kernel.state import HOST, Object, hangs_on
 from sealane.limits import RECONCILE_ROUNDS
 from sealane.model.endpoint import Endpoint, NetnsRef
 from sealane.model.ids import EndpointId, SandboxId
 from sealane.model.intent import Intent
 from sealane.reconcile.diff import EMPTY, Difference, diff
-from sealane.reconcile.order import order
+from sealane.reconcile.order import first_veths, order
 from sealane.reconcile.plan import Operation, Outcome
 
 
@@ -89,6 +89,8 @@ class Reconciler:
     def _apply(self, differences: list[Difference]) -> list[Outcome]:
         if not differences:
             return []
+        if veths := first_veths(differences):
+            self.kernel.begin(veths, self.refs({difference.netns for difference in differences}))
         plan = order(differences)
         operations = list(plan)
         failures = self.kernel.apply(plan, self.refs({operation.netns for operation in operations}))
@@ -110,10 +112,10 @@ class Reconciler:
             there = self.observed.setdefault(netns, {})
             outcome = failed.get(id(operation)) if failed else None
             if netns == HOST:
-                self.own_links.add(getattr(item, "link", "") or getattr(item, "name", ""))
-            unit = self.compiled.origins.get(where)
+                self.own_links.add(item.name if isinstance(item, Link) else hangs_on(item))
             if outcome is not None:
                 self.dirty.add(netns)
+                unit = self.compiled.origins.get(where)
                 if unit is not None:
                     self.failures[unit] = describe(outcome)
             elif operation.verb == "delete":
@@ -123,7 +125,7 @@ class Reconciler:
                     self.dirty.add(netns)
             else:
                 there[key] = item
-                if unit is not None:
+                if self.failures and (unit := self.compiled.origins.get(where)) is not None:
                     self.failures.pop(unit, None)
         for difference in differences:
             if (difference.netns, difference.key) not in named:

@@ -67,6 +67,7 @@ class FakeKernel:
         """What `evidence` answers, for the sandboxes that it is asked about."""
         self.evidence_asked: list[Request] = []
         self._facts = facts or Facts(instance="abcdef")
+        self._begun: list[Operation] = []
         self._countdown = 0
         self._forever = False
         self._inodes = 1000
@@ -119,7 +120,17 @@ class FakeKernel:
     def sysctls(self, wanted: NamespaceState) -> NamespaceState:
         return {key: item for key, item in self.state[HOST].items() if key in wanted}
 
+    def begin(self, veths: Sequence[Operation], _: Mapping[str, NetnsRef]) -> None:
+        """All is done by `apply`, which holds its plan to this."""
+        self._begun = [operation for operation in veths if operation.verb == "create"]
+
     def apply(self, plan: Plan, refs: Mapping[str, NetnsRef]) -> list[Outcome]:
+        begun, self._begun = self._begun, []
+        stages = dict(plan.stages)
+        if begun and (
+            "unpublish" in stages or "close" in stages or [*stages["build"]][: len(begun)] != begun
+        ):
+            raise AssertionError(f"the plan does not begin with {begun}")
         failures: list[Outcome] = []
         for name, operations in plan.stages:
             fencing = [o for o in operations if name in _FENCES and isinstance(o.object, _NFT)]

@@ -17,11 +17,12 @@ from sealane.kernel.objects import Sysctl
 from sealane.kernel.state import HOST, NamespaceState, Object, namespace
 from sealane.linux import facts, observe, passages, sysctl
 from sealane.linux import netns as namespaces
-from sealane.linux.apply import Applier, LoopbackPublisher
+from sealane.linux.apply import Applier
 from sealane.linux.bpf.fast_path import FastPath
 from sealane.linux.closing import Closing
 from sealane.linux.evidence import read_evidence
 from sealane.linux.firewalls import firewalls
+from sealane.linux.jobs import LoopbackPublisher
 from sealane.linux.monitor import Ports
 from sealane.linux.namespaces import Visits
 from sealane.linux.netlink import link, sock_diag
@@ -38,7 +39,7 @@ from sealane.linux.nft import apply_nft, observe_nft
 from sealane.linux.surroundings import read_surroundings
 from sealane.model.endpoint import NetnsRef, PublishedPort
 from sealane.model.net import FAMILIES, Proto, family_of
-from sealane.reconcile.plan import Outcome, Plan
+from sealane.reconcile.plan import Operation, Outcome, Plan
 from sealane.wire.diagnosis import SocketView
 
 CLAIM_PORT = 0x5EA1A9E
@@ -104,7 +105,7 @@ class LinuxKernel(Closing):
             fast_path=fast_path is not None,
             fast_path_reason=fast_path_reason,
         )
-        self._route = Socket(NETLINK_ROUTE)
+        self._route = Socket(NETLINK_ROUTE, background=len(os.sched_getaffinity(0)) > 1)
         self._nft = Socket(NETLINK_NETFILTER)
         self._visits: Visits | None = None
         self._applier = Applier(
@@ -163,8 +164,13 @@ class LinuxKernel(Closing):
         self._check_home()
         return namespace(observe.observe_sysctls(wanted))
 
-    def apply(self, plan: Plan, refs: Mapping[str, NetnsRef]) -> list[Outcome]:
+    def begin(self, veths: Sequence[Operation], refs: Mapping[str, NetnsRef]) -> None:
         self._check_home()
+        self._applier.begin(veths, refs, self._visits)
+
+    def apply(self, plan: Plan, refs: Mapping[str, NetnsRef]) -> list[Outcome]:
+        if not self._applier.has_begun:
+            self._check_home()
         return self._applier.apply(plan, refs, self._visits)
 
     @contextmanager

@@ -25,13 +25,9 @@ def message(verb: str, item: Object, index: int) -> bytes:
     raise ValueError(f"rtnetlink has no {type(item).__name__}")
 
 
-def setting4(item: Object) -> tuple[str, int] | None:
-    """Name and value of an IPv4 setting that a link's message can set."""
-    if (
-        not isinstance(item, Sysctl)
-        or not item.path.startswith("net/ipv4/conf/")
-        or item.value not in {"0", "1"}
-    ):
+def setting4(item: Sysctl) -> tuple[str, str, int] | None:
+    """Link, name and value of an IPv4 setting that the link's own message can set."""
+    parts = item.path.split("/")
+    if len(parts) != 5 or parts[:3] != ["net", "ipv4", "conf"] or parts[4] not in link.SETTINGS4:
         return None
-    name = item.path.rpartition("/")[2]
-    return (name, int(item.value)) if name in link.SETTINGS4 else None
+    return (parts[3], parts[4], int(item.value)) if item.value in {"0", "1"} else None

@@ -64,7 +64,7 @@ class Namespaces(Closing):
     """The sandboxes of one plan."""
 
     def __init__(self, refs: Mapping[str, NetnsRef], visits: Visits | None = None) -> None:
-        self._refs = refs
+        self.refs = refs
         self._visits = visits
         self._open: OrderedDict[str, _Open] = OrderedDict()
 
@@ -83,7 +83,7 @@ class Namespaces(Closing):
     def _get(self, sandbox: str) -> _Open:
         found = self._open.get(sandbox)
         if found is None:
-            ref = self._refs.get(sandbox)
+            ref = self.refs.get(sandbox)
             if ref is None:
                 raise NamespaceGoneError(f"the sandbox {sandbox} has no namespace")
             if len(self._open) >= OPEN_MAX:

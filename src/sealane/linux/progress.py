@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Iterable
 
-from sealane.kernel.objects import Link
+from sealane.kernel.objects import Link, Sysctl
 from sealane.kernel.state import Object, hangs_on
 from sealane.linux.bpf.fast_path import FastPath
 from sealane.linux.marks import alias_prefix
@@ -39,7 +39,7 @@ class Progress:
     def __init__(
         self,
         instance: str,
-        operations: Iterable[Operation],
+        operations: Iterable[Operation] = (),
         *,
         ipv6: bool = True,
         fast_path: FastPath | None = None,
@@ -49,7 +49,9 @@ class Progress:
         self.fast_path = fast_path
         self.outcomes: list[Outcome] = []
         self.indexes: dict[tuple[str, str], int] = {}
-        """Of links by (namespace, name), as far as they were made or looked up."""
+        """Of links by (namespace, name), as far as they were looked up, made, or are about to be made."""
+        self.surprises = 0
+        """How often something was not as foreseen: what was composed before may be wrong."""
         self.missing: set[tuple[str, str]] = set()
         """Links that could not be made, or not be opened."""
         self.faulty: set[tuple[str, str]] = set()
@@ -59,15 +61,27 @@ class Progress:
         """What a link's own message can set of its sysctls, by link."""
         self.configured: set[tuple[str, str]] = set()
         """Links that were made with these."""
+        self.expect(operations)
+
+    def expect(self, operations: Iterable[Operation]) -> None:
+        """These are, or belong to, the plan."""
         for operation in operations:
             item = operation.object
             if isinstance(item, Link):
                 if operation.verb != "delete":
                     self.links[operation.netns, item.name] = item
-            elif (setting := setting4(item)) is not None:
-                self.settings4.setdefault((operation.netns, hangs_on(item)), {}).update((setting,))
+            elif isinstance(item, Sysctl) and (found := setting4(item)) is not None:
+                name, setting, value = found
+                self.settings4.setdefault((operation.netns, name), {})[setting] = value
+
+    def forget(self, links: Iterable[tuple[str, str]]) -> None:
+        """Links that were to be made, and are not, or not under the indexes that they were to have."""
+        self.surprises += 1
+        for where in links:
+            self.indexes.pop(where, None)
 
     def fail(self, operation: Operation, number: int, message: str) -> None:
+        self.surprises += 1
         self.outcomes.append(Outcome(operation, number, message))
         if operation.verb == "delete":
             return

@@ -1,7 +1,8 @@
 """From differences to a plan: which stage, and which order within it. The reasons of the stages are in `plan`."""
 
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
+from typing import NamedTuple
 
 import msgspec
 
@@ -26,10 +27,6 @@ from sealane.kernel.state import HOST, Object, hangs_on
 from sealane.reconcile.diff import Difference
 from sealane.reconcile.plan import STAGES, Operation, Plan, StageName, Verb
 
-_NFT = (Element, Chain, ObservedChain, Set, Table)
-_OPENS = (FastPort, Neighbour, Route, RoutingRule)
-_FAST = (FastTarget, FastGate)
-
 PUBLISHING = frozenset({"publish", "publish_at", "publish_ranges", "open"})
 """Maps and sets whose elements lead new packets to an endpoint."""
 
@@ -37,16 +34,28 @@ PUBLISHING = frozenset({"publish", "publish_at", "publish_ranges", "open"})
 FENCE_ORDER = (Table, Set, Chain, Element)
 """Referents first: rules name sets, verdict elements name chains. (The nft adapter puts deletions before additions.)"""
 
-BUILD_ORDER = (Route, Link, Sysctl, Address, FdbEntry, Qdisc)
+BUILD_ORDER = (Route, Link, Sysctl, Address, Qdisc)
 """An unreachable route needs nothing, and catches what is meant for a link to come. A link's sysctls and addresses need
-the link; an FDB entry needs its bridge port, and a rate is kept from the first packet on."""
+the link, and a rate is kept from the first packet on."""
 
-OPEN_ORDER = (FastPort, Link, Neighbour, Route, RoutingRule)
+OPEN_ORDER = (Address, FdbEntry, FastPort, Link, Neighbour, Route, RoutingRule)
 """The kernel takes a route or neighbour only on a link that is up (`Network is down` otherwise). A fast port finds nobody
-until there are targets; it stands here since its message then travels with the link's."""
+until there are targets, and what is inside reaches nobody until the host's side is up: these stand here since their
+messages then travel with the link's. The host's own addresses are built."""
 
 SWEEP_ORDER = (Chain, ObservedChain, Set, Table)
 """Rules hold sets, the table holds all."""
+
+CLOSE_ORDER = (RoutingRule, Route, Neighbour, FdbEntry, Qdisc, FastPort, Address)
+"""Between the links that go first and the links that go last."""
+
+
+def _ranks(kinds: Sequence[type]) -> dict[type, int]:
+    return {kind: rank for rank, kind in enumerate(kinds)}
+
+
+_FENCE, _BUILD, _OPEN = _ranks(FENCE_ORDER), _ranks(BUILD_ORDER), _ranks(OPEN_ORDER)
+_CLOSE, _SWEEP = _ranks(CLOSE_ORDER), _ranks(SWEEP_ORDER)
 
 
 def order(differences: Iterable[Difference]) -> Plan:
@@ -58,9 +67,13 @@ def order(differences: Iterable[Difference]) -> Plan:
     differences = _without_far_sides(list(differences))
     doomed = _doomed_links([d for d in differences if isinstance(d.desired or d.observed, Link)])
     remade = {(d.netns, d.desired.key) for d in differences if isinstance(d.desired, Set)}
+    context = _Context(doomed, remade)
     stages: dict[StageName, list[tuple[tuple[int, ...], Operation]]] = {name: [] for name in STAGES}
     for difference in differences:
-        for stage, rank, operation in _operations(difference, doomed, remade):
+        item = difference.desired if difference.desired is not None else difference.observed
+        assert item is not None
+        place = _PLACES.get(type(item), _on_link)
+        for stage, rank, operation in place(difference, item, context):
             stages[stage].append((rank, operation))
     return Plan(
         tuple(
@@ -71,7 +84,37 @@ def order(differences: Iterable[Difference]) -> Plan:
     )
 
 
+def first_veths(differences: Sequence[Difference]) -> list[Operation]:
+    """The veths that their plan makes, and may make before it is made itself: where all that differs is missing, they
+    come first but for their fence, and down, with nothing that knows them, they carry nothing. Ends inside sandboxes
+    are opened by the same plan, and stand here as what they will be."""
+    veths: list[Operation] = []
+    made, ends = set[tuple[str, str]](), set[tuple[str, str]]()
+    for d in differences:
+        item = d.desired
+        if item is None or d.observed is not None:
+            return []
+        if isinstance(item, Link) and item.kind != "loopback":
+            if item.kind != "veth":
+                return []
+            made.add((d.netns, item.name))
+            if item.peer is not None:
+                ends.add(item.peer)
+            veths.append(Operation("create" if d.netns == HOST else "open", d.netns, item))
+    # Where one end is there, it goes before both are made.
+    return veths if ends <= made else []
+
+
 Placed = tuple[StageName, tuple[int, ...], Operation]
+
+
+class _Context(NamedTuple):
+    """What the place of an operation depends on beside its own difference."""
+
+    doomed: set[tuple[str, str]]
+    """(namespace, name) of links that go."""
+    remade: set[tuple[str, Key]]
+    """(namespace, key) of sets that are made, or made anew."""
 
 
 def _doomed_links(differences: list[Difference]) -> set[tuple[str, str]]:
@@ -134,74 +177,64 @@ def _is_remade(difference: Difference) -> bool:
     return want.kind != have.kind or is_other_end
 
 
-def _operations(
-    difference: Difference, doomed: set[tuple[str, str]], remade: Container[tuple[str, Key]]
-) -> Iterable[Placed]:
+def _on_link(difference: Difference, item: Object, context: _Context) -> Iterable[Placed]:
     want, have, netns = difference.desired, difference.observed, difference.netns
-    item = want if want is not None else have
-    assert item is not None
-    if isinstance(item, Link):
-        return _link(difference, item, doomed)
-    if isinstance(item, _NFT):
-        return (_nft(difference, remade),)
-    if isinstance(item, LoopbackPort):
-        return (_leads(difference, item, 1),)
-    if isinstance(item, _FAST):
-        return (_leads(difference, item, 2),)
-    if isinstance(item, Passage):
-        return (_passage(difference, item),)
-    if doomed and (netns, hangs_on(item)) in doomed:
+    if context.doomed and (netns, hangs_on(item)) in context.doomed:
         return ()
     if want is None:
         return (("close", (_close_rank(item), netns == HOST), Operation("delete", netns, item, have)),)
-    return (_set(difference, want),)
+    operation = Operation("create" if have is None else "change", netns, want, have)
+    rank = _OPEN.get(type(want))
+    is_hosts_own = netns == HOST and isinstance(want, Address)
+    if rank is None or is_hosts_own or (isinstance(want, Route) and want.type == "unreachable"):
+        return (("build", (_BUILD[type(want)], 0), operation),)
+    return (("open", (_side(netns, want), rank, _route_rank(want)), operation),)
 
 
-def _nft(difference: Difference, remade: Container[tuple[str, Key]]) -> Placed:
+def _nft(difference: Difference, item: Object, context: _Context) -> Iterable[Placed]:
     want, have, netns = difference.desired, difference.observed, difference.netns
     if want is None:
-        assert have is not None
-        operation = Operation("delete", netns, have, have)
-        if isinstance(have, Element):
-            return ("unpublish" if have.set in PUBLISHING else "fence"), (len(FENCE_ORDER),), operation
-        return "sweep", (SWEEP_ORDER.index(type(have)),), operation
+        operation = Operation("delete", netns, item, have)
+        if isinstance(item, Element):
+            stage: StageName = "unpublish" if item.set in PUBLISHING else "fence"
+            return ((stage, (len(FENCE_ORDER),), operation),)
+        return (("sweep", (_SWEEP[type(item)],), operation),)
     verb: Verb = "create" if have is None else "change"
     if isinstance(want, Element) and want.set in PUBLISHING and have is None:
         # A set that is made anew, as after somebody's flush, gets back at once what it held.
-        is_in_place = (netns, ("nft-set", want.family, want.set)) not in remade
+        is_in_place = (netns, ("nft-set", want.family, want.set)) not in context.remade
         if is_in_place:
-            return "publish", (0,), Operation(verb, netns, want)
-    return "fence", (FENCE_ORDER.index(type(want)),), Operation(verb, netns, want, have)
+            return (("publish", (0,), Operation(verb, netns, want)),)
+    return (("fence", (_FENCE[type(want)],), Operation(verb, netns, want, have)),)
 
 
-def _passage(difference: Difference, item: Passage) -> Placed:
+def _passage(difference: Difference, item: Object, _: _Context) -> Iterable[Placed]:
     """Made before the links that need it come up, and taken away once they are gone; our own fence stands in both."""
     netns, have = difference.netns, difference.observed
     if difference.desired is None:
-        return "sweep", (len(SWEEP_ORDER),), Operation("delete", netns, item, have)
-    return (
-        "build",
-        (len(BUILD_ORDER), 0),
-        Operation("create" if have is None else "change", netns, item, have),
-    )
+        return (("sweep", (len(SWEEP_ORDER),), Operation("delete", netns, item, have)),)
+    verb: Verb = "create" if have is None else "change"
+    return (("build", (len(BUILD_ORDER), 0), Operation(verb, netns, item, have)),)
 
 
-def _leads(difference: Difference, item: LoopbackPort | FastTarget | FastGate, rank: int) -> Placed:
+def _leads(difference: Difference, item: Object, _: _Context) -> Iterable[Placed]:
     """What leads packets to an endpoint: the first to go, the last to come."""
+    netns, have = difference.netns, difference.observed
     if difference.desired is None:
-        return "unpublish", (0,), Operation("delete", difference.netns, item, difference.observed)
-    verb: Verb = "create" if difference.observed is None else "change"
-    return "publish", (rank,), Operation(verb, difference.netns, item, difference.observed)
+        return (("unpublish", (0,), Operation("delete", netns, item, have)),)
+    rank = 1 if isinstance(item, LoopbackPort) else 2
+    return (("publish", (rank,), Operation("create" if have is None else "change", netns, item, have)),)
 
 
-def _link(difference: Difference, item: Link, doomed: set[tuple[str, str]]) -> Iterable[Placed]:
+def _link(difference: Difference, item: Object, context: _Context) -> Iterable[Placed]:
     want, have, netns = difference.desired, difference.observed, difference.netns
-    if (netns, item.name) in doomed:
+    assert isinstance(item, Link)
+    if (netns, item.name) in context.doomed:
         yield from _doomed(difference, item)
         return
     assert isinstance(want, Link)
     # The host side of a veth makes both; bridges stand before the ports that name them.
-    rank = (BUILD_ORDER.index(Link), want.kind != "bridge")
+    rank = (_BUILD[Link], want.kind != "bridge")
     if have is None:
         makes_itself = want.kind == "bridge" or (want.kind == "veth" and netns == HOST)
         if makes_itself:
@@ -209,7 +242,7 @@ def _link(difference: Difference, item: Link, doomed: set[tuple[str, str]]) -> I
     elif want.kind != "loopback":
         yield "build", rank, Operation("change", netns, want, have)
     if want.up and not (isinstance(have, Link) and have.up):
-        yield "open", _open_rank(netns, want), Operation("open", netns, want, have)
+        yield "open", (_side(netns, want), _OPEN[Link]), Operation("open", netns, want, have)
 
 
 def _doomed(difference: Difference, item: Link) -> Iterable[Placed]:
@@ -241,24 +274,23 @@ def _close_rank(item: Object) -> int:
             return 9
         case Link():
             return 8
-    return 1 + (RoutingRule, Route, Neighbour, FdbEntry, Qdisc, FastPort, Address).index(type(item))
+    return 1 + _CLOSE[type(item)]
 
 
-def _open_rank(netns: str, item: Object) -> tuple[int, ...]:
+def _side(netns: str, item: Object) -> int:
     """Inside first, the host side last: the port carries nothing before its sandbox is complete."""
-    side = 1 if netns == HOST and not (isinstance(item, Link) and item.kind == "bridge") else 0
-    return (side, OPEN_ORDER.index(type(item)))
-
-
-def _set(difference: Difference, want: Object) -> Placed:
-    netns = difference.netns
-    verb: Verb = "create" if difference.observed is None else "change"
-    operation = Operation(verb, netns, want, difference.observed)
-    if isinstance(want, _OPENS) and not (isinstance(want, Route) and want.type == "unreachable"):
-        return "open", (*_open_rank(netns, want), _route_rank(want)), operation
-    return "build", (BUILD_ORDER.index(type(want)), 0), operation
+    return int(netns == HOST and not (isinstance(item, Link) and item.kind == "bridge"))
 
 
 def _route_rank(item: Object) -> int:
     """A route through a gateway after the ones that make the gateway reachable."""
     return int(isinstance(item, Route) and bool(item.gateway))
+
+
+_PLACES: dict[type, Callable[[Difference, Object, _Context], Iterable[Placed]]] = {
+    Link: _link,
+    **dict.fromkeys((Element, Chain, ObservedChain, Set, Table), _nft),
+    **dict.fromkeys((LoopbackPort, FastTarget, FastGate), _leads),
+    Passage: _passage,
+}
+"""The rest hangs on a link."""

@@ -8,8 +8,8 @@ from sealane.engine.ports import NamespaceGoneError
 from sealane.kernel.objects import Address, FdbEntry, Link, LoopbackPort, Neighbour, Qdisc, Route, Sysctl
 from sealane.kernel.state import HOST
 from sealane.linux import progress
-from sealane.linux.apply import by_namespace, entry_of
 from sealane.linux.facts import UnsupportedKernelError, check_release
+from sealane.linux.jobs import by_namespace, entry_of
 from sealane.linux.messages import setting4
 from sealane.linux.namespaces import Namespaces
 from sealane.linux.netlink.socket import NetlinkError
@@ -23,7 +23,7 @@ def op(netns, name="x", verb="create"):
 
 
 def shape(operations):
-    return [(netns, len(group)) for netns, group in by_namespace(operations)]
+    return [(group[0].netns, len(group)) for group in by_namespace(operations)]
 
 
 def test_the_host_goes_before_and_after_its_sandboxes():
@@ -36,10 +36,7 @@ def test_the_host_goes_before_and_after_its_sandboxes():
 
 def test_operations_of_one_namespace_keep_their_order():
     operations = [op("a", "1"), op(HOST, "2"), op("a", "3"), op(HOST, "4")]
-    assert [[o.object.link for o in group] for _, group in by_namespace(operations)] == [
-        ["1", "3"],
-        ["2", "4"],
-    ]
+    assert [[o.object.link for o in group] for group in by_namespace(operations)] == [["1", "3"], ["2", "4"]]
 
 
 @pytest.mark.parametrize(
@@ -90,20 +87,21 @@ def test_the_sandbox_side_is_known_from_its_own_operation():
 
 
 @pytest.mark.parametrize(
-    ("item", "setting"),
+    ("path", "value", "setting"),
     [
-        (Sysctl(path="net/ipv4/conf/a/accept_redirects", value="0"), ("accept_redirects", 0)),
-        (Sysctl(path="net/ipv4/conf/a/route_localnet", value="1"), ("route_localnet", 1)),
-        (Sysctl(path="net/ipv4/conf/a/rp_filter", value="1"), None),
-        (Sysctl(path="net/ipv4/conf/a/accept_redirects", value="2"), None),
-        (Sysctl(path="net/ipv4/conf/a/accept_redirects", value="01"), None),
-        (Sysctl(path="net/ipv6/conf/a/accept_redirects", value="0"), None),
-        (Sysctl(path="net/ipv4/ip_forward", value="1"), None),
-        (Address(link="a", address="10.0.0.1/24"), None),
+        ("net/ipv4/conf/a/accept_redirects", "0", ("a", "accept_redirects", 0)),
+        ("net/ipv4/conf/a/route_localnet", "1", ("a", "route_localnet", 1)),
+        ("net/ipv4/conf/a/rp_filter", "1", None),
+        ("net/ipv4/conf/a/accept_redirects", "2", None),
+        ("net/ipv4/conf/a/accept_redirects", "01", None),
+        ("net/ipv6/conf/a/accept_redirects", "0", None),
+        ("net/ipv4/conf/accept_redirects", "0", None),
+        ("net/ipv4/conf/a/b/accept_redirects", "0", None),
+        ("net/ipv4/ip_forward", "1", None),
     ],
 )
-def test_what_a_links_message_sets_of_its_sysctls(item, setting):
-    assert setting4(item) == setting
+def test_what_a_links_message_sets_of_its_sysctls(path, value, setting):
+    assert setting4(Sysctl(path=path, value=value)) == setting
 
 
 def test_settings_are_known_by_link_and_namespace():

@@ -22,11 +22,14 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 from sealane.linux.closing import Closing
 from sealane.linux.netlink import codec
+from sealane.linux.netlink.background import DATAGRAM_BYTES_MAX, Background
 
 NETLINK_ROUTE = 0
 NETLINK_SOCK_DIAG = 4
@@ -95,11 +98,33 @@ class Event(NamedTuple):
     payload: memoryview
 
 
+class _Flight:
+    """Requests that the kernel is at."""
+
+    def __init__(self, receive: Callable[[], list[NetlinkError | None]]) -> None:
+        self._receive = receive
+        self._outcome: list[NetlinkError | None] | OSError | None = None
+
+    def land(self) -> list[NetlinkError | None]:
+        """Their results, as often as they are asked for. Raises OSError."""
+        if self._outcome is None:
+            try:
+                self._outcome = self._receive()
+            except OSError as error:
+                self._outcome = error
+        if isinstance(self._outcome, OSError):
+            raise self._outcome
+        return self._outcome
+
+
 class Socket(Closing):
     """One netlink socket of the namespace that it is made in, subscribed to `groups`."""
 
-    def __init__(self, family: int, groups: int | Iterable[int] = (), *, port: int = 0) -> None:
-        """`port`: the port id to have; 0: any. One that another socket of the namespace has is EADDRINUSE."""
+    def __init__(
+        self, family: int, groups: int | Iterable[int] = (), *, port: int = 0, background: bool = False
+    ) -> None:
+        """`port`: the port id to have; 0: any. One that another socket of the namespace has is EADDRINUSE.
+        `background`: `begin` does not wait, at the price of a thread."""
         memberships = (groups,) if isinstance(groups, int) else tuple(groups)
         self._socket = socket.socket(
             socket.AF_NETLINK,  # noqa: TID251  # This is the one module for it.
@@ -118,10 +143,18 @@ class Socket(Closing):
             raise
         self._window = max(1, queue // ANSWER_TRUESIZE)
         self._sequence = 0
-        self.port: int = self._socket.getsockname()[0]
+        self._flight: _Flight | None = None
+        self._background = Background(self._socket.fileno()) if background else None
 
     def close(self) -> None:
+        if self._background is not None:
+            self._background.close()
         self._socket.close()
+
+    @property
+    def port(self) -> int:
+        """Its netlink port id."""
+        return int(self._socket.getsockname()[0])
 
     def netns_cookie(self) -> int:
         """Of the namespace that the socket was made in."""
@@ -139,6 +172,19 @@ class Socket(Closing):
         for window in self._windows(messages):
             results += self._request(window)
         return results
+
+    def begin(self, messages: Sequence[bytes]) -> Callable[[], list[NetlinkError | None]]:
+        """As `request`, but the results are asked for later. In the background the kernel is at work meanwhile, if the
+        messages are few; whatever else is asked of the socket waits for it."""
+        if self._background is not None and 0 < len(messages) <= self._window:
+            buffer, first = self._framed(messages)
+            if len(buffer) <= DATAGRAM_BYTES_MAX:
+                self._background.send(buffer)
+                wait = partial(self._wait, self._background, buffer)
+                self._flight = _Flight(partial(self._results, first, len(messages), wait))
+                return self._flight.land
+        results = self.request(messages)
+        return lambda: results
 
     def batch(self, messages: Sequence[bytes]) -> list[NetlinkError | None]:
         """Send an nf_tables transaction, from NFNL_MSG_BATCH_BEGIN to _END, as one datagram; one result a message.
@@ -204,7 +250,11 @@ class Socket(Closing):
             yield messages[start:]
 
     def _frame(self, messages: Sequence[bytes]) -> tuple[bytearray, int]:
-        """One datagram, with fresh sequence numbers, and the first of these."""
+        """One datagram, with fresh sequence numbers, and the first of these. What was begun before has its answers then."""
+        if self._flight is not None:
+            with suppress(OSError):
+                self._flight.land()
+            self._flight = None
         buffer = bytearray()
         first = self._sequence + 1
         for sequence, item in enumerate(messages, first):
@@ -216,32 +266,49 @@ class Socket(Closing):
         self._sequence += len(messages)
         return buffer, first
 
-    def _request(self, messages: Sequence[bytes]) -> list[NetlinkError | None]:
+    def _framed(self, messages: Sequence[bytes]) -> tuple[bytearray, int]:
+        """As `_frame`, with an acknowledgement of the last alone."""
         buffer, first = self._frame(messages)
         offset = 0
         for item in messages[:-1]:
             flags = _U16.unpack_from(item, 6)[0]
             _U16.pack_into(buffer, offset + 6, flags & ~codec.NLM_F_ACK)
             offset += (len(item) + 3) & ~3
+        return buffer, first
+
+    def _request(self, messages: Sequence[bytes]) -> list[NetlinkError | None]:
+        buffer, first = self._framed(messages)
         self._socket.send(buffer)
-        results, complete = self._answers(first, len(messages), is_last_acked=True)
+        return self._results(first, len(messages))
+
+    def _wait(self, background: Background, buffer: bytearray) -> None:
+        if not background.wait():
+            self._socket.send(buffer)
+
+    def _results(
+        self, first: int, count: int, wait: Callable[[], None] | None = None
+    ) -> list[NetlinkError | None]:
+        results, complete = self._answers(first, count, is_last_acked=True, wait=wait)
         if not complete:
             lost = NetlinkError(errno.ENOBUFS, "the kernel's answers were lost")
             return [result or lost for result in results]
         return results
 
     def _answers(
-        self, first: int, count: int, *, is_last_acked: bool
+        self, first: int, count: int, *, is_last_acked: bool, wait: Callable[[], None] | None = None
     ) -> tuple[list[NetlinkError | None], bool]:
-        """Results of `count` requests from sequence `first` on, all of them sent, and whether none was lost.
-        `is_last_acked`: after the last one's answer nothing comes."""
+        """Results of `count` requests from sequence `first` on, and whether none was lost. `is_last_acked`: after the
+        last one's answer nothing comes. `wait`: until there is something to receive; None: it is there already."""
         results: list[NetlinkError | None] = [None] * count
         complete = True
         while True:
             try:
                 data = memoryview(self._socket.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT))
             except BlockingIOError:
-                return results, complete
+                if wait is None or not complete:
+                    return results, complete
+                wait()
+                continue
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise

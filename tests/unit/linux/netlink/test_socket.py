@@ -49,7 +49,7 @@ def a_socket(*scripts, window=1000):
     it._socket = Feed(*scripts)
     it._window = window
     it._sequence = 0
-    it.port = 1
+    it._flight = it._background = None
     return it
 
 

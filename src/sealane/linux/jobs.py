@@ -1,0 +1,354 @@
+"""A plan as jobs: what goes to the kernel at once, each in its turn.
+
+Composing messages takes about as long as the kernel takes to make a link. So a job can be composed ahead, while the
+kernel is busy with the one before (`Job.compose`), presuming that all goes well; where it does not (`Progress.surprises`)
+it is composed anew in its turn, with what is known by then.
+"""
+
+import errno
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import Final, Protocol
+
+from sealane.engine.ports import NamespaceGoneError
+from sealane.kernel.nft import Chain, Element, ObservedChain, Set, Table
+from sealane.kernel.objects import FastGate, FastTarget, Link, LoopbackPort, Passage, Sysctl
+from sealane.kernel.state import HOST, Object
+from sealane.linux import passages
+from sealane.linux.bpf.entry import LoopbackEntry
+from sealane.linux.namespaces import Namespaces
+from sealane.linux.netlink.inet import pack_address
+from sealane.linux.netlink.socket import Socket
+from sealane.linux.nft import foresee_nft
+from sealane.linux.nft_transaction import Transaction
+from sealane.linux.progress import Progress, link_of
+from sealane.linux.session import Results, Session, Work, errno_of
+from sealane.reconcile.plan import Operation, Outcome, Plan, StageName
+
+CREATES_AT_ONCE = 64
+"""Links made by one datagram: each holds its sandbox's descriptor open, and the kernel's configuration lock is not
+kept from others for long."""
+
+ApplyNft = Callable[[Socket, Sequence[Operation], Transaction | None], list[Outcome]]
+
+
+class LoopbackPublisher(Protocol):
+    """Publishes on the host's own loopback addresses: `bpf.loopback.LoopbackPublisher`, or where the kernel cannot,
+    `loopback_forwarder.LoopbackForwarder`."""
+
+    def entries(self) -> frozenset[LoopbackEntry]:
+        """What is published now. Raises OSError."""
+        ...
+
+    def apply(self, add: Iterable[LoopbackEntry], remove: Iterable[LoopbackEntry] = ()) -> None:
+        """Publish `add` and take `remove` back. Idempotent. Raises OSError, ValueError."""
+        ...
+
+
+class Tools:
+    """What the jobs of one plan work with. `route` and `nft` are sockets of the host's namespace."""
+
+    def __init__(
+        self,
+        instance: str,
+        route: Socket,
+        nft: Socket,
+        apply_nft: ApplyNft,
+        loopback: LoopbackPublisher | None,
+        sandboxes: Namespaces,
+        progress: Progress,
+    ) -> None:
+        self.instance = instance
+        self.route = route
+        self.nft = nft
+        self.apply_nft = apply_nft
+        self.loopback = loopback
+        self.sandboxes = sandboxes
+        self.progress = progress
+
+    def session(self, netns: str) -> Session:
+        """Raises NamespaceGoneError, OSError."""
+        if netns == HOST:
+            return Session(HOST, None, self.route, self.sandboxes, self.progress)
+        socket, descriptor = self.sandboxes.socket(netns), self.sandboxes.descriptor(netns)
+        return Session(netns, descriptor, socket, self.sandboxes, self.progress)
+
+
+class Job:
+    """Operations that go to the kernel at once. Failures go to the plan's outcomes."""
+
+    def __init__(self, stage: StageName, operations: Sequence[Operation], tools: Tools) -> None:
+        self.stage = stage
+        self.operations = operations
+        self._tools = tools
+
+    def compose(self) -> None:
+        """Do of `perform` what can be done before its turn: nothing that is seen outside."""
+
+    def perform(self) -> None:
+        raise NotImplementedError
+
+
+class Nft(Job):
+    _transaction: Transaction | None = None
+
+    def compose(self) -> None:
+        with suppress(OSError):
+            self._transaction = foresee_nft(self._tools.nft, self.operations)
+
+    def perform(self) -> None:
+        tools = self._tools
+        tools.progress.outcomes += tools.apply_nft(tools.nft, self.operations, self._transaction)
+
+
+class Passages(Job):
+    def perform(self) -> None:
+        self._tools.progress.outcomes += passages.apply(
+            self._tools.nft, self.operations, self._tools.instance
+        )
+
+
+class OnLinks(Job):
+    """In one namespace."""
+
+    def __init__(self, stage: StageName, operations: Sequence[Operation], tools: Tools) -> None:
+        super().__init__(stage, operations, tools)
+        self._netns = operations[0].netns
+
+    def _session(self) -> Session | None:
+        """None: the namespace cannot be entered, and all that was to be in it has failed."""
+        try:
+            return self._tools.session(self._netns)
+        except (NamespaceGoneError, OSError) as error:
+            number, message = errno_of(error)
+            for operation in self.operations:
+                if operation.verb != "delete" or not isinstance(error, NamespaceGoneError):
+                    self._tools.progress.fail(operation, number, message)
+            return None
+
+
+class Sysctls(OnLinks):
+    def perform(self) -> None:
+        if (session := self._session()) is not None:
+            session.write_sysctls(self.operations)
+
+
+class Deletions(OnLinks):
+    def perform(self) -> None:
+        if (session := self._session()) is not None:
+            session.delete_links(self.operations)
+
+
+class Requests(OnLinks):
+    """One datagram, and what its messages draw after them."""
+
+    _works: list[Work] | None = None
+    _surprises = 0
+    """Of the plan when these were composed."""
+    _begun: Results | None = None
+
+    def compose(self) -> None:
+        with suppress(NamespaceGoneError, OSError):
+            session = self._tools.session(self._netns)
+            if self._begun is not None and self._works is not None:
+                session.configure(self._works)
+            else:
+                self._works = session.foresee(self.operations)
+                self._surprises = self._tools.progress.surprises
+
+    def begin(self) -> None:
+        """Of veths: the kernel may make them while others are performed. `compose` and `perform` follow."""
+        self._works, self._begun = self._tools.session(self._netns).begin(self.operations)
+
+    def take_over(self, begun: "Requests") -> None:
+        """Go on with what another has begun, of the same operations."""
+        self._works, self._begun = begun._works, begun._begun
+
+    def perform(self) -> None:
+        session = self._session()
+        if session is None:
+            return
+        works = self._works
+        if works is None or (self._begun is None and self._surprises != self._tools.progress.surprises):
+            works = session.compose(self.operations)
+        session.send(works, self._begun)
+
+
+def first_of(veths: Sequence[Operation], tools: Tools) -> Requests:
+    """The job that their plan begins its building with."""
+    creations = [operation for operation in veths if operation.verb == "create"]
+    return Requests("build", creations[:CREATES_AT_ONCE], tools)
+
+
+class Carriers(Job):
+    """Of veths that were opened on the host: what is inside carries from now on, too. Nobody asked for that by itself."""
+
+    def __init__(self, stage: StageName, opened: Sequence[Operation], tools: Tools) -> None:
+        super().__init__(stage, (), tools)
+        self._opened = opened
+
+    def perform(self) -> None:
+        for operation in self._opened:
+            item = operation.object
+            if isinstance(item, Link) and item.peer is not None:
+                netns, name = item.peer
+                with suppress(NamespaceGoneError, OSError):
+                    self._tools.session(netns).settle_carrier(name)
+
+
+class Publishes(Job):
+    """Added and removed in one call, so that a port that changes its backend has no gap."""
+
+    def perform(self) -> None:
+        self._tools.progress.outcomes += self._publish()
+
+    def _publish(self) -> list[Outcome]:
+        if self._tools.loopback is None:
+            return [
+                Outcome(operation, errno.EOPNOTSUPP, "nothing publishes on loopback here")
+                for operation in self.operations
+                if operation.verb != "delete"
+            ]
+        outcomes = []
+        add: list[LoopbackEntry] = []
+        remove: list[LoopbackEntry] = []
+        for operation in self.operations:
+            try:
+                for item in (operation.before, operation.object):
+                    if isinstance(item, LoopbackPort):
+                        leaves = operation.verb == "delete" or item is not operation.object
+                        (remove if leaves else add).append(entry_of(item))
+            except (ValueError, OSError) as error:
+                outcomes.append(Outcome(operation, errno.EINVAL, str(error)))
+        try:
+            self._tools.loopback.apply(add, remove)
+        except (ValueError, OSError) as error:
+            number, message = errno_of(error)
+            return [Outcome(operation, number, message) for operation in self.operations]
+        return outcomes
+
+
+class Leads(Job):
+    """Elements of the fast path's maps, one by one."""
+
+    def perform(self) -> None:
+        host = self._tools.session(HOST)
+        for operation in self.operations:
+            try:
+                self._lead(operation, operation.object, host)
+            except OSError as error:
+                self._tools.progress.outcomes.append(Outcome(operation, *errno_of(error)))
+
+    def _lead(self, operation: Operation, item: Object, host: Session) -> None:
+        fast_path = self._tools.progress.fast_path
+        if fast_path is None:
+            raise OSError(errno.EOPNOTSUPP, "there is no fast path here")
+        gone = operation.verb == "delete"
+        if isinstance(item, FastGate):
+            (fast_path.close_gate if gone else fast_path.open_gate)(item)
+        elif isinstance(item, FastTarget):
+            if gone:
+                fast_path.delete(item)
+            else:
+                fast_path.put(item, host.own_index(item.link))
+
+
+_KINDS: Final[dict[type, type[Job]]] = {
+    Table: Nft,
+    Chain: Nft,
+    ObservedChain: Nft,
+    Set: Nft,
+    Element: Nft,
+    Passage: Passages,
+    LoopbackPort: Publishes,
+    FastTarget: Leads,
+    FastGate: Leads,
+}
+"""Of what is on no link; the rest is `OnLinks`."""
+
+_ORDER: Final[tuple[type[Job], ...]] = (Nft, Passages, OnLinks, Publishes, Leads)
+"""In a stage: rules, what stands behind them, what leads there."""
+
+
+def jobs(plan: Plan, tools: Tools) -> Iterator[Job]:
+    """In the order of the plan's stages."""
+    for stage, operations in plan.stages:
+        sorts: dict[type[Job], list[Operation]] = {}
+        for operation in operations:
+            sorts.setdefault(_KINDS.get(type(operation.object), OnLinks), []).append(operation)
+        for kind in _ORDER:
+            if kind is OnLinks:
+                for group in by_namespace(sorts.get(OnLinks, ())):
+                    yield from _on_links(stage, group, tools)
+            elif kind in sorts:
+                yield kind(stage, sorts[kind], tools)
+        if stage == "open" and (opened := [op for op in operations if _joins(op)]):
+            yield Carriers(stage, opened, tools)
+
+
+def _on_links(stage: StageName, operations: Iterable[Operation], tools: Tools) -> Iterator[OnLinks]:
+    """Of one namespace. What needs a link that is made, or that takes several steps, goes after it."""
+    batch: list[Operation] = []
+    kind: type[OnLinks] = Requests
+    unfinished: set[str] = set()
+    for operation in operations:
+        its_kind = _kind(operation)
+        if batch and (its_kind is not kind or (unfinished and _waits(operation.object, unfinished))):
+            yield kind(stage, batch, tools)
+            batch, unfinished = [], set()
+        kind = its_kind
+        batch.append(operation)
+        if operation.verb != "open" and isinstance(operation.object, Link):
+            unfinished.add(operation.object.name)
+    if batch:
+        yield kind(stage, batch, tools)
+
+
+def _kind(operation: Operation) -> type[OnLinks]:
+    kind = type(operation.object)
+    if kind is Sysctl:
+        return Sysctls
+    return Deletions if kind is Link and operation.verb == "delete" else Requests
+
+
+def _waits(item: Object, unfinished: Collection[str]) -> bool:
+    return (
+        len(unfinished) >= CREATES_AT_ONCE
+        or link_of(item) in unfinished
+        or (isinstance(item, Link) and item.master in unfinished)
+    )
+
+
+def by_namespace(operations: Iterable[Operation]) -> Iterator[list[Operation]]:
+    """The host's operations up to a sandbox's first one, then sandbox by sandbox, then the rest of the host's: bridges
+    and veths come before what is inside, and the host side of a link opens after what is inside is complete."""
+    leading: list[Operation] = []
+    trailing: list[Operation] = []
+    sandboxes: dict[str, list[Operation]] = {}
+    for operation in operations:
+        if operation.netns != HOST:
+            sandboxes.setdefault(operation.netns, []).append(operation)
+        else:
+            (trailing if sandboxes else leading).append(operation)
+    if leading:
+        yield leading
+    yield from sandboxes.values()
+    if trailing:
+        yield trailing
+
+
+def _joins(operation: Operation) -> bool:
+    """Whether both ends of a veth are open once this is done."""
+    item = operation.object
+    return (
+        operation.verb == "open"
+        and operation.netns == HOST
+        and isinstance(item, Link)
+        and item.peer is not None
+    )
+
+
+def entry_of(item: LoopbackPort) -> LoopbackEntry:
+    """Raises ValueError for what cannot be published."""
+    _, packed = pack_address(item.address)
+    return LoopbackEntry(item.family, item.proto, item.first, item.last, packed, item.port)

@@ -1,0 +1,338 @@
+"""Veths that the kernel begins with while their plan is being made: the same comes of it, whatever goes wrong."""
+
+import errno
+
+import msgspec
+import pytest
+
+from kernel.rtnl_support import (
+    BOX,
+    BRIDGE,
+    LOOPBACK,
+    PORT,
+    PORT_MAC,
+    alias,
+    bridge,
+    endpoint,
+    inner,
+    ip,
+    ip_json,
+    port,
+    rig,
+    run,
+    within,
+    within_json,
+)
+from sealane.kernel.nft import Table
+from sealane.kernel.objects import Address, FdbEntry, Link, Neighbour, Route, Sysctl
+from sealane.kernel.state import HOST, namespace
+from sealane.linux import jobs, progress
+from sealane.linux.session import Session
+from sealane.model.endpoint import NetnsRef
+from sealane.reconcile.diff import diff
+from sealane.reconcile.order import first_veths, order
+from sealane.reconcile.plan import Operation, Outcome, Plan
+
+ROUTED_SETTINGS = [
+    Sysctl(path=f"net/ipv4/conf/{PORT}/{name}", value="0") for name in ("accept_redirects", "route_localnet")
+]
+
+
+def bridged():
+    """What an endpoint adds where its bridge is there already."""
+    whole = endpoint()
+    there = {BRIDGE}
+    return {
+        HOST: [
+            item
+            for item in whole[HOST]
+            if getattr(item, "name", "") not in there
+            and not (isinstance(item, Address | Sysctl) and BRIDGE in str(item.key))
+        ],
+        BOX: whole[BOX],
+    }
+
+
+def routed():
+    return {
+        HOST: [
+            port(master="", port=None, group=0x40000001),
+            *ROUTED_SETTINGS,
+            Sysctl(path=f"net/ipv6/conf/{PORT}/disable_ipv6", value="1"),
+            Neighbour(link=PORT, address="10.2.0.2", mac=inner().mac),
+            Route(dst="10.2.0.2/32", link=PORT),
+        ],
+        BOX: [
+            LOOPBACK,
+            inner(addr_gen_none=True),
+            Address(link="eth0", address="10.2.0.2/32"),
+            Neighbour(link="eth0", address="10.2.0.1", mac=PORT_MAC),
+            Route(dst="0.0.0.0/0", link="eth0", gateway="10.2.0.1", onlink=True),
+        ],
+    }
+
+
+ENDPOINTS = {"bridged": bridged, "routed": routed}
+
+
+@pytest.fixture(params=ENDPOINTS)
+def desired(request):
+    return ENDPOINTS[request.param]()
+
+
+@pytest.fixture
+def host():
+    with rig(BOX, "other") as it:
+        it.make({HOST: [bridge()]})
+        yield it
+
+
+def differences(desired):
+    want = {name: namespace(items) for name, items in desired.items()}
+    return diff(want, {name: {} for name in want})
+
+
+def apply(it, desired, *, begin=True, before=lambda: None):
+    """As the reconciler does. `before`: what happens once it has begun."""
+    found = differences(desired)
+    if begin:
+        veths = first_veths(found)
+        assert veths
+        it.kernel.begin(veths, it.refs)
+    before()
+    return it.kernel.apply(order(found), it.refs)
+
+
+def land(it):
+    """Wait for what has been begun."""
+    it.kernel._applier._run._begun._begun()
+
+
+def picture(it):
+    """Everything that `ip` tells, without what differs from time to time."""
+    told = [
+        ip_json("link"),
+        ip_json("address"),
+        ip_json("route"),
+        ip_json("neigh"),
+        run("bridge", "fdb", "show", "br", BRIDGE),
+        within_json(it.refs[BOX], "ip", "-d", "link"),
+        within_json(it.refs[BOX], "ip", "address"),
+        within_json(it.refs[BOX], "ip", "route"),
+        within_json(it.refs[BOX], "ip", "neigh"),
+        run("sysctl", "-n", f"net.ipv4.conf.{PORT}.accept_redirects", f"net.ipv6.conf.{PORT}.disable_ipv6"),
+    ]
+    return [without_time(part) for part in told]
+
+
+def without_time(part):
+    if isinstance(part, dict):
+        passing = {
+            "ifindex",
+            "link_index",
+            "link_netnsid",
+            "valid_life_time",
+            "preferred_life_time",
+            "hello_timer",
+        }
+        return {
+            key: without_time(value)
+            for key, value in part.items()
+            if key not in passing and "timer" not in key
+        }
+    return [without_time(item) for item in part] if isinstance(part, list) else part
+
+
+def test_the_same_comes_of_it(desired):
+    pictures = []
+    for begin in (False, True):
+        with rig(BOX) as it:
+            it.make({HOST: [bridge()]})
+            assert apply(it, desired, begin=begin) == []
+            assert it.drift({**desired, HOST: [bridge(), *desired[HOST]]}) == []
+            pictures.append(picture(it))
+    assert pictures[0] == pictures[1]
+
+
+def test_it_begins_before_the_plan(host, desired):
+    """The bite of all the others: without a plan the link is there, down, and nobody's yet."""
+    seen = []
+
+    def look():
+        land(host)
+        seen.extend(item for item in ip_json("link") if item["ifname"] == PORT)
+
+    apply(host, desired, before=look)
+    (link,) = seen
+    assert "UP" not in link["flags"]
+    assert "ifalias" not in link
+
+
+def test_many_are_begun_as_one_datagram_and_the_rest_follows(monkeypatch):
+    monkeypatch.setattr(jobs, "CREATES_AT_ONCE", 3)
+    boxes = [f"box{n}" for n in range(8)]
+    with rig(*boxes) as it:
+        it.make({HOST: [bridge()]})
+        desired = {HOST: []}
+        for n, name in enumerate(boxes):
+            link = port(
+                name=f"sle{n:012x}", mac=f"02:00:00:00:02:0{n}", alias=alias(name), peer=(name, "eth0")
+            )
+            desired[HOST] += [link, FdbEntry(link=link.name, mac=f"02:00:00:00:03:0{n}")]
+            desired[name] = [inner(mac=f"02:00:00:00:03:0{n}", alias=alias(name), peer=(HOST, link.name))]
+        assert apply(it, desired) == []
+        assert it.drift({**desired, HOST: [bridge(), *desired[HOST]]}) == []
+
+
+def test_an_index_that_is_taken_is_nobody_elses_loss(host, desired, monkeypatch):
+    """What was composed for the index that the link was to have would change who has it."""
+    ip("link", "add", "taken", "index", "5000000", "type", "bridge")
+    ip("link", "set", "taken", "alias", "mine")
+    before = [item for item in ip_json("link") if item["ifname"] == "taken"]
+    indexes = iter([5_000_000, 4_999_999, *range(6_000_000, 6_000_009)])
+    monkeypatch.setattr(progress.indexes, "take", lambda: next(indexes))
+    assert apply(host, desired) == []
+    assert host.drift({**desired, HOST: [bridge(), *desired[HOST]]}) == []
+    assert [item for item in ip_json("link") if item["ifname"] == "taken"] == before
+
+
+def test_an_index_that_is_taken_inside_as_well(host, desired, monkeypatch):
+    within(host.refs[BOX], "ip", "link", "add", "taken", "index", "5000000", "type", "bridge")
+    indexes = iter([4_000_000, 5_000_000, *range(6_000_000, 6_000_009)])
+    monkeypatch.setattr(progress.indexes, "take", lambda: next(indexes))
+    assert apply(host, desired) == []
+    assert host.drift({**desired, HOST: [bridge(), *desired[HOST]]}) == []
+
+
+def test_a_link_that_is_there_already_is_adopted(host, desired):
+    """After a crash between its creation and the rest."""
+    host.kernel.begin(first_veths(differences(desired)), host.refs)
+    land(host)
+    host.kernel._applier._run.close()
+    host.kernel._applier._run = None
+    assert apply(host, desired) == []
+    assert host.drift({**desired, HOST: [bridge(), *desired[HOST]]}) == []
+
+
+def test_somebody_elses_link_of_that_name_stops_all_that_needs_ours(host, desired):
+    ip("link", "add", PORT, "type", "bridge")
+    before = [item for item in ip_json("link") if item["ifname"] == PORT]
+    outcomes = apply(host, desired)
+    failed = {(o.operation.verb, o.operation.object.key): o for o in outcomes}
+    needing = [o for o in order(differences(desired)) if o.object != LOOPBACK and BRIDGE not in o.object.key]
+    assert len(failed) == len(outcomes) == len(needing)
+    refused = failed.pop(("create", ("link", PORT)))
+    assert (refused.errno, "not ours" in refused.message) == (errno.EEXIST, True)
+    assert all("not tried" in outcome.message for outcome in failed.values())
+    assert [item for item in ip_json("link") if item["ifname"] == PORT] == before
+    assert [item["ifname"] for item in within_json(host.refs[BOX], "ip", "link")] == ["lo"]
+
+
+def test_a_sandbox_that_has_died_fails_once(host, desired):
+    host.refs[BOX] = NetnsRef(path="/proc/4194303/ns/net", inode=1)
+    outcomes = apply(host, desired)
+    keys = [
+        (outcome.operation.verb, outcome.operation.netns, outcome.operation.object.key)
+        for outcome in outcomes
+    ]
+    assert len(set(keys)) == len(keys)
+    assert ("create", HOST, ("link", PORT)) in keys
+    assert [item["ifname"] for item in ip_json("link")] == ["lo", BRIDGE]
+    del host.refs[BOX]
+
+
+def test_a_fence_that_fails_leaves_it_down(host, desired):
+    """And said to be there, so that taking it back takes it away."""
+    fence = Operation("create", HOST, Table(family="ip"))
+    found = differences(desired)
+    host.kernel._applier._apply_nft = lambda socket, operations, foreseen: [refused(op) for op in operations]
+    host.kernel.begin(first_veths(found), host.refs)
+    stages = order(found).stages
+    outcomes = host.kernel.apply(Plan((("fence", (fence,)), *stages)), host.refs)
+    made = {o.operation.object.key for o in outcomes if o.operation.verb == "create"}
+    assert ("link", PORT) not in made
+    assert len(outcomes) == 1 + sum(len(operations) for _, operations in stages) - 1
+    (link,) = [item for item in ip_json("link") if item["ifname"] == PORT]
+    assert "UP" not in link["flags"]
+    assert link["ifalias"] == alias("web")
+
+
+def refused(operation):
+    return Outcome(operation, errno.EINVAL, "refused")
+
+
+def test_another_plan_than_was_begun_finds_the_link_and_goes_on(host, desired):
+    """Nothing calls it so; should it happen, nothing is lost or doubled."""
+    found = differences(desired)
+    host.kernel.begin(first_veths(found), host.refs)
+    assert host.do(("create", HOST, Address(link=BRIDGE, address="10.9.0.1/24"))) == []
+    assert not host.kernel._applier.has_begun
+    assert host.kernel.apply(order(found), host.refs) == []
+    assert (
+        host.drift({**desired, HOST: [bridge(), *desired[HOST], Address(link=BRIDGE, address="10.9.0.1/24")]})
+        == []
+    )
+
+
+def test_what_cannot_be_said_is_told_and_opens_nothing(host, desired):
+    """A setting that no message can hold: the link is there by then, and stays down."""
+    links = [item for item in desired[HOST] if isinstance(item, Link)]
+    bad = msgspec.structs.replace(links[0], alias="a" * 70000)
+    outcomes = apply(host, {**desired, HOST: [bad, *(item for item in desired[HOST] if item not in links)]})
+    assert "at most" in outcomes[0].message
+    assert ("open", PORT) in {(o.operation.verb, getattr(o.operation.object, "name", "")) for o in outcomes}
+    assert all("UP" not in item["flags"] for item in ip_json("link") if item["ifname"] == PORT)
+
+
+def test_what_is_composed_ahead_is_what_would_be_composed_in_its_turn(host, desired, monkeypatch):
+    """And all of it is: or the kernel would be waited for instead."""
+    compared = []
+    plain = Session.send
+
+    def send(self, works, begun=None):
+        if begun is None:
+            operations = list(dict.fromkeys(work.operation for work in works))
+            again = self.compose(operations)
+            compared.append([work.steps for work in again] == [work.steps for work in works])
+        plain(self, works, begun)
+
+    turns = []
+    in_turn = Session.compose
+
+    def compose(self, operations):
+        turns.append(operations)
+        return in_turn(self, operations)
+
+    monkeypatch.setattr(Session, "send", send)
+    assert apply(host, desired) == []
+    assert len(compared) >= 2
+    assert all(compared)
+    monkeypatch.undo()
+    monkeypatch.setattr(Session, "compose", compose)
+    other = {
+        HOST: [
+            msgspec.structs.replace(
+                i, name="sle00000000beef", mac="02:00:00:00:00:77", alias=alias("two"), peer=("other", "eth0")
+            )
+            if isinstance(i, Link)
+            else msgspec.structs.replace(i, path=i.path.replace(PORT, "sle00000000beef"))
+            if isinstance(i, Sysctl)
+            else msgspec.structs.replace(i, dst="10.2.0.3/32", link="sle00000000beef")
+            if isinstance(i, Route)
+            else msgspec.structs.replace(
+                i,
+                link=i.link.replace(PORT, "sle00000000beef"),
+                **({"address": "10.9.9.9"} if isinstance(i, Neighbour) and ":" not in i.address else {}),
+            )
+            for i in desired[HOST]
+            if not (isinstance(i, Neighbour) and ":" in i.address)
+        ],
+        "other": [
+            msgspec.structs.replace(i, peer=(HOST, "sle00000000beef"), alias=alias("two"))
+            if isinstance(i, Link) and i.peer
+            else i
+            for i in desired[BOX]
+        ],
+    }
+    assert apply(host, other) == []
+    assert turns == []
