@@ -60,6 +60,7 @@ class Work(msgspec.Struct):
     makes: dict[tuple[str, str], int] = {}
     """Indexes that the first step gives to new links."""
     attempts: int = 0
+    has_waited: bool = False
     configures: bool = False
     """The last step sets what is in `Progress.settings4`, too."""
     is_idle: bool = False
@@ -136,12 +137,15 @@ class Session:
         while works:
             results = begun() if begun else self._socket.request([work.steps[0] for work in works])
             begun = None
-            works = [
-                work for work, error in zip(works, results, strict=True) if self._is_to_go_on(work, error)
-            ]
+            going_on: list[Work] = []
+            for work, error in zip(works, results, strict=True):
+                if self._is_to_go_on(work, error, may_wait=bool(going_on)):
+                    going_on.append(work)
+            works = going_on
 
-    def _is_to_go_on(self, work: Work, error: NetlinkError | None) -> bool:
-        """Whether more of the operation is to be sent, which then stands in its steps."""
+    def _is_to_go_on(self, work: Work, error: NetlinkError | None, *, may_wait: bool) -> bool:
+        """Whether more of the operation is to be sent, which then stands in its steps. `may_wait`: what it needs may be
+        on its way still, as the route that an address brings along."""
         if work.is_idle:
             return False
         if error is None:
@@ -154,6 +158,9 @@ class Session:
             try:
                 work.steps = self._recover(work, error)
             except OSError as failure:
+                if may_wait and not work.has_waited and work.operation.verb == "create" and not work.makes:
+                    work.has_waited = True
+                    return True
                 self._fail(work.operation, failure)
                 return False
         return bool(work.steps)

@@ -5,8 +5,8 @@ The stages, and why in this order:
 1. `unpublish`  No new packet is translated towards something about to go.
 2. `close`      Links and what hangs on them go while the rules that fence them still stand.
 3. `fence`      One nftables transaction: everything that allows, forbids or translates, old out and new in.
-4. `build`      Links (down), addresses, routes, neighbours: behind the fence, carrying nothing.
-5. `open`       Links come up, with the routes and neighbours that need them.
+4. `build`      Links (down), their settings, the host's addresses: behind the fence, carrying nothing.
+5. `open`       Links come up, with what travels along: addresses inside, routes and neighbours.
 6. `publish`    New packets are translated towards what is complete now.
 7. `sweep`      nftables chains and sets that nothing refers to any more.
 
