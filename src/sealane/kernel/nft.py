@@ -12,8 +12,9 @@ commit of a re-created base chain packets pass for a moment (docs/adr/0006).
 import hashlib
 import socket
 import sys
+from collections.abc import Callable
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -40,30 +41,31 @@ TYPE_BYTES: dict[str, int] = {
 
 def field(kind: str, value: str | int) -> bytes:
     """One value of a set's type in the kernel's byte order, unpadded."""
-    match kind:
-        case "ifname":
-            return str(value).encode("ascii").ljust(16, b"\0")
-        case "devgroup":
-            return int(value).to_bytes(4, sys.byteorder)
-        case "ipv4_addr":
-            return socket.inet_pton(socket.AF_INET, str(value))
-        case "ipv6_addr":
-            return socket.inet_pton(socket.AF_INET6, str(value))
-        case "ether_addr":
-            return bytes.fromhex(str(value).replace(":", ""))
-        case "inet_proto":
-            return int(value).to_bytes(1, "big")
-        case "inet_service":
-            return int(value).to_bytes(2, "big")
-    raise ValueError(f"no such type: {kind}")
+    if kind not in _PACKED:
+        raise ValueError(f"no such type: {kind}")
+    return _PACKED[kind](value)
+
+
+_PACKED: dict[str, Callable[[Any], bytes]] = {
+    "ifname": lambda name: name.encode("ascii").ljust(16, b"\0"),
+    "devgroup": lambda number: int(number).to_bytes(4, sys.byteorder),
+    "ipv4_addr": lambda address: socket.inet_pton(socket.AF_INET, address),
+    "ipv6_addr": lambda address: socket.inet_pton(socket.AF_INET6, address),
+    "ether_addr": lambda mac: bytes.fromhex(mac.replace(":", "")),
+    "inet_proto": lambda number: int(number).to_bytes(1, "big"),
+    "inet_service": lambda number: int(number).to_bytes(2, "big"),
+}
 
 
 def concat(kinds: tuple[str, ...], values: tuple[str | int, ...]) -> bytes:
     """A key or datum: one field as it is, several each padded to a 32-bit register (nft's concatenation)."""
-    parts = [field(kind, value) for kind, value in zip(kinds, values, strict=True)]
-    if len(parts) == 1:
-        return parts[0]
-    return b"".join(part + b"\0" * (-len(part) % 4) for part in parts)
+    if len(kinds) == 1:
+        return field(kinds[0], values[0])
+    packed = b""
+    for kind, value in zip(kinds, values, strict=True):
+        part = field(kind, value)
+        packed += part + bytes(-len(part) % 4)
+    return packed
 
 
 # --- loads: what a statement looks at -------------------------------------------------------------------------------

@@ -94,10 +94,11 @@ def compose(socket: Socket, operations: Sequence[Operation], *, destroy: bool) -
     transaction = Transaction()
     work.create_tables(transaction)
     work.create_chains(transaction, destroy=destroy)
-    work.delete_elements(transaction, _Encoder(socket, work), destroy=destroy)
+    encoder = _Encoder(socket, work)
+    work.delete_elements(transaction, encoder, destroy=destroy)
     work.create_sets(transaction, destroy=destroy)
     work.fill_chains(transaction)
-    work.create_elements(transaction, _Encoder(socket, work))
+    work.create_elements(transaction, encoder)
     work.delete_owners(transaction, destroy=destroy)
     transaction.close()
     return transaction

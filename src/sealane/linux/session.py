@@ -78,24 +78,20 @@ class Session:
         self._socket = socket
         self._sandboxes = sandboxes
         self._progress = progress
-        self._may_ask = True
 
     def compose(self, operations: Iterable[Operation]) -> list[Work]:
         """Operations as messages for one datagram; those that cannot be are failed."""
         return self._composed(operations, self._prepare)
 
     def foresee(self, operations: Iterable[Operation]) -> list[Work] | None:
-        """As `compose`, for operations that are to be sent later: presuming that until then everything succeeds. The
-        kernel is asked nothing, and nothing is failed. None: it has to wait."""
+        """As `compose`, for operations that are to be sent later: presuming that until then everything succeeds, and
+        failing nothing. None: it has to wait."""
         if self._progress.missing or self._progress.faulty:
             return None
-        self._may_ask = False
         try:
             return self._composed(operations, self._work)
         except _REFUSALS:
             return None
-        finally:
-            self._may_ask = True
 
     def _composed(
         self, operations: Iterable[Operation], prepare: Callable[[Operation, str], Work | None]
@@ -335,8 +331,6 @@ class Session:
         return self.index(name)
 
     def _get(self, name: str) -> memoryview | None:
-        if not self._may_ask:
-            raise NetlinkError(errno.EAGAIN, "the kernel cannot be asked now")
         try:
             return self._socket.dump(link.get(name))[0][1]
         except NetlinkError as error:

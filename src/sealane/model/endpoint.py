@@ -125,4 +125,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Nothing but addresses, held between the moment somebody was given them and the endpoint that is made of them."""
 
     def address(self, family: Family) -> Address | None:
-        return next((address_part(a) for a in self.addresses if family_of(a) == family), None)
+        for interface in self.addresses:
+            if family_of(interface) == family:
+                return address_part(interface)
+        return None

@@ -5,7 +5,7 @@ from typing import Literal
 import msgspec
 
 from sealane.model.ids import NetworkId
-from sealane.model.net import Address, Family, Prefix
+from sealane.model.net import Address, Family, Prefix, family_of
 
 Driver = Literal["bridge", "routed", "host", "none"]
 
@@ -67,5 +67,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(s.gateway for s in self.subnets) if self.dns and self.gateway_on_link else ()
 
     def subnet(self, family: Family) -> Subnet | None:
-        version = ":" if family == 6 else "."
-        return next((s for s in self.subnets if version in s.prefix), None)
+        for subnet in self.subnets:
+            if family_of(subnet.prefix) == family:
+                return subnet
+        return None

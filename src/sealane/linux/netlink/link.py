@@ -72,6 +72,8 @@ _RTEXT_FILTER_SKIP_STATS = 8
 _GROUP_DEFAULT = 0
 """INIT_NETDEV_GROUP: of links that nobody has put anywhere."""
 
+_KIND_VETH = codec.string(_IFLA_INFO_KIND, "veth")
+_SKIP_STATS = codec.u32(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
 _AGEING_DEFAULT = 30000
 """300 seconds in clock_t (USER_HZ is 100)."""
 
@@ -103,18 +105,16 @@ class RawLink(msgspec.Struct, frozen=True, kw_only=True):
 
 def dump() -> bytes:
     header = _IFINFO.pack(0, 0, 0, 0, 0)
-    mask = codec.u32(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
-    return codec.message(RTM_GETLINK, codec.NLM_F_REQUEST | codec.NLM_F_DUMP, 0, header + mask)
+    return codec.message(RTM_GETLINK, codec.NLM_F_REQUEST | codec.NLM_F_DUMP, 0, header + _SKIP_STATS)
 
 
 def get(name: str) -> bytes:
-    wanted = codec.string(_IFLA_IFNAME, name) + codec.u32(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
+    wanted = codec.string(_IFLA_IFNAME, name) + _SKIP_STATS
     return codec.message(RTM_GETLINK, _ACKED, 0, _IFINFO.pack(0, 0, 0, 0, 0) + wanted)
 
 
 def get_index(index: int) -> bytes:
-    wanted = codec.u32(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
-    return codec.message(RTM_GETLINK, _ACKED, 0, _IFINFO.pack(0, 0, index, 0, 0) + wanted)
+    return codec.message(RTM_GETLINK, _ACKED, 0, _IFINFO.pack(0, 0, index, 0, 0) + _SKIP_STATS)
 
 
 def create_bridge(link: Link, index: int) -> bytes:
@@ -141,7 +141,7 @@ def _other_end(peer: Link, index: int, group: int) -> bytes:
 def _veth(link: Link, index: int, master: int, other: bytes) -> bytes:
     info = codec.nested(
         _IFLA_LINKINFO,
-        codec.string(_IFLA_INFO_KIND, "veth"),
+        _KIND_VETH,
         codec.nested(_IFLA_INFO_DATA, codec.attr(_VETH_INFO_PEER | codec.NLA_F_NESTED, other)),
     )
     enslaved = codec.u32(_IFLA_MASTER, master) if master else b""

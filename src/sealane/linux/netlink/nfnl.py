@@ -78,6 +78,8 @@ _BIG_ENDIAN = 2
 _BYTE_ORDERS: dict[TypeName, int] = {"ifname": 1, "devgroup": 1, "verdict": 0}
 """Host order, and none: of the others nft says big-endian."""
 
+_OUR_TABLE = string(1, TABLE)
+
 BEGIN = codec.message(0x10, codec.NLM_F_REQUEST, 0, _NFGENMSG.pack(0, 0, 10))
 """NFNL_MSG_BATCH_BEGIN, for the nf_tables subsystem."""
 END = codec.message(0x11, codec.NLM_F_REQUEST, 0, _NFGENMSG.pack(0, 0, 10))
@@ -110,16 +112,16 @@ def dump_every(kind: int, family: int = 0, attrs: bytes = b"") -> bytes:
 
 def new_table(family: NftFamily) -> bytes:
     """Flags zero: creating wakes a table that someone has put to sleep (NFT_TABLE_F_DORMANT)."""
-    return request(NEWTABLE, family, string(1, TABLE) + be32(2, 0), codec.NLM_F_CREATE)
+    return request(NEWTABLE, family, _OUR_TABLE + be32(2, 0), codec.NLM_F_CREATE)
 
 
 def delete_table(family: NftFamily, *, destroy: bool) -> bytes:
-    return request(DESTROYTABLE if destroy else DELTABLE, family, string(1, TABLE))
+    return request(DESTROYTABLE if destroy else DELTABLE, family, _OUR_TABLE)
 
 
 def new_chain(chain: Chain) -> bytes:
     """The chain, empty. Of a base chain that exists the policy is set (to accept), and the hook must be the same."""
-    attrs = string(1, TABLE) + string(3, chain.name)
+    attrs = _OUR_TABLE + string(3, chain.name)
     if chain.hook is not None:
         attrs += _hook(chain.hook)
     return request(NEWCHAIN, chain.family, attrs, codec.NLM_F_CREATE)
@@ -131,11 +133,11 @@ def _hook(hook: Hook) -> bytes:
 
 
 def delete_chain(family: NftFamily, name: str, *, destroy: bool) -> bytes:
-    return request(DESTROYCHAIN if destroy else DELCHAIN, family, string(1, TABLE) + string(3, name))
+    return request(DESTROYCHAIN if destroy else DELCHAIN, family, _OUR_TABLE + string(3, name))
 
 
 def flush_chain(family: NftFamily, name: str, *, destroy: bool) -> bytes:
-    return request(DESTROYRULE if destroy else DELRULE, family, string(1, TABLE) + string(2, name))
+    return request(DESTROYRULE if destroy else DELRULE, family, _OUR_TABLE + string(2, name))
 
 
 def new_rule(chain: Chain, rule: Rule) -> bytes:
@@ -146,7 +148,7 @@ def new_rule(chain: Chain, rule: Rule) -> bytes:
 
 def append_rule(family: NftFamily, chain: str, body: bytes) -> bytes:
     """A rule whose expressions and user data are attributes already."""
-    attrs = string(1, TABLE) + string(2, chain) + body
+    attrs = _OUR_TABLE + string(2, chain) + body
     return request(NEWRULE, family, attrs, codec.NLM_F_CREATE | codec.NLM_F_APPEND)
 
 
@@ -189,7 +191,7 @@ def new_set(wanted: Set, number: int) -> bytes:
         widths = [nested(1, be32(1, TYPE_BYTES[kind])) for kind in wanted.type]
         description = nested(9, nested(2, *widths))
     attrs = (
-        string(1, TABLE)
+        _OUR_TABLE
         + string(2, wanted.name)
         + be32(3, flags)
         + be32(4, type_id(wanted.type))
@@ -256,18 +258,18 @@ def type_bytes(kinds: tuple[TypeName, ...]) -> int:
 
 
 def delete_set(family: NftFamily, name: str, *, destroy: bool) -> bytes:
-    return request(DESTROYSET if destroy else DELSET, family, string(1, TABLE) + string(2, name))
+    return request(DESTROYSET if destroy else DELSET, family, _OUR_TABLE + string(2, name))
 
 
 def elements(kind: int, family: NftFamily, name: str, parts: list[bytes]) -> bytes:
     """One message about elements of one set, each as `element`, `range_element` or `box_element` made it."""
-    attrs = string(1, TABLE) + string(2, name) + nested(3, *parts)
+    attrs = _OUR_TABLE + string(2, name) + nested(3, *parts)
     return request(kind, family, attrs, codec.NLM_F_CREATE if kind == NEWSETELEM else 0)
 
 
 def elements_start(name: str) -> int:
     """Offset in a message of `elements` at which the first element stands."""
-    return 16 + 4 + len(string(1, TABLE)) + len(string(2, name)) + 4
+    return 16 + 4 + len(_OUR_TABLE) + len(string(2, name)) + 4
 
 
 def element(item: Element) -> bytes:

@@ -73,6 +73,8 @@ _HEADER = struct.Struct("=IHHII")
 _U16 = struct.Struct("=H")
 _U32 = struct.Struct("=I")
 _S32 = struct.Struct("=i")
+_ACK_BYTES = 36
+"""A header, the error number 0, and the request's header."""
 
 
 class NetlinkError(OSError):
@@ -314,6 +316,8 @@ class Socket(Closing):
                     raise
                 complete = False
                 continue
+            if is_last_acked and _acknowledges(data, first + count - 1):
+                return results, complete
             for kind, flags, sequence, _, payload in _messages(data):
                 index = (sequence - first) & 0xFFFFFFFF
                 if kind == codec.NLMSG_ERROR and index < count:
@@ -378,6 +382,16 @@ def _messages(data: memoryview) -> Iterator[tuple[int, int, int, int, memoryview
             return
         yield kind, flags, sequence, port, data[offset + 16 : offset + length]
         offset += (length + 3) & ~3
+
+
+def _acknowledges(data: memoryview, sequence: int) -> bool:
+    """Whether it is the usual answer, and no more than that: the request of this sequence number has succeeded."""
+    if len(data) != _ACK_BYTES:
+        return False
+    _, kind, _, answered, _ = _HEADER.unpack_from(data)
+    return bool(
+        kind == codec.NLMSG_ERROR and answered == sequence & 0xFFFFFFFF and not _S32.unpack_from(data, 16)[0]
+    )
 
 
 def _error(flags: int, payload: memoryview) -> NetlinkError | None:
