@@ -24,6 +24,7 @@ Point = tuple[str, int]
 CALLS = (
     "sendto",
     "sendmsg",
+    "splice",
     "setns",
     "unshare",
     "mount",

@@ -59,13 +59,11 @@ _PACKED: dict[str, Callable[[Any], bytes]] = {
 
 def concat(kinds: tuple[str, ...], values: tuple[str | int, ...]) -> bytes:
     """A key or datum: one field as it is, several each padded to a 32-bit register (nft's concatenation)."""
-    if len(kinds) == 1:
-        return field(kinds[0], values[0])
-    packed = b""
+    part = packed = b""
     for kind, value in zip(kinds, values, strict=True):
         part = field(kind, value)
         packed += part + bytes(-len(part) % 4)
-    return packed
+    return packed if len(kinds) > 1 else part
 
 
 # --- loads: what a statement looks at -------------------------------------------------------------------------------
