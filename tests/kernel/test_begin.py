@@ -245,7 +245,10 @@ def test_a_fence_that_fails_leaves_it_down(host, desired):
     """And said to be there, so that taking it back takes it away."""
     fence = Operation("create", HOST, Table(family="ip"))
     found = differences(desired)
-    host.kernel._applier._apply_nft = lambda socket, operations, foreseen: [refused(op) for op in operations]
+    applier = host.kernel._applier
+    applier._host = applier._host._replace(
+        apply_nft=lambda socket, operations, _: [refused(op) for op in operations]
+    )
     host.kernel.begin(first_veths(found), host.refs)
     stages = order(found).stages
     outcomes = host.kernel.apply(Plan((("fence", (fence,)), *stages)), host.refs)

@@ -7,7 +7,7 @@ from itertools import islice
 
 from sealane.linux.bpf.fast_path import FastPath
 from sealane.linux.closing import Closing
-from sealane.linux.jobs import ApplyNft, Job, LoopbackPublisher, Requests, Tools, first_of, jobs
+from sealane.linux.jobs import ApplyNft, HostSide, Job, LoopbackPublisher, Requests, Tools, first_of, jobs
 from sealane.linux.namespaces import Namespaces, Visits
 from sealane.linux.netlink.socket import Socket
 from sealane.linux.progress import Progress
@@ -32,11 +32,7 @@ class Applier:
         ipv6: bool = True,
         fast_path: FastPath | None = None,
     ) -> None:
-        self._instance = instance
-        self._route = route
-        self._nft = nft
-        self._apply_nft = apply_nft
-        self._loopback = loopback
+        self._host = HostSide(instance, route, nft, apply_nft, loopback)
         self._ipv6 = ipv6
         self._fast_path = fast_path
         self._run: _Run | None = None
@@ -59,12 +55,8 @@ class Applier:
             return run.perform(plan, refs)
 
     def _new_run(self, refs: Mapping[str, NetnsRef], visits: Visits | None) -> "_Run":
-        progress = Progress(self._instance, ipv6=self._ipv6, fast_path=self._fast_path)
-        sandboxes = Namespaces(refs, visits)
-        tools = Tools(
-            self._instance, self._route, self._nft, self._apply_nft, self._loopback, sandboxes, progress
-        )
-        return _Run(tools)
+        progress = Progress(self._host.instance, ipv6=self._ipv6, fast_path=self._fast_path)
+        return _Run(Tools(self._host, Namespaces(refs, visits), progress))
 
 
 class _Run(Closing):

@@ -8,7 +8,7 @@ it is composed anew in its turn, with what is known by then.
 import errno
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from sealane.engine.ports import NamespaceGoneError
 from sealane.kernel.nft import Chain, Element, ObservedChain, Set, Table
@@ -45,31 +45,28 @@ class LoopbackPublisher(Protocol):
         ...
 
 
-class Tools:
-    """What the jobs of one plan work with. `route` and `nft` are sockets of the host's namespace."""
+class HostSide(NamedTuple):
+    """What plans are performed with on the host. `route` and `nft` are sockets of its namespace."""
 
-    def __init__(
-        self,
-        instance: str,
-        route: Socket,
-        nft: Socket,
-        apply_nft: ApplyNft,
-        loopback: LoopbackPublisher | None,
-        sandboxes: Namespaces,
-        progress: Progress,
-    ) -> None:
-        self.instance = instance
-        self.route = route
-        self.nft = nft
-        self.apply_nft = apply_nft
-        self.loopback = loopback
+    instance: str
+    route: Socket
+    nft: Socket
+    apply_nft: ApplyNft
+    loopback: LoopbackPublisher | None
+
+
+class Tools:
+    """What the jobs of one plan work with."""
+
+    def __init__(self, host: HostSide, sandboxes: Namespaces, progress: Progress) -> None:
+        self.host = host
         self.sandboxes = sandboxes
         self.progress = progress
 
     def session(self, netns: str) -> Session:
         """Raises NamespaceGoneError, OSError."""
         if netns == HOST:
-            return Session(HOST, None, self.route, self.sandboxes, self.progress)
+            return Session(HOST, None, self.host.route, self.sandboxes, self.progress)
         socket, descriptor = self.sandboxes.socket(netns), self.sandboxes.descriptor(netns)
         return Session(netns, descriptor, socket, self.sandboxes, self.progress)
 
@@ -94,18 +91,17 @@ class Nft(Job):
 
     def compose(self) -> None:
         with suppress(OSError):
-            self._transaction = foresee_nft(self._tools.nft, self.operations)
+            self._transaction = foresee_nft(self._tools.host.nft, self.operations)
 
     def perform(self) -> None:
-        tools = self._tools
-        tools.progress.outcomes += tools.apply_nft(tools.nft, self.operations, self._transaction)
+        host = self._tools.host
+        self._tools.progress.outcomes += host.apply_nft(host.nft, self.operations, self._transaction)
 
 
 class Passages(Job):
     def perform(self) -> None:
-        self._tools.progress.outcomes += passages.apply(
-            self._tools.nft, self.operations, self._tools.instance
-        )
+        host = self._tools.host
+        self._tools.progress.outcomes += passages.apply(host.nft, self.operations, host.instance)
 
 
 class OnLinks(Job):
@@ -203,7 +199,7 @@ class Publishes(Job):
         self._tools.progress.outcomes += self._publish()
 
     def _publish(self) -> list[Outcome]:
-        if self._tools.loopback is None:
+        if self._tools.host.loopback is None:
             return [
                 Outcome(operation, errno.EOPNOTSUPP, "nothing publishes on loopback here")
                 for operation in self.operations
@@ -221,7 +217,7 @@ class Publishes(Job):
             except (ValueError, OSError) as error:
                 outcomes.append(Outcome(operation, errno.EINVAL, str(error)))
         try:
-            self._tools.loopback.apply(add, remove)
+            self._tools.host.loopback.apply(add, remove)
         except (ValueError, OSError) as error:
             number, message = errno_of(error)
             return [Outcome(operation, number, message) for operation in self.operations]
