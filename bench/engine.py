@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterable
 
 from bench.floor import Replay, Tape, object_count
 from bench.host import make_sandboxes
@@ -16,6 +17,7 @@ from sealane.engine.upkeep import Upkeep
 from sealane.kernel.state import HOST, NamespaceState
 from sealane.linux.bpf import fast_path, loopback
 from sealane.linux.kernel import LinuxKernel
+from sealane.model.endpoint import NetnsRef
 from sealane.model.intent import Intent
 from sealane.store.sqlite import SqliteStore
 from sealane.wire.requests import AttachRequest, DetachRequest, NetworkRequest, PublishRequest, SubnetRequest
@@ -119,20 +121,23 @@ class EngineHost:
         return {**found, "objects": [float(object_count(tapes[0]))], "calls": [float(len(tapes[0].calls))]}
 
     def is_same_state(self) -> bool:
-        """Whether a replay leaves in the kernel what the engine's own attach did: the floor's bite control."""
+        """Whether a replay leaves in the kernel what the engine's own attach did, outside and inside: the floor's bite
+        control."""
         probe = self._probes[0]
         with Tape(self._kernel) as tape:
             self.attach(probe)
-        wanted = dict(self.engine.reconciler.compiled.desired[HOST])
-        by_engine = self._observed(wanted)
+        intent, desired = self.engine.intent, self.engine.reconciler.compiled.desired
+        sandbox = next(s for s in intent.sandboxes.values() if s.netns and s.netns.path == probe)
+        places = [(HOST, None, dict(desired[HOST])), (sandbox.id, sandbox.netns, dict(desired[sandbox.id]))]
+        by_engine = self._observed(places)
         with Tape(self._kernel) as back:
             self.detach(probe)
-        without = self._observed(wanted)
+        without = self._observed(places)
         with Replay(tape, probe) as replay, Replay(back, probe) as undo:
             replay.run(self._kernel)
-            by_replay = self._observed(wanted)
+            by_replay = self._observed(places)
             undo.run(self._kernel)
-        return by_engine == by_replay != without
+        return by_engine == by_replay and all(w != r for w, r in zip(without, by_replay, strict=True))
 
-    def _observed(self, wanted: NamespaceState) -> object:
-        return dict(self._kernel.observe(HOST, None, wanted))
+    def _observed(self, places: Iterable[tuple[str, NetnsRef | None, NamespaceState]]) -> list[object]:
+        return [dict(self._kernel.observe(*place)) for place in places]

@@ -119,6 +119,7 @@ class Tape:
 
     def _visit(self, where: str) -> tuple[Any, int, Socket]:
         ref, self.descriptor, opened = self._plain[2](where)
+        opened._socket = _Tap(opened._socket, "inside", self.calls)  # type: ignore[assignment]
         return ref, self.descriptor, opened
 
     def _map_update(self, fd: int, key: bytes, value: bytes) -> None:
