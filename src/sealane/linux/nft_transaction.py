@@ -90,11 +90,16 @@ def compose(socket: Socket, operations: Sequence[Operation], *, destroy: bool) -
     hold on to a set that is to change, and the makings of sets of 16-byte ranges. Raises RefusedError, NetlinkError.
     """
     work = _Work(operations)
-    work.hold_rules(socket)
     transaction = Transaction()
+    encoder = _Encoder(socket, work)
+    if not work.is_structural:
+        work.delete_elements(transaction, encoder, destroy=destroy)
+        work.create_elements(transaction, encoder)
+        transaction.close()
+        return transaction
+    work.hold_rules(socket)
     work.create_tables(transaction)
     work.create_chains(transaction, destroy=destroy)
-    encoder = _Encoder(socket, work)
     work.delete_elements(transaction, encoder, destroy=destroy)
     work.create_sets(transaction, destroy=destroy)
     work.fill_chains(transaction)
@@ -117,9 +122,12 @@ class _Work:
         self.elements: dict[_SetName, list[tuple[Operation, Element]]] = {}
         self.elements_gone: dict[_SetName, list[tuple[Operation, Element]]] = {}
         self.held: list[tuple[Operation, NftFamily, str, list[HeldRule]]] = []
+        self.is_structural = False
+        """Not of elements alone."""
         for operation in operations:
             self._sort(operation)
-        self._leave_out_what_goes_with_its_owner()
+        if self.is_structural:
+            self._leave_out_what_goes_with_its_owner()
 
     def _sort(self, operation: Operation) -> None:
         item, is_gone = operation.object, operation.verb == "delete"
@@ -131,7 +139,9 @@ class _Work:
                 self.elements_gone.setdefault(where, []).append((operation, item))
             if not is_gone:
                 self.elements.setdefault(where, []).append((operation, item))
-        elif isinstance(item, Set):
+            return
+        self.is_structural = True
+        if isinstance(item, Set):
             (self.sets_gone if is_gone else self.sets).append((operation, item))
         elif isinstance(item, Table):
             (self.tables_gone if is_gone else self.tables).append((operation, item))

@@ -147,7 +147,7 @@ def map_lookup(fd: int, key: bytes, value_size: int) -> bytes | None:
 
 def map_update(fd: int, key: bytes, value: bytes) -> None:
     """Insert or replace one element. ENOSPC: the map is full."""
-    buffer = ctypes.create_string_buffer(value, len(value))
+    buffer = _copied(value)
     _map_command(_Command.MAP_UPDATE_ELEM, fd, key, ctypes.addressof(buffer))
 
 
@@ -223,7 +223,7 @@ def _prog_load(
     btf_id: int,
     log: ctypes.Array[ctypes.c_char] | None,
 ) -> int:
-    insns = ctypes.create_string_buffer(code, len(code))
+    insns = _copied(code)
     license_text = ctypes.create_string_buffer(_TRACING_LICENSE if btf_id else _LICENSE)
     log_fields = (1, len(log), ctypes.addressof(log)) if log is not None else (0, 0, 0)
     attr = struct.pack(
@@ -303,15 +303,20 @@ _MAP_ATTR: Final = struct.Struct("=2I3Q")
 
 
 def _map_command(command: _Command, fd: int, key: bytes, value_address: int) -> None:
-    key_buffer = ctypes.create_string_buffer(key, len(key))
+    key_buffer = _copied(key)
     attr = _MAP_ATTR.pack(fd, 0, ctypes.addressof(key_buffer), value_address, 0)
     _bpf(command, attr, _MAP_COMMANDS[command])
+
+
+def _copied(data: bytes | bytearray) -> ctypes.Array[ctypes.c_char]:
+    """Where the kernel may read and write. (`create_string_buffer` does the same in four times the time.)"""
+    return (ctypes.c_char * len(data)).from_buffer_copy(data)
 
 
 def _bpf(command: _Command, attr: bytes | bytearray, what: str) -> int:
     if _NUMBER is None:
         raise BpfError(errno.ENOSYS, f"{what}: bpf(2) has no known number on {platform.machine()}")
-    buffer = ctypes.create_string_buffer(bytes(attr), len(attr))
+    buffer = _copied(attr)
     result: int = _syscall(_NUMBER, command, buffer, len(attr))
     if isinstance(attr, bytearray):
         attr[:] = buffer.raw

@@ -123,10 +123,17 @@ class Socket(Closing):
     """One netlink socket of the namespace that it is made in, subscribed to `groups`."""
 
     def __init__(
-        self, family: int, groups: int | Iterable[int] = (), *, port: int = 0, background: bool = False
+        self,
+        family: int,
+        groups: int | Iterable[int] = (),
+        *,
+        port: int = 0,
+        background: bool = False,
+        is_brief: bool = False,
     ) -> None:
         """`port`: the port id to have; 0: any. One that another socket of the namespace has is EADDRINUSE.
-        `background`: `begin` does not wait, at the price of a thread."""
+        `background`: `begin` does not wait, at the price of a thread. `is_brief`: for a few requests, which the queue
+        that a socket has anyway is long enough for."""
         memberships = (groups,) if isinstance(groups, int) else tuple(groups)
         self._socket = socket.socket(
             socket.AF_NETLINK,  # noqa: TID251  # This is the one module for it.
@@ -136,7 +143,8 @@ class Socket(Closing):
         try:
             for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
                 self._socket.setsockopt(_SOL_NETLINK, option, 1)
-            queue = self._grow("RCVBUF", EVENT_QUEUE_BYTES if memberships else REQUEST_QUEUE_BYTES)
+            wanted = EVENT_QUEUE_BYTES if memberships else 0 if is_brief else REQUEST_QUEUE_BYTES
+            queue = self._grow("RCVBUF", wanted)
             self._socket.bind((port, 0))
             for group in memberships:
                 self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
@@ -230,11 +238,12 @@ class Socket(Closing):
                 yield Event(kind, flags, port, payload)
 
     def _grow(self, which: str, size: int) -> int:
-        """Ask for a queue of `size` bytes; what the kernel grants. Beyond the system's limit it takes CAP_NET_ADMIN,
+        """Ask for a queue of `size` bytes at least; what there is then. Beyond the system's limit it takes CAP_NET_ADMIN,
         before 5.16 in the initial user namespace."""
         option = getattr(socket, f"SO_{which}")
-        if self._socket.getsockopt(socket.SOL_SOCKET, option) >= size:
-            return size
+        there = self._socket.getsockopt(socket.SOL_SOCKET, option)
+        if there >= size:
+            return there
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, _FORCE[which], size)
         except PermissionError:
