@@ -62,13 +62,14 @@ class Tools:
         self.host = host
         self.sandboxes = sandboxes
         self.progress = progress
+        self._on_host = Session(HOST, None, host.route, sandboxes, progress)
 
     def session(self, netns: str) -> Session:
         """Raises NamespaceGoneError, OSError."""
         if netns == HOST:
-            return Session(HOST, None, self.host.route, self.sandboxes, self.progress)
-        socket, descriptor = self.sandboxes.socket(netns), self.sandboxes.descriptor(netns)
-        return Session(netns, descriptor, socket, self.sandboxes, self.progress)
+            return self._on_host
+        inside = self.sandboxes.open(netns)
+        return Session(netns, inside.descriptor, inside.socket, self.sandboxes, self.progress)
 
 
 class Job:
@@ -107,9 +108,9 @@ class Passages(Job):
 class OnLinks(Job):
     """In one namespace."""
 
-    def __init__(self, stage: StageName, operations: Sequence[Operation], tools: Tools) -> None:
-        super().__init__(stage, operations, tools)
-        self._netns = operations[0].netns
+    @property
+    def _netns(self) -> str:
+        return self.operations[0].netns
 
     def _session(self) -> Session | None:
         """None: the namespace cannot be entered, and all that was to be in it has failed."""

@@ -20,7 +20,7 @@ OPEN_MAX = 128
 """Sandboxes open at once, two descriptors each (a process may have 1,024 by default)."""
 
 
-class _Open(msgspec.Struct):
+class Open(msgspec.Struct):
     descriptor: int
     socket: Socket
 
@@ -34,19 +34,19 @@ class Visits(Closing):
     proven once."""
 
     def __init__(self) -> None:
-        self._open: dict[tuple[int, int], _Open] = {}
+        self._open: dict[tuple[int, int], Open] = {}
         """By the namespace's identity."""
 
     def resolve(self, where: str) -> NetnsRef:
         """As `netns.resolve`."""
         ref, descriptor, socket = netns.visit(where)
         self._close(ref.identity)
-        self._open[ref.identity] = _Open(descriptor, socket)
+        self._open[ref.identity] = Open(descriptor, socket)
         if len(self._open) > OPEN_MAX:
             self._close(next(iter(self._open)))
         return ref
 
-    def take(self, ref: NetnsRef) -> _Open | None:
+    def take(self, ref: NetnsRef) -> Open | None:
         """Who takes it closes it."""
         return self._open.pop(ref.identity, None)
 
@@ -66,21 +66,18 @@ class Namespaces(Closing):
     def __init__(self, refs: Mapping[str, NetnsRef], visits: Visits | None = None) -> None:
         self.refs = refs
         self._visits = visits
-        self._open: OrderedDict[str, _Open] = OrderedDict()
+        self._open: OrderedDict[str, Open] = OrderedDict()
 
     def close(self) -> None:
         while self._open:
             self._close_oldest()
 
     def descriptor(self, sandbox: str) -> int:
-        """Good until `OPEN_MAX` others have been asked for. Raises NamespaceGoneError."""
-        return self._get(sandbox).descriptor
+        """As `open`."""
+        return self.open(sandbox).descriptor
 
-    def socket(self, sandbox: str) -> Socket:
-        """As `descriptor`."""
-        return self._get(sandbox).socket
-
-    def _get(self, sandbox: str) -> _Open:
+    def open(self, sandbox: str) -> Open:
+        """Good until `OPEN_MAX` others have been asked for. Raises NamespaceGoneError, OSError."""
         found = self._open.get(sandbox)
         if found is None:
             ref = self.refs.get(sandbox)
@@ -89,7 +86,7 @@ class Namespaces(Closing):
             if len(self._open) >= OPEN_MAX:
                 self._close_oldest()
             visited = self._visits.take(ref) if self._visits is not None else None
-            found = self._open[sandbox] = visited or _Open(*netns.enter(ref))
+            found = self._open[sandbox] = visited or Open(*netns.enter(ref))
         self._open.move_to_end(sandbox)
         return found
 

@@ -61,7 +61,8 @@ class Progress:
         """What a link's own message can set of its sysctls, by link."""
         self.configured: set[tuple[str, str]] = set()
         """Links that were made with these."""
-        self.expect(operations)
+        if operations:
+            self.expect(operations)
 
     def expect(self, operations: Iterable[Operation]) -> None:
         """These are, or belong to, the plan."""
