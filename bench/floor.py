@@ -1,11 +1,12 @@
 """The kernel's own time for an attach: what the engine said to the kernel, said again.
 
-How, and why it is honest: while the engine attaches an endpoint, its sockets are tapped and every datagram to the
-kernel is kept as it is. The endpoint is detached; then the same bytes go to the kernel again, over sockets that are
-open already, and make the very same objects (`EngineHost.is_same_state` looks). Only that is timed: `sendmsg` and one
-`recv` for its answer, and the map updates of the loopback program. Left out is all that is not an object made:
-questions (dumps, gets), checks, opening namespaces and sockets, the store. So the floor has the same objects in the
-same number of system calls, and no Python to speak of: encoding is done, answers are looked at afterwards.
+How, and why it is honest: while the engine attaches an endpoint (once more, with nobody timing it), its sockets are
+tapped and every datagram to the kernel is kept as it is. The endpoint is detached; then the same bytes go to the kernel
+again, over sockets that are open already, and make the very same objects (`EngineHost.is_same_state` looks). Only that is
+timed: `sendmsg` and one `recv` for its answer, sysctls, and the map updates of the socket program and the fast path. Left
+out is all that is not an object made: questions (dumps, gets), checks, opening namespaces and sockets, the store. So the
+floor has the same objects in the same number of system calls, and no Python to speak of: encoding is done, answers are
+looked at afterwards.
 
 What it does not hold: how few datagrams would do. A floor of one datagram a socket would be lower; here the price of the
 engine's own order (a link's address only after the kernel has confirmed the link) is part of both sides.
@@ -60,7 +61,7 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class Tape:
-    """Keeps what goes to the kernel while it runs. The tap itself costs the engine about a microsecond in all."""
+    """Keeps what goes to the kernel while it runs."""
 
     def __init__(self, kernel: LinuxKernel) -> None:
         self.calls: list[Call] = []
