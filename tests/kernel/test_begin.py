@@ -23,15 +23,23 @@ from kernel.rtnl_support import (
     within,
     within_json,
 )
-from sealane.kernel.nft import Table
+from sealane.engine.engine import Engine
+from sealane.engine.errors import KernelError
+from sealane.engine.events import EventLog
+from sealane.engine.reconciler import Reconciler
+from sealane.engine.upkeep import Upkeep
+from sealane.kernel.nft import Element, Table
 from sealane.kernel.objects import Address, FdbEntry, Link, Neighbour, Route, Sysctl
 from sealane.kernel.state import HOST, namespace
 from sealane.linux import jobs, progress
 from sealane.linux.session import Session
 from sealane.model.endpoint import NetnsRef
+from sealane.model.intent import Intent
 from sealane.reconcile.diff import diff
 from sealane.reconcile.order import first_veths, order
 from sealane.reconcile.plan import Operation, Outcome, Plan
+from sealane.store.memory import MemoryStore
+from sealane.wire.requests import AttachRequest, NetworkRequest, SubnetRequest
 
 ROUTED_SETTINGS = [
     Sysctl(path=f"net/ipv4/conf/{PORT}/{name}", value="0") for name in ("accept_redirects", "route_localnet")
@@ -41,16 +49,11 @@ ROUTED_SETTINGS = [
 def bridged():
     """What an endpoint adds where its bridge is there already."""
     whole = endpoint()
-    there = {BRIDGE}
-    return {
-        HOST: [
-            item
-            for item in whole[HOST]
-            if getattr(item, "name", "") not in there
-            and not (isinstance(item, Address | Sysctl) and BRIDGE in str(item.key))
-        ],
-        BOX: whole[BOX],
-    }
+
+    def is_bridges(item):
+        return item == bridge() or (isinstance(item, Address | Sysctl) and BRIDGE in str(item.key))
+
+    return {HOST: [item for item in whole[HOST] if not is_bridges(item)], BOX: whole[BOX]}
 
 
 def routed():
@@ -264,6 +267,34 @@ def refused(operation):
     return Outcome(operation, errno.EINVAL, "refused")
 
 
+@pytest.mark.parametrize("driver", ["bridge", "routed"])
+def test_an_attach_whose_fence_fails_is_taken_back_whole(host, driver):
+    reconciler = Reconciler(host.kernel, Intent(), host.kernel.facts())
+    engine = Engine(MemoryStore(), host.kernel, reconciler, EventLog(lambda: 0.0), 0)
+    upkeep = Upkeep(engine)
+    upkeep.start()
+    engine.create_network(
+        NetworkRequest(name="net", driver=driver, subnets=[SubnetRequest(prefix="10.7.0.0/24")])
+    )
+    before = [link["ifname"] for link in ip_json("link")]
+    applier, plain = host.kernel._applier, host.kernel._applier._host
+
+    def refuse(socket, operations, foreseen):
+        is_guard = any(o.verb == "create" and isinstance(o.object, Element) for o in operations)
+        return list(map(refused, operations)) if is_guard else plain.apply_nft(socket, operations, foreseen)
+
+    request = AttachRequest(sandbox=host.refs[BOX].path, network="net")
+    applier._host = plain._replace(apply_nft=refuse)
+    with pytest.raises(KernelError, match="refused"):
+        engine.attach(request)
+    assert [link["ifname"] for link in ip_json("link")] == before
+    assert [link["ifname"] for link in within_json(host.refs[BOX], "ip", "link")] == ["lo"]
+    assert engine.endpoints() == []
+    applier._host = plain
+    engine.attach(request)
+    assert upkeep.audit().clean
+
+
 def test_another_plan_than_was_begun_finds_the_link_and_goes_on(host, desired):
     """Nothing calls it so; should it happen, nothing is lost or doubled."""
     found = differences(desired)
@@ -288,54 +319,30 @@ def test_what_cannot_be_said_is_told_and_opens_nothing(host, desired):
 
 
 def test_what_is_composed_ahead_is_what_would_be_composed_in_its_turn(host, desired, monkeypatch):
-    """And all of it is: or the kernel would be waited for instead."""
     compared = []
     plain = Session.send
 
     def send(self, works, begun=None):
         if begun is None:
-            operations = list(dict.fromkeys(work.operation for work in works))
-            again = self.compose(operations)
+            again = self.compose(dict.fromkeys(work.operation for work in works))
             compared.append([work.steps for work in again] == [work.steps for work in works])
         plain(self, works, begun)
-
-    turns = []
-    in_turn = Session.compose
-
-    def compose(self, operations):
-        turns.append(operations)
-        return in_turn(self, operations)
 
     monkeypatch.setattr(Session, "send", send)
     assert apply(host, desired) == []
     assert len(compared) >= 2
     assert all(compared)
-    monkeypatch.undo()
+
+
+def test_all_of_it_is_composed_ahead(host, desired, monkeypatch):
+    """What is not would be composed while the kernel has nothing to do."""
+    in_turn = []
+    plain = Session.compose
+
+    def compose(self, operations):
+        in_turn.append(operations)
+        return plain(self, operations)
+
     monkeypatch.setattr(Session, "compose", compose)
-    other = {
-        HOST: [
-            msgspec.structs.replace(
-                i, name="sle00000000beef", mac="02:00:00:00:00:77", alias=alias("two"), peer=("other", "eth0")
-            )
-            if isinstance(i, Link)
-            else msgspec.structs.replace(i, path=i.path.replace(PORT, "sle00000000beef"))
-            if isinstance(i, Sysctl)
-            else msgspec.structs.replace(i, dst="10.2.0.3/32", link="sle00000000beef")
-            if isinstance(i, Route)
-            else msgspec.structs.replace(
-                i,
-                link=i.link.replace(PORT, "sle00000000beef"),
-                **({"address": "10.9.9.9"} if isinstance(i, Neighbour) and ":" not in i.address else {}),
-            )
-            for i in desired[HOST]
-            if not (isinstance(i, Neighbour) and ":" in i.address)
-        ],
-        "other": [
-            msgspec.structs.replace(i, peer=(HOST, "sle00000000beef"), alias=alias("two"))
-            if isinstance(i, Link) and i.peer
-            else i
-            for i in desired[BOX]
-        ],
-    }
-    assert apply(host, other) == []
-    assert turns == []
+    assert apply(host, desired) == []
+    assert in_turn == []
