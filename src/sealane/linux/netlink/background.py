@@ -3,12 +3,14 @@
 The kernel does what a datagram asks for inside `sendmsg`: making a veth takes it half a millisecond, in which the caller
 waits. A second thread of Python is no help: it has to be woken and to be given Python's lock before it can send, by when
 the first has long come to its next system call. So here a thread waits in the kernel already, in a splice from a pipe to
-the socket, without the lock. Writing to the pipe takes some microseconds; the datagram is sent from there.
+the socket, without the lock. Writing to the pipe takes some microseconds; the datagram is sent from there. Should it lie
+there still when it is waited for, since every processor is busy, who waits sends it.
 """
 
 import os
 import select
 import threading
+from contextlib import suppress
 
 from sealane.linux.closing import Closing
 
@@ -22,6 +24,7 @@ class Background(Closing):
     def __init__(self, socket: int) -> None:
         """`socket`: its descriptor, open until this is closed."""
         self._source, self._sink = os.pipe()
+        self._socket = socket
         self._unsent = os.eventfd(0, os.EFD_CLOEXEC)
         self._answered = select.poll()
         for descriptor in (socket, self._unsent):
@@ -36,6 +39,8 @@ class Background(Closing):
 
     def wait(self) -> bool:
         """Until there is an answer to receive. False: the datagram was not sent, and is to be sent in the usual way."""
+        with suppress(OSError):
+            os.splice(self._source, self._socket, DATAGRAM_BYTES_MAX, flags=os.SPLICE_F_NONBLOCK)
         if any(descriptor == self._unsent for descriptor, _ in self._answered.poll()):
             os.eventfd_read(self._unsent)
             return False

@@ -118,12 +118,34 @@ def test_without_a_thread_it_is_the_same() -> None:
         assert plain.begin([NOOP])() == [None]
 
 
+def test_a_thread_that_gets_no_processor_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Starved:
+        def __init__(self, **_: object) -> None:
+            pass
+
+        def start(self) -> None:
+            pass
+
+        def is_alive(self) -> bool:
+            return False
+
+    monkeypatch.setattr(module.threading, "Thread", Starved)
+    with Socket(NETLINK_ROUTE, background=True) as socket:
+        for count in (1, 3):
+            assert socket.begin([NOOP] * count)() == [None] * count
+        leftover = socket._background
+        assert leftover is not None
+    for descriptor in (leftover._source, leftover._sink, leftover._unsent):
+        os.close(descriptor)
+
+
 def test_where_the_kernel_does_not_splice_it_is_sent_in_the_usual_way(
     kernel: Socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(source: int, target: int, count: int) -> int:
-        # It waits for the datagram, as the kernel does.
-        module.select.select([source], [], [])
+    def refuse(source: int, target: int, count: int, flags: int = 0) -> int:
+        if not flags:
+            # It waits for the datagram, as the kernel does.
+            module.select.select([source], [], [])
         raise OSError(errno.EINVAL, "no splice here")
 
     assert kernel.begin([NOOP])() == [None]
