@@ -1,11 +1,10 @@
 """The bytes of a packet's headers, as rules see them. A load beyond them fails, as it does in the kernel."""
 
-import socket
 import struct
 from functools import lru_cache
 
 from sealane.explain.packet import Packet
-from sealane.model.net import Family
+from sealane.model.net import Family, packed
 
 NUMBERS: dict[tuple[str, Family], int] = {
     ("tcp", 4): 6,
@@ -28,10 +27,6 @@ _DONT_FRAGMENT = 0x4000
 
 
 @lru_cache(maxsize=_CACHED)
-def pack_address(address: str) -> bytes:
-    return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
-
-
 def ethertype(packet: Packet) -> int:
     if packet.proto == "arp":
         return ETHERTYPE_ARP
@@ -53,7 +48,7 @@ def link_header(packet: Packet) -> bytes:
 def network_header(packet: Packet) -> bytes:
     if packet.proto == "arp":
         return _arp(packet)
-    source, destination = pack_address(packet.source), pack_address(packet.destination)
+    source, destination = packed(packet.source), packed(packet.destination)
     number = protocol_number(packet)
     if packet.family == 6:
         return struct.pack("!IHBB", 6 << 28, packet.size - 40, number, packet.ttl) + source + destination
@@ -66,14 +61,14 @@ def transport_header(packet: Packet) -> bytes:
     """As far as rules look: ports, or the type and body of ICMP."""
     if packet.proto == "icmp":
         head = struct.pack("!BBHHH", icmp_type(packet), 0, 0, packet.destination_port, 0)
-        return head + (pack_address(packet.target) if packet.target else b"")
+        return head + (packed(packet.target) if packet.target else b"")
     return struct.pack("!HHI", packet.source_port, packet.destination_port, 0)
 
 
 def _arp(packet: Packet) -> bytes:
     sender = _mac(packet.sender_mac or packet.mac_source)
     fixed = struct.pack("!HHBBH", 1, ETHERTYPE_IP, 6, 4, 1)
-    return fixed + sender + pack_address(packet.source) + NO_MAC + pack_address(packet.destination)
+    return fixed + sender + packed(packet.source) + NO_MAC + packed(packet.destination)
 
 
 def _mac(mac: str) -> bytes:

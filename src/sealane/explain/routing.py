@@ -8,9 +8,8 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from sealane.explain.headers import pack_address
 from sealane.kernel.objects import Address, Key, Route, RoutingRule
-from sealane.model.net import Family, address_part, family_of, prefix_length
+from sealane.model.net import Family, address_part, family_of, packed, prefix_length, to_int
 
 MAIN_TABLE = 254
 
@@ -167,8 +166,7 @@ def _is_unique_local(address: str) -> bool:
 
 
 def _common_bits(one: str, other: str) -> int:
-    first, second = (int.from_bytes(pack_address(a), "big") for a in (one, other))
-    return 128 - (first ^ second).bit_length()
+    return 128 - (to_int(one) ^ to_int(other)).bit_length()
 
 
 def _shown(prefix: str) -> str:
@@ -177,11 +175,11 @@ def _shown(prefix: str) -> str:
 
 def masked(address: str, length: int) -> str:
     """The prefix of that length that has the address, in canonical text."""
-    packed = pack_address(address)
-    bits = len(packed) * 8
-    value = int.from_bytes(packed, "big") >> bits - length << bits - length
+    own = packed(address)
+    bits = len(own) * 8
+    value = int.from_bytes(own, "big") >> bits - length << bits - length
     family = socket.AF_INET if bits == 32 else socket.AF_INET6
-    return f"{socket.inet_ntop(family, value.to_bytes(len(packed), 'big'))}/{length}"
+    return f"{socket.inet_ntop(family, value.to_bytes(len(own), 'big'))}/{length}"
 
 
 def _subnet_has(interface: str, address: str) -> bool:

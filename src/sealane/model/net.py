@@ -94,8 +94,11 @@ def prefix_length(value: str) -> int:
 
 
 def packed(address: str) -> bytes:
-    """Its bytes, in the network's order."""
-    return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+    """Its bytes, in the network's order. Raises ValueError for what is none."""
+    try:
+        return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+    except OSError as error:
+        raise ValueError(f"{address!r} is no address") from error
 
 
 def to_int(address: str) -> int:

@@ -8,6 +8,7 @@ import msgspec
 
 from sealane.kernel.objects import RTPROT_SEALANE, Address, Route
 from sealane.linux.netlink import codec
+from sealane.model import net
 
 RTM_NEWADDR = 20
 RTM_DELADDR = 21
@@ -171,9 +172,8 @@ def parse_route(payload: memoryview) -> RawRoute:
 
 
 def pack_address(text: str) -> tuple[int, bytes]:
-    """Family and bytes of an address."""
-    family = AF_INET6 if ":" in text else AF_INET
-    return family, socket.inet_pton(family, text)
+    """Family and bytes of an address. Raises ValueError."""
+    return AF_INET6 if ":" in text else AF_INET, net.packed(text)
 
 
 def unpack_address(family: int, payload: memoryview) -> str:
