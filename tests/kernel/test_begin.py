@@ -1,6 +1,8 @@
 """Veths that the kernel begins with while their plan is being made: the same comes of it, whatever goes wrong."""
 
 import errno
+import os
+import threading
 
 import msgspec
 import pytest
@@ -171,6 +173,19 @@ def test_it_begins_before_the_plan(host, desired):
     assert "ifalias" not in link
 
 
+def test_on_one_processor_there_is_no_thread_and_the_same_comes_of_it(desired):
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        with rig(BOX) as it:
+            assert all(thread.name != "sealane-netlink" for thread in threading.enumerate())
+            it.make({HOST: [bridge()]})
+            assert apply(it, desired) == []
+            assert it.drift({**desired, HOST: [bridge(), *desired[HOST]]}) == []
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def test_many_are_begun_as_one_datagram_and_the_rest_follows(monkeypatch):
     monkeypatch.setattr(jobs, "CREATES_AT_ONCE", 3)
     boxes = [f"box{n}" for n in range(8)]
@@ -300,7 +315,7 @@ def test_another_plan_than_was_begun_finds_the_link_and_goes_on(host, desired):
     found = differences(desired)
     host.kernel.begin(first_veths(found), host.refs)
     assert host.do(("create", HOST, Address(link=BRIDGE, address="10.9.0.1/24"))) == []
-    assert not host.kernel._applier.has_begun
+    assert host.kernel._applier._run is None
     assert host.kernel.apply(order(found), host.refs) == []
     assert (
         host.drift({**desired, HOST: [bridge(), *desired[HOST], Address(link=BRIDGE, address="10.9.0.1/24")]})

@@ -161,9 +161,10 @@ class Compiled:
             del self.desired[netns][key]
             del self.origins[netns, key]
         for unit, made in placed.items():
-            self._by_unit[unit] = made
-            if not made:
-                del self._by_unit[unit]
+            if made:
+                self._by_unit[unit] = made
+            else:
+                self._by_unit.pop(unit, None)
             for where, item in made:
                 self.desired.setdefault(where[0], {})[where[1]] = item
                 self.origins[where] = unit
@@ -181,14 +182,15 @@ class Compiled:
         old: Mapping[Where, Object],
     ) -> None:
         """No two units make one object."""
+        if len(after) == sum(map(len, placed.values())) and self.origins.keys().isdisjoint(after):
+            return
         makers = dict[Where, Unit]()
-        if len(after) != sum(map(len, placed.values())) or not self.origins.keys().isdisjoint(after):
-            for unit, made in placed.items():
-                for where, item in made:
-                    other = makers.get(where) or (self.origins.get(where) if where not in old else None)
-                    if other is not None:
-                        raise MadeTwiceError(f"{unit} and {other} both make {item.key}")
-                    makers[where] = unit
+        for unit, made in placed.items():
+            for where, item in made:
+                other = makers.get(where) or (self.origins.get(where) if where not in old else None)
+                if other is not None:
+                    raise MadeTwiceError(f"{unit} and {other} both make {item.key}")
+                makers[where] = unit
 
     def with_facts(self, intent: Intent, facts: Facts) -> set[tuple[str, Key]]:
         """Recompile everything under new facts (rare: an uplink's MTU changed)."""

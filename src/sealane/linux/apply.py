@@ -37,11 +37,6 @@ class Applier:
         self._fast_path = fast_path
         self._run: _Run | None = None
 
-    @property
-    def has_begun(self) -> bool:
-        """What `apply` goes on with."""
-        return self._run is not None
-
     def begin(
         self, veths: Sequence[Operation], refs: Mapping[str, NetnsRef], visits: Visits | None = None
     ) -> None:
@@ -83,8 +78,9 @@ class _Run(Closing):
         is_fenced = True
         while queue or (queue := deque(islice(coming, COMPOSED_AHEAD))):
             job = queue.popleft()
-            is_begun = self._is_begun(job)
-            if is_begun:
+            begun = self._begun_of(job)
+            if begun is not None:
+                job = begun
                 queue.extend(islice(coming, COMPOSED_AHEAD))
                 for later in (job, *queue):
                     later.compose()
@@ -96,15 +92,14 @@ class _Run(Closing):
             is_fenced = is_fenced and (job.stage != "fence" or len(progress.outcomes) == failed)
         return progress.outcomes
 
-    def _is_begun(self, job: Job) -> bool:
-        """Whether it is what was begun, and takes that over."""
+    def _begun_of(self, job: Job) -> Requests | None:
+        """The same job as it was begun, if it was."""
         begun = self._begun
         if begun is None or not isinstance(job, Requests):
-            return False
+            return None
         self._begun = None
         if job.operations == begun.operations:
-            job.take_over(begun)
-            return True
+            return begun
         # Its links are found, and adopted.
         begun.perform()
-        return False
+        return None

@@ -17,12 +17,12 @@ from sealane.kernel.state import HOST, Object
 from sealane.linux import passages
 from sealane.linux.bpf.entry import LoopbackEntry
 from sealane.linux.namespaces import Namespaces
-from sealane.linux.netlink.inet import pack_address
 from sealane.linux.netlink.socket import Socket
 from sealane.linux.nft import foresee_nft
 from sealane.linux.nft_transaction import Transaction
 from sealane.linux.progress import Progress, link_of
-from sealane.linux.session import Results, Session, Work, errno_of
+from sealane.linux.session import Results, Session, Work, errno_of, joins_ends
+from sealane.model.net import packed
 from sealane.reconcile.plan import Operation, Outcome, Plan, StageName
 
 CREATES_AT_ONCE = 64
@@ -157,10 +157,6 @@ class Requests(OnLinks):
         """Of veths: the kernel may make them while others are performed. `compose` and `perform` follow."""
         self._works, self._begun = self._tools.session(self._netns).begin(self.operations)
 
-    def take_over(self, begun: "Requests") -> None:
-        """Go on with what another has begun, of the same operations."""
-        self._works, self._begun = begun._works, begun._begun
-
     def perform(self) -> None:
         session = self._session()
         if session is None:
@@ -279,7 +275,7 @@ def jobs(plan: Plan, tools: Tools) -> Iterator[Job]:
                     yield from _on_links(stage, group, tools)
             elif kind in sorts:
                 yield kind(stage, sorts[kind], tools)
-        if stage == "open" and (opened := [op for op in operations if _joins(op)]):
+        if stage == "open" and (opened := [op for op in operations if joins_ends(op)]):
             yield Carriers(stage, opened, tools)
 
 
@@ -334,18 +330,6 @@ def by_namespace(operations: Iterable[Operation]) -> Iterator[list[Operation]]:
         yield trailing
 
 
-def _joins(operation: Operation) -> bool:
-    """Whether both ends of a veth are open once this is done."""
-    item = operation.object
-    return (
-        operation.verb == "open"
-        and operation.netns == HOST
-        and isinstance(item, Link)
-        and item.peer is not None
-    )
-
-
 def entry_of(item: LoopbackPort) -> LoopbackEntry:
     """Raises ValueError for what cannot be published."""
-    _, packed = pack_address(item.address)
-    return LoopbackEntry(item.family, item.proto, item.first, item.last, packed, item.port)
+    return LoopbackEntry(item.family, item.proto, item.first, item.last, packed(item.address), item.port)

@@ -169,8 +169,7 @@ class LinuxKernel(Closing):
         self._applier.begin(veths, refs, self._visits)
 
     def apply(self, plan: Plan, refs: Mapping[str, NetnsRef]) -> list[Outcome]:
-        if not self._applier.has_begun:
-            self._check_home()
+        self._check_home()
         return self._applier.apply(plan, refs, self._visits)
 
     @contextmanager

@@ -102,7 +102,7 @@ def visit(where: str) -> tuple[NetnsRef, int, Socket]:
         descriptor, inode = _prove(path, home)
         try:
             with _inside(descriptor, home):
-                socket = Socket(NETLINK_ROUTE, is_brief=True)
+                socket = Socket(NETLINK_ROUTE)
             ref = NetnsRef(path=path, inode=inode, cookie=socket.netns_cookie())
         except BaseException:
             os.close(descriptor)

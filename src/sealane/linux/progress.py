@@ -39,7 +39,6 @@ class Progress:
     def __init__(
         self,
         instance: str,
-        operations: Iterable[Operation] = (),
         *,
         ipv6: bool = True,
         fast_path: FastPath | None = None,
@@ -61,8 +60,6 @@ class Progress:
         """What a link's own message can set of its sysctls, by link."""
         self.configured: set[tuple[str, str]] = set()
         """Links that were made with these."""
-        if operations:
-            self.expect(operations)
 
     def expect(self, operations: Iterable[Operation]) -> None:
         """These are, or belong to, the plan."""

@@ -105,7 +105,7 @@ class Session:
                 if isinstance(item, FastPort) and operation.verb != "delete":
                     queue.append(Work(operation, [tc_filter.put_ingress(self.index(name))], is_idle=True))
                 queue.append(work)
-                if self._joins(operation):
+                if joins_ends(operation):
                     queue.append(Work(operation, [link.get_index(self.index(name))], is_idle=True))
         return queue
 
@@ -280,16 +280,6 @@ class Session:
             # One message: until the host's side is open there is no carrier, and so no address of IPv6's own.
             first = link.settings(item, index, ipv6=self._progress.ipv6, up=True)
         return [first or link.set_up(index)]
-
-    def _joins(self, operation: Operation) -> bool:
-        """Whether both ends of a veth are open once this is done."""
-        item = operation.object
-        return (
-            operation.verb == "open"
-            and operation.netns == HOST
-            and isinstance(item, Link)
-            and item.peer is not None
-        )
 
     def settle_carrier(self, name: str) -> None:
         """Let a veth's end inside carry from now on, now that the host's is open, too.
@@ -469,6 +459,17 @@ class Session:
         item = operation.object
         found = setting4(item) if isinstance(item, Sysctl) else None
         return found is not None and (self._netns, found[0]) in self._progress.configured
+
+
+def joins_ends(operation: Operation) -> bool:
+    """Whether both ends of a veth are open once this is done: the host's opens last."""
+    item = operation.object
+    return (
+        operation.verb == "open"
+        and operation.netns == HOST
+        and isinstance(item, Link)
+        and item.peer is not None
+    )
 
 
 def errno_of(error: Exception) -> tuple[int, str]:

@@ -60,7 +60,7 @@ def test_the_link_that_an_object_is_or_belongs_to(item, name):
 
 
 def test_a_failed_creation_takes_both_ends_away_from_what_follows():
-    progress = Progress("abc", [])
+    progress = Progress("abc")
     item = Link(name="h0", kind="veth", peer=("box", "eth0"))
     progress.fail(Operation("create", HOST, item), errno.EEXIST, "there")
     assert progress.missing == {(HOST, "h0"), ("box", "eth0")}
@@ -68,13 +68,13 @@ def test_a_failed_creation_takes_both_ends_away_from_what_follows():
 
 
 def test_a_failed_setting_keeps_its_link_shut_but_there():
-    progress = Progress("abc", [])
+    progress = Progress("abc")
     progress.fail(op(HOST, "h0"), errno.EINVAL, "bad")
     assert (progress.missing, progress.faulty) == (set(), {(HOST, "h0")})
 
 
 def test_a_failed_deletion_keeps_nothing_shut():
-    progress = Progress("abc", [])
+    progress = Progress("abc")
     progress.fail(op(HOST, "h0", "delete"), errno.EBUSY, "busy")
     assert (progress.missing, progress.faulty) == (set(), set())
 
@@ -82,7 +82,8 @@ def test_a_failed_deletion_keeps_nothing_shut():
 def test_the_sandbox_side_is_known_from_its_own_operation():
     inside = Link(name="eth0", kind="veth", mac="02:00:00:00:00:01")
     gone = Link(name="eth1", kind="veth")
-    progress = Progress("abc", [Operation("open", "box", inside), Operation("delete", "box", gone)])
+    progress = Progress("abc")
+    progress.expect([Operation("open", "box", inside), Operation("delete", "box", gone)])
     assert progress.links == {("box", "eth0"): inside}
 
 
@@ -114,7 +115,9 @@ def test_settings_are_known_by_link_and_namespace():
         Operation("create", netns, Sysctl(path=path, value="0")) for netns in "xy" for path in paths
     ]
     wanted = {"send_redirects": 0, "accept_redirects": 0}
-    assert Progress("abc", operations).settings4 == {("x", "a"): wanted, ("y", "a"): wanted}
+    progress = Progress("abc")
+    progress.expect(operations)
+    assert progress.settings4 == {("x", "a"): wanted, ("y", "a"): wanted}
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ class Background(Closing):
         arguments = (self._source, socket, self._unsent)
         self._thread = threading.Thread(target=_carry, args=arguments, name="sealane-netlink", daemon=True)
         self._thread.start()
+        self._is_open = True
 
     def send(self, datagram: bytes | bytearray) -> None:
         """At most DATAGRAM_BYTES_MAX."""
@@ -48,7 +49,8 @@ class Background(Closing):
 
     def close(self) -> None:
         """Idempotent. What was sent before is sent."""
-        if self._thread.is_alive():
+        if self._is_open:
+            self._is_open = False
             os.close(self._sink)
             self._thread.join()
             os.close(self._source)

@@ -129,11 +129,9 @@ class Socket(Closing):
         *,
         port: int = 0,
         background: bool = False,
-        is_brief: bool = False,
     ) -> None:
         """`port`: the port id to have; 0: any. One that another socket of the namespace has is EADDRINUSE.
-        `background`: `begin` does not wait, at the price of a thread. `is_brief`: for a few requests, which the queue
-        that a socket has anyway is long enough for."""
+        `background`: `begin` does not wait, at the price of a thread."""
         memberships = (groups,) if isinstance(groups, int) else tuple(groups)
         self._socket = socket.socket(
             socket.AF_NETLINK,  # noqa: TID251  # This is the one module for it.
@@ -143,8 +141,7 @@ class Socket(Closing):
         try:
             for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
                 self._socket.setsockopt(_SOL_NETLINK, option, 1)
-            wanted = EVENT_QUEUE_BYTES if memberships else 0 if is_brief else REQUEST_QUEUE_BYTES
-            queue = self._grow("RCVBUF", wanted)
+            queue = self._grow("RCVBUF", EVENT_QUEUE_BYTES if memberships else REQUEST_QUEUE_BYTES)
             self._socket.bind((port, 0))
             for group in memberships:
                 self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
@@ -187,7 +184,7 @@ class Socket(Closing):
         """As `request`, but the results are asked for later. In the background the kernel is at work meanwhile, if the
         messages are few; whatever else is asked of the socket waits for it."""
         if self._background is not None and 0 < len(messages) <= self._window:
-            buffer, first = self._framed(messages)
+            buffer, first = self._frame_requests(messages)
             if len(buffer) <= DATAGRAM_BYTES_MAX:
                 self._background.send(buffer)
                 wait = partial(self._wait, self._background, buffer)
@@ -238,12 +235,11 @@ class Socket(Closing):
                 yield Event(kind, flags, port, payload)
 
     def _grow(self, which: str, size: int) -> int:
-        """Ask for a queue of `size` bytes at least; what there is then. Beyond the system's limit it takes CAP_NET_ADMIN,
+        """Ask for a queue of `size` bytes; what the kernel grants. Beyond the system's limit it takes CAP_NET_ADMIN,
         before 5.16 in the initial user namespace."""
         option = getattr(socket, f"SO_{which}")
-        there = self._socket.getsockopt(socket.SOL_SOCKET, option)
-        if there >= size:
-            return there
+        if self._socket.getsockopt(socket.SOL_SOCKET, option) >= size:
+            return size
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, _FORCE[which], size)
         except PermissionError:
@@ -277,7 +273,7 @@ class Socket(Closing):
         self._sequence += len(messages)
         return buffer, first
 
-    def _framed(self, messages: Sequence[bytes]) -> tuple[bytearray, int]:
+    def _frame_requests(self, messages: Sequence[bytes]) -> tuple[bytearray, int]:
         """As `_frame`, with an acknowledgement of the last alone."""
         buffer, first = self._frame(messages)
         offset = 0
@@ -288,7 +284,7 @@ class Socket(Closing):
         return buffer, first
 
     def _request(self, messages: Sequence[bytes]) -> list[NetlinkError | None]:
-        buffer, first = self._framed(messages)
+        buffer, first = self._frame_requests(messages)
         self._socket.send(buffer)
         return self._results(first, len(messages))
 
