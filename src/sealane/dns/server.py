@@ -144,6 +144,10 @@ class DnsServer:
     async def _wind_up(self) -> None:
         await self._streams.stop()
         await self._forwarder.stop()
+        # A connection that was just accepted comes to a task of its own in a few turns of the loop.
+        while asyncio.all_tasks() - {asyncio.current_task()}:
+            await self._streams.stop()
+            await asyncio.sleep(0)
 
     def update(self, changed: Iterable[ZoneNetwork], removed: Iterable[str] = ()) -> None:
         """Take over whole networks; answers are those of the new state as soon as this returns.

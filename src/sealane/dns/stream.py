@@ -40,26 +40,35 @@ class StreamService:
         if listening.fileno() < 0:
             return
 
-        async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
+        def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.get_running_loop().create_task(self._serve(listener, reader, writer))
             self._tasks.add(task)
-            try:
-                await self._serve(listener, reader, writer)
-            finally:
+
+            def ended(_: asyncio.Task[None]) -> None:
+                # Here and not in the task, which does not begin if it is cancelled first.
                 self._tasks.discard(task)
                 writer.transport.abort()
 
-        server = await asyncio.start_server(accepted, sock=listening, limit=QUERY_BYTES)
+            task.add_done_callback(ended)
+
+        # Not serving yet, it is made without a pause in which `close` would not find it.
+        server = await asyncio.start_server(accepted, sock=listening, limit=QUERY_BYTES, start_serving=False)
         self._servers[listening] = server
+        await server.start_serving()
 
     def close(self, listening: socket.socket) -> None:
         server = self._servers.pop(listening, None)
-        if server is not None:
-            server.close()
-        listening.close()
+        if server is None:
+            listening.close()
+            return
+        loop = server.get_loop()
+        loop.remove_reader(listening)
+        # A task of asyncio's that has accepted a connection and not begun yet fails if it finds the server closed, and
+        # leaves the connection open (python/cpython#109564).
+        loop.call_soon(server.close)
 
     async def stop(self) -> None:
+        """Close everything but what asyncio has accepted and not told us of."""
         for listening in list(self._servers):
             self.close(listening)
         tasks = list(self._tasks)

@@ -1,6 +1,7 @@
 """The whole resolver on loopback addresses: each 127.0.0.x is an asker of its own."""
 
 import contextlib
+import gc
 import os
 import socket
 import struct
@@ -458,6 +459,21 @@ def test_stop_closes_everything_and_leaves_the_interpreter_as_it_was(web: Served
     served.server.stop()
     assert set(os.listdir("/proc/self/fd")) == before
     assert sys.getswitchinterval() == interval
+
+
+def test_a_connection_that_comes_at_the_end_is_closed_too() -> None:
+    """Accepted, and nobody has been told: it was left to the garbage collector."""
+    before = set(os.listdir("/proc/self/fd"))
+    gc.disable()
+    try:
+        for turn in range(30):
+            with serving(network(WEB)) as served:
+                clients = [served.connection() for _ in range(turn % 5)]
+            for client in clients:
+                client.close()
+            assert set(os.listdir("/proc/self/fd")) == before
+    finally:
+        gc.enable()
 
 
 def test_a_server_that_never_started_can_be_stopped() -> None:
