@@ -22,6 +22,7 @@ from sealane.kernel.objects import (
     Sysctl,
 )
 from sealane.kernel.state import HOST, Object
+from sealane.model import net
 from sealane.model.endpoint import Bandwidth, Endpoint
 from sealane.model.net import FAMILIES, Family, host_prefix
 from sealane.model.network import Network
@@ -44,18 +45,21 @@ def compile_endpoint(endpoint: Endpoint, network: Network, facts: Facts) -> Iter
     """Nothing for an endpoint without a sandbox: it holds its addresses until one comes."""
     if endpoint.sandbox is None or not has_data_plane(network):
         return
-    for netns, item in _everywhere(endpoint, network, facts):
-        # What is handed over is set up by who takes it: the inside is none of ours.
-        if netns == HOST or not endpoint.handover:
-            yield netns, item
+    placed = _everywhere(endpoint, network, facts)
+    # What is handed over is set up by who takes it: the inside is none of ours.
+    yield from (p for p in placed if p[0] == HOST) if endpoint.handover else placed
 
 
 def _everywhere(endpoint: Endpoint, network: Network, facts: Facts) -> Iterator[Placed]:
     assert endpoint.sandbox is not None
     yield from _links(endpoint, network, facts)
     for family in FAMILIES:
-        if endpoint.address(family) is not None:
-            yield from _family(endpoint, network, family)
+        address = endpoint.address(family)
+        if address is None:
+            continue
+        if family == 6:
+            yield endpoint.sandbox, Sysctl(path=f"net/ipv6/conf/{endpoint.ifname}/accept_ra", value="0")
+        yield from (_bridged if network.driver == "bridge" else _routed)(endpoint, network, family, address)
     yield from _rates(endpoint, network, facts)
     yield from ((HOST, item) for item in compile_fast_path(endpoint, network, facts))
     for path, value in endpoint.sysctls:
@@ -139,20 +143,9 @@ def _port(network: Network, facts: Facts) -> BridgePort:
     )
 
 
-def _family(endpoint: Endpoint, network: Network, family: Family) -> Iterator[Placed]:
-    assert endpoint.sandbox is not None
-    if family == 6:
-        yield endpoint.sandbox, Sysctl(path=f"net/ipv6/conf/{endpoint.ifname}/accept_ra", value="0")
-    if network.driver == "bridge":
-        yield from _bridged(endpoint, network, family)
-    else:
-        yield from _routed(endpoint, network, family)
-
-
-def _bridged(endpoint: Endpoint, network: Network, family: Family) -> Iterator[Placed]:
-    sandbox, address = endpoint.sandbox, endpoint.address(family)
+def _bridged(endpoint: Endpoint, network: Network, family: Family, address: net.Address) -> Iterator[Placed]:
+    sandbox = endpoint.sandbox
     assert sandbox is not None
-    assert address is not None
     interface = next(a for a in endpoint.addresses if a.startswith(f"{address}/"))
     yield sandbox, Address(link=endpoint.ifname, address=interface)
     if not network.link_adopted:
@@ -169,11 +162,10 @@ def _guard(endpoint: Endpoint, family: Family, address: str) -> Element:
     return Element(family="bridge", set=f"sources{family}", value=value)
 
 
-def _routed(endpoint: Endpoint, network: Network, family: Family) -> Iterator[Placed]:
+def _routed(endpoint: Endpoint, network: Network, family: Family, address: net.Address) -> Iterator[Placed]:
     """Both ends know each other by permanent neighbour entries: nothing is asked, nothing can be spoofed."""
-    sandbox, address, subnet = endpoint.sandbox, endpoint.address(family), network.subnet(family)
+    sandbox, subnet = endpoint.sandbox, network.subnet(family)
     assert sandbox is not None
-    assert address is not None
     assert subnet is not None
     host_link, table = names.endpoint_link(endpoint.id), NFT_FAMILY[family]
     host_mac = names.host_mac(endpoint.id)

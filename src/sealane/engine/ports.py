@@ -53,8 +53,8 @@ class Kernel(Protocol):
         ...
 
     def begin(self, veths: Sequence[Operation], refs: Mapping[str, NetnsRef]) -> None:
-        """Begin with these veths of a plan (`reconcile.order.first_veths`), which `apply` is called with next: the kernel
-        may make them while the plan is made. What fails is told there."""
+        """Begin with these veths of a plan (`reconcile.order.first_veths`), which `apply` is called with next, and with the
+        same `refs`: the kernel may make them while the plan is made. What fails is told there."""
         ...
 
     def apply(self, plan: Plan, refs: Mapping[str, NetnsRef]) -> list[Outcome]:

@@ -89,11 +89,12 @@ class Reconciler:
     def _apply(self, differences: list[Difference]) -> list[Outcome]:
         if not differences:
             return []
+        refs = self.refs({d.netns for d in differences} | _peers(differences))
         if veths := first_veths(differences):
-            self.kernel.begin(veths, self.refs({difference.netns for difference in differences}))
+            self.kernel.begin(veths, refs)
         plan = order(differences)
         operations = list(plan)
-        failures = self.kernel.apply(plan, self.refs({operation.netns for operation in operations}))
+        failures = self.kernel.apply(plan, refs)
         self.writes += len(operations) - len(failures)
         self._record(differences, operations, failures)
         return failures
@@ -101,7 +102,22 @@ class Reconciler:
     def _record(
         self, differences: list[Difference], operations: list[Operation], failures: list[Outcome]
     ) -> None:
-        """Write what was done into `observed`. A failure leaves its namespace dirty, to be read again."""
+        """Write what was done into `observed`."""
+        for operation in operations:
+            if operation.netns == HOST:
+                item = operation.object
+                self.own_links.add(item.name if isinstance(item, Link) else hangs_on(item))
+        if failures or self.failures or any(operation.verb == "delete" for operation in operations):
+            self._record_each(differences, operations, failures)
+            return
+        for difference in differences:
+            assert difference.desired is not None
+            self.observed[difference.netns][difference.key] = difference.desired
+
+    def _record_each(
+        self, differences: list[Difference], operations: list[Operation], failures: list[Outcome]
+    ) -> None:
+        """A failure leaves its namespace dirty, to be read again."""
         failed = {id(outcome.operation): outcome for outcome in failures}
         named = set()
         for operation in operations:
@@ -110,9 +126,7 @@ class Reconciler:
             where = (netns, key)
             named.add(where)
             there = self.observed.setdefault(netns, {})
-            outcome = failed.get(id(operation)) if failed else None
-            if netns == HOST:
-                self.own_links.add(item.name if isinstance(item, Link) else hangs_on(item))
+            outcome = failed.get(id(operation))
             if outcome is not None:
                 self.dirty.add(netns)
                 unit = self.compiled.origins.get(where)
@@ -125,7 +139,7 @@ class Reconciler:
                     self.dirty.add(netns)
             else:
                 there[key] = item
-                if self.failures and (unit := self.compiled.origins.get(where)) is not None:
+                if (unit := self.compiled.origins.get(where)) is not None:
                     self.failures.pop(unit, None)
         for difference in differences:
             if (difference.netns, difference.key) not in named:
@@ -155,7 +169,10 @@ class Reconciler:
             report.failures = self._apply(differences)
             report.repaired += len(differences) - len(report.failures)
             # A veth's ends, and a port's bridge, lie in different namespaces.
-            pending = {d.netns for d in differences} | self._neighbours_of(differences)
+            peers = (
+                netns for netns in _peers(differences) if netns == HOST or netns in self.compiled.desired
+            )
+            pending = {d.netns for d in differences}.union(peers)
         if HOST in names:
             self.unexplained = report.unexplained
         return report
@@ -220,9 +237,10 @@ class Reconciler:
             and EndpointId(d.observed.alias.removeprefix(prefix)) not in self.intent.endpoints
         ]
 
-    def _neighbours_of(self, differences: list[Difference]) -> set[str]:
-        peers = {d.desired.peer[0] for d in differences if isinstance(d.desired, Link) and d.desired.peer}
-        return peers & (set(self.compiled.desired) | {HOST})
+
+def _peers(differences: list[Difference]) -> set[str]:
+    """Namespaces that the other ends of links belong in."""
+    return {d.desired.peer[0] for d in differences if isinstance(d.desired, Link) and d.desired.peer}
 
 
 def describe(outcome: Outcome) -> str:

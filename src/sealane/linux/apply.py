@@ -40,14 +40,14 @@ class Applier:
     def begin(
         self, veths: Sequence[Operation], refs: Mapping[str, NetnsRef], visits: Visits | None = None
     ) -> None:
-        """Begin with veths of a plan that `apply` is called with next."""
+        """Begin with veths of a plan that `apply` is called with next, with the same `refs`."""
         self._run = self._new_run(refs, visits)
         self._run.begin(veths)
 
     def apply(self, plan: Plan, refs: Mapping[str, NetnsRef], visits: Visits | None = None) -> list[Outcome]:
         run, self._run = self._run or self._new_run(refs, visits), None
         with run:
-            return run.perform(plan, refs)
+            return run.perform(plan)
 
     def _new_run(self, refs: Mapping[str, NetnsRef], visits: Visits | None) -> "_Run":
         progress = Progress(self._host.instance, ipv6=self._ipv6, fast_path=self._fast_path)
@@ -69,10 +69,9 @@ class _Run(Closing):
         self._begun = first_of(veths, self._tools)
         self._begun.begin()
 
-    def perform(self, plan: Plan, refs: Mapping[str, NetnsRef]) -> list[Outcome]:
+    def perform(self, plan: Plan) -> list[Outcome]:
         progress = self._tools.progress
         progress.expect(plan)
-        self._tools.sandboxes.refs = refs
         coming = jobs(plan, self._tools)
         queue = deque[Job]()
         is_fenced = True

@@ -64,7 +64,7 @@ class Namespaces(Closing):
     """The sandboxes of one plan."""
 
     def __init__(self, refs: Mapping[str, NetnsRef], visits: Visits | None = None) -> None:
-        self.refs = refs
+        self._refs = refs
         self._visits = visits
         self._open: OrderedDict[str, Open] = OrderedDict()
 
@@ -80,7 +80,7 @@ class Namespaces(Closing):
         """Good until `OPEN_MAX` others have been asked for. Raises NamespaceGoneError, OSError."""
         found = self._open.get(sandbox)
         if found is None:
-            ref = self.refs.get(sandbox)
+            ref = self._refs.get(sandbox)
             if ref is None:
                 raise NamespaceGoneError(f"the sandbox {sandbox} has no namespace")
             if len(self._open) >= OPEN_MAX:

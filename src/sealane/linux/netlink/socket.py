@@ -141,7 +141,7 @@ class Socket(Closing):
         try:
             for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
                 self._socket.setsockopt(_SOL_NETLINK, option, 1)
-            queue = self._grow("RCVBUF", EVENT_QUEUE_BYTES if memberships else REQUEST_QUEUE_BYTES)
+            queue = self._grow("RCVBUF", EVENT_QUEUE_BYTES) if memberships else self._size("RCVBUF")
             self._socket.bind((port, 0))
             for group in memberships:
                 self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
@@ -149,6 +149,7 @@ class Socket(Closing):
             self._socket.close()
             raise
         self._window = max(1, queue // ANSWER_TRUESIZE)
+        """Requests whose answers fit the receive queue."""
         self._sequence = 0
         self._flight: _Flight | None = None
         self._background = Background(self._socket.fileno()) if background else None
@@ -175,6 +176,7 @@ class Socket(Closing):
         """Send requests in order, as few datagrams as possible; one result each. A failure does not stop the rest."""
         if len(messages) <= self._window and sum(map(len, messages)) <= SEND_BYTES:
             return self._request(messages) if messages else []
+        self._make_room(len(messages))
         results: list[NetlinkError | None] = []
         for window in self._windows(messages):
             results += self._request(window)
@@ -199,6 +201,7 @@ class Socket(Closing):
         Any error means that nothing of it was done. One that concerns the transaction as a whole (a commit that
         failed, a generation that has passed) is the first message's.
         """
+        self._make_room(len(messages))
         buffer, first = self._frame(messages)
         if len(buffer) > BATCH_BYTES_MAX:
             raise NetlinkError(
@@ -234,17 +237,24 @@ class Socket(Closing):
             for kind, flags, _, port, payload in _messages(data):
                 yield Event(kind, flags, port, payload)
 
+    def _make_room(self, answers: int) -> None:
+        """For as many answers in the receive queue, as far as the kernel lets us."""
+        if answers > self._window:
+            self._window = max(1, self._grow("RCVBUF", REQUEST_QUEUE_BYTES) // ANSWER_TRUESIZE)
+
     def _grow(self, which: str, size: int) -> int:
         """Ask for a queue of `size` bytes; what the kernel grants. Beyond the system's limit it takes CAP_NET_ADMIN,
         before 5.16 in the initial user namespace."""
-        option = getattr(socket, f"SO_{which}")
-        if self._socket.getsockopt(socket.SOL_SOCKET, option) >= size:
+        if self._size(which) >= size:
             return size
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, _FORCE[which], size)
         except PermissionError:
-            self._socket.setsockopt(socket.SOL_SOCKET, option, size)
-        return self._socket.getsockopt(socket.SOL_SOCKET, option)
+            self._socket.setsockopt(socket.SOL_SOCKET, getattr(socket, f"SO_{which}"), size)
+        return self._size(which)
+
+    def _size(self, which: str) -> int:
+        return self._socket.getsockopt(socket.SOL_SOCKET, getattr(socket, f"SO_{which}"))
 
     def _windows(self, messages: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
         start = size = 0

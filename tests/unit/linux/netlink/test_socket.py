@@ -20,6 +20,13 @@ class Feed:
         self.scripts = [list(script) for script in scripts]
         self.waiting = []
         self.sent = []
+        self.queue_bytes = self.queue_bytes_max = 2 * module.ANSWER_TRUESIZE
+
+    def getsockopt(self, level, option):
+        return self.queue_bytes
+
+    def setsockopt(self, level, option, size):
+        self.queue_bytes = min(size, self.queue_bytes_max)
 
     def send(self, data):
         self.sent.append(bytes(data))
@@ -149,6 +156,23 @@ def test_more_than_a_window_is_sent_in_several_datagrams():
     it = a_socket([failure(2, 0)], [failure(4, 0)], [failure(5, 0)], window=2)
     assert it.request([request()] * 5) == [None] * 5
     assert [len(datagram) for datagram in it._socket.requests()] == [2, 2, 1]
+
+
+def test_the_receive_queue_grows_when_more_answers_are_to_come():
+    it = a_socket([failure(5, 0)], [failure(6, 0)], window=2)
+    it._socket.queue_bytes_max = 8 << 20
+    assert it.request([request()] * 5) == [None] * 5
+    assert it.request([request()]) == [None]
+    assert [len(datagram) for datagram in it._socket.requests()] == [5, 1]
+    assert it._socket.queue_bytes == module.REQUEST_QUEUE_BYTES
+
+
+def test_the_receive_queue_grows_for_a_transactions_answers():
+    it = a_socket([failure(2, errno.ENOENT), failure(5, errno.EEXIST)], window=2)
+    it._socket.queue_bytes_max = 8 << 20
+    errors = it.batch([request()] * 5)
+    assert [error and error.errno for error in errors] == [None, errno.ENOENT, None, None, errno.EEXIST]
+    assert it._socket.queue_bytes == module.REQUEST_QUEUE_BYTES
 
 
 def test_no_datagram_is_longer_than_what_the_send_buffer_takes(monkeypatch):
