@@ -147,6 +147,10 @@ class Compiled:
         self._by_unit: dict[Unit, list[tuple[Where, Object]]] = {}
         self.refresh(intent, set(units(intent)))
 
+    def places(self, unit: Unit) -> set[str]:
+        """Namespaces in which a unit has objects."""
+        return {netns for (netns, _), _ in self._by_unit.get(unit, ())}
+
     def refresh(self, intent: Intent, changed: set[Unit]) -> set[Where]:
         """Recompile units; return the keys whose object appeared, went, or changed. All or nothing: MadeTwiceError
         leaves everything as it was."""
@@ -193,6 +197,10 @@ class Compiled:
                 makers[where] = unit
 
     def with_facts(self, intent: Intent, facts: Facts) -> set[tuple[str, Key]]:
-        """Recompile everything under new facts (rare: an uplink's MTU changed)."""
-        self.facts = facts
-        return self.refresh(intent, set(units(intent)))
+        """Recompile everything under new facts (rare: an uplink's MTU changed). As `refresh`."""
+        before, self.facts = self.facts, facts
+        try:
+            return self.refresh(intent, set(units(intent)))
+        except MadeTwiceError:
+            self.facts = before
+            raise

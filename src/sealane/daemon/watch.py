@@ -21,6 +21,9 @@ log = logging.getLogger("sealane")
 GATHER_S = 0.005
 """After the first notification, for the rest of the same change: a flush of a ruleset is thousands of messages."""
 
+RETRY_S = 1.0
+"""Until what the kernel refused to tell is asked for again."""
+
 VERIFY_AT_ONCE = 20
 """Sandboxes looked at in one turn of the loop after a start."""
 
@@ -63,12 +66,12 @@ class Watch:
     def _events(self) -> None:
         own, self._engine.reconciler.own_links = self._engine.reconciler.own_links, set()
         dirty = self._monitor.read(own)
-        if dirty.facts:
-            self._refresh_facts()
         if (dirty.host or self._engine.reconciler.dirty) and not self._pending:
             log.debug("looking at the host: %s", dirty.host)
             self._pending = True
             self._later("heal", GATHER_S, self._heal)
+        if dirty.facts:
+            self._refresh_facts()
 
     def _heal(self) -> None:
         wait = self._upkeep.may_heal()
@@ -94,7 +97,12 @@ class Watch:
 
     def _refresh_facts(self) -> None:
         """The uplink, or its MTU, may have changed; networks with an automatic MTU follow."""
-        facts = self._kernel.facts()
+        try:
+            facts = self._kernel.facts()
+        except OSError:
+            log.exception("facts")
+            self._later("facts", RETRY_S, self._refresh_facts)
+            return
         compiled = self._engine.reconciler.compiled
         before = compiled.facts
         if facts == before:
@@ -138,7 +146,9 @@ class Watch:
     def _full_look(self) -> None:
         self._later("look", FULL_LOOK_S, self._full_look)
         self._resync({HOST})
-        self._upkeep.unverified.extend(self._engine.reconciler.refs(self._engine.intent.sandboxes))
+        waiting = set(self._upkeep.unverified)
+        known = self._engine.reconciler.refs(self._engine.intent.sandboxes)
+        self._upkeep.unverified.extend(netns for netns in known if netns not in waiting)
         self._later("verify", 0.0, self._verify)
 
     def _verify(self) -> None:
@@ -146,6 +156,7 @@ class Watch:
             more = self._upkeep.verify_some(VERIFY_AT_ONCE)
         except (SealaneError, OSError):
             log.exception("verify")
+            self._later("verify", RETRY_S, self._verify)
             return
         if more:
             self._later("verify", 0.0, self._verify)

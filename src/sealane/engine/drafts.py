@@ -133,19 +133,10 @@ class Drafts:
     def sandbox_for(self, where: str, name: str = "") -> tuple[Sandbox, list[Change]]:
         """A sandbox by name or id, or the one of the namespace at a path or of a pid, new if need be: of that name, if
         it is free."""
-        is_pid = where.isascii() and where.isdigit()
-        # A pid is not taken for the beginning of an id.
-        known_id = self.intent.sandbox_ids.get(where) if is_pid else None
-        sandbox = (
-            self.intent.sandboxes[known_id]
-            if known_id
-            else None
-            if is_pid
-            else self.intent.sandbox_named(where)
-        )
+        sandbox = self._sandbox_named(where)
         if sandbox is not None:
             return sandbox, []
-        if "/" not in where and not is_pid:
+        if "/" not in where and not _is_pid(where):
             raise NotFoundError(
                 f"there is no sandbox {where!r}",
                 field="sandbox",
@@ -164,6 +155,13 @@ class Drafts:
             id=SandboxId(new_id()), name=self._name_for(where, ref, name), netns=ref, implicit=True
         )
         return sandbox, [Put(sandbox)]
+
+    def _sandbox_named(self, reference: str) -> Sandbox | None:
+        """By name or id. A pid is not taken for the beginning of an id."""
+        if not _is_pid(reference):
+            return self.intent.sandbox_named(reference)
+        known = self.intent.sandbox_ids.get(reference)
+        return self.intent.sandboxes[known] if known else None
 
     def namespace(self, where: str, field: str) -> NetnsRef:
         """The namespace at a path or of a pid. Raises NotFoundError, InvalidError."""
@@ -269,19 +267,23 @@ class Drafts:
         return [e for e in endpoints if network is not None and e.network == network.id]
 
     def _sandbox_if_known(self, where: str) -> Sandbox | None:
-        sandbox = self.intent.sandbox_named(where)
-        if sandbox is not None or not ("/" in where or where.isdigit()):
+        """The one of the namespace that is at a path, or in which a pid lives, now; if there is none (any more), the one
+        that was recorded there."""
+        sandbox = self._sandbox_named(where)
+        if sandbox is not None or not ("/" in where or _is_pid(where)):
             return sandbox
-        path = where if "/" in where else f"/proc/{where}/ns/net"
-        by_path = next((s for s in self.intent.sandboxes.values() if s.netns and s.netns.path == path), None)
-        if by_path is not None:
-            return by_path
+        path = f"/proc/{where}/ns/net" if _is_pid(where) else where
         try:
             known = self.intent.sandbox_by_netns.get(self.namespace(where, "sandbox").identity)
         except SealaneError:
-            # The namespace is gone, or none: then it is not known.
-            return None
-        return self.intent.sandboxes[known] if known else None
+            known = None
+        else:
+            if known is None and path.startswith("/proc/"):
+                # The pid has been given to somebody else since.
+                return None
+        if known is not None:
+            return self.intent.sandboxes[known]
+        return next((s for s in self.intent.sandboxes.values() if s.netns and s.netns.path == path), None)
 
     def remove_endpoints(self, endpoints: Iterable[Endpoint]) -> list[Change]:
         """Deletions of endpoints, and of implicit sandboxes that they were the last of."""
@@ -300,21 +302,18 @@ class Drafts:
         return sorted(changes, key=lambda c: isinstance(c.record, Sandbox))
 
 
+def _is_pid(where: str) -> bool:
+    return where.isascii() and where.isdigit()
+
+
+CHOSEN = {"id", "name", "subnets", "link_adopted", "owner"}
+"""What a repeated request for a network does not ask for, or is compared by itself."""
+
+
 def _difference(present: Network, wanted: Network, request: NetworkRequest) -> str:
     """The first field in which an existing network is not what is asked for; automatic subnets match any."""
-    fields = [
-        "driver",
-        "internal",
-        "mtu",
-        "icc",
-        "masquerade",
-        "link",
-        "link_prefix",
-        "gateway_on_link",
-        "dns",
-    ]
-    for field in [*fields, "source_addresses", "publish_addresses", "dns_servers", "labels"]:
-        if getattr(present, field) != getattr(wanted, field):
+    for field in Network.__struct_fields__:
+        if field not in CHOSEN and getattr(present, field) != getattr(wanted, field):
             return field
     explicit = {s.prefix for s in request.subnets if s.prefix}
     have = {s.prefix: s for s in present.subnets}

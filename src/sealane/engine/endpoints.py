@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 
 from sealane.compile import names
 from sealane.engine.addresses import Addresses
@@ -9,10 +10,20 @@ from sealane.engine.errors import ConflictError, FullError, InvalidError
 from sealane.engine.problems import parsed
 from sealane.engine.publishing import Publisher
 from sealane.limits import ALIASES_PER_ENDPOINT
-from sealane.model.endpoint import Bandwidth, Endpoint, Sandbox
+from sealane.model.endpoint import Bandwidth, Endpoint, PublishedPort, Sandbox
 from sealane.model.ids import EndpointId, NetworkId, parse_id, parse_link_name, parse_name
 from sealane.model.intent import Intent
-from sealane.model.net import Address, Family, Interface, Mac, family_of, parse_address, parse_mac
+from sealane.model.net import (
+    Address,
+    Family,
+    Interface,
+    Mac,
+    ParseError,
+    address_part,
+    family_of,
+    parse_address,
+    parse_mac,
+)
 from sealane.model.network import BRIDGE_PORTS_MAX, Network
 from sealane.wire.requests import (
     ENDPOINT_SYSCTLS,
@@ -234,17 +245,17 @@ def repeats(endpoint: Endpoint, request: AttachRequest) -> str | None:
 
     Fields that the request leaves open are as the first answer chose them.
     """
-    wanted_ports = {_asked(p.proto, p.host_address, p.host_first, p.port) for p in request.publish}
-    given_ports = {_asked(p.proto, p.host_address or "", p.host_first, p.port) for p in endpoint.ports}
-    own = {str(a).partition("/")[0] for a in endpoint.addresses}
+    own = {address_part(a) for a in endpoint.addresses}
     checks = {
         "name": not request.name or request.name == endpoint.name,
-        "addresses": {a.partition("/")[0] for a in request.addresses} <= own,
+        "addresses": {_canonical(a) for a in request.addresses} <= own,
         "mac": not request.mac or request.mac.lower().replace("-", ":") == endpoint.mac,
         "ifname": not request.ifname or request.ifname == endpoint.ifname,
         "aliases": tuple(dict.fromkeys(request.aliases)) == endpoint.aliases,
-        "publish": len(request.publish) <= len(endpoint.ports) and _covered(wanted_ports, given_ports),
+        "publish": len(request.publish) <= len(endpoint.ports)
+        and _are_answered(request.publish, endpoint.ports),
         "gateway_priority": request.gateway_priority == endpoint.gateway_priority,
+        "sysctls": dict(_sysctls(request.sysctls)) == dict(endpoint.sysctls),
         "labels": request.labels == endpoint.labels,
         "ingress": _bandwidth(request.ingress, "ingress") == endpoint.ingress,
         "egress": _bandwidth(request.egress, "egress") == endpoint.egress,
@@ -257,21 +268,31 @@ def repeats(endpoint: Endpoint, request: AttachRequest) -> str | None:
 
 def repeated_ports(endpoint: Endpoint, requests: Sequence[PublishRequest]) -> bool:
     """Whether an endpoint publishes what is asked for, and nothing else."""
-    wanted = {_asked(p.proto, p.host_address, p.host_first, p.port) for p in requests}
-    given = {_asked(p.proto, p.host_address or "", p.host_first, p.port) for p in endpoint.ports}
-    return len(requests) == len(endpoint.ports) and _covered(wanted, given)
+    return len(requests) == len(endpoint.ports) and _are_answered(requests, endpoint.ports)
 
 
-def _asked(proto: str, address: str, first: int, port: int) -> tuple[str, str, int, int]:
-    return (proto, "" if address in {"0.0.0.0", "::"} else address, first, port)
-
-
-def _covered(wanted: set[tuple[str, str, int, int]], given: set[tuple[str, str, int, int]]) -> bool:
-    """Each publish asked for is there; host port 0 and an open address match whatever was chosen."""
-    return bool(wanted) == bool(given) and all(
-        any(
-            w[0] == g[0] and w[3] == g[3] and (w[2] in {0, g[2]}) and (not w[1] or w[1] == g[1])
-            for g in given
-        )
-        for w in wanted
+def _are_answered(requests: Sequence[PublishRequest], ports: Sequence[PublishedPort]) -> bool:
+    """Each publish asked for is there."""
+    return bool(requests) == bool(ports) and all(
+        any(_is_answer(port, request) for port in ports) for request in requests
     )
+
+
+def _is_answer(port: PublishedPort, request: PublishRequest) -> bool:
+    """Where the request leaves a choice, of the host's port or its address, whatever was chosen is right."""
+    last = request.host_last or request.host_first + request.count - 1
+    if request.host_first == 0 or request.one_of:
+        is_within = request.host_first == 0 or request.host_first <= port.host_first <= port.host_last <= last
+        is_there = is_within and port.host_last - port.host_first + 1 == request.count
+    else:
+        is_there = (port.host_first, port.host_last) == (request.host_first, last)
+    address = _canonical(request.host_address)
+    is_addressed = address in {"", "0.0.0.0", "::", port.host_address}
+    return is_there and is_addressed and (port.proto, port.port) == (request.proto, request.port)
+
+
+def _canonical(address: str) -> str:
+    """As addresses are recorded; what is none stays, and is equal to none."""
+    with suppress(ParseError):
+        return parse_address(address.partition("/")[0])
+    return address

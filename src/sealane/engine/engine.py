@@ -117,11 +117,10 @@ class Engine:
 
     def create_sandbox(self, request: SandboxRequest) -> SandboxView:
         self.check_may_change()
-        present = self.intent.sandbox_named(request.name) if request.name in self.intent.sandbox_ids else None
-        if present is not None:
-            same = not request.netns or (present.netns and present.netns.path == request.netns)
-            if same and present.labels == request.labels:
-                return sandbox_view(present, self.intent)
+        known = self.intent.sandbox_ids.get(request.name)
+        present = self.intent.sandboxes[known] if known else None
+        if present and self._is_of(present, request.netns) and present.labels == request.labels:
+            return sandbox_view(present, self.intent)
         if request.netns:
             ref = self.drafts.namespace(request.netns, "netns")
             sandbox, changes = self.drafts.sandbox(request.name, ref, dict(request.labels))
@@ -135,6 +134,14 @@ class Engine:
         self.events.emit("sandbox.created", sandbox.name, id=sandbox.id)
         return sandbox_view(sandbox, self.intent)
 
+    def _is_of(self, sandbox: Sandbox, where: str) -> bool:
+        """Whether a sandbox's namespace is the one asked for: at a path, of a pid, or one of our own."""
+        if sandbox.netns is None:
+            return False
+        if not where:
+            return sandbox.netns.owner == "sealane"
+        return self.drafts.namespace(where, "netns").identity == sandbox.netns.identity
+
     def remove_sandbox(self, reference: str, *, force: bool = False) -> SandboxView:
         sandbox = self.drafts.find_sandbox(reference)
         view = sandbox_view(sandbox, self.intent)
@@ -143,6 +150,12 @@ class Engine:
             raise InUseError(
                 f"sandbox {sandbox.name} is on {len(endpoints)} networks",
                 cure="detach it first, or `--force`",
+            )
+        containers = sorted(c.name for c in self.intent.containers.values() if c.sandbox == sandbox.id)
+        if containers:
+            raise InUseError(
+                f"sandbox {sandbox.name} is that of container {', '.join(containers)}",
+                cure=f"`sealane rm {containers[0]}`",
             )
         changes = self.drafts.remove_endpoints(endpoints)
         if Delete(sandbox) not in changes:
@@ -238,7 +251,11 @@ class Engine:
         return self.view_endpoint(self.drafts.find_endpoint(reference))
 
     def view_endpoint(self, endpoint: Endpoint) -> EndpointView:
-        error = self.reconciler.failures.get(("endpoint", endpoint.id), "")
+        failures = self.reconciler.failures
+        error = failures.get(("endpoint", endpoint.id), "")
+        if endpoint.sandbox is not None:
+            # Its routes are the sandbox's.
+            error = error or failures.get(("sandbox", endpoint.sandbox), "")
         return endpoint_view(endpoint, self.intent, error)
 
     # --- intent, store, kernel
@@ -258,33 +275,37 @@ class Engine:
         if not changes:
             return
         self.check_may_change()
-        self._commit(changes)
+        self.commit(changes)
         try:
             failures = self._settle(changes)
         except MadeTwiceError as error:
             # No start would get past it.
             self._take_back(changes)
             raise ConflictError(str(error), cure="try again: names of links are made of new ids") from error
+        except BaseException:
+            self._take_back(changes)
+            raise
         if failures:
             self._take_back(changes)
             raise _refused(failures)
         self._tell(changes)
 
     def take(self, changes: Sequence[Change]) -> None:
-        """Make what goes go, then commit; if the store cannot, put it back and raise StoreFailedError.
+        """Make what goes go, then commit; if that cannot be, put it back and raise what the store raised.
 
-        The kernel's refusals do not stop it: what is left over is nobody's then, and the next resync's work.
+        Unlike `bring` it is not stopped by the kernel's refusals: what is left over is nobody's then, and the next
+        resync's work.
         """
         if not changes:
             return
         self.check_may_change()
         endpoints = [e for c in changes for e in (c.record, _before(c)) if isinstance(e, Endpoint)]
-        for failure in self._settle(changes):
-            self.events.emit("apply.failed", describe(failure))
-        self._forget_flows(endpoints)
         try:
-            self._commit(changes)
-        except SealaneError:
+            for failure in self._settle(changes):
+                self.events.emit("apply.failed", describe(failure))
+            self._forget_flows(endpoints)
+            self.commit(changes)
+        except BaseException:
             self._settle([inverse(change) for change in reversed(changes)])
             raise
         for change in changes:
@@ -292,7 +313,8 @@ class Engine:
                 self.reconciler.forget_namespace(change.record.id)
         self._tell(changes)
 
-    def _commit(self, changes: Sequence[Change]) -> None:
+    def commit(self, changes: Sequence[Change]) -> None:
+        """Write changes to the store, and do nothing else about them. Raises ConflictError, HoldError, StoreFailedError."""
         try:
             self.revision = self.store.commit(changes, self.revision)
         except TakenError as error:
@@ -310,33 +332,43 @@ class Engine:
         for change in changes:
             self.intent.apply(change)
             units |= touched(change, self.intent)
-        return self.reconciler.settle(units)
+        failures = self.reconciler.settle(units)
+        if failures:
+            gone = (c.record for c in changes if isinstance(c, Delete))
+            self.reconciler.removed.update(record.id for record in gone if isinstance(record, Endpoint))
+        return failures
 
     def _take_back(self, changes: Sequence[Change]) -> None:
         undo = [inverse(change) for change in reversed(changes)]
-        for failure in self._settle(undo):
-            self.events.emit("apply.failed", describe(failure))
         try:
-            self._commit(undo)
-        except SealaneError as error:
-            # The record stays in the store, so it must stay in the intent: the next resync tries it again.
-            self._settle(changes)
-            self.events.emit("store.failed", error.message)
+            for failure in self._settle(undo):
+                self.events.emit("apply.failed", describe(failure))
+        finally:
+            try:
+                self.commit(undo)
+            except SealaneError as error:
+                # The record stays in the store, so it must stay in the intent: the next resync tries it again.
+                self._settle(changes)
+                self.events.emit("store.failed", error.message)
 
     def _tell(self, changes: Sequence[Change]) -> None:
         for listener in self.listeners:
             listener(changes)
 
     def _forget_flows(self, endpoints: Iterable[Endpoint]) -> None:
-        """UDP only: a TCP connection to a dead endpoint ends by itself, a UDP flow is refreshed for ever."""
+        """UDP only: a TCP connection to a dead endpoint ends by itself, a UDP flow is refreshed for ever. Where the kernel
+        does not let us look, they stay: no reason to undo a deed."""
         flows: list[Flow] = []
         for endpoint in endpoints:
             udp = [port for port in endpoint.ports if port.proto == "udp"]
             flows += [Flow("udp", p.host_first, p.host_last, p.host_address or "") for p in udp]
             if udp:
                 flows += [Flow("udp", 0, 0, backend=address_part(a)) for a in endpoint.addresses]
-        if flows:
-            self.kernel.forget_flows(flows)
+        if flows and self.reconciler.compiled.facts.features.conntrack:
+            try:
+                self.kernel.forget_flows(flows)
+            except OSError as error:
+                self.events.emit("flows.kept", error.strerror or str(error))
 
     # --- the dead
 

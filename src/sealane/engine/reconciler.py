@@ -54,6 +54,8 @@ class Reconciler:
         self.observed: dict[str, dict[Key, Object]] = {HOST: {}}
         self.failures: dict[Unit, str] = {}
         self.unexplained: list[str] = []
+        self.removed: set[EndpointId] = set()
+        """Endpoints that went from the records while the kernel kept something of them: that is left over, and not alive."""
         self.dirty: set[str] = set()
         self.writes = 0
         self.own_links: set[str] = set()
@@ -71,6 +73,9 @@ class Reconciler:
     def settle(self, units: set[Unit]) -> list[Outcome]:
         """Make the kernel follow a change of intent; return what failed."""
         keys = self.compiled.refresh(self.intent, units)
+        for unit in self.failures.keys() & units:
+            if not self.compiled.places(unit):
+                del self.failures[unit]
         if self._paranoid:
             self._check_against_full_compile()
         for netns, key in keys:
@@ -89,12 +94,22 @@ class Reconciler:
     def _apply(self, differences: list[Difference]) -> list[Outcome]:
         if not differences:
             return []
-        refs = self.refs({d.netns for d in differences} | _peers(differences))
+        places = {d.netns for d in differences} | _peers(differences)
+        refs = self.refs(places)
         if veths := first_veths(differences):
             self.kernel.begin(veths, refs)
         plan = order(differences)
         operations = list(plan)
-        failures = self.kernel.apply(plan, refs)
+        try:
+            failures = self.kernel.apply(plan, refs)
+        except OSError as error:
+            failures = [
+                Outcome(op, error.errno or errno.EIO, error.strerror or str(error)) for op in operations
+            ]
+            self._record(differences, operations, failures)
+            # Nobody can tell what of it was done.
+            self._observe(places, Report())
+            return failures
         self.writes += len(operations) - len(failures)
         self._record(differences, operations, failures)
         return failures
@@ -119,6 +134,7 @@ class Reconciler:
     ) -> None:
         """A failure leaves its namespace dirty, to be read again."""
         failed = {id(outcome.operation): outcome for outcome in failures}
+        at_fault = dict[Unit, str]()
         named = set()
         for operation in operations:
             netns, item = operation.netns, operation.object
@@ -131,7 +147,7 @@ class Reconciler:
                 self.dirty.add(netns)
                 unit = self.compiled.origins.get(where)
                 if unit is not None:
-                    self.failures[unit] = describe(outcome)
+                    at_fault[unit] = describe(outcome)
             elif operation.verb == "delete":
                 there.pop(key, None)
                 if key in self.compiled.desired.get(netns, EMPTY):
@@ -141,6 +157,7 @@ class Reconciler:
                 there[key] = item
                 if (unit := self.compiled.origins.get(where)) is not None:
                     self.failures.pop(unit, None)
+        self.failures |= at_fault
         for difference in differences:
             if (difference.netns, difference.key) not in named:
                 # It goes with a link that goes; if it is wanted the next round makes it with the new one.
@@ -164,10 +181,11 @@ class Reconciler:
             looked_at |= self._observe(self._sandboxes_of_missing() - looked_at - report.gone, report)
             self.dirty -= looked_at
             differences = self._differences(looked_at, report, confirmed=confirmed)
+            self._forget_failures(looked_at, differences)
             if not differences:
                 break
             report.failures = self._apply(differences)
-            report.repaired += len(differences) - len(report.failures)
+            report.repaired += self._count_repaired(differences, report.failures)
             # A veth's ends, and a port's bridge, lie in different namespaces.
             peers = (
                 netns for netns in _peers(differences) if netns == HOST or netns in self.compiled.desired
@@ -176,6 +194,21 @@ class Reconciler:
         if HOST in names:
             self.unexplained = report.unexplained
         return report
+
+    def _count_repaired(self, differences: list[Difference], failures: list[Outcome]) -> int:
+        """What only went, to be made anew by the next round, is not yet."""
+        failed = {(o.operation.netns, o.operation.object.key) for o in failures}
+        return sum(
+            (d.netns, d.key) not in failed and self.observed.get(d.netns, EMPTY).get(d.key) is d.desired
+            for d in differences
+        )
+
+    def _forget_failures(self, looked_at: set[str], differences: list[Difference]) -> None:
+        """Of units all of which was looked at and is as it should be, whoever put it right."""
+        wrong = {self.compiled.origins.get((d.netns, d.key)) for d in differences}
+        for unit in self.failures.keys() - wrong:
+            if self.compiled.places(unit) <= looked_at:
+                del self.failures[unit]
 
     def _sandboxes_of_missing(self) -> set[str]:
         there = self.observed[HOST]
@@ -213,7 +246,7 @@ class Reconciler:
         there = {netns: self.observed[netns] for netns in names}
         # What should be on the host for a sandbox that has died must not be made again: its veth has no other end.
         differences = [d for d in diff(self.compiled.desired, there) if not self._is_for_dead(d, report.gone)]
-        report.unexplained = self._unexplained(differences)
+        report.unexplained = self._unexplained(differences, names)
         if report.unexplained and not confirmed:
             return [d for d in differences if d.desired is not None]
         return differences
@@ -224,17 +257,23 @@ class Reconciler:
         endpoint = self._endpoint_behind(difference.netns, difference.desired.key)
         return endpoint is not None and endpoint.sandbox in gone
 
-    def _unexplained(self, differences: list[Difference]) -> list[str]:
+    def _unexplained(self, differences: list[Difference], names: set[str]) -> list[str]:
         """Host-side links of endpoints that no record knows. (A veth whose other end has died is gone itself.)"""
         prefix = alias(self.compiled.facts.instance, "e", "")
-        return [
-            d.observed.name
+        unknown = {
+            EndpointId(d.observed.alias.removeprefix(prefix)): d.observed.name
             for d in differences
             if d.netns == HOST
             and d.desired is None
             and isinstance(d.observed, Link)
             and d.observed.alias.startswith(prefix)
-            and EndpointId(d.observed.alias.removeprefix(prefix)) not in self.intent.endpoints
+        }
+        if HOST in names:
+            self.removed &= unknown.keys()
+        return [
+            name
+            for endpoint, name in unknown.items()
+            if endpoint not in self.intent.endpoints and endpoint not in self.removed
         ]
 
 

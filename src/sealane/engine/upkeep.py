@@ -87,7 +87,7 @@ class Upkeep:
                 changes.append(Put(with_netns(sandbox, ref), sandbox))
                 engine.reconciler.forget_namespace(sandbox.id)
         if changes:
-            engine.revision = engine.store.commit(changes, engine.revision)
+            engine.commit(changes)
             for change in changes:
                 engine.intent.apply(change)
 
@@ -97,6 +97,9 @@ class Upkeep:
         engine = self.engine
         if engine.hold:
             return Report()
+        self.unreadable = {
+            n: w for n, w in self.unreadable.items() if n == HOST or n in engine.intent.sandboxes
+        }
         report = engine.reconciler.resync(names, confirmed=confirmed)
         for name in names:
             self.unreadable.pop(name, None)
@@ -123,8 +126,8 @@ class Upkeep:
         try:
             engine.release(gone - set(ours), "its namespace is gone")
             self.remake(ours)
-        except SealaneError as error:
-            engine.events.emit("release.failed", error.message)
+        except (SealaneError, OSError) as error:
+            engine.events.emit("release.failed", str(error))
             return
         if ours:
             engine.reconciler.resync({HOST, *ours})

@@ -7,6 +7,7 @@ nothing of packets.
     kernel = FakeKernel()
     kernel.fail_at(3)                  # the third operation from now fails, once
     kernel.fail_at(3, forever=True)    # and all that are like it, until `heal`
+    kernel.raise_from("apply", OSError(errno.EMFILE, "…"))    # the next call is cut short, whatever it has done
 """
 
 import errno
@@ -70,6 +71,7 @@ class FakeKernel:
         self._begun: list[Operation] = []
         self._countdown = 0
         self._forever = False
+        self._raising: dict[str, tuple[Exception, int]] = {}
         self._inodes = 1000
         self._boot = "boot-1"
 
@@ -79,8 +81,13 @@ class FakeKernel:
         """Let the `number`-th operation from now fail with EIO; `forever`: and every one after it."""
         self._countdown, self._forever = number, forever
 
+    def raise_from(self, method: str, error: Exception, *, after: int = 0) -> None:
+        """Let the next call of a method raise; of `apply`, `after` so many stages."""
+        self._raising[method] = (error, after)
+
     def heal(self) -> None:
         self._countdown, self._forever = 0, False
+        self._raising.clear()
 
     @property
     def has_failed(self) -> bool:
@@ -106,6 +113,7 @@ class FakeKernel:
     # --- the protocol
 
     def facts(self) -> Facts:
+        self._may_raise("facts")
         return self._facts
 
     def observe(self, netns: str, ref: NetnsRef | None, wanted: NamespaceState) -> NamespaceState:
@@ -132,21 +140,25 @@ class FakeKernel:
         ):
             raise AssertionError(f"the plan does not begin with {begun}")
         failures: list[Outcome] = []
-        for name, operations in plan.stages:
+        for number, (name, operations) in enumerate(plan.stages):
+            self._may_raise("apply", number)
             fencing = [o for o in operations if name in _FENCES and isinstance(o.object, _NFT)]
             outcome = self._transaction(fencing) if fencing else []
             failures += outcome
             if outcome and name == "fence":
-                return failures
+                later = [o for _, operations in plan.stages[number + 1 :] for o in operations]
+                return failures + [Outcome(o, 0, "not tried: the fence failed") for o in later]
             for operation in operations:
                 if operation not in fencing:
                     failures += self._one(operation, refs)
+        self._may_raise("apply", len(plan.stages))
         return failures
 
     def alive(self, ref: NetnsRef) -> bool:
         return ref.inode not in self.dead
 
     def create_namespace(self, sandbox: str) -> NetnsRef:
+        self._may_raise("create_namespace")
         self._inodes += 1
         self.pinned.add(sandbox)
         return NetnsRef(path=f"/run/fake/{sandbox}", inode=self._inodes, owner="sealane")
@@ -192,6 +204,7 @@ class FakeKernel:
         return 32768, 32777
 
     def forget_flows(self, flows: Sequence[Flow]) -> int:
+        self._may_raise("forget_flows")
         self.forgotten += flows
         return len(flows)
 
@@ -211,6 +224,12 @@ class FakeKernel:
         return self._boot
 
     # --- inside
+
+    def _may_raise(self, method: str, done: int = 0) -> None:
+        error, after = self._raising.get(method, (None, 0))
+        if error is not None and done >= after:
+            del self._raising[method]
+            raise error
 
     def _inject(self) -> None:
         if self._countdown <= 0 and not self._forever:
