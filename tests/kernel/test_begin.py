@@ -33,7 +33,7 @@ from sealane.engine.upkeep import Upkeep
 from sealane.kernel.nft import Element, Table
 from sealane.kernel.objects import Address, FdbEntry, Link, Neighbour, Route, Sysctl
 from sealane.kernel.state import HOST, namespace
-from sealane.linux import jobs, progress
+from sealane.linux import jobs, namespaces, progress
 from sealane.linux.session import Session
 from sealane.model.endpoint import NetnsRef
 from sealane.model.intent import Intent
@@ -116,8 +116,8 @@ def land(it):
 def picture(it):
     """Everything that `ip` tells, without what differs from time to time."""
     told = [
-        ip_json("link"),
-        ip_json("address"),
+        [without_carrier(item) for item in ip_json("link")],
+        [without_carrier(item) for item in ip_json("address")],
         ip_json("route"),
         ip_json("neigh"),
         run("bridge", "fdb", "show", "br", BRIDGE),
@@ -128,6 +128,14 @@ def picture(it):
         run("sysctl", "-n", f"net.ipv4.conf.{PORT}.accept_redirects", f"net.ipv6.conf.{PORT}.disable_ipv6"),
     ]
     return [without_time(part) for part in told]
+
+
+def without_carrier(link):
+    """The bridge has one when the kernel's linkwatch comes to it, which is up to a second later."""
+    if link["ifname"] != BRIDGE:
+        return link
+    flags = sorted(set(link["flags"]) - {"LOWER_UP", "NO-CARRIER"})
+    return {**link, "flags": flags, "operstate": ""}
 
 
 def without_time(part):
@@ -282,8 +290,8 @@ def refused(operation):
     return Outcome(operation, errno.EINVAL, "refused")
 
 
-@pytest.mark.parametrize("driver", ["bridge", "routed"])
-def test_an_attach_whose_fence_fails_is_taken_back_whole(host, driver):
+def an_engine(host, driver):
+    """With one network, and its upkeep."""
     reconciler = Reconciler(host.kernel, Intent(), host.kernel.facts())
     engine = Engine(MemoryStore(), host.kernel, reconciler, EventLog(lambda: 0.0), 0)
     upkeep = Upkeep(engine)
@@ -291,6 +299,12 @@ def test_an_attach_whose_fence_fails_is_taken_back_whole(host, driver):
     engine.create_network(
         NetworkRequest(name="net", driver=driver, subnets=[SubnetRequest(prefix="10.7.0.0/24")])
     )
+    return engine, upkeep
+
+
+@pytest.mark.parametrize("driver", ["bridge", "routed"])
+def test_an_attach_whose_fence_fails_is_taken_back_whole(host, driver):
+    engine, upkeep = an_engine(host, driver)
     before = [link["ifname"] for link in ip_json("link")]
     applier, plain = host.kernel._applier, host.kernel._applier._host
 
@@ -330,7 +344,8 @@ def test_what_cannot_be_said_is_told_and_opens_nothing(host, desired):
     outcomes = apply(host, {**desired, HOST: [bad, *(item for item in desired[HOST] if item not in links)]})
     assert "at most" in outcomes[0].message
     assert ("open", PORT) in {(o.operation.verb, getattr(o.operation.object, "name", "")) for o in outcomes}
-    assert all("UP" not in item["flags"] for item in ip_json("link") if item["ifname"] == PORT)
+    (made,) = [item for item in ip_json("link") if item["ifname"] == PORT]
+    assert "UP" not in made["flags"]
 
 
 def test_what_is_composed_ahead_is_what_would_be_composed_in_its_turn(host, desired, monkeypatch):
@@ -361,3 +376,79 @@ def test_all_of_it_is_composed_ahead(host, desired, monkeypatch):
     monkeypatch.setattr(Session, "compose", compose)
     assert apply(host, desired) == []
     assert in_turn == []
+
+
+MANY = 21
+
+
+def many():
+    """As many endpoints as boxes, each with an address that is its own."""
+    found = {HOST: []}
+    for number in range(MANY):
+        name, box = f"sle{number:012}", f"box{number}"
+        mark = alias(f"e{number}")
+        mac = f"02:00:00:00:01:{number:02x}"
+        found[HOST].append(port(name=name, mac=mac, alias=mark, peer=(box, "eth0")))
+        inside = inner(alias=mark, mac=f"02:00:00:00:02:{number:02x}", peer=(HOST, name))
+        found[box] = [LOOPBACK, inside, Address(link="eth0", address=f"10.1.0.{number + 2}/24")]
+    return found
+
+
+def test_more_sandboxes_than_may_be_open_get_each_its_own_link(monkeypatch):
+    """Descriptors are closed to make room, their numbers are used again, and messages name them."""
+    monkeypatch.setattr(namespaces, "OPEN_MAX", 6)
+    monkeypatch.setattr(jobs, "CREATES_AT_ONCE", 3)
+    with rig(*(f"box{number}" for number in range(MANY))) as host:
+        host.make({HOST: [bridge()]})
+        assert apply(host, many()) == []
+        for number in range(MANY):
+            (link,) = within_json(host.refs[f"box{number}"], "ip", "link", "show", "eth0")
+            assert link["ifalias"] == alias(f"e{number}")
+        assert host.drift({**many(), HOST: [bridge(), *many()[HOST]]}) == []
+
+
+def test_what_cannot_be_begun_is_made_in_its_turn(host, desired, monkeypatch):
+    def refuse(_):
+        raise OSError(errno.ENOBUFS, "No buffer space available")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(host.kernel._route, "begin", refuse)
+        assert apply(host, desired) == []
+    assert host.drift({**desired, HOST: [bridge(), *desired[HOST]]}) == []
+
+
+@pytest.mark.parametrize("done", [False, True])
+@pytest.mark.parametrize(
+    ("driver", "job"),
+    [
+        ("bridge", jobs.Requests),
+        ("bridge", jobs.Nft),
+        ("routed", jobs.Requests),
+        ("routed", jobs.Nft),
+        ("routed", jobs.Sysctls),
+    ],
+)
+def test_an_attach_that_is_cut_short_is_taken_back_whole(host, driver, job, done, monkeypatch):
+    """No more descriptors, for one, before a job or at its end."""
+    engine, upkeep = an_engine(host, driver)
+    before = [link["ifname"] for link in ip_json("link")]
+    request = AttachRequest(sandbox=host.refs[BOX].path, network="net")
+    plain, calls = job.perform, []
+
+    def perform(self):
+        calls.append(self)
+        if done:
+            plain(self)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(job, "perform", perform)
+        with pytest.raises(KernelError, match="Too many open files"):
+            engine.attach(request)
+    assert calls
+    assert engine.endpoints() == []
+    upkeep.resync({HOST})
+    assert [link["ifname"] for link in ip_json("link")] == before
+    assert [link["ifname"] for link in within_json(host.refs[BOX], "ip", "link")] == ["lo"]
+    assert engine.attach(request).state == "up"
+    assert upkeep.audit().clean

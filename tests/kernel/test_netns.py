@@ -4,6 +4,7 @@ import errno
 import faulthandler
 import gc
 import os
+import subprocess
 import threading
 import time
 
@@ -295,6 +296,60 @@ def test_not_being_able_to_look_is_no_proof_of_death(monkeypatch):
             with pytest.raises(OSError, match="Too many open files"):
                 it.kernel.alive(it.refs[BOX])
         assert it.kernel.alive(it.refs[BOX])
+
+
+@pytest.fixture
+def inhabited():
+    """A namespace whose pin is gone, and the path of it through a process that lives there."""
+    with rig(BOX) as it:
+        ref = it.refs[BOX]
+        process = subprocess.Popen(["nsenter", f"--net={ref.path}", "sleep", "60"])
+        try:
+            path = f"/proc/{process.pid}/ns/net"
+            deadline = time.monotonic() + 5
+            while os.stat(path).st_ino != ref.inode:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            it.kernel.delete_namespace(ref)
+            yield ref, path
+        finally:
+            process.kill()
+            process.wait()
+
+
+def test_a_process_that_ends_while_it_is_looked_at_is_no_proof_of_death(inhabited, monkeypatch):
+    ref, path = inhabited
+    looks = iter([["/proc/4194303/ns/net", path], []])
+    monkeypatch.setattr(netns, "_inhabited", lambda _: iter(next(looks)))
+    os.close(netns.open_ref(ref))
+
+
+def test_a_namespace_is_looked_for_twice_before_it_is_dead(inhabited, monkeypatch):
+    ref, path = inhabited
+    looks = iter([[], [path]])
+    monkeypatch.setattr(netns, "_inhabited", lambda _: iter(next(looks)))
+    os.close(netns.open_ref(ref))
+    monkeypatch.setattr(netns, "_inhabited", lambda _: iter(()))
+    with pytest.raises(NamespaceGoneError):
+        netns.open_ref(ref)
+
+
+def test_a_namespace_lives_as_long_as_a_process_is_in_it(inhabited):
+    ref, _ = inhabited
+    os.close(netns.open_ref(ref))
+
+
+def test_what_cannot_be_compared_is_not_left_open(monkeypatch):
+    with rig(BOX) as it:
+        before = open_descriptors()
+
+        def full(*_, **__):
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        monkeypatch.setattr(netns, "_is_same", full)
+        with pytest.raises(OSError, match="Too many"):
+            netns.open_ref(it.refs[BOX])
+        assert open_descriptors() == before
 
 
 def test_inside_is_left_again_whatever_happens():

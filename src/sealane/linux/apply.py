@@ -3,6 +3,7 @@ rtnetlink by namespace, as few datagrams as its order allows (`jobs`)."""
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 
 from sealane.linux.bpf.fast_path import FastPath
@@ -11,6 +12,7 @@ from sealane.linux.jobs import ApplyNft, HostSide, Job, LoopbackPublisher, Reque
 from sealane.linux.namespaces import Namespaces, Visits
 from sealane.linux.netlink.socket import Socket
 from sealane.linux.progress import Progress
+from sealane.linux.session import REFUSALS, errno_of
 from sealane.model.endpoint import NetnsRef
 from sealane.reconcile.plan import Operation, Outcome, Plan
 
@@ -41,8 +43,13 @@ class Applier:
         self, veths: Sequence[Operation], refs: Mapping[str, NetnsRef], visits: Visits | None = None
     ) -> None:
         """Begin with veths of a plan that `apply` is called with next, with the same `refs`."""
-        self._run = self._new_run(refs, visits)
-        self._run.begin(veths)
+        run = self._new_run(refs, visits)
+        try:
+            run.begin(veths)
+        except BaseException:
+            run.close()
+            raise
+        self._run = run
 
     def apply(self, plan: Plan, refs: Mapping[str, NetnsRef], visits: Visits | None = None) -> list[Outcome]:
         run, self._run = self._run or self._new_run(refs, visits), None
@@ -66,8 +73,11 @@ class _Run(Closing):
 
     def begin(self, veths: Sequence[Operation]) -> None:
         self._tools.progress.expect(veths)
-        self._begun = first_of(veths, self._tools)
-        self._begun.begin()
+        begun = first_of(veths, self._tools)
+        # What cannot be begun is tried in its turn, and what of it is there by then is adopted.
+        with suppress(*REFUSALS):
+            begun.begin()
+            self._begun = begun
 
     def perform(self, plan: Plan) -> list[Outcome]:
         progress = self._tools.progress
@@ -81,13 +91,17 @@ class _Run(Closing):
             if begun is not None:
                 job = begun
                 queue.extend(islice(coming, COMPOSED_AHEAD))
-                for later in (job, *queue):
-                    later.compose()
+                with self._tools.sandboxes.kept():
+                    for later in (job, *queue):
+                        later.compose()
             elif not is_fenced:
                 progress.outcomes += [Outcome(op, 0, "not tried: the fence failed") for op in job.operations]
                 continue
             failed = len(progress.outcomes)
-            job.perform()
+            try:
+                job.perform()
+            except REFUSALS as error:
+                progress.fail_rest(job.operations, *errno_of(error))
             is_fenced = is_fenced and (job.stage != "fence" or len(progress.outcomes) == failed)
         return progress.outcomes
 

@@ -140,8 +140,8 @@ class Requests(OnLinks):
     """One datagram, and what its messages draw after them."""
 
     _works: list[Work] | None = None
-    _surprises = 0
-    """Of the plan when these were composed."""
+    _composed_at = (0, 0)
+    """Surprises and evictions so far when these were composed."""
     _begun: Results | None = None
 
     def compose(self) -> None:
@@ -151,7 +151,7 @@ class Requests(OnLinks):
                 session.configure(self._works)
             else:
                 self._works = session.foresee(self.operations)
-                self._surprises = self._tools.progress.surprises
+                self._composed_at = self._changes()
 
     def begin(self) -> None:
         """Of veths: the kernel may make them while others are performed. `compose` and `perform` follow."""
@@ -162,9 +162,13 @@ class Requests(OnLinks):
         if session is None:
             return
         works = self._works
-        if works is None or (self._begun is None and self._surprises != self._tools.progress.surprises):
+        if works is None or (self._begun is None and self._composed_at != self._changes()):
             works = session.compose(self.operations)
         session.send(works, self._begun)
+
+    def _changes(self) -> tuple[int, int]:
+        """What makes messages wrong that were composed before."""
+        return self._tools.progress.surprises, self._tools.sandboxes.evictions
 
 
 def first_of(veths: Sequence[Operation], tools: Tools) -> Requests:

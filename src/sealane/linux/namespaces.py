@@ -4,9 +4,11 @@ Nothing is kept longer than a plan, or the request that it is made for: an open 
 sandbox's namespace alive.
 """
 
+import errno
 import os
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import msgspec
 
@@ -67,24 +69,41 @@ class Namespaces(Closing):
         self._refs = refs
         self._visits = visits
         self._open: OrderedDict[str, Open] = OrderedDict()
+        self.evictions = 0
+        """How often one was closed to make room for another: messages that name descriptors are wrong since."""
+        self.is_kept = False
+        """While it is set none is closed to make room."""
 
     def close(self) -> None:
         while self._open:
             self._close_oldest()
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Inside, what is open stays open: the kernel is at messages that name its descriptors."""
+        self.is_kept = True
+        try:
+            yield
+        finally:
+            self.is_kept = False
 
     def descriptor(self, sandbox: str) -> int:
         """As `open`."""
         return self.open(sandbox).descriptor
 
     def open(self, sandbox: str) -> Open:
-        """Good until `OPEN_MAX` others have been asked for. Raises NamespaceGoneError, OSError."""
+        """Good until `OPEN_MAX` others have been asked for. Raises NamespaceGoneError, OSError (EMFILE: `kept`, and as many
+        are open)."""
         found = self._open.get(sandbox)
         if found is None:
             ref = self._refs.get(sandbox)
             if ref is None:
                 raise NamespaceGoneError(f"the sandbox {sandbox} has no namespace")
             if len(self._open) >= OPEN_MAX:
+                if self.is_kept:
+                    raise OSError(errno.EMFILE, f"{OPEN_MAX} sandboxes are open")
                 self._close_oldest()
+                self.evictions += 1
             visited = self._visits.take(ref) if self._visits is not None else None
             found = self._open[sandbox] = visited or Open(*netns.enter(ref))
         self._open.move_to_end(sandbox)

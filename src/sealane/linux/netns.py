@@ -62,15 +62,11 @@ def open_ref(ref: NetnsRef) -> int:
     The caller closes it: as long as it is open the namespace lives. Raises NamespaceGoneError when there is none, and
     OSError when it cannot be looked at, which proves nothing.
     """
-    descriptor = _open_same(ref.path, ref)
-    if descriptor is None:
-        inhabited = _inhabited(ref.inode)
-        descriptor = None if inhabited is None else _open_same(inhabited, ref)
-    if descriptor is None:
-        raise NamespaceGoneError(
-            f"the network namespace net:[{ref.inode}] ({ref.path}) does not exist any more"
-        )
-    return descriptor
+    for path in _paths(ref):
+        descriptor = _open_same(path, ref)
+        if descriptor is not None:
+            return descriptor
+    raise NamespaceGoneError(f"the network namespace net:[{ref.inode}] ({ref.path}) does not exist any more")
 
 
 def enter(ref: NetnsRef) -> tuple[int, Socket]:
@@ -305,14 +301,27 @@ def _open_same(path: str, ref: NetnsRef, *, check_cookie: bool = True) -> int | 
         if error.errno in _ABSENT:
             return None
         raise
-    if _is_same(descriptor, ref, check_cookie=check_cookie):
-        return descriptor
+    try:
+        if _is_same(descriptor, ref, check_cookie=check_cookie):
+            return descriptor
+    except BaseException:
+        os.close(descriptor)
+        raise
     os.close(descriptor)
     return None
 
 
-def _inhabited(inode: int) -> str | None:
-    """The path of a namespace through some process that lives in it."""
+def _paths(ref: NetnsRef) -> Iterator[str]:
+    """Where a namespace may be: at its path, and at every process that lives in it. A process that was seen may have ended
+    before it is looked at, and one that it started since be missed: so it is looked twice."""
+    yield ref.path
+    for _ in range(2):
+        yield from _inhabited(ref.inode)
+
+
+def _inhabited(inode: int) -> Iterator[str]:
+    """Paths of a namespace through the processes that live in it. One that root may not look at is of a user namespace
+    above ours, where no sandbox of ours is."""
     wanted = f"net:[{inode}]"
     with os.scandir("/proc") as entries:
         for entry in entries:
@@ -320,8 +329,7 @@ def _inhabited(inode: int) -> str | None:
                 path = f"/proc/{entry.name}/ns/net"
                 with suppress(OSError):
                     if os.readlink(path) == wanted:
-                        return path
-    return None
+                        yield path
 
 
 def _pinned(path: str) -> NetnsRef:

@@ -94,6 +94,13 @@ class Progress:
             if operation.verb == "create" and item.peer is not None:
                 self.missing.add(item.peer)
 
+    def fail_rest(self, operations: Iterable[Operation], number: int, message: str) -> None:
+        """Those of the operations that have not failed yet."""
+        failed = {id(outcome.operation) for outcome in self.outcomes}
+        for operation in operations:
+            if id(operation) not in failed:
+                self.fail(operation, number, message)
+
 
 def link_of(item: Object) -> str:
     """The link that an object is, or belongs to; empty: none."""

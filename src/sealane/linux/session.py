@@ -44,7 +44,7 @@ from sealane.reconcile.plan import Operation
 DOOMED_AT_ONCE = 512
 INDEX_ATTEMPTS = 4
 
-_REFUSALS = (ValueError, struct.error, NamespaceGoneError, OSError)
+REFUSALS = (ValueError, struct.error, NamespaceGoneError, OSError)
 """What cannot be said to the kernel, or what it says to a question."""
 
 Results = Callable[[], list[NetlinkError | None]]
@@ -90,7 +90,7 @@ class Session:
             return None
         try:
             return self._composed(operations, self._work)
-        except _REFUSALS:
+        except REFUSALS:
             return None
 
     def _composed(
@@ -115,16 +115,21 @@ class Session:
         for operation in veths:
             try:
                 works.append(self._create(operation))
-            except _REFUSALS as error:
+            except REFUSALS as error:
                 self._blame(operation, error)
-        return works, self._socket.begin([work.steps[0] for work in works])
+        try:
+            return works, self._socket.begin([work.steps[0] for work in works])
+        except OSError:
+            for work in works:
+                self._progress.forget(work.makes)
+            raise
 
     def configure(self, begun: Iterable[Work]) -> None:
         """What the links take once they are there goes after their creation."""
         for work in begun:
             try:
                 self._configured(work)
-            except _REFUSALS as error:
+            except REFUSALS as error:
                 self._blame(work.operation, error)
 
     def send(self, works: list[Work], begun: Results | None = None) -> None:
@@ -183,7 +188,7 @@ class Session:
             return None
         try:
             return self._work(operation, name)
-        except _REFUSALS as error:
+        except REFUSALS as error:
             self._blame(operation, error)
             return None
 
