@@ -8,6 +8,7 @@ import select
 import stat
 import subprocess
 import time
+from contextlib import ExitStack
 
 from sealane.containers import cgroups, files, process
 from sealane.containers.errors import ConflictError, LaunchError, SpecError
@@ -79,23 +80,21 @@ def launch_shim(python: str, paths: Paths) -> int:
     lock = process.take_lock(paths.lock)
     if lock is None:
         raise ConflictError(f"container {os.path.basename(paths.run_folder)} already has a supervisor")
-    reader, writer = os.pipe()
-    try:
-        with open(errors_path, "wb") as errors:
+    with ExitStack() as opened:
+        # These two belong to the shim alone once it runs; its death is seen as the end of the pipe.
+        with ExitStack() as the_shims:
+            the_shims.callback(os.close, lock)
+            reader, writer = os.pipe()
+            opened.callback(os.close, reader)
+            the_shims.callback(os.close, writer)
+            errors = the_shims.enter_context(open(errors_path, "wb"))
             shim = subprocess.Popen(
                 # -I -S: nothing of the user's environment, no site-packages: small, fast, and not to be led astray.
                 [python, "-I", "-S", SHIM, paths.plan, str(lock), str(writer)],
                 pass_fds=(lock, writer), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors,
                 start_new_session=True, cwd="/",
             )  # fmt: skip
-    finally:
-        # From here on both belong to the shim alone; its death is seen as the end of the pipe.
-        os.close(writer)
-        os.close(lock)
-    try:
         answer = _read_answer(reader)
-    finally:
-        os.close(reader)
     # The started process forks the shim proper and ends at once.
     shim.wait()
     if answer is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import BinaryIO
@@ -62,11 +62,13 @@ def follow_logs(
     alive: Callable[[], bool],
     tail: int | None = None,
     since: float | None = None,
+    stop: threading.Event | None = None,
 ) -> Iterator[LogLine]:
-    """Lines as they come, until `alive` answers False and all is read. Blocks between lines.
+    """Lines as they come, until `alive` answers False and all is read, or `stop` is set. Blocks between lines.
 
     Lines rotated away faster than they are read are missed; the writer never waits for a reader.
     """
+    stop = stop or threading.Event()
     opened = _open_all(folder)
     file: BinaryIO | None = None
     if opened:
@@ -76,7 +78,7 @@ def follow_logs(
         yield from lines
     rest = b""
     try:
-        while True:
+        while not stop.is_set():
             # Asked before reading: what is written before the end is then surely read.
             goes_on = alive()
             before = file
@@ -85,7 +87,7 @@ def follow_logs(
             if not lines and file is before:
                 if not goes_on:
                     break
-                time.sleep(FOLLOW_PAUSE_S)
+                stop.wait(FOLLOW_PAUSE_S)
     finally:
         _close([file] if file else [])
 

@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from sealane.containers import files
 from sealane.containers.plan import HealthPlan
@@ -101,18 +102,29 @@ class Probe:
             self.output_fd = -1
 
     def _begin(self, now: float) -> None:
-        reader, writer = os.pipe()
-        os.set_blocking(reader, False)
-        files.remove(self._pid_file)
-        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            self.pid = spawn(self._command, null, writer, writer)
-        finally:
-            os.close(writer)
-            os.close(null)
-        self.output_fd, self._output = reader, b""
         self._timed_out, self._began_at = False, time.time()
-        self._due = now + self._plan.timeout_s
+        try:
+            self._spawn()
+        except OSError as error:
+            # The container can do nothing about it, and goes on.
+            self._output = f"the check could not be started: {error}".encode()
+            self.exited(-1, now)
+        else:
+            self._due = now + self._plan.timeout_s
+
+    def _spawn(self) -> None:
+        with ExitStack() as opened:
+            reader, writer = os.pipe()
+            opened.callback(os.close, writer)
+            on_failure = opened.enter_context(ExitStack())
+            on_failure.callback(os.close, reader)
+            os.set_blocking(reader, False)
+            files.remove(self._pid_file)
+            null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            opened.callback(os.close, null)
+            self.pid = spawn(self._command, null, writer, writer)
+            on_failure.pop_all()
+        self.output_fd, self._output = reader, b""
 
     def _kill(self) -> None:
         """End the checking process in the container with its process group, then the runtime that waits for it.

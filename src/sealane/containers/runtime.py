@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
@@ -300,13 +301,16 @@ class Runtime:
         follow: bool = False,
         tail: int | None = None,
         since: float | None = None,
+        stop: threading.Event | None = None,
     ) -> Iterator[LogLine]:
-        """Lines of the log, oldest first; with `follow` until the container has ended for good."""
+        """Lines of the log, oldest first; with `follow` until the container has ended for good, or `stop` is set."""
         paths = self._store.paths(container_id)
         self._store.stored(container_id)
         if not follow:
             return read_logs(paths.logs, tail=tail, since=since)
-        return follow_logs(paths.logs, alive=lambda: process.is_locked(paths.lock), tail=tail, since=since)
+        return follow_logs(
+            paths.logs, alive=lambda: process.is_locked(paths.lock), tail=tail, since=since, stop=stop
+        )
 
     def prune_images(self, only: Collection[str] | None = None) -> tuple[Image, ...]:
         """Remove images that no container is made of; what was removed. `only`: of these digests."""

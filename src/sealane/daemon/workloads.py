@@ -8,8 +8,9 @@ its record, and `recover` completes or removes it. The runtime blocks, so it is 
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -65,7 +66,8 @@ class Workloads:
         self._found = runtime
         self._missing = missing
         self._etc = EtcFiles(engine, runtime) if runtime is not None else None
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks = WeakValueDictionary[str, asyncio.Lock]()
+        """By a container's name, for as long as somebody holds or awaits one."""
 
     @property
     def _runtime(self) -> Runtime:
@@ -122,13 +124,13 @@ class Workloads:
         changes: Changes = [Put(sandbox), Put(container)] if mine else [Put(container)]
         try:
             self._engine.bring(changes)
-        except SealaneError:
+        except BaseException:
             if mine:
                 self._engine.drop_namespaces([sandbox])
             raise
         try:
             self._attach(request, sandbox)
-        except SealaneError:
+        except BaseException:
             self._remove_records(container, sandbox if mine else None)
             raise
         return container, sandbox if mine else None
@@ -153,6 +155,7 @@ class Workloads:
             raise InvalidError("nothing can be published without a network", field="publish")
         if request.name in self._engine.intent.sandbox_ids:
             raise ExistsError(f"sandbox {request.name} exists", field="name")
+        sysctls = sandbox_sysctls(request.sysctls)
         sandbox_id = SandboxId(identity)
         netns = None if mode == "host" else self._engine.kernel.create_namespace(sandbox_id)
         return (
@@ -160,7 +163,7 @@ class Workloads:
                 id=sandbox_id,
                 name=request.name,
                 netns=netns,
-                sysctls=sandbox_sysctls(request.sysctls) if netns else (),
+                sysctls=sysctls if netns else (),
                 labels={OWNED_BY: identity},
             ),
             True,
@@ -184,15 +187,14 @@ class Workloads:
         await self._call(self._runtime.create_and_start, spec)
 
     async def _undo(self, container: Container, sandbox: Sandbox | None) -> None:
-        with contextlib.suppress(ContainerError):
+        with contextlib.suppress(SealaneError):
             await self._call(lambda: self._runtime.remove(container.id, force=True))
         self._remove_records(container, sandbox)
 
     # --- going
 
     async def remove(self, reference: str, *, force: bool = False) -> ContainerView:
-        container = self.find(reference)
-        async with self._lock(container.name):
+        async with self._locked(reference) as container:
             view = self._view(container)
             users = [
                 c.name for c in self._engine.intent.containers.values()
@@ -232,8 +234,7 @@ class Workloads:
         return self._view(container)
 
     async def start(self, reference: str) -> ContainerView:
-        container = self.find(reference)
-        async with self._lock(container.name):
+        async with self._locked(reference) as container:
             if await self._call(self._state, container) is None:
                 await self._start_new(container, request_of(container))
             else:
@@ -341,8 +342,9 @@ class Workloads:
         since: float | None,
     ) -> AsyncGenerator[LogView, None]:
         container = self.find(reference)
+        ended = threading.Event()
         lines = await self._call(
-            lambda: self._runtime.logs(container.id, follow=follow, tail=tail, since=since)
+            lambda: self._runtime.logs(container.id, follow=follow, tail=tail, since=since, stop=ended)
         )
 
         def run(stop: threading.Event) -> Iterator[LogView]:
@@ -352,8 +354,12 @@ class Workloads:
                 text = line.text.decode(errors="replace")
                 yield LogView(stream=line.stream, time=line.unix_time, text=text)  # type: ignore[arg-type]
 
-        async for view in Stream(run):
-            yield view
+        try:
+            async for view in Stream(run):
+                yield view
+        finally:
+            # Who waits for a silent container's next line would wait on.
+            ended.set()
 
     # --- after a start of the daemon
 
@@ -364,8 +370,9 @@ class Workloads:
         for sandbox in list(engine.intent.sandboxes.values()):
             owner = sandbox.labels.get(OWNED_BY)
             if owner is not None and owner not in engine.intent.containers:
-                engine.remove_sandbox(sandbox.id, force=True)
-                done.append(f"sandbox {sandbox.name} removed: its container never was")
+                with contextlib.suppress(SealaneError):
+                    engine.remove_sandbox(sandbox.id, force=True)
+                    done.append(f"sandbox {sandbox.name} removed: its container never was")
         known = [c.id for c in engine.intent.containers.values()]
         swept = await self._call(self._runtime.sweep, known) if sweep else ()
         done += [f"container {identity[:12]} removed: no record" for identity in swept]
@@ -390,7 +397,16 @@ class Workloads:
     # --- inside
 
     def _lock(self, name: str) -> asyncio.Lock:
-        return self._locks.setdefault(name, asyncio.Lock())
+        lock = self._locks.get(name)
+        if lock is None:
+            lock = self._locks[name] = asyncio.Lock()
+        return lock
+
+    @contextlib.asynccontextmanager
+    async def _locked(self, reference: str) -> AsyncIterator[Container]:
+        """The container, if it is there still when its turn comes. Raises NotFoundError."""
+        async with self._lock(self.find(reference).name):
+            yield self.find(reference)
 
     async def _call(self, function: Callable[..., T], *arguments: object) -> T:
         """Run a blocking call of the runtime's on a thread, its errors as the verbs'."""
@@ -409,7 +425,7 @@ class Workloads:
             if error.exit_code == EXIT_NOT_EXECUTABLE:
                 raise InvalidError(str(error), field="spec.command") from error
             raise KernelError(str(error)) from error
-        except ContainerError as error:
+        except (ContainerError, OSError) as error:
             raise KernelError(str(error)) from error
 
 

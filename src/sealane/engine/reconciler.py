@@ -102,13 +102,15 @@ class Reconciler:
         operations = list(plan)
         try:
             failures = self.kernel.apply(plan, refs)
-        except OSError as error:
+        except Exception as error:
+            # Nobody can tell what of it was done.
+            self._observe(places, Report())
+            if not isinstance(error, OSError):
+                raise
             failures = [
                 Outcome(op, error.errno or errno.EIO, error.strerror or str(error)) for op in operations
             ]
-            self._record(differences, operations, failures)
-            # Nobody can tell what of it was done.
-            self._observe(places, Report())
+            self._note_failures(failures)
             return failures
         self.writes += len(operations) - len(failures)
         self._record(differences, operations, failures)
@@ -132,23 +134,17 @@ class Reconciler:
     def _record_each(
         self, differences: list[Difference], operations: list[Operation], failures: list[Outcome]
     ) -> None:
-        """A failure leaves its namespace dirty, to be read again."""
-        failed = {id(outcome.operation): outcome for outcome in failures}
-        at_fault = dict[Unit, str]()
+        failed = {id(outcome.operation) for outcome in failures}
         named = set()
         for operation in operations:
             netns, item = operation.netns, operation.object
             key = item.key
             where = (netns, key)
             named.add(where)
+            if id(operation) in failed:
+                continue
             there = self.observed.setdefault(netns, {})
-            outcome = failed.get(id(operation))
-            if outcome is not None:
-                self.dirty.add(netns)
-                unit = self.compiled.origins.get(where)
-                if unit is not None:
-                    at_fault[unit] = describe(outcome)
-            elif operation.verb == "delete":
+            if operation.verb == "delete":
                 there.pop(key, None)
                 if key in self.compiled.desired.get(netns, EMPTY):
                     # Only gone to be made anew; what hung on it went unsaid.
@@ -157,11 +153,20 @@ class Reconciler:
                 there[key] = item
                 if (unit := self.compiled.origins.get(where)) is not None:
                     self.failures.pop(unit, None)
-        self.failures |= at_fault
+        self._note_failures(failures)
         for difference in differences:
             if (difference.netns, difference.key) not in named:
                 # It goes with a link that goes; if it is wanted the next round makes it with the new one.
                 self.observed[difference.netns].pop(difference.key, None)
+
+    def _note_failures(self, failures: list[Outcome]) -> None:
+        """A failure leaves its namespace dirty, to be read again."""
+        for outcome in failures:
+            netns, item = outcome.operation.netns, outcome.operation.object
+            self.dirty.add(netns)
+            unit = self.compiled.origins.get((netns, item.key))
+            if unit is not None:
+                self.failures[unit] = describe(outcome)
 
     def forget_namespace(self, netns: str) -> None:
         """A sandbox is gone, and with it what it held."""

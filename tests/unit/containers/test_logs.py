@@ -209,3 +209,12 @@ def test_a_reader_too_slow_misses_lines_but_never_order_or_the_end(tmp_path):
     assert got == sorted(set(got))
     assert (got[0], got[-1]) == (-1, 199)
     assert len(got) < 201
+
+
+def test_following_a_silent_container_ends_when_nobody_listens_any_more(tmp_path):
+    LogWriter(str(tmp_path)).feed("stdout", b"1\n", NOW)
+    stop = threading.Event()
+    lines = follow_logs(str(tmp_path), alive=lambda: True, stop=stop)
+    assert next(lines).text == b"1"
+    threading.Timer(0.05, stop.set).start()
+    assert list(lines) == []

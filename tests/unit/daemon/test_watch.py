@@ -1,0 +1,105 @@
+"""What the daemon does about notifications when something fails in between."""
+
+import errno
+from collections.abc import Callable
+
+import pytest
+
+from harness.engines import Bench
+from sealane.daemon.watch import RETRY_S, Watch
+from sealane.engine.errors import StoreFailedError
+from sealane.kernel.state import HOST
+from sealane.linux.monitor import Dirty
+
+INTERRUPTED = OSError(errno.EINTR, "the kernel's tables changed during each of 10 dumps")
+
+
+class Timer:
+    def cancel(self) -> None: ...
+
+
+class Loop:
+    """Time that passes when a test says so."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[float, Callable[[], None]]] = []
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        self.waiting.append((seconds, callback))
+        return Timer()
+
+    def names(self) -> list[str]:
+        return [callback.__name__ for _, callback in self.waiting]
+
+    def run(self) -> None:
+        due, self.waiting = self.waiting, []
+        for _, callback in due:
+            callback()
+
+
+class Monitor:
+    def __init__(self) -> None:
+        self.dirty = Dirty()
+        self.unheeded: tuple[str, ...] = ()
+
+    def read(self, _: set[str]) -> Dirty:
+        return self.dirty
+
+
+@pytest.fixture
+def bench() -> Bench:
+    bench = Bench()
+    bench.network("front")
+    bench.attach("/run/netns/a")
+    return bench
+
+
+@pytest.fixture
+def loop() -> Loop:
+    return Loop()
+
+
+@pytest.fixture
+def watch(bench: Bench, loop: Loop) -> Watch:
+    return Watch(bench.engine, bench.upkeep, bench.kernel, Monitor(), loop)  # type: ignore[arg-type]
+
+
+def test_what_is_dirty_is_healed_though_facts_cannot_be_read(bench: Bench, watch: Watch, loop: Loop) -> None:
+    watch._monitor.dirty = Dirty(host="link", facts="route")
+    bench.kernel.state[HOST].clear()
+    bench.kernel.raise_from("facts", INTERRUPTED)
+    watch._events()
+    assert loop.names() == ["_heal", "_refresh_facts"]
+    loop.run()
+    assert bench.is_clean()
+
+
+def test_facts_that_cannot_be_read_are_asked_for_again(bench: Bench, watch: Watch, loop: Loop) -> None:
+    bench.kernel.raise_from("facts", INTERRUPTED)
+    watch._refresh_facts()
+    assert [(seconds, callback.__name__) for seconds, callback in loop.waiting] == [
+        (RETRY_S, "_refresh_facts")
+    ]
+    loop.run()
+    assert loop.waiting == []
+
+
+@pytest.mark.parametrize("error", [INTERRUPTED, StoreFailedError("the store is full")])
+def test_verifying_goes_on_after_a_failure(
+    bench: Bench, watch: Watch, loop: Loop, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> bool:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.upkeep, "verify_some", fail)
+        watch._verify()
+    assert loop.names() == ["_verify"]
+    loop.run()
+    assert loop.waiting == []
+
+
+def test_a_sandbox_that_waits_to_be_looked_at_waits_once(bench: Bench, watch: Watch) -> None:
+    for _ in range(3):
+        watch._full_look()
+    assert list(bench.upkeep.unverified) == list(bench.engine.intent.sandboxes)

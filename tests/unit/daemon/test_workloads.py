@@ -1,0 +1,120 @@
+"""Containers' verbs when something fails or comes between."""
+
+import asyncio
+import errno
+
+import pytest
+
+from sealane.containers.errors import ConflictError as RuntimeConflict
+from sealane.containers.logs import LogLine
+from sealane.engine.errors import InvalidError, KernelError, NotFoundError
+from unit.daemon.recording import Daemon, container
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.fixture
+def daemon() -> Daemon:
+    daemon = Daemon()
+    daemon.bench.network("front")
+    return daemon
+
+
+def started(daemon: Daemon) -> list[str]:
+    return [event.subject for event in daemon.engine.events.since(0) if event.kind == "container.started"]
+
+
+class TestRecovery:
+    def test_goes_on_past_one_that_cannot_be_started(self, daemon: Daemon) -> None:
+        for name in "abc":
+            asyncio.run(daemon.workloads.create(container(name, "front")))
+        first = daemon.engine.intent.container_named("a")
+        assert first is not None
+        daemon.runtime.specs.clear()
+        plain = daemon.runtime.create_and_start
+
+        def start(spec):
+            if spec.name == "a":
+                raise FULL
+            return plain(spec)
+
+        daemon.runtime.create_and_start = start
+        told = asyncio.run(daemon.workloads.recover(sweep=False))
+        assert told == [
+            "container a not started: [Errno 28] No space left on device",
+            "container b started again",
+            "container c started again",
+        ]
+
+    def test_goes_on_past_a_sandbox_that_cannot_be_removed(self, daemon: Daemon, monkeypatch) -> None:
+        asyncio.run(daemon.workloads.create(container("a", "front")))
+        asyncio.run(daemon.workloads.create(container("b", network_mode="container:a")))
+        monkeypatch.delitem(daemon.engine.intent.containers, daemon.engine.intent.container_named("a").id)
+        asyncio.run(daemon.workloads.recover(sweep=False))
+        assert daemon.engine.intent.container_named("b") is not None
+
+
+class TestARefusedContainer:
+    def test_leaves_no_namespace(self, daemon: Daemon) -> None:
+        with pytest.raises(InvalidError):
+            asyncio.run(daemon.workloads.create(container("a", "front", sysctls={"kernel.panic": "1"})))
+        assert daemon.bench.kernel.pinned == set()
+        assert daemon.engine.intent.sandboxes == {}
+
+    def test_that_cannot_be_started_is_gone_whatever_the_runtime_says_to_its_removal(
+        self, daemon: Daemon
+    ) -> None:
+        def fail(*_: object, **__: object) -> None:
+            raise FULL
+
+        def refuse(*_: object, **__: object) -> None:
+            raise RuntimeConflict("it is busy")
+
+        daemon.runtime.create_and_start = fail
+        daemon.runtime.remove = refuse
+        with pytest.raises(KernelError, match="No space left"):
+            asyncio.run(daemon.workloads.create(container("a", "front")))
+        assert daemon.engine.intent.containers == {}
+        assert daemon.engine.endpoints() == []
+        assert daemon.bench.kernel.pinned == set()
+
+    def test_leaves_no_lock(self, daemon: Daemon) -> None:
+        for number in range(3):
+            with pytest.raises(NotFoundError):
+                asyncio.run(daemon.workloads.create(container(f"c{number}", "nowhere")))
+        assert dict(daemon.workloads._locks) == {}
+
+
+class TestAContainerThatGoesMeanwhile:
+    @pytest.mark.parametrize("second", ["start", "remove"])
+    def test_is_not_found(self, daemon: Daemon, second: str) -> None:
+        asyncio.run(daemon.workloads.create(container("a", "front")))
+
+        async def both() -> list[object]:
+            verbs = [daemon.workloads.remove("a", force=True), getattr(daemon.workloads, second)("a")]
+            return await asyncio.gather(*verbs, return_exceptions=True)
+
+        _, answer = asyncio.run(both())
+        assert isinstance(answer, NotFoundError)
+        removed = [e for e in daemon.engine.events.since(0) if e.kind == "container.removed"]
+        assert len(removed) == 1
+
+
+def test_logs_that_nobody_reads_any_more_are_not_waited_for(daemon: Daemon) -> None:
+    asyncio.run(daemon.workloads.create(container("a", "front")))
+    stops = []
+
+    def logs(_, *, follow, tail, since, stop):
+        stops.append(stop)
+        yield LogLine("2026-11-28T00:00:00.000000000Z", "stdout", False, b"1")
+        stop.wait(30)
+
+    daemon.runtime.logs = logs
+
+    async def read_one() -> None:
+        lines = daemon.workloads.logs("a", follow=True, tail=None, timestamps=False, since=None)
+        assert (await anext(lines)).text == "1"
+        await lines.aclose()
+
+    asyncio.run(asyncio.wait_for(read_one(), 10))
+    assert stops[0].is_set()
