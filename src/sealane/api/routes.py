@@ -18,6 +18,7 @@ from sealane.engine.explaining import explain_packet
 from sealane.engine.sockets import list_sockets
 from sealane.http.call import Call, Later, Lines, MethodError, Now, Query, Route
 from sealane.http.json import Body
+from sealane.model.signals import signal_number
 from sealane.wire.cni import CniRequest
 from sealane.wire.diagnosis import CheckRequest, DoctorRequest, ExplainRequest, TraceRequest
 from sealane.wire.netavark import NetavarkRequest
@@ -42,7 +43,6 @@ Methods = Mapping[str, Route]
 DETACHES_MAX = 4096
 """Requests in one detach."""
 SIGTERM = 15
-SIGNAL_MAX = 64
 SHOWN_CHARS = 80
 SEGMENTS_MAX = 4
 
@@ -278,7 +278,7 @@ def _signal(query: Query) -> int:
     number = query.whole("signal")
     if number is None:
         return SIGTERM
-    if not 1 <= number <= SIGNAL_MAX:
+    if signal_number(str(number)) is None:
         raise InvalidError(f"there is no signal {number}", field="signal")
     return number
 

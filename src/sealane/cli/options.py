@@ -98,14 +98,12 @@ def seconds(text: str) -> float:
 
 def signal_number(text: str) -> int:
     """argparse type: `9`, `KILL` or `SIGKILL`."""
-    import signal
+    from sealane.model import signals
 
-    if text.isascii() and text.isdigit() and len(text) <= 2 and 1 <= int(text) <= signal.SIGRTMAX:
-        return int(text)
-    name = text.upper() if text.upper().startswith("SIG") else f"SIG{text.upper()}"
-    if name not in signal.Signals.__members__:
+    number = signals.signal_number(text)
+    if number is None:
         raise argparse.ArgumentTypeError(f"there is no signal {text!r}")
-    return int(signal.Signals[name])
+    return number
 
 
 def add_packet(parser: argparse.ArgumentParser) -> None:

@@ -7,28 +7,10 @@ from sealane.compose.cursor import Cursor, Fields, Pairs, Reasons, closest, read
 from sealane.compose.problems import BadValue, shown
 from sealane.compose.schema import ComposeNetwork, ComposeSubnet, Driver
 from sealane.compose.values import Network, parse_key, parse_name, parse_subnet, parse_unicast
+from sealane.wire.options import DOCKER_NAMES, SAID_BY_FIELDS
 from sealane.wire.requests import ENDPOINT_SYSCTLS
 
-_BRIDGE = "com.docker.network.bridge."
-NETWORK_OPTIONS = frozenset(
-    {
-        f"{_BRIDGE}name",
-        f"{_BRIDGE}enable_icc",
-        f"{_BRIDGE}enable_ip_masquerade",
-        f"{_BRIDGE}host_binding_ipv4",
-        f"{_BRIDGE}host_binding_ipv6",
-        f"{_BRIDGE}gateway_mode_ipv4",
-        f"{_BRIDGE}gateway_mode_ipv6",
-        f"{_BRIDGE}inhibit_ipv4",
-        f"{_BRIDGE}trusted_host_interfaces",
-        "com.docker.network.driver.mtu",
-        "com.docker.network.container_iface_prefix",
-        "com.docker.network.host_ipv4",
-        "com.docker.network.host_ipv6",
-        "com.docker.network.enable_ipv4",
-        "com.docker.network.enable_ipv6",
-    }
-)
+NETWORK_OPTIONS = frozenset({*DOCKER_NAMES, *SAID_BY_FIELDS})
 ENDPOINT_OPTIONS = frozenset({ENDPOINT_SYSCTLS, "com.docker.network.endpoint.ifname"})
 _RESERVED_PREFIXES = ("com.docker.", "sealane.")
 

@@ -3,9 +3,10 @@
 import ipaddress
 import posixpath
 import re
-import signal
 
 from sealane.compose.problems import BadValue, shown
+from sealane.model.ids import SYSCTL_VALUE
+from sealane.model.signals import signal_number
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -16,11 +17,8 @@ _INTERFACE = re.compile(r"[a-zA-Z0-9_.-]{1,15}")
 _MAC = re.compile(r"[0-9a-fA-F]{2}(?:([:-])[0-9a-fA-F]{2})(?:\1[0-9a-fA-F]{2}){4}")
 _DNS_OPTION = re.compile(r"[a-z0-9-]{1,32}(?::[0-9]{1,5})?")
 _SYSCTL = re.compile(r"net(?:\.[a-zA-Z0-9_-]{1,64}){1,8}")
-_SYSCTL_VALUE = re.compile(r"[a-zA-Z0-9_., -]{1,128}")
 _USER = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,31}(?::[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,31})?")
 _ENV_NAME = re.compile(r"[^=\s\x00-\x1f\x7f]{1,256}")
-_REALTIME_SIGNAL = re.compile(r"SIGRTMIN\+([0-9]{1,2})")
-_FIRST_REALTIME, _LAST_SIGNAL = 34, 64
 _MAX_PATH = 4096
 
 # fmt: off
@@ -176,7 +174,7 @@ def parse_sysctl_name(text: str) -> str:
 
 
 def parse_sysctl_value(text: str) -> str:
-    if not _SYSCTL_VALUE.fullmatch(text):
+    if not SYSCTL_VALUE.fullmatch(text):
         raise BadValue(f"{shown(text)} is not a sysctl's value", "use letters, digits, spaces and _ . , -")
     return text
 
@@ -190,16 +188,10 @@ def parse_capability(text: str) -> str:
 
 
 def parse_signal(text: str) -> int:
-    """A number, or a name with or without SIG; SIGRTMIN+n counts from 34, as in the C library."""
-    if text.isascii() and text.isdigit() and len(text) <= 2 and 1 <= int(text) <= _LAST_SIGNAL:
-        return int(text)
-    name = text if text.startswith("SIG") else f"SIG{text}"
-    realtime = _REALTIME_SIGNAL.fullmatch(name)
-    if realtime and _FIRST_REALTIME + int(realtime.group(1)) <= _LAST_SIGNAL:
-        return _FIRST_REALTIME + int(realtime.group(1))
-    if name in signal.Signals.__members__:
-        return int(signal.Signals[name])
-    raise BadValue(f"{shown(text)} is not a signal", "write it as SIGTERM or 15")
+    number = signal_number(text)
+    if number is None:
+        raise BadValue(f"{shown(text)} is not a signal", "write it as SIGTERM or 15")
+    return number
 
 
 def parse_user(text: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import posixpath
 import re
-import signal
 
 import msgspec
 
@@ -13,6 +12,7 @@ from sealane.containers.capabilities import effective_capabilities
 from sealane.containers.errors import SpecError
 from sealane.containers.health import HealthCheck, check_health
 from sealane.model.image import digest_of_root
+from sealane.model.signals import signal_number
 
 HOST_ROOTFS = "host"
 MAX_NAME_CHARS = 128
@@ -190,16 +190,10 @@ def check_limits(limits: Limits) -> None:
 
 
 def parse_signal(name: str, field: str = "stop_signal") -> int:
-    """15 from `15`, `TERM` or `SIGTERM`."""
-    if name.isascii() and name.isdigit() and len(name) <= 2:
-        number = int(name)
-        if number in signal.valid_signals():
-            return number
-    known = {member.name: member.value for member in signal.Signals}
-    wanted = name.upper() if name.upper().startswith("SIG") else f"SIG{name.upper()}"
-    if wanted not in known:
+    number = signal_number(name)
+    if number is None:
         raise SpecError(field, f"there is no signal {name!r}")
-    return known[wanted]
+    return number
 
 
 def _check_process(spec: ContainerSpec) -> None:

@@ -11,7 +11,7 @@ from sealane.engine.problems import parsed
 from sealane.engine.publishing import Publisher
 from sealane.limits import ALIASES_PER_ENDPOINT
 from sealane.model.endpoint import Bandwidth, Endpoint, PublishedPort, Sandbox
-from sealane.model.ids import EndpointId, NetworkId, parse_id, parse_link_name, parse_name
+from sealane.model.ids import SYSCTL_VALUE, EndpointId, NetworkId, parse_id, parse_link_name, parse_name
 from sealane.model.intent import Intent
 from sealane.model.net import (
     Address,
@@ -38,7 +38,6 @@ _SANDBOX_SYSCTL = re.compile(r"net(\.[a-z0-9_-]+)+")
 _OF_A_LINK = re.compile(
     r"net\.(ip[a-z0-9]+\.(?:conf|neigh))\.(?!(?:all|default|lo)\.)([a-z0-9_-]+)\.([a-z0-9_]+)"
 )
-_VALUE = re.compile(r"[a-zA-Z0-9_. -]{1,64}")
 RATE_MIN, RATE_MAX = 8_000, 10**12
 """Bits per second: a kilobyte, and more than any link has."""
 BURST_MAX = 8 * 0xFFFF_FFFF
@@ -214,7 +213,7 @@ def _sysctls(sysctls: dict[str, str]) -> tuple[tuple[str, str], ...]:
             )
         if match[3] in MANAGED_SYSCTLS:
             raise InvalidError(f"{match[3]} is part of the guards", field=f"sysctls.{key}")
-        if not _VALUE.fullmatch(value):
+        if not SYSCTL_VALUE.fullmatch(value):
             raise InvalidError(f"{value!r} is no sysctl value", field=f"sysctls.{key}")
         result.append((key.replace(".", "/"), value))
     return tuple(result)
@@ -235,7 +234,7 @@ def sandbox_sysctls(sysctls: dict[str, str]) -> tuple[tuple[str, str], ...]:
                 field=f"sysctls.{key}",
                 cure=f"say it of the network: `--network name=…,driver-opt={ENDPOINT_SYSCTLS}={setting}`",
             )
-        if not _VALUE.fullmatch(value):
+        if not SYSCTL_VALUE.fullmatch(value):
             raise InvalidError(f"{value!r} is no sysctl value", field=f"sysctls.{key}")
     return tuple((key.replace(".", "/"), value) for key, value in sorted(sysctls.items()))
 

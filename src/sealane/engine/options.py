@@ -10,37 +10,18 @@ from sealane.compile.names import LINK_PREFIXES
 from sealane.engine.errors import InvalidError
 from sealane.model.ids import parse_link_name
 from sealane.model.net import ParseError, family_of, parse_address
+from sealane.wire.options import DOCKER_NAMES, SAID_BY_FIELDS
 
 MTU_MIN = 68
 """RFC 791; IPv6 needs 1280 (RFC 8200 §5)."""
 MTU_MAX = 65535
-
-_BRIDGE = "com.docker.network.bridge."
-DOCKER_NAMES = {
-    f"{_BRIDGE}name": "bridge",
-    f"{_BRIDGE}enable_icc": "icc",
-    f"{_BRIDGE}enable_ip_masquerade": "masquerade",
-    f"{_BRIDGE}host_binding_ipv4": "publish-address",
-    f"{_BRIDGE}host_binding_ipv6": "publish-address6",
-    f"{_BRIDGE}inhibit_ipv4": "inhibit-gateway",
-    f"{_BRIDGE}gateway_mode_ipv4": "gateway-mode",
-    f"{_BRIDGE}gateway_mode_ipv6": "gateway-mode6",
-    "com.docker.network.driver.mtu": "mtu",
-    "com.docker.network.container_iface_prefix": "link-prefix",
-    "com.docker.network.host_ipv4": "source-address",
-    "com.docker.network.host_ipv6": "source-address6",
-}
-ACCEPTED_AND_EMPTY = frozenset(
-    {f"{_BRIDGE}default_bridge", "com.docker.network.enable_ipv4", "com.docker.network.enable_ipv6"}
-)
-"""Say what the request's own fields say already."""
 
 
 def parse_options(options: Mapping[str, str]) -> dict[str, object]:
     """Fields of Network that the options set."""
     fields: dict[str, object] = {}
     for key, value in options.items():
-        if key in ACCEPTED_AND_EMPTY:
+        if key in SAID_BY_FIELDS:
             continue
         name = DOCKER_NAMES.get(key, key)
         parser = _PARSERS.get(name)

@@ -15,6 +15,9 @@ NAME_MAX = 63
 LINK_NAME_MAX = 15
 """IFNAMSIZ less its NUL (linux/if.h)."""
 
+SYSCTL_VALUE = re.compile(r"[a-zA-Z0-9_., -]{1,128}")
+"""Numbers, lists of ranges (`8080,9000-9010`), names of algorithms."""
+
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 
