@@ -7,6 +7,7 @@ import os
 import subprocess
 import tempfile
 
+from sealane.engine.ports import NamespaceGoneError
 from sealane.kernel.objects import Address, BridgePort, FdbEntry, Link, Neighbour, Route, Sysctl
 from sealane.kernel.state import HOST, namespace
 from sealane.linux import netns
@@ -171,6 +172,15 @@ def ip(*argv):
 def ip_json(*argv):
     out = run("ip", "-j", "-d", *argv)
     return json.loads(out) if out.strip() else []
+
+
+def alive(ref):
+    """Whether the namespace can be opened: at its path, or through a process that lives in it."""
+    try:
+        os.close(netns.open_ref(ref))
+    except NamespaceGoneError:
+        return False
+    return True
 
 
 def within(ref, *argv, check=True):

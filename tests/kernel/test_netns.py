@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from kernel.rtnl_support import BOX, fresh_host, ip_json, rig, run, within
+from kernel.rtnl_support import BOX, alive, fresh_host, ip_json, rig, run, within
 from sealane.engine.ports import NamespaceGoneError
 from sealane.kernel.objects import Link
 from sealane.linux import namespaces, netns
@@ -97,11 +97,11 @@ def test_creating_again_gives_the_same_and_deleting_again_succeeds():
     with rig() as it:
         one = it.kernel.create_namespace("one")
         assert it.kernel.create_namespace("one") == one
-        assert it.kernel.alive(one)
+        assert alive(one)
         it.kernel.delete_namespace(one)
         it.kernel.delete_namespace(one)
         assert not os.path.exists(one.path)
-        assert not it.kernel.alive(one)
+        assert not alive(one)
 
 
 def test_a_pin_that_a_reboot_left_without_its_mount_is_made_good():
@@ -110,7 +110,7 @@ def test_a_pin_that_a_reboot_left_without_its_mount_is_made_good():
         run("umount", one.path)
         assert os.path.exists(one.path)
         again = it.kernel.create_namespace("one")
-        assert it.kernel.alive(again)
+        assert alive(again)
         it.kernel.delete_namespace(again)
 
 
@@ -119,7 +119,7 @@ def test_a_namespace_pinned_since_at_the_same_path_is_not_taken_away():
         old = NetnsRef(path=f"{it.kernel._netns_dir}/one", inode=1, owner="sealane")
         new = it.kernel.create_namespace("one")
         it.kernel.delete_namespace(old)
-        assert it.kernel.alive(new)
+        assert alive(new)
         it.kernel.delete_namespace(new)
 
 
@@ -145,7 +145,7 @@ def test_deleting_unpins_also_in_mount_namespaces_that_copied_the_pin():
         reader = sleeper("unshare", "-m", "--propagation", "private")
         try:
             it.kernel.delete_namespace(ref)
-            assert not it.kernel.alive(ref)
+            assert not alive(ref)
         finally:
             reader.close()
 
@@ -181,14 +181,14 @@ def test_a_process_is_resolved_by_pid_or_path_and_found_again_by_any_other_in_it
         assert ref.owner == "foreign"
         with sleeper("nsenter", f"--net=/proc/{first.pid}/ns/net"):
             first.close()
-            assert it.kernel.alive(ref)
+            assert alive(ref)
             descriptor = netns.open_ref(ref)
             assert os.fstat(descriptor).st_ino == ref.inode
             os.close(descriptor)
         deadline = time.monotonic() + 5
-        while it.kernel.alive(ref) and time.monotonic() < deadline:
+        while alive(ref) and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert not it.kernel.alive(ref)
+        assert not alive(ref)
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_a_path_swapped_while_it_is_looked_at_never_leads_to_the_host(tmp_path):
 def test_a_reference_whose_path_leads_elsewhere_by_now_is_gone():
     with rig(BOX, "other") as it:
         moved = NetnsRef(path=it.refs["other"].path, inode=1)
-        assert not it.kernel.alive(moved)
+        assert not alive(moved)
         with pytest.raises(NamespaceGoneError, match="does not exist"):
             netns.open_ref(moved)
 
@@ -294,8 +294,8 @@ def test_not_being_able_to_look_is_no_proof_of_death(monkeypatch):
         with monkeypatch.context() as patched:
             patched.setattr(os, "open", full)
             with pytest.raises(OSError, match="Too many open files"):
-                it.kernel.alive(it.refs[BOX])
-        assert it.kernel.alive(it.refs[BOX])
+                alive(it.refs[BOX])
+        assert alive(it.refs[BOX])
 
 
 @pytest.fixture
@@ -424,8 +424,8 @@ def test_no_descriptor_is_left_open():
                 netns.resolve(where)
             except (NamespaceError, OSError):
                 pass
-        it.kernel.alive(it.refs[BOX])
-        it.kernel.alive(NetnsRef(path="/dev/null", inode=1))
+        alive(it.refs[BOX])
+        alive(NetnsRef(path="/dev/null", inode=1))
         it.observed(BOX)
         with Socket(NETLINK_ROUTE):
             pass

@@ -242,7 +242,6 @@ def test_facts_tell_the_uplink_and_the_prefixes_around(tmp_path):
             ForeignRoute("192.0.2.53/32", "nameserver 192.0.2.53"),
             ForeignRoute("fe80::1/128", "nameserver fe80::1"),
         }
-        assert found.kernel_release == os.uname().release
         assert found.features.nft_bridge
         assert found.features.conntrack
 

@@ -16,14 +16,14 @@ class ForeignRoute(msgspec.Struct, frozen=True):
 
 
 class Features(msgspec.Struct, frozen=True, kw_only=True):
-    """What this kernel can do; each False is named by `sealane status` with what is lost."""
+    """What this kernel can do. `sealane status` names what it cannot, and what is lost."""
 
     nft: bool = True
     nft_bridge: bool = True
     ipv6: bool = True
     conntrack: bool = True
-    loopback_program: bool = True
     loopback_reason: str = ""
+    """Why the host's own 127.0.0.1 is served by a forwarder; empty: it is not."""
     fast_path: bool = False
     """Programs at links may deliver packets within a network (`compile.fast_path`)."""
     fast_path_reason: str = ""
@@ -44,4 +44,3 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes; 0: no uplink, 1500 is used."""
     foreign_routes: tuple[ForeignRoute, ...] = ()
     features: Features = Features()
-    kernel_release: str = ""

@@ -16,7 +16,7 @@ _BIND_REASONS: Reasons = {
 _VOLUME_REASONS: Reasons = {
     "volume": ("there is no volume store", "bind a directory: {type: bind, source: ./data, target: /data}"),
     "consistency": ("it means nothing on Linux", "remove it"),
-    "image": ("there is no image store", "bind a directory"),
+    "image": ("images are roots of services, not mounts", "bind a directory"),
 }
 _MAX_MODE_DIGITS = 5
 

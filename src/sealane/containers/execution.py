@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
 import signal
-import struct
 import subprocess
-import termios
 import time
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -20,61 +17,29 @@ from sealane.containers.supervisor import explain_failure
 # The runtime writes a process's pid within milliseconds of starting it.
 PID_FILE_TIMEOUT_S = 5.0
 PID_FILE_PAUSE_S = 0.005
-DEFAULT_ROWS, DEFAULT_COLUMNS = 24, 80
 
 
 class ExecSession:
     """Streams of the process; a context manager that ends it.
 
-    With a terminal `stdin` and `stdout` are the two directions of one pseudo-terminal and `stderr` is None; reading it
-    after the process has ended raises OSError(EIO), as any terminal does.
-
     `wait` answers the process's exit code (128 + N for signal N), 127 for a command that does not exist and 126 for one
     that cannot be executed; `error` then says why.
     """
 
-    def __init__(
-        self, command: list[str], process_file: bytes, folder: str, container_id: str, *, tty: bool
-    ) -> None:
+    def __init__(self, command: list[str], process_file: bytes, folder: str, container_id: str) -> None:
         token = os.path.join(folder, f"exec-{secrets.token_hex(8)}")
         self._process_file, self._log, self._pid_file = f"{token}.json", f"{token}.log", f"{token}.pid"
         self.error = ""
         files.write_atomic(self._process_file, process_file)
         arguments = [*command, "--log", self._log, "exec", "--pid-file", self._pid_file]
         arguments += ["--process", self._process_file, container_id]
-        self._master: int | None = None
-        if tty:
-            self._open_terminal(arguments)
-        else:
-            self._process = subprocess.Popen(
-                arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
-                start_new_session=True,
-            )  # fmt: skip
-            self.stdin: BinaryIO = _present(self._process.stdin)
-            self.stdout: BinaryIO = _present(self._process.stdout)
-            self.stderr: BinaryIO | None = _present(self._process.stderr)
-
-    def _open_terminal(self, arguments: list[str]) -> None:
-        # The runtime makes the container's own terminal and copies between it and this one.
-        self._master, slave = os.openpty()
-        try:
-            self.resize(DEFAULT_ROWS, DEFAULT_COLUMNS)
-            self._process = subprocess.Popen(
-                arguments, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
-            )
-        finally:
-            os.close(slave)
-        self.stdin = os.fdopen(self._master, "wb", buffering=0, closefd=False)
-        self.stdout = os.fdopen(self._master, "rb", buffering=0)
-        self.stderr = None
-
-    def resize(self, rows: int, columns: int) -> None:
-        """Tell the process the size of its terminal; nothing without a terminal."""
-        if self._master is None:
-            return
-        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-        if hasattr(self, "_process"):
-            self._process.send_signal(signal.SIGWINCH)
+        self._process = subprocess.Popen(
+            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
+            start_new_session=True,
+        )  # fmt: skip
+        self.stdin = _present(self._process.stdin)
+        self.stdout = _present(self._process.stdout)
+        self.stderr = _present(self._process.stderr)
 
     def wait(self, timeout: float | None = None) -> int:
         """Block until the process ends; subprocess.TimeoutExpired if it does not in time."""
@@ -87,7 +52,7 @@ class ExecSession:
         return code
 
     def communicate(self, data: bytes = b"", timeout: float | None = None) -> tuple[int, bytes, bytes]:
-        """Send `data`, read both streams to their end; (exit code, stdout, stderr). Not with a terminal."""
+        """Send `data`, read both streams to their end; (exit code, stdout, stderr)."""
         out, err = self._process.communicate(data, timeout)
         return self.wait(), out, err
 
@@ -123,8 +88,7 @@ class ExecSession:
     ) -> None:
         self.kill()
         for stream in (self.stdin, self.stdout, self.stderr):
-            if stream is not None:
-                stream.close()
+            stream.close()
 
 
 def _present(stream: object) -> BinaryIO:

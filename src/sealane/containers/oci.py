@@ -76,16 +76,13 @@ def build_process(
     command: tuple[str, ...],
     env: dict[str, str] | None = None,
     working_dir: str | None = None,
-    tty: bool = False,
 ) -> Json:
     """The OCI `process` object; also what `exec` runs, with what it overrides."""
     variables = {"PATH": DEFAULT_PATH, "HOSTNAME": spec.effective_hostname, "HOME": user.home}
-    if tty:
-        variables["TERM"] = "xterm"
     variables |= spec.env | (env or {})
     capabilities = list(effective_capabilities(spec.cap_add, spec.cap_drop))
     return {
-        "terminal": tty,
+        "terminal": False,
         "user": {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.groups)},
         "args": list(command),
         "env": [f"{name}={value}" for name, value in variables.items()],

@@ -334,7 +334,6 @@ class Runtime:
         env: dict[str, str] | None = None,
         user: str = "",
         working_dir: str | None = None,
-        tty: bool = False,
     ) -> ExecSession:
         """Start a further process in a running container, with the container's environment, user and rights."""
         check_command(command)
@@ -347,13 +346,9 @@ class Runtime:
         spec = msgspec.structs.replace(stored.spec, user=user) if user else stored.spec
         paths = self._store.paths(container_id)
         user_found = resolve(spec, paths, self._host)
-        description = build_process(
-            spec, user_found, command=command, env=env, working_dir=working_dir, tty=tty
-        )
+        description = build_process(spec, user_found, command=command, env=env, working_dir=working_dir)
         folder = paths.run_folder
-        return ExecSession(
-            list(self._host.runtime), json.dumps(description).encode(), folder, container_id, tty=tty
-        )
+        return ExecSession(list(self._host.runtime), json.dumps(description).encode(), folder, container_id)
 
     def update_hosts(self, container_id: str, lines: tuple[str, ...]) -> None:
         """Replace the extra lines of /etc/hosts, seen at once by a running container."""

@@ -289,7 +289,7 @@ def _check_behaviour(spec: ContainerSpec) -> None:
     if spec.restart_policy[1] > MAX_RESTARTS:
         raise SpecError("restart", f"at most {MAX_RESTARTS} restarts")
     if spec.tty:
-        raise SpecError("tty", "a container's first process gets pipes; use exec with a terminal instead")
+        raise SpecError("tty", "a container's processes have pipes, and no terminal")
     parse_signal(spec.stop_signal)
     if not 0 <= spec.stop_timeout_s <= MAX_STOP_TIMEOUT_S:
         raise SpecError(

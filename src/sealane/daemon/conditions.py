@@ -32,6 +32,18 @@ def of_features(features: Features) -> Iterator[Condition]:
                 message=f"this kernel has no {name}",
                 cure="a kernel with CONFIG_NF_TABLES and its families",
             )
+    if not features.ipv6:
+        yield Condition(
+            level="note", subject="ipv6", message="this host has no IPv6: networks with it have none of it"
+        )
+    if not features.conntrack:
+        yield Condition(
+            level="note",
+            subject="flows",
+            message="this kernel does not tell of tracked connections: UDP flows to an endpoint that has gone stay until "
+            "they run out",
+            cure="a kernel with CONFIG_NF_CT_NETLINK",
+        )
     yield from _of_fast_path(features)
     if features.bridge_netfilter:
         yield Condition(
@@ -63,6 +75,10 @@ def no_runtime(reason: str) -> Condition:
     return Condition(
         level="note", subject="containers", message=reason, cure="install runc or crun for `sealane run`"
     )
+
+
+def no_limits(reason: str) -> Condition:
+    return Condition(level="note", subject="limits", message=f"containers run without limits: {reason}")
 
 
 def unexplained(count: int) -> Condition:

@@ -297,6 +297,8 @@ class Service:
         yield from conditions.of_features(reconciler.compiled.facts.features)
         if self._runtime_missing:
             yield conditions.no_runtime(self._runtime_missing)
+        elif self._runtime is not None and self._runtime.limits_unavailable:
+            yield conditions.no_limits(self._runtime.limits_unavailable)
         if reconciler.unexplained:
             yield conditions.unexplained(len(reconciler.unexplained))
         yield from conditions.of_units(reconciler.failures)

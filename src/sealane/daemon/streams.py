@@ -74,8 +74,7 @@ def exec_output(session: ExecSession, stdin: bytes, stop: threading.Event) -> It
     has_said_why = False
     with selectors.DefaultSelector() as selector:
         selector.register(session.stdout, selectors.EVENT_READ, "stdout")
-        if session.stderr is not None:
-            selector.register(session.stderr, selectors.EVENT_READ, "stderr")
+        selector.register(session.stderr, selectors.EVENT_READ, "stderr")
         while selector.get_map() and not stop.is_set():
             for key, _ in selector.select(POLL_S):
                 data = os.read(key.fd, PIECE)

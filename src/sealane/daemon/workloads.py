@@ -2,7 +2,8 @@
 
 A container is three things: a record in the store (what was asked for), a sandbox with endpoints (the engine's), and
 a supervised process (the runtime's). They come in this order and go in the reverse, so whatever a crash leaves has
-its record, and `recover` completes or removes it. The runtime blocks, so it is called on threads; the engine never is.
+its record, and `recover` completes or removes it. What the runtime does blocks, so it is called on threads; the engine
+never is, nor what only reads a container's few files.
 """
 
 import asyncio

@@ -76,4 +76,6 @@ class Addresses:
         with at_field("addresses"):
             address = allocate.next_address(subnet, lambda a: (network.id, a) in leases, self._last.get(key))
         self._last[key] = address
+        if len(self._last) > 2 * len(FAMILIES) * len(self._intent.networks):
+            self._last = {key: last for key, last in self._last.items() if key[0] in self._intent.networks}
         return address

@@ -58,11 +58,8 @@ class Kernel(Protocol):
         ...
 
     def apply(self, plan: Plan, refs: Mapping[str, NetnsRef]) -> list[Outcome]:
-        """Perform a plan; return what failed. Goes on past independent failures; a failed `fence` stops what follows."""
-        ...
-
-    def alive(self, ref: NetnsRef) -> bool:
-        """Whether the namespace still exists (found at its path, or through any process that lives in it)."""
+        """Perform a plan; return what failed. Goes on past independent failures; a failed `fence` stops what follows.
+        Raises OSError where it was cut short, and nobody can tell what was done."""
         ...
 
     def create_namespace(self, sandbox: str) -> NetnsRef:
@@ -110,7 +107,8 @@ class Kernel(Protocol):
 
     def forget_flows(self, flows: Sequence[Flow]) -> int:
         """Delete UDP connection tracking entries: a NAT decision outlives the mapping it was made by, and sends a
-        talker to the dead endpoint, or to the next owner of its address (moby#53384). Returns how many went."""
+        talker to the dead endpoint, or to the next owner of its address (moby#53384). Returns how many went. Raises
+        OSError."""
         ...
 
     def surroundings(self) -> Surroundings:

@@ -59,7 +59,6 @@ def read_facts(socket: Socket, instance: str, features: Features, resolv_conf: s
         uplink_mtu=uplink.mtu if uplink else 0,
         foreign_routes=tuple(dict.fromkeys(foreign[:ROUTES_MAX])),
         features=features,
-        kernel_release=os.uname().release,
     )
 
 
@@ -153,4 +152,4 @@ def _nfgenmsg(family: int, resource: int = 0) -> bytes:
 
 def with_loopback(features: Features, reason: str | None) -> Features:
     """`reason` as `bpf.loopback.probe` gives it: None if the program works."""
-    return msgspec.structs.replace(features, loopback_program=reason is None, loopback_reason=reason or "")
+    return msgspec.structs.replace(features, loopback_reason=reason or "")

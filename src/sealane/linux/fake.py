@@ -154,9 +154,6 @@ class FakeKernel:
         self._may_raise("apply", len(plan.stages))
         return failures
 
-    def alive(self, ref: NetnsRef) -> bool:
-        return ref.inode not in self.dead
-
     def create_namespace(self, sandbox: str) -> NetnsRef:
         self._may_raise("create_namespace")
         self._inodes += 1

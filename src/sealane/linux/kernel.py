@@ -181,9 +181,6 @@ class LinuxKernel(Closing):
             finally:
                 self._visits = None
 
-    def alive(self, ref: NetnsRef) -> bool:
-        return namespaces.alive(ref)
-
     def create_namespace(self, sandbox: str) -> NetnsRef:
         return namespaces.create(self._netns_dir, sandbox)
 

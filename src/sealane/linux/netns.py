@@ -106,14 +106,6 @@ def visit(where: str) -> tuple[NetnsRef, int, Socket]:
     return ref, descriptor, socket
 
 
-def alive(ref: NetnsRef) -> bool:
-    try:
-        os.close(open_ref(ref))
-    except NamespaceGoneError:
-        return False
-    return True
-
-
 def resolve(where: str) -> NetnsRef:
     """The namespace of a process (decimal digits) or at an absolute path.
 

@@ -43,9 +43,9 @@ def apply_nft(
     error, the others with errno 0.
 
     Idempotent: creating what is there and equal succeeds, and so does deleting what is gone. `create` and `change` of
-    a chain both replace all its rules. `change` of a set makes it anew, empty: those of its elements
-    that stay must be created again; chains that refer to it stay as they are. An element of an interval set needs its `end`: without one the kernel
-    takes it for a range that is open. `foreseen`: their transaction.
+    a chain both replace all its rules. `change` of a set makes it anew, empty: those of its elements that stay must be
+    created again; chains that refer to it stay as they are. An element of an interval set needs its `end`: without one
+    the kernel takes it for a range that is open. `foreseen`: their transaction.
     """
     pending = list(operations)
     faults: list[_Fault] = []

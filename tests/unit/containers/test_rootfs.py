@@ -38,9 +38,10 @@ def test_private_and_kernel_folders_of_the_host_are_not_shown(tmp_path):
 
 def test_links_at_the_top_are_copied_as_links(tmp_path):
     prepare(tmp_path)
-    for entry in os.scandir("/"):
-        if entry.is_symlink():
-            assert os.readlink(tmp_path / "root" / entry.name) == os.readlink(entry.path)
+    links = [entry for entry in os.scandir("/") if entry.is_symlink()]
+    assert {"bin", "lib", "sbin"} <= {link.name for link in links}
+    for link in links:
+        assert os.readlink(tmp_path / "root" / link.name) == os.readlink(link.path)
 
 
 def test_preparing_twice_is_fine(tmp_path):
@@ -75,6 +76,9 @@ def test_a_target_in_a_read_only_folder_has_to_exist(tmp_path):
 
 def test_targets_in_private_folders_are_made_by_the_runtime(tmp_path):
     prepare(tmp_path, Tmpfs(target="/tmp/made-up"), Tmpfs(target="/run/made-up"))
+    assert not os.path.exists(tmp_path / "root" / "tmp" / "made-up")
+    assert not os.path.exists(tmp_path / "root" / "run" / "made-up")
+    assert not os.path.exists("/tmp/made-up")
 
 
 def test_a_missing_source_is_named(tmp_path):

@@ -222,3 +222,13 @@ class TestUpkeep:
             bench.kernel.observe(sandbox.id, ref, {})
         bench.upkeep.resync({HOST, sandbox.id})
         assert "release.failed" in [e.kind for e in bench.engine.events.since(0)]
+
+
+def test_the_last_addresses_of_networks_that_are_gone_are_forgotten(bench: Bench) -> None:
+    for number in range(20):
+        bench.network(f"n{number}")
+        bench.attach(A, f"n{number}")
+        bench.engine.remove_network(f"n{number}", force=True)
+    bench.attach(B)
+    remembered = bench.engine.drafts._endpoints._addresses._last
+    assert len(remembered) <= 4 * (len(bench.engine.intent.networks) + 1)

@@ -392,6 +392,7 @@ class TestTeardown:
         door.setup(WEB)
         door.teardown(WEB)
         door.teardown(WEB)
+        assert (door.networks(), door.engine.endpoints()) == ([], [])
 
     def test_a_namespace_that_is_gone_is_no_hindrance(self, door):
         door.setup(WEB)
