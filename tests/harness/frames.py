@@ -143,6 +143,11 @@ def redirect(mac: str, to_mac: str, router: str, victim: str, target: str, bette
     )
 
 
+def router_advertisement4(mac: str, to_mac: str, source: str, victim: str) -> str:
+    """RFC 1256: `I am a router`."""
+    return raw(Ether(src=mac, dst=to_mac) / IP(src=source, dst=victim, ttl=1) / ICMP(type=9, code=0))
+
+
 def source_routed(
     mac: str, to_mac: str, source: str, router: str, destination: str, port: int, payload: str
 ) -> str:

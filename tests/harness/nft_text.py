@@ -51,6 +51,7 @@ LOADS = {
     "ip daddr": nft.IP_DADDR,
     "ip6 saddr": nft.IP6_SADDR,
     "ip6 daddr": nft.IP6_DADDR,
+    "icmp type": nft.ICMP_TYPE,
     "icmpv6 type": nft.ICMPV6_TYPE,
     "icmpv6 taddr": nft.ND_TARGET,
     "ether daddr": nft.ETHER_DADDR,
@@ -238,6 +239,8 @@ def _value(load, text):
             return chosen(ROUTE_TYPES, text).to_bytes(4, sys.byteorder)
         case nft.DPORT | nft.SPORT:
             return value("inet_service", text)
+        case nft.ICMP_TYPE:
+            return bytes([{"redirect": 5, "router-advertisement": 9}[text]])
         case nft.ICMPV6_TYPE:
             return bytes([ICMPV6_TYPES[text] if text in ICMPV6_TYPES else int(text)])
         case nft.ARP_HEAD:

@@ -74,6 +74,16 @@ def redirect_sibling(scene: Scene, family: int) -> str:
     return f"{len(seen)} arrived, route {stolen}" if seen or stolen else ""
 
 
+def misdirect_under_its_own_name(scene: Scene, family: int) -> str:
+    """A11: redirects and router advertisements of IPv4, from the attacker's own address."""
+    own = (scene.a.mac, scene.b.mac, scene.a.v4, scene.b.v4)
+    with scene.b.ns.sniff(scene.b.ifname) as arrived:
+        redirect = frames.redirect(*own, NOBODY[4], scene.a.v4)
+        scene.a.inject(*[redirect, frames.router_advertisement4(*own)] * 3)
+    kinds = {f[34] for f in arrived if f[12:14] == b"\x08\x00" and f[23] == 1} & {5, 9}
+    return f"types {sorted(kinds)} arrived" if kinds else ""
+
+
 def offer_addresses(scene: Scene, family: int) -> str:
     """A2, A7: a rogue DHCP server. Its offers would give a sibling another gateway and resolver."""
     if family == 4:
@@ -246,6 +256,11 @@ def test_nobody_but_the_engine_configures_a_workload(
     """Redirects and DHCP offers of a neighbour do not arrive."""
     assert bites(attack, family), VOID
     assert attack(scene, family) == ""
+
+
+def test_nobody_acts_as_a_router_under_its_own_name_either(bites: Bites, scene: GuardedScene) -> None:
+    assert bites(misdirect_under_its_own_name, 4), VOID
+    assert misdirect_under_its_own_name(scene, 4) == ""
 
 
 @pytest.mark.parametrize("attack", [steal_neighbour, steal_mac])

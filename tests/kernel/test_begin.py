@@ -41,7 +41,7 @@ from sealane.reconcile.diff import diff
 from sealane.reconcile.order import first_veths, order
 from sealane.reconcile.plan import Operation, Outcome, Plan
 from sealane.store.memory import MemoryStore
-from sealane.wire.requests import AttachRequest, NetworkRequest, SubnetRequest
+from sealane.wire.requests import AttachRequest, DetachRequest, NetworkRequest, SubnetRequest
 
 ROUTED_SETTINGS = [
     Sysctl(path=f"net/ipv4/conf/{PORT}/{name}", value="0") for name in ("accept_redirects", "route_localnet")
@@ -451,4 +451,28 @@ def test_an_attach_that_is_cut_short_is_taken_back_whole(host, driver, job, done
     assert [link["ifname"] for link in ip_json("link")] == before
     assert [link["ifname"] for link in within_json(host.refs[BOX], "ip", "link")] == ["lo"]
     assert engine.attach(request).state == "up"
+    assert upkeep.audit().clean
+
+
+def test_a_bridge_keeps_its_mtu_when_its_last_port_goes():
+    """One that it is made with goes with the port (br_mtu_auto_adjust)."""
+    with rig(BOX) as host:
+        host.make({HOST: [bridge(mtu=1400)]})
+        (made,) = [item for item in ip_json("link") if item["ifname"] == BRIDGE]
+        assert made["mtu"] == 1400
+        assert apply(host, {HOST: [port(mtu=1400)], BOX: [inner(mtu=1400)]}) == []
+        assert host.do(("delete", HOST, port(mtu=1400)), stage="close") == []
+        assert host.drift({HOST: [bridge(mtu=1400)]}) == []
+
+
+def test_a_sandbox_that_leaves_several_networks_at_once_keeps_nothing_of_them(host):
+    """Its record goes in the same change, and what hangs on no link has to be deleted inside."""
+    engine, upkeep = an_engine(host, "bridge")
+    engine.create_network(NetworkRequest(name="other", subnets=[SubnetRequest(prefix="10.8.0.0/24")]))
+    for network in ("net", "other"):
+        engine.attach(AttachRequest(sandbox=host.refs[BOX].path, network=network))
+    assert "proto 94" in within(host.refs[BOX], "ip", "rule")
+    engine.detach([DetachRequest(sandbox=host.refs[BOX].path)])
+    assert "proto 94" not in within(host.refs[BOX], "ip", "rule")
+    assert within(host.refs[BOX], "ip", "route", "show", "table", "all").count("proto 94") == 0
     assert upkeep.audit().clean

@@ -108,6 +108,15 @@ def test_an_endpoint_that_went_takes_all_its_flows_with_it(socket, family):
     assert left(socket, family) == [(17, 1000, OTHER[family])]
 
 
+def test_what_an_endpoint_asked_goes_with_it(socket, family):
+    """Its answers would come to the address's next owner."""
+    insert(family, 53, OTHER[family])
+    (flow,) = flows(socket, family)
+    assert delete_flows(socket, [FlowMatch(family=family, proto="udp", source=BACKEND[family])]) == 0
+    assert delete_flows(socket, [FlowMatch(family=family, proto="udp", source=flow.source)]) == 1
+    assert left(socket, family) == []
+
+
 def test_one_family_does_not_touch_the_other(socket):
     for number in (4, 6):
         insert(number, 53)

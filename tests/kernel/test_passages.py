@@ -148,3 +148,41 @@ def test_what_an_earlier_rule_drops_is_dropped(machine: Host) -> None:
         machine.ns.sh("iptables", "-I", "FORWARD", "-s", a.address(4), "-j", "DROP")
         eventually(lambda: not a.ns.reaches(server, b.address(4)), what="the rule is heeded")
         assert not a.ns.reaches(server, b.address(4))
+
+
+def forward(machine: Host) -> list[str]:
+    """FORWARD's rules, ours as `ours`."""
+    rules = machine.ns.sh("iptables", "-S", "FORWARD").splitlines()[1:]
+    return ["ours" if "sealane/" in rule else rule for rule in rules]
+
+
+def test_what_an_administrator_adds_later_is_heeded_too(machine: Host) -> None:
+    """A rule at the end of the chain would be behind our accepts: these go behind it."""
+    drop(machine)
+    machine.start()
+    machine.api.network("front", "10.66.0.0/24")
+    eventually(lambda: forward(machine) == ["ours"] * 2)
+    machine.ns.sh("iptables", "-A", "FORWARD", "-s", "192.0.2.200/32", "-j", "DROP")
+    wanted = ["-A FORWARD -s 192.0.2.200/32 -j DROP", "ours", "ours"]
+    eventually(lambda: forward(machine) == wanted, what="ours are behind it")
+    assert machine.api.audit() == []
+
+
+def test_saved_and_restored_they_are_the_same_two(machine: Host) -> None:
+    """iptables-restore makes the comment a match, where ours stands beside the rule's expressions."""
+    drop(machine)
+    machine.start()
+    machine.api.network("front", "10.66.0.0/24")
+    eventually(lambda: forward(machine) == ["ours"] * 2)
+    for _ in range(3):
+        saved = machine.ns.sh("iptables-save")
+        machine.ns.sh("iptables-restore", text=saved)
+        eventually(lambda: forward(machine) == ["ours"] * 2 and machine.api.audit() == [])
+    machine.stop()
+    machine.ns.sh("iptables-restore", "-n", text=saved)
+    assert len(forward(machine)) == 4
+    machine.start()
+    eventually(lambda: forward(machine) == ["ours"] * 2, what="doubled ones are two again")
+    drop(machine, "ACCEPT")
+    eventually(lambda: forward(machine) == [], what="they go with the policy")
+    assert machine.api.audit() == []

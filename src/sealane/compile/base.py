@@ -174,6 +174,7 @@ def _sets(family: Family, *, adopted: bool) -> Iterator[Set]:
 
 ETHERTYPE = {"ip": b"\x08\x00", "arp": b"\x08\x06", "ip6": b"\x86\xdd"}
 UDP = Cmp(L4PROTO, "==", b"\x11", "udp")
+ICMP = Cmp(L4PROTO, "==", b"\x01", "icmp")
 ICMPV6 = Cmp(L4PROTO, "==", b"\x3a", "ipv6-icmp")
 
 
@@ -219,6 +220,8 @@ def compile_guards(*, apart: bool) -> Iterator[Object]:
         name="guard_ip",
         rules=(
             deny(UDP, _type(SPORT, 67, "67"), why="guard:dhcp-server"),
+            deny(ICMP, _type(nft.ICMP_TYPE, 5, "redirect"), why="guard:redirect"),
+            deny(ICMP, _type(nft.ICMP_TYPE, 9, "router-advertisement"), why="guard:router-advert"),
             Rule((Lookup(_sender(nft.IP_SADDR), "sources4"), ACCEPT), "guard:source"),
             deny(why="guard:spoofed-ip"),
         ),

@@ -149,7 +149,11 @@ class Compiled:
 
     def places(self, unit: Unit) -> set[str]:
         """Namespaces in which a unit has objects."""
-        return {netns for (netns, _), _ in self._by_unit.get(unit, ())}
+        return {netns for netns, _ in self.of_unit(unit)}
+
+    def of_unit(self, unit: Unit) -> frozenset[Where]:
+        """Keys of a unit's objects."""
+        return frozenset(where for where, _ in self._by_unit.get(unit, ()))
 
     def refresh(self, intent: Intent, changed: set[Unit]) -> set[Where]:
         """Recompile units; return the keys whose object appeared, went, or changed. All or nothing: MadeTwiceError

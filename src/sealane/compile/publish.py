@@ -20,7 +20,7 @@ from sealane.kernel.nft import Element
 from sealane.kernel.objects import LoopbackPort
 from sealane.kernel.state import Object
 from sealane.model.endpoint import Endpoint, PublishedPort
-from sealane.model.net import FAMILIES, PROTO_NUMBERS, Address, Family, Proto, family_of
+from sealane.model.net import FAMILIES, PROTO_NUMBERS, Address, Family, Proto, family_of, is_wildcard
 from sealane.model.network import Network
 
 EVERY: dict[Family, tuple[str, str]] = {
@@ -47,12 +47,18 @@ def _concerns(port: PublishedPort, family: Family) -> bool:
     return port.host_address is None or family_of(port.host_address) == family
 
 
+def _place(port: PublishedPort) -> Address | None:
+    """The one address that it is at; None: at every one of the families that it concerns."""
+    return None if port.host_address is None or is_wildcard(port.host_address) else port.host_address
+
+
 def is_loopback(address: str) -> bool:
     return address.startswith("127.") or address == "::1"
 
 
 def _publish(port: PublishedPort, family: Family, address: Address) -> Iterator[Object]:
-    if port.host_address is None or is_loopback(port.host_address):
+    # The host's own 127.0.0.1 has no SCTP: there is no hook at which a program could lead it elsewhere.
+    if port.proto != "sctp" and (_place(port) is None or is_loopback(port.host_address or "")):
         yield LoopbackPort(
             family=family,
             proto=port.proto,
@@ -72,7 +78,8 @@ def _publish(port: PublishedPort, family: Family, address: Address) -> Iterator[
 
 def _range(port: PublishedPort, family: Family, address: Address) -> Element:
     kind, proto = ADDRESS_TYPE[family], PROTO_NUMBERS[port.proto]
-    low, high = (port.host_address, port.host_address) if port.host_address else EVERY[family]
+    at = _place(port)
+    low, high = (at, at) if at else EVERY[family]
     kinds = (kind, "inet_proto", "inet_service")
     return Element(
         family=NFT_FAMILY[family],
@@ -85,11 +92,12 @@ def _range(port: PublishedPort, family: Family, address: Address) -> Element:
 
 def _single(port: PublishedPort, offset: int, family: Family, address: Address) -> Element:
     kind, proto, number = ADDRESS_TYPE[family], PROTO_NUMBERS[port.proto], port.host_first + offset
-    if port.host_address is None:
+    at = _place(port)
+    if at is None:
         where, value = "publish", nft.concat(("inet_proto", "inet_service"), (proto, number))
     else:
         where = "publish_at"
-        value = nft.concat((kind, "inet_proto", "inet_service"), (port.host_address, proto, number))
+        value = nft.concat((kind, "inet_proto", "inet_service"), (at, proto, number))
     data = nft.concat((kind, "inet_service"), (address, port.port + offset))
     return Element(family=NFT_FAMILY[family], set=where, value=value, data=data)
 

@@ -132,7 +132,16 @@ class EndpointMaker:
     ) -> Mac:
         """By default an address keeps its MAC, so that siblings that knew its last owner reach the next at once."""
         if wanted:
-            return parsed(parse_mac, wanted, "mac")
+            mac = parsed(parse_mac, wanted, "mac")
+            others = self._intent.endpoints_by_network.get(network.id, {}).values()
+            holder = next((e for e in others if e.mac == mac and e.id != identity), None)
+            if holder is not None and network.driver == "bridge":
+                raise ConflictError(
+                    f"{mac} is that of endpoint {holder.name}: a bridge sends its frames to one of them",
+                    field="mac",
+                    cure="another MAC",
+                )
+            return mac
         return names.mac(f"{network.id} {addresses[0]}" if addresses else identity)
 
     def _check_place(self, network: Network, *, leaving: int = 0) -> None:
@@ -286,7 +295,7 @@ def _is_answer(port: PublishedPort, request: PublishRequest) -> bool:
     else:
         is_there = (port.host_first, port.host_last) == (request.host_first, last)
     address = _canonical(request.host_address)
-    is_addressed = address in {"", "0.0.0.0", "::", port.host_address}
+    is_addressed = address in {"", port.host_address}
     return is_there and is_addressed and (port.proto, port.port) == (request.proto, request.port)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
+from sealane.compile.facts import Facts
 from sealane.compile.host import MadeTwiceError, Unit, touched
 from sealane.engine.drafts import Drafts
 from sealane.engine.endpoints import repeated_ports
@@ -34,10 +35,10 @@ from sealane.engine.views import endpoint_view, network_view, sandbox_view
 from sealane.kernel.objects import Link
 from sealane.kernel.state import HOST
 from sealane.model.change import Change, Delete, Put, inverse
-from sealane.model.endpoint import Endpoint, Sandbox
+from sealane.model.endpoint import Endpoint, PublishedPort, Sandbox
 from sealane.model.ids import SandboxId
 from sealane.model.intent import Intent
-from sealane.model.net import address_part, family_of, parse_address
+from sealane.model.net import address_part, family_of, is_wildcard, parse_address
 from sealane.model.network import Network
 from sealane.reconcile.plan import Outcome
 from sealane.store.base import RevisionConflictError, Store, StoreError, TakenError
@@ -65,7 +66,15 @@ class Engine:
         """Why nothing may change; empty: it may."""
         self.listeners: list[Settled] = []
         self.intent: Intent = reconciler.intent
-        self.drafts = Drafts(self.intent, kernel, lambda: reconciler.compiled.facts)
+        self.drafts = Drafts(self.intent, kernel, self._facts_now)
+
+    def _facts_now(self) -> Facts:
+        """With the host's routes as they are: a pool that avoids those of a moment ago may be laid over a live one."""
+        facts = self.reconciler.compiled.facts
+        try:
+            return msgspec.structs.replace(facts, foreign_routes=self.kernel.facts().foreign_routes)
+        except OSError:
+            return facts
 
     # --- networks
 
@@ -275,6 +284,7 @@ class Engine:
         if not changes:
             return
         self.check_may_change()
+        self._check_nothing_is_unknown(changes)
         self.commit(changes)
         try:
             failures = self._settle(changes)
@@ -290,6 +300,17 @@ class Engine:
             raise _refused(failures)
         self._tell(changes)
 
+    def _check_nothing_is_unknown(self, changes: Sequence[Change]) -> None:
+        """Which ports, addresses and subnets live endpoints have that are in no record, nobody can tell: what came now
+        might get theirs."""
+        unexplained = self.reconciler.unexplained
+        if unexplained and any(_claims(change) for change in changes):
+            raise ConflictError(
+                f"{len(unexplained)} live endpoints are in no record ({unexplained[0]}, …), and what is new might get their "
+                "addresses or ports",
+                cure="restore the store, or `sealane gc --confirm` to delete them",
+            )
+
     def take(self, changes: Sequence[Change]) -> None:
         """Make what goes go, then commit; if that cannot be, put it back and raise what the store raised.
 
@@ -300,10 +321,12 @@ class Engine:
             return
         self.check_may_change()
         endpoints = [e for c in changes for e in (c.record, _before(c)) if isinstance(e, Endpoint)]
+        deleted = [c.record for c in changes if isinstance(c, Delete) and isinstance(c.record, Endpoint)]
         try:
             for failure in self._settle(changes):
                 self.events.emit("apply.failed", describe(failure))
-            self._forget_flows(endpoints)
+            self._forget_flows([e for e in endpoints if e not in deleted])
+            self._forget_flows(deleted, gone=True)
             self.commit(changes)
         except BaseException:
             self._settle([inverse(change) for change in reversed(changes)])
@@ -332,10 +355,15 @@ class Engine:
         for change in changes:
             self.intent.apply(change)
             units |= touched(change, self.intent)
-        failures = self.reconciler.settle(units)
+        gone = [c.record for c in changes if isinstance(c, Delete) and isinstance(c.record, Sandbox)]
+        self.reconciler.leaving = {sandbox.id: sandbox.netns for sandbox in gone if sandbox.netns is not None}
+        try:
+            failures = self.reconciler.settle(units)
+        finally:
+            self.reconciler.leaving = {}
         if failures:
-            gone = (c.record for c in changes if isinstance(c, Delete))
-            self.reconciler.removed.update(record.id for record in gone if isinstance(record, Endpoint))
+            deleted = (c.record for c in changes if isinstance(c, Delete))
+            self.reconciler.removed.update(record.id for record in deleted if isinstance(record, Endpoint))
         return failures
 
     def _take_back(self, changes: Sequence[Change]) -> None:
@@ -355,15 +383,18 @@ class Engine:
         for listener in self.listeners:
             listener(changes)
 
-    def _forget_flows(self, endpoints: Iterable[Endpoint]) -> None:
+    def _forget_flows(self, endpoints: Iterable[Endpoint], *, gone: bool = False) -> None:
         """UDP only: a TCP connection to a dead endpoint ends by itself, a UDP flow is refreshed for ever. Where the kernel
         does not let us look, they stay: no reason to undo a deed."""
         flows: list[Flow] = []
         for endpoint in endpoints:
             udp = [port for port in endpoint.ports if port.proto == "udp"]
-            flows += [Flow("udp", p.host_first, p.host_last, p.host_address or "") for p in udp]
+            flows += [Flow("udp", p.host_first, p.host_last, _destination(p)) for p in udp]
             if udp:
                 flows += [Flow("udp", 0, 0, backend=address_part(a)) for a in endpoint.addresses]
+            if gone:
+                # What it asked outside is answered for as long as somebody answers: to the address's next owner.
+                flows += [Flow("udp", 0, 0, source=address_part(a)) for a in endpoint.addresses]
         if flows and self.reconciler.compiled.facts.features.conntrack:
             try:
                 self.kernel.forget_flows(flows)
@@ -398,6 +429,20 @@ _STORE_CURES = {
     "locked": "another process holds the database: `sealane status` of that one",
     "schema": "the database was written by another version of sealane",
 }
+
+
+def _destination(port: PublishedPort) -> str:
+    """Of flows to it; empty: any."""
+    return "" if port.host_address is None or is_wildcard(port.host_address) else port.host_address
+
+
+def _claims(change: Change) -> bool:
+    """Whether something new comes that takes a subnet, an address or a port."""
+    if not isinstance(change, Put):
+        return False
+    if isinstance(change.record, Endpoint):
+        return not isinstance(change.before, Endpoint) or change.record.ports != change.before.ports
+    return isinstance(change.record, Network) and change.before is None
 
 
 def _before(change: Change) -> object:

@@ -20,7 +20,8 @@ class NamespaceGoneError(Exception):
 
 
 class Flow(msgspec.Struct, frozen=True):
-    """Connection tracking entries to forget: those first sent to these host ports, or those answered from `backend`."""
+    """Connection tracking entries to forget: those first sent to these host ports, those answered from `backend`, or those
+    that `source` began."""
 
     proto: str
     first: int
@@ -29,6 +30,8 @@ class Flow(msgspec.Struct, frozen=True):
     """Original destination; empty: any."""
     backend: str = ""
     """Source of the replies: an endpoint's address."""
+    source: str = ""
+    """Original source: an endpoint's address."""
 
 
 class Kernel(Protocol):

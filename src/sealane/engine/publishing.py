@@ -4,6 +4,7 @@ before anything changes."""
 import contextlib
 from collections.abc import Iterator, Sequence
 
+from sealane.compile.publish import is_loopback
 from sealane.engine.errors import ConflictError, FullError, InvalidError
 from sealane.engine.ports import Kernel
 from sealane.engine.problems import parsed
@@ -60,17 +61,22 @@ class Publisher:
     def _addresses(
         self, request: PublishRequest, network: Network, families: set[Family], field: str
     ) -> Iterator[Address | None]:
-        if request.host_address in {"", "0.0.0.0", "::"}:
-            if request.host_address == "" and network.publish_addresses:
-                yield from (a for a in network.publish_addresses if family_of(a) in families)
-                return
-            yield None
+        if request.host_address == "":
+            yield from (a for a in network.publish_addresses if family_of(a) in families)
+            if not network.publish_addresses:
+                yield None
             return
         address = parsed(parse_address, request.host_address, f"{field}.host_address")
         if family_of(address) not in families:
             raise InvalidError(
                 f"{address} is IPv{family_of(address)}, which the endpoint does not have on {network.name}",
                 field=f"{field}.host_address",
+            )
+        if request.proto == "sctp" and is_loopback(address):
+            raise InvalidError(
+                "SCTP cannot be published on the host's own loopback",
+                field=f"{field}.host_address",
+                cure="publish it on another address of the host",
             )
         yield address
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 import msgspec
 
 from sealane.compile.facts import Facts
-from sealane.compile.host import Compiled, Unit
+from sealane.compile.host import HOST_UNIT, Compiled, Unit
 from sealane.compile.names import alias
 from sealane.engine.ports import Kernel, NamespaceGoneError
 from sealane.kernel.objects import Key, Link
@@ -56,6 +56,8 @@ class Reconciler:
         self.unexplained: list[str] = []
         self.removed: set[EndpointId] = set()
         """Endpoints that went from the records while the kernel kept something of them: that is left over, and not alive."""
+        self.leaving: dict[str, NetnsRef] = {}
+        """Namespaces of sandboxes whose records go with the change that is settled: something may have to go in them."""
         self.dirty: set[str] = set()
         self.writes = 0
         self.own_links: set[str] = set()
@@ -66,12 +68,14 @@ class Reconciler:
         found = {}
         for name in netns:
             sandbox = self.intent.sandboxes.get(SandboxId(name))
-            if sandbox is not None and sandbox.netns is not None:
-                found[name] = sandbox.netns
+            ref = sandbox.netns if sandbox is not None else self.leaving.get(name)
+            if ref is not None:
+                found[name] = ref
         return found
 
     def settle(self, units: set[Unit]) -> list[Outcome]:
         """Make the kernel follow a change of intent; return what failed."""
+        shared = self.compiled.of_unit(HOST_UNIT) if self.unexplained and HOST_UNIT in units else frozenset()
         keys = self.compiled.refresh(self.intent, units)
         for unit in self.failures.keys() & units:
             if not self.compiled.places(unit):
@@ -84,7 +88,11 @@ class Reconciler:
             if key[0] == "sysctl" and key not in self.compiled.desired.get(netns, EMPTY):
                 # Set and never deleted, but it may go with its link, and another of that name has the kernel's defaults.
                 there.pop(key, None)
-        return self._apply(diff(self.compiled.desired, self.observed, keys))
+        differences = diff(self.compiled.desired, self.observed, keys)
+        # What nobody on record needs any more is what they live by that are in no record.
+        return self._apply(
+            [d for d in differences if d.desired is not None or (d.netns, d.key) not in shared]
+        )
 
     def _check_against_full_compile(self) -> None:
         fresh = Compiled(self.intent, self.compiled.facts)

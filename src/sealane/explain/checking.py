@@ -17,7 +17,7 @@ from sealane.kernel.state import HOST
 from sealane.model.endpoint import Endpoint, PublishedPort
 from sealane.model.ids import NetworkId
 from sealane.model.intent import Intent
-from sealane.model.net import FAMILIES, address_part, family_of
+from sealane.model.net import FAMILIES, address_part, family_of, is_wildcard
 
 ProbeProto = Literal["tcp", "udp", "icmp"]
 
@@ -184,7 +184,8 @@ def _published(endpoint: Endpoint, proto: ProbeProto, port: int) -> Iterator[tup
 
 def _host_addresses(endpoint: Endpoint, published: PublishedPort) -> Iterable[str]:
     if published.host_address is not None:
-        return (published.host_address,)
+        is_one = not is_wildcard(published.host_address)
+        return (published.host_address if is_one else LOOPBACK[family_of(published.host_address)],)
     return [LOOPBACK[family] for family in FAMILIES if endpoint.address(family)]
 
 

@@ -50,6 +50,9 @@ REASONS: dict[str, Reason] = {
         "the endpoint is not plugged into a network that has this family",
         "give the network a subnet of this family, or wait for `attach` to answer",
     ),
+    "loopback": Reason(
+        DENIED, "127.0.0.0/8 is the host's own, and nobody else's", "use an address that others may reach"
+    ),
     "ethertype": Reason(DENIED, "endpoints send ARP, IPv4 and IPv6 only", "use IP"),
     "dhcp-server": Reason(DENIED, "endpoints do not act as DHCP servers", "sealane gives out the addresses"),
     "router-advert": Reason(DENIED, "endpoints do not act as routers", "sealane sets the routes"),

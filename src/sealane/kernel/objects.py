@@ -236,6 +236,8 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
     family: PassageFamily
     link: str
     """A link's name, or with a `*` at its end the beginning of names."""
+    is_whole: bool = True
+    """Of observed ones: both rules are there, once, and no rule of others behind them."""
 
     @property
     def key(self) -> Key:

@@ -38,7 +38,7 @@ from sealane.linux.netlink.socket import (
 from sealane.linux.nft import apply_nft, observe_nft
 from sealane.linux.surroundings import read_surroundings
 from sealane.model.endpoint import NetnsRef, PublishedPort
-from sealane.model.net import FAMILIES, Proto, family_of
+from sealane.model.net import FAMILIES, Proto, family_of, is_wildcard
 from sealane.reconcile.plan import Operation, Outcome, Plan
 from sealane.wire.diagnosis import SocketView
 
@@ -260,12 +260,12 @@ def _overlap(held: str, wanted: str) -> bool:
     IPV6_V6ONLY is set, which sock_diag tells only of TCP."""
     if held == "::":
         return True
-    return family_of(held) == family_of(wanted) and held in {wanted, "0.0.0.0"}
+    return family_of(held) == family_of(wanted) and (is_wildcard(wanted) or held in {wanted, "0.0.0.0"})
 
 
 def _matches(flow: Flow) -> Iterator[FlowMatch]:
     """A flow of either family, unless an address says which."""
-    named = flow.address or flow.backend
+    named = flow.address or flow.backend or flow.source
     for family in (family_of(named),) if named else FAMILIES:
         yield FlowMatch(
             family=family,
@@ -274,4 +274,5 @@ def _matches(flow: Flow) -> Iterator[FlowMatch]:
             first=flow.first,
             last=flow.last or PORT_MAX,
             reply_source=flow.backend,
+            source=flow.source,
         )

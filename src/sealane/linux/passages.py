@@ -28,7 +28,11 @@ POLICY_DROP = 0
 
 _SIDES = {"in": IIFNAME, "out": OIFNAME}
 _CHAIN_POLICY = 5
-_RULE_HANDLE, _RULE_USERDATA = 3, 7
+_RULE_HANDLE, _RULE_EXPRESSIONS, _RULE_USERDATA = 3, 4, 7
+_EXPR_NAME, _EXPR_DATA = 1, 2
+_MATCH_NAME, _MATCH_INFO = 1, 3
+"""NFTA_MATCH_* (linux/netfilter/nf_tables_compat.h)."""
+_EMPTY = memoryview(b"")
 _GONE = frozenset({errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP})
 
 
@@ -46,16 +50,22 @@ def dropping(socket: Socket) -> tuple[PassageFamily, ...]:
 
 
 def observe(socket: Socket, instance: str) -> list[Passage]:
-    """Passages that are there whole. Raises OSError."""
+    """Passages of which something is there. Raises OSError."""
     found: list[Passage] = []
     for family in PASSAGE_FAMILIES:
         sides: dict[str, list[str]] = {}
-        for held in _held(socket, family, instance):
-            sides.setdefault(held.link, []).append(held.side)
+        overtaken: set[str] = set()
+        for rule in _rules(socket, family, instance):
+            if rule is None:
+                # What somebody has said since is to be heeded: our own go behind it.
+                overtaken = set(sides)
+            else:
+                sides.setdefault(rule.link, []).append(rule.side)
         found += [
-            Passage(family=family, link=link)
+            Passage(
+                family=family, link=link, is_whole=sorted(there) == ["in", "out"] and link not in overtaken
+            )
             for link, there in sides.items()
-            if sorted(there) == ["in", "out"]
         ]
     return found
 
@@ -88,8 +98,8 @@ def is_about(payload: memoryview, kind: int) -> bool:
 def _set(socket: Socket, item: Passage, instance: str, *, wanted: bool) -> None:
     messages = [
         _delete(item.family, held.handle)
-        for held in _held(socket, item.family, instance)
-        if held.link == item.link
+        for held in _rules(socket, item.family, instance)
+        if held is not None and held.link == item.link
     ]
     if wanted:
         messages += [_append(item, side, instance) for side in _SIDES]
@@ -115,7 +125,8 @@ def _policy(socket: Socket, family: PassageFamily) -> int | None:
     return None
 
 
-def _held(socket: Socket, family: PassageFamily, instance: str) -> Iterator[_Held]:
+def _rules(socket: Socket, family: PassageFamily, instance: str) -> Iterator[_Held | None]:
+    """The chain's rules in their order; None: one of somebody else's."""
     try:
         answers = socket.dump(nfnl.dump(nfnl.GETRULE, family, string(1, TABLE) + string(2, CHAIN)))
     except NetlinkError as error:
@@ -124,9 +135,24 @@ def _held(socket: Socket, family: PassageFamily, instance: str) -> Iterator[_Hel
         raise
     for _, payload in answers:
         found = codec.attrs(payload[nfnl.HEADER_BYTES :])
-        words = nfnl.comment_of(found.get(_RULE_USERDATA)).removeprefix(alias_prefix(instance)).split(" ")
-        if len(words) == 3 and words[0] == "passage" and words[2] in _SIDES:
-            yield _Held(words[1], words[2], nfnl.number(found[_RULE_HANDLE]))
+        comment = nfnl.comment_of(found.get(_RULE_USERDATA)) or _restored_comment(
+            found.get(_RULE_EXPRESSIONS)
+        )
+        words = comment.removeprefix(alias_prefix(instance)).split(" ")
+        is_ours = len(words) == 3 and words[0] == "passage" and words[2] in _SIDES
+        yield _Held(words[1], words[2], nfnl.number(found[_RULE_HANDLE])) if is_ours else None
+
+
+def _restored_comment(expressions_: memoryview | None) -> str:
+    """Of a rule that iptables-restore has made: an xtables match, where ours have it beside their expressions."""
+    for _, element in codec.attr_list(expressions_) if expressions_ is not None else ():
+        parts = codec.attrs(element)
+        if codec.text(parts.get(_EXPR_NAME, _EMPTY)) != "match":
+            continue
+        match = codec.attrs(parts.get(_EXPR_DATA, _EMPTY))
+        if codec.text(match.get(_MATCH_NAME, _EMPTY)) == "comment":
+            return bytes(match.get(_MATCH_INFO, _EMPTY)).partition(b"\0")[0].decode(errors="replace")
+    return ""
 
 
 def _append(item: Passage, side: str, instance: str) -> bytes:

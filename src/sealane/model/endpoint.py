@@ -5,7 +5,7 @@ from typing import Literal
 import msgspec
 
 from sealane.model.ids import EndpointId, NetworkId, SandboxId
-from sealane.model.net import Address, Family, Interface, Mac, Proto, address_part, family_of
+from sealane.model.net import Address, Family, Interface, Mac, Proto, address_part, family_of, is_wildcard
 
 
 class NetnsRef(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +46,8 @@ class PublishedPort(msgspec.Struct, frozen=True, kw_only=True):
 
     proto: Proto = "tcp"
     host_address: Address | None = None
-    """None: every address of the host, in each family in which the endpoint has an address."""
+    """None: every address of the host, in each family in which the endpoint has an address; `0.0.0.0` or `::`: every one
+    of one family."""
     host_first: int
     host_last: int
     port: int
@@ -65,15 +66,19 @@ class PublishedPort(msgspec.Struct, frozen=True, kw_only=True):
 
     def conflicts(self, other: "PublishedPort") -> bool:
         """Whether both claim one (protocol, address, port) of the host."""
-        same_address = (
-            self.host_address is None or other.host_address is None or self.host_address == other.host_address
-        )
         return (
             self.proto == other.proto
-            and same_address
+            and _meet(self.host_address, other.host_address)
             and self.host_first <= other.host_last
             and other.host_first <= self.host_last
         )
+
+
+def _meet(one: Address | None, other: Address | None) -> bool:
+    """Whether two publishes share an address of the host."""
+    if one is None or other is None:
+        return True
+    return family_of(one) == family_of(other) and (one == other or is_wildcard(one) or is_wildcard(other))
 
 
 class Bandwidth(msgspec.Struct, frozen=True, kw_only=True):

@@ -85,6 +85,14 @@ def family_of(value: str) -> Family:
     return 6 if ":" in value else 4
 
 
+WILDCARDS: dict[Family, Address] = {4: Address("0.0.0.0"), 6: Address("::")}
+"""Every address of a family."""
+
+
+def is_wildcard(address: str) -> bool:
+    return address in WILDCARDS.values()
+
+
 def address_part(interface: str) -> Address:
     return Address(interface.partition("/")[0])
 

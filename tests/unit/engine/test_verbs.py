@@ -327,7 +327,15 @@ class TestPublish:
         assert [(f.first, f.backend) for f in bench.kernel.forgotten] == [(5300, ""), (0, "10.1.0.2")]
         bench.kernel.forgotten.clear()
         bench.engine.detach([DetachRequest(endpoint=view.id)])
-        assert [(f.first, f.backend) for f in bench.kernel.forgotten] == [(5300, ""), (0, "10.1.0.2")]
+        told = [(f.first, f.backend, f.source) for f in bench.kernel.forgotten]
+        assert told == [(5300, "", ""), (0, "10.1.0.2", ""), (0, "", "10.1.0.2")]
+
+    def test_what_it_asked_outside_is_forgotten_when_an_endpoint_goes(self, bench: Bench) -> None:
+        """Its answers would go to the address's next owner."""
+        view = bench.attach(A)
+        assert bench.kernel.forgotten == []
+        bench.engine.detach([DetachRequest(endpoint=view.id)])
+        assert [(f.proto, f.source) for f in bench.kernel.forgotten] == [("udp", "10.1.0.2")]
 
     def test_ports_that_come_later_forget_the_udp_flows_that_missed_them(self, bench: Bench) -> None:
         """A client that asks again and again keeps the flow alive by which nobody answers."""

@@ -57,6 +57,10 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
             field="--rm",
             cure="leave out --detach, or remove it with `sealane rm` later",
         )
+    if arguments.rm and arguments.restart not in (None, "", "no"):
+        raise UsageError(
+            "--rm takes away what --restart starts again", field="--restart", cure="leave out one of them"
+        )
     _take_image(arguments)
     reference = image_ref(arguments.rootfs, "--rootfs") if is_image_ref(arguments.rootfs) else None
     is_image = reference is not None or digest_of_root(arguments.rootfs) is not None

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from sealane.compile.names import BRIDGE_PREFIX, ENDPOINT_PREFIX, network_link
 from sealane.explain.doctor.case import HOST_SUBJECT, Case, Finding, Level, Publish
 from sealane.explain.doctor.evidence import RESOLVER_PORT, BaseChain, ForeignTable, Listener, PortRule
-from sealane.model.net import FAMILIES, Family, family_of, overlaps, prefix_length
+from sealane.model.net import FAMILIES, WILDCARDS, Family, family_of, is_wildcard, overlaps, prefix_length
 from sealane.model.network import Network
 
 NAMES_MAX = 3
@@ -258,6 +258,8 @@ def _holds(listener: Listener, publish: Publish) -> bool:
     port = publish.port
     if listener.proto != port.proto or not port.host_first <= listener.port <= port.host_last:
         return False
+    if port.host_address is not None and is_wildcard(port.host_address):
+        return family_of(port.host_address) in listener.families
     if port.host_address is not None:
         return listener.address == port.host_address or (
             listener.is_wild and family_of(port.host_address) in listener.families
@@ -272,5 +274,7 @@ def _takes(table: ForeignTable, rule: PortRule, publish: Publish) -> bool:
         and rule.first <= port.host_last
         and port.host_first <= rule.last
         and any(table.covers(f) and publish.endpoint.address(f) is not None for f in FAMILIES)
-        and (not rule.address or port.host_address in {None, rule.address})
+        and (
+            not rule.address or port.host_address in {None, rule.address, WILDCARDS[family_of(rule.address)]}
+        )
     )

@@ -3,7 +3,8 @@
 An entry remembers how its flow was translated when it began, and a UDP flow of an eager client never ends. So when a
 port is published, unpublished or leads elsewhere, entries of the state before would go on as if nothing had happened.
 They are found by what the client asked for, the *original* destination with the host's port, and by who answers, the
-*reply* source, which is the endpoint. The endpoint's own port is no criterion: another host port may lead to it, whose
+*reply* source, which is the endpoint. What an endpoint that has gone asked of others is found by its *original* source:
+their answers would go to the address's next owner. The endpoint's own port is no criterion: another host port may lead to it, whose
 flows are none of our business (moby#53384).
 
 Be aware: a deletion without a tuple is taken by the kernel for a flush of everything, so `FlowMatch` refuses to match
@@ -65,7 +66,7 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
 
 class FlowMatch(msgspec.Struct, frozen=True, kw_only=True):
     """Which entries are meant: all that is set must hold. An address of the original destination, its ports from
-    `first` to `last`, the address of who answers. Refuses (ValueError) to mean every flow of a protocol."""
+    `first` to `last`, the address of who answers, the address of who asked. Refuses (ValueError) to mean every flow of a protocol."""
 
     family: Family
     proto: Literal["tcp", "udp", "sctp", ""] = "udp"
@@ -74,12 +75,11 @@ class FlowMatch(msgspec.Struct, frozen=True, kw_only=True):
     first: int = 0
     last: int = PORT_MAX
     reply_source: str = ""
+    source: str = ""
 
     def __post_init__(self) -> None:
-        if not self.destination and not self.reply_source and not self._has_ports:
-            raise ValueError(
-                "a match on flows needs a destination, ports or a reply source: it would delete all"
-            )
+        if not (self.destination or self.reply_source or self.source or self._has_ports):
+            raise ValueError("a match on flows needs an address or ports: it would delete all")
         if not 0 <= self.first <= self.last <= PORT_MAX:
             raise ValueError(f"ports {self.first}-{self.last}: not a range of ports")
 
@@ -94,6 +94,7 @@ class FlowMatch(msgspec.Struct, frozen=True, kw_only=True):
             and self.first <= flow.destination_port <= self.last
             and self.destination in {"", flow.destination}
             and self.reply_source in {"", flow.reply_source}
+            and self.source in {"", flow.source}
         )
 
     def filter(self) -> bytes:
@@ -103,9 +104,15 @@ class FlowMatch(msgspec.Struct, frozen=True, kw_only=True):
         takes ipv6_addr_cmp, zero for equal, for its opposite).
         """
         orig, orig_flags = self._proto(), _F_PROTO_NUM if self.proto else 0
-        if self.destination and self.family == 4:
-            orig = nested(_TUPLE_IP, attr(_IP_DST[4], sockets.inet_aton(self.destination))) + orig
-            orig_flags |= _F_IP_DST
+        if self.family == 4 and (self.destination or self.source):
+            ip = b""
+            if self.source:
+                ip += attr(_IP_SRC[4], sockets.inet_aton(self.source))
+                orig_flags |= _F_IP_SRC
+            if self.destination:
+                ip += attr(_IP_DST[4], sockets.inet_aton(self.destination))
+                orig_flags |= _F_IP_DST
+            orig = nested(_TUPLE_IP, ip) + orig
         if self.proto and self.first == self.last:
             orig_flags |= _F_DST_PORT
         found = [nested(_TUPLE_ORIG, orig)] if orig_flags else []

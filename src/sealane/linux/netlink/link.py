@@ -118,7 +118,9 @@ def get_index(index: int) -> bytes:
 
 
 def create_bridge(link: Link, index: int) -> bytes:
-    return codec.message(RTM_NEWLINK, _NEW, 0, _head(link, index) + _bridge_info(link))
+    # Without its MTU: see `settings`.
+    bare = msgspec.structs.replace(link, mtu=0)
+    return codec.message(RTM_NEWLINK, _NEW, 0, _head(bare, index) + _bridge_info(link))
 
 
 def create_veth(link: Link, index: int, master: int, peer: Link, peer_index: int, peer_netns: int) -> bytes:
@@ -159,6 +161,10 @@ def settings(
     """What a fresh link did not take at its creation; None: there is nothing. `ipv6`: the kernel has it. `up` None:
     left. `settings4`: values of `SETTINGS4`; as many files would take ten times as long."""
     parts = b""
+    if link.kind == "bridge" and link.mtu:
+        # A bridge keeps an MTU that it was changed to; one that it was made with goes with its last port
+        # (br_mtu_auto_adjust, BROPT_MTU_SET_BY_USER).
+        parts += codec.u32(_IFLA_MTU, link.mtu)
     if link.alias:
         parts += codec.string(_IFLA_IFALIAS, link.alias)
     if link.group != GROUP_LIVE:

@@ -274,7 +274,11 @@ class TestCapabilities:
             {"hostPort": 8081, "containerPort": 81, "hostIP": "0.0.0.0"},
         ]
         door("ADD", runtimeConfig={"portMappings": ports})
-        assert door.endpoints()[0].ports == ["*:8080->80/tcp", "192.0.2.10:5353->53/udp", "*:8081->81/tcp"]
+        assert door.endpoints()[0].ports == [
+            "*:8080->80/tcp",
+            "192.0.2.10:5353->53/udp",
+            "0.0.0.0:8081->81/tcp",
+        ]
 
     def test_a_port_in_use_is_told_with_its_holder(self, door):
         ports = [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]

@@ -148,7 +148,9 @@ def test_a_bridge_is_made_without_spanning_tree_and_snooping():
     kind, flags, payload = body(link.create_bridge(item, 77))
     assert (kind, flags & codec.NLM_F_EXCL) == (link.RTM_NEWLINK, codec.NLM_F_EXCL)
     found = link.parse(payload)
-    assert (found.index, found.name, found.mtu, found.mac) == (77, "b0", 1400, "02:00:00:00:00:01")
+    # Its MTU comes with its settings: one that it is made with goes with its last port.
+    assert (found.index, found.name, found.mtu, found.mac) == (77, "b0", 0, "02:00:00:00:00:01")
+    assert link.parse(body(link.settings(item, 77))[2]).mtu == 1400
     assert (found.kind, found.group, found.ageing_off) == ("bridge", GROUP_LIVE, True)
     data = codec.attrs(codec.attrs(codec.attrs(payload[16:])[18])[2])
     assert bytes(data[5]) == bytes(4)

@@ -1,0 +1,146 @@
+"""What is open is what was asked for: families, loopback, MACs, and what nobody on record knows."""
+
+import pytest
+
+from harness.engines import FACTS, Bench, subnets
+from sealane.compile.facts import ForeignRoute
+from sealane.engine.errors import ConflictError, InvalidError
+from sealane.kernel.state import HOST
+from sealane.model.net import Prefix
+from sealane.wire.requests import DetachRequest, PublishRequest
+
+A, B = "/run/netns/a", "/run/netns/b"
+
+
+@pytest.fixture
+def bench() -> Bench:
+    bench = Bench()
+    bench.network("front", ipv6=True, subnets=list(subnets("10.1.0.0/24", "fd00:1::/64")))
+    return bench
+
+
+def publish(host_first: int, port: int, **others: object) -> PublishRequest:
+    return PublishRequest(host_first=host_first, port=port, **others)  # type: ignore[arg-type]
+
+
+def published(bench: Bench) -> set[tuple[object, ...]]:
+    """(family, set) of elements that lead to endpoints, and (family, proto) of the host's own loopback."""
+    keys = bench.kernel.state[HOST]
+    return {
+        (item.family, item.set)
+        for key, item in keys.items()
+        if key[0] == "nft-element" and "publish" in item.set
+    } | {(item.family, item.proto) for key, item in keys.items() if key[0] == "loopback"}
+
+
+class TestFamilies:
+    @pytest.mark.parametrize(
+        ("address", "where"),
+        [
+            ("0.0.0.0", {("ip", "publish"), (4, "tcp")}),
+            ("::", {("ip6", "publish"), (6, "tcp")}),
+            ("", {("ip", "publish"), (4, "tcp"), ("ip6", "publish"), (6, "tcp")}),
+        ],
+    )
+    def test_every_address_of_one_family_is_not_one_of_the_other(
+        self, bench: Bench, address: str, where: set
+    ) -> None:
+        bench.attach(A, publish=[publish(8080, 80, host_address=address)])
+        assert published(bench) == where
+
+    def test_a_range_is_of_its_family_too(self, bench: Bench) -> None:
+        bench.attach(A, publish=[publish(8000, 8000, host_last=8009, host_address="0.0.0.0")])
+        assert published(bench) == {("ip", "publish_ranges"), (4, "tcp")}
+
+    def test_the_two_families_are_apart(self, bench: Bench) -> None:
+        view = bench.attach(
+            A,
+            publish=[publish(8080, 80, host_address="0.0.0.0"), publish(8080, 80, host_address="::")],
+        )
+        assert view.ports == ["0.0.0.0:8080->80/tcp", "[::]:8080->80/tcp"]
+        with pytest.raises(ConflictError):
+            bench.attach(B, publish=[publish(8080, 80)])
+
+    @pytest.mark.parametrize("address", ["0.0.0.0", "192.0.2.1", ""])
+    def test_within_a_family_every_address_is_one_of_them(self, bench: Bench, address: str) -> None:
+        bench.attach(A, publish=[publish(8080, 80, host_address="0.0.0.0")])
+        with pytest.raises(ConflictError, match="endpoint a"):
+            bench.attach(B, publish=[publish(8080, 80, host_address=address)])
+
+    def test_a_family_that_the_network_lacks_is_refused(self, bench: Bench) -> None:
+        bench.network("old")
+        with pytest.raises(InvalidError) as caught:
+            bench.attach(A, "old", publish=[publish(8080, 80, host_address="::")])
+        assert caught.value.field == "publish[0].host_address"
+
+
+class TestSctp:
+    def test_is_not_promised_on_the_hosts_own_loopback(self, bench: Bench) -> None:
+        bench.attach(A, publish=[publish(5300, 53, proto="sctp")])
+        assert published(bench) == {("ip", "publish"), ("ip6", "publish")}
+
+    @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+    def test_is_refused_there(self, bench: Bench, address: str) -> None:
+        with pytest.raises(InvalidError, match="SCTP"):
+            bench.attach(A, publish=[publish(5300, 53, proto="sctp", host_address=address)])
+
+
+class TestMacs:
+    def test_a_bridge_has_each_once(self, bench: Bench) -> None:
+        bench.attach(A, mac="02:00:00:00:00:09")
+        with pytest.raises(ConflictError, match="endpoint a") as caught:
+            bench.attach(B, mac="02-00-00-00-00-09")
+        assert caught.value.field == "mac"
+
+    def test_two_bridges_may_have_the_same(self, bench: Bench) -> None:
+        bench.network("back")
+        bench.attach(A, mac="02:00:00:00:00:09")
+        bench.attach(B, "back", mac="02:00:00:00:00:09")
+
+
+def test_a_pool_avoids_a_route_that_has_just_come() -> None:
+    bench = Bench()
+    facts = bench.kernel._facts
+    route = ForeignRoute(Prefix("10.128.0.0/22"), "route via vpn0")
+    bench.kernel._facts = type(facts)(
+        instance=facts.instance, features=FACTS.features, foreign_routes=(*facts.foreign_routes, route)
+    )
+    assert bench.network("front").subnets[0].prefix != "10.128.0.0/22"
+
+
+class TestWhatNobodyKnows:
+    @pytest.fixture
+    def fresh(self, bench: Bench) -> Bench:
+        """An empty store beside a live endpoint."""
+        bench.attach(A, publish=[publish(8080, 80)])
+        return Bench(kernel=bench.kernel)
+
+    def test_its_rules_stay_when_the_last_known_network_goes(self, fresh: Bench) -> None:
+        before = dict(fresh.kernel.state[HOST])
+        fresh.engine.reconciler.unexplained, known = [], fresh.engine.reconciler.unexplained
+        fresh.network("new", subnets=list(subnets("10.9.0.0/24")))
+        fresh.engine.reconciler.unexplained = known
+        fresh.engine.remove_network("new")
+        there = fresh.kernel.state[HOST]
+        assert {key for key in before if key not in there} == set()
+
+    def test_nothing_new_may_take_what_is_its_own(self, fresh: Bench) -> None:
+        with pytest.raises(ConflictError, match="in no record"):
+            fresh.network("new")
+        assert fresh.engine.networks() == []
+        fresh.upkeep.gc(confirmed=True)
+        fresh.upkeep.gc(confirmed=True)
+        fresh.network("new")
+        fresh.attach(B, "new", publish=[publish(8080, 80)])
+        assert fresh.is_clean()
+
+
+def test_what_is_in_a_sandbox_and_on_no_link_goes_with_its_endpoints(bench: Bench) -> None:
+    """Routing rules: the sandbox's record goes in the same change."""
+    bench.network("back", subnets=list(subnets("10.2.0.0/24")))
+    bench.attach(A)
+    bench.attach(A, "back")
+    (sandbox,) = bench.engine.intent.sandboxes
+    assert any(key[0] == "rule" for key in bench.kernel.state[sandbox])
+    bench.engine.detach([DetachRequest(sandbox=A)])
+    assert not any(key[0] == "rule" for key in bench.kernel.state[sandbox])
