@@ -323,3 +323,11 @@ def test_a_closed_publisher_says_so(publisher):
     publisher.close()
     with pytest.raises(ValueError, match="not open"):
         publisher.entries()
+
+
+def test_mending_tells_whether_anything_was_taken(publisher):
+    assert publisher.mend() is False
+    lost = next(name for name in pins_in(publisher._pin_dir) if name.startswith("connect4"))
+    os.unlink(os.path.join(publisher._pin_dir, lost))
+    assert publisher.mend() is True
+    assert publisher.mend() is False

@@ -181,6 +181,7 @@ def _routed(endpoint: Endpoint, network: Network, family: Family, address: net.A
     yield HOST, Element(family=table, set="sources", value=source, data=proven)
     if family == 6:
         # The kernel answers ARP for any address of its own on any link, but ND only for that link's (RFC 4861).
+        yield HOST, Sysctl(path=f"net/ipv6/conf/{host_link}/disable_ipv6", value="0")
         yield HOST, Neighbour(link=host_link, address=subnet.gateway)
         yield HOST, Sysctl(path=f"net/ipv6/conf/{host_link}/proxy_ndp", value="1")
 

@@ -89,6 +89,9 @@ def _link(network: Network, facts: Facts) -> Iterator[Object]:
     yield from hardening(name, 4)
     if facts.features.ipv6:
         yield from hardening(name, 6)
+        if network.subnet(6) is not None:
+            # Whatever links have by default: where it is off, no address can be added.
+            yield Sysctl(path=f"net/ipv6/conf/{name}/disable_ipv6", value="0")
 
 
 def hardening(link: str, family: Family) -> Iterator[Sysctl]:

@@ -131,6 +131,7 @@ class Watch:
         """Nothing tells of these: settings of ours, and br_netfilter, which other engines switch on. Of rules of others
         that are gone nobody asks to be told."""
         self._later("sysctls", SYSCTL_POLL_S, self._poll_sysctls)
+        self._engine.forget_departed()
         self._refresh_facts()
         wanted = {
             k: v for k, v in self._engine.reconciler.compiled.desired[HOST].items() if isinstance(v, Sysctl)
@@ -145,6 +146,11 @@ class Watch:
 
     def _full_look(self) -> None:
         self._later("look", FULL_LOOK_S, self._full_look)
+        try:
+            if self._kernel.mend():
+                log.warning("what publishes on 127.0.0.1 had been taken away, and is back")
+        except OSError:
+            log.exception("loopback")
         self._resync({HOST})
         waiting = set(self._upkeep.unverified)
         known = self._engine.reconciler.refs(self._engine.intent.sandboxes)

@@ -8,7 +8,7 @@ def attach_requests(container: ContainerRequest, intent: Intent) -> list[AttachR
     """In the order of the request; its published ports go where `_publishing_place` says."""
     outward = _publishing_place(container, intent)
     return [
-        _attach_request(container.name, attachment, container.publish if index == outward else [])
+        _attach_request(container, attachment, container.publish if index == outward else [])
         for index, attachment in enumerate(container.attachments)
     ]
 
@@ -25,11 +25,13 @@ def _publishing_place(container: ContainerRequest, intent: Intent) -> int:
     return min(range(len(container.attachments)), key=rank, default=0)
 
 
-def _attach_request(sandbox: str, attachment: Attachment, publish: list[PublishRequest]) -> AttachRequest:
+def _attach_request(
+    container: ContainerRequest, attachment: Attachment, publish: list[PublishRequest]
+) -> AttachRequest:
     return AttachRequest(
-        sandbox=sandbox,
+        sandbox=container.name,
         network=attachment.network,
-        name=attachment.name or sandbox,
+        name=attachment.name or container.name,
         addresses=attachment.addresses,
         mac=attachment.mac,
         ifname=attachment.ifname,
@@ -37,4 +39,5 @@ def _attach_request(sandbox: str, attachment: Attachment, publish: list[PublishR
         publish=publish,
         gateway_priority=attachment.gateway_priority,
         sysctls=attachment.sysctls,
+        dns_servers=container.dns,
     )

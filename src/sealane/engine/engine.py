@@ -11,7 +11,7 @@ Everything here is synchronous and runs on one thread; an answer means that it i
 """
 
 import errno
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -38,7 +38,7 @@ from sealane.model.change import Change, Delete, Put, inverse
 from sealane.model.endpoint import Endpoint, PublishedPort, Sandbox
 from sealane.model.ids import SandboxId
 from sealane.model.intent import Intent
-from sealane.model.net import address_part, family_of, is_wildcard, parse_address
+from sealane.model.net import Address, address_part, family_of, is_wildcard, parse_address
 from sealane.model.network import Network
 from sealane.reconcile.plan import Outcome
 from sealane.store.base import RevisionConflictError, Store, StoreError, TakenError
@@ -65,6 +65,8 @@ class Engine:
         self.hold = ""
         """Why nothing may change; empty: it may."""
         self.listeners: list[Settled] = []
+        self._departed = set[Address]()
+        """Addresses of endpoints that went, whose flows are tracked still."""
         self.intent: Intent = reconciler.intent
         self.drafts = Drafts(self.intent, kernel, self._facts_now)
 
@@ -285,6 +287,8 @@ class Engine:
             return
         self.check_may_change()
         self._check_nothing_is_unknown(changes)
+        if self._departed and not self._departed.isdisjoint(_addresses(changes)):
+            self.forget_departed()
         self.commit(changes)
         try:
             failures = self._settle(changes)
@@ -321,12 +325,10 @@ class Engine:
             return
         self.check_may_change()
         endpoints = [e for c in changes for e in (c.record, _before(c)) if isinstance(e, Endpoint)]
-        deleted = [c.record for c in changes if isinstance(c, Delete) and isinstance(c.record, Endpoint)]
         try:
             for failure in self._settle(changes):
                 self.events.emit("apply.failed", describe(failure))
-            self._forget_flows([e for e in endpoints if e not in deleted])
-            self._forget_flows(deleted, gone=True)
+            self._forget_flows(endpoints)
             self.commit(changes)
         except BaseException:
             self._settle([inverse(change) for change in reversed(changes)])
@@ -334,6 +336,8 @@ class Engine:
         for change in changes:
             if isinstance(change.record, Sandbox):
                 self.reconciler.forget_namespace(change.record.id)
+            elif isinstance(change, Delete) and isinstance(change.record, Endpoint):
+                self._departed |= {address_part(a) for a in change.record.addresses}
         self._tell(changes)
 
     def commit(self, changes: Sequence[Change]) -> None:
@@ -383,7 +387,7 @@ class Engine:
         for listener in self.listeners:
             listener(changes)
 
-    def _forget_flows(self, endpoints: Iterable[Endpoint], *, gone: bool = False) -> None:
+    def _forget_flows(self, endpoints: Iterable[Endpoint]) -> None:
         """UDP only: a TCP connection to a dead endpoint ends by itself, a UDP flow is refreshed for ever. Where the kernel
         does not let us look, they stay: no reason to undo a deed."""
         flows: list[Flow] = []
@@ -392,9 +396,17 @@ class Engine:
             flows += [Flow("udp", p.host_first, p.host_last, _destination(p)) for p in udp]
             if udp:
                 flows += [Flow("udp", 0, 0, backend=address_part(a)) for a in endpoint.addresses]
-            if gone:
-                # What it asked outside is answered for as long as somebody answers: to the address's next owner.
-                flows += [Flow("udp", 0, 0, source=address_part(a)) for a in endpoint.addresses]
+        self._forget(flows)
+
+    def forget_departed(self) -> None:
+        """Of endpoints that went: what they asked outside is answered for as long as somebody answers, and would be to
+        their addresses' next owners. A look through all that is tracked takes milliseconds, so it is taken for many at
+        once, at the latest when one of their addresses is given to somebody else."""
+        flows = [Flow("udp", 0, 0, source=address) for address in self._departed]
+        self._departed.clear()
+        self._forget(flows)
+
+    def _forget(self, flows: list[Flow]) -> None:
         if flows and self.reconciler.compiled.facts.features.conntrack:
             try:
                 self.kernel.forget_flows(flows)
@@ -429,6 +441,13 @@ _STORE_CURES = {
     "locked": "another process holds the database: `sealane status` of that one",
     "schema": "the database was written by another version of sealane",
 }
+
+
+def _addresses(changes: Sequence[Change]) -> Iterator[Address]:
+    """Of endpoints that come."""
+    for change in changes:
+        if isinstance(change, Put) and isinstance(change.record, Endpoint):
+            yield from (address_part(a) for a in change.record.addresses)
 
 
 def _destination(port: PublishedPort) -> str:

@@ -174,6 +174,9 @@ class FakeKernel:
             raise FileNotFoundError(errno.ENOENT, "there is nothing", where)
         return NetnsRef(path=where, inode=zlib.crc32(where.encode()))
 
+    def mend(self) -> bool:
+        return False
+
     def visiting(self) -> AbstractContextManager[None]:
         return nullcontext()
 

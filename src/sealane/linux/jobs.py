@@ -44,6 +44,11 @@ class LoopbackPublisher(Protocol):
         """Publish `add` and take `remove` back. Idempotent. Raises OSError, ValueError."""
         ...
 
+    def mend(self) -> bool:
+        """Put back what others have taken from it; whether there was anything. What is published may have to be published
+        again. Raises OSError."""
+        ...
+
 
 class HostSide(NamedTuple):
     """What plans are performed with on the host. `route` and `nft` are sockets of its namespace."""

@@ -172,6 +172,11 @@ class LinuxKernel(Closing):
         self._check_home()
         return self._applier.apply(plan, refs, self._visits)
 
+    def mend(self) -> bool:
+        """Put back what others have taken from what publishes on loopback, of which nothing tells; whether there was
+        anything. Raises OSError."""
+        return self._loopback is not None and self._loopback.mend()
+
     @contextmanager
     def visiting(self) -> Iterator[None]:
         with Visits() as visits:

@@ -80,6 +80,10 @@ class LoopbackForwarder:
     def entries(self) -> frozenset[LoopbackEntry]:
         return self._entries
 
+    def mend(self) -> bool:
+        """Nothing of it is anybody's to take."""
+        return False
+
     def apply(self, add: Iterable[LoopbackEntry], remove: Iterable[LoopbackEntry] = ()) -> None:
         """Listen for `add` and no longer for `remove`; a port in both changes its backend without a gap.
 

@@ -103,3 +103,18 @@ def test_a_sandbox_that_waits_to_be_looked_at_waits_once(bench: Bench, watch: Wa
     for _ in range(3):
         watch._full_look()
     assert list(bench.upkeep.unverified) == list(bench.engine.intent.sandboxes)
+
+
+@pytest.mark.parametrize("answer", [True, False, OSError(errno.EPERM, "Operation not permitted")])
+def test_what_publishes_on_loopback_is_looked_at_and_the_host_after_it(
+    bench: Bench, watch: Watch, monkeypatch: pytest.MonkeyPatch, answer: bool | OSError
+) -> None:
+    def mend() -> bool:
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(bench.kernel, "mend", mend)
+    bench.kernel.state[HOST].clear()
+    watch._full_look()
+    assert bench.is_clean()

@@ -121,6 +121,9 @@ class LoopbackPublisher:
             self._retire_leftovers()
         return tuple(made)
 
+    def mend(self) -> bool:
+        return bool(self.open())
+
     def entries(self) -> frozenset[LoopbackEntry]:
         """Return what is published. A half-written entry is returned in parts: see `entry.decode`."""
         fd = self._open_targets()
