@@ -255,6 +255,21 @@ def test_an_ipv6_default_route_gives_the_uplink_where_there_is_no_ipv4_one():
         assert it.kernel.facts().uplink == "up0"
 
 
+@pytest.mark.parametrize(
+    ("accept_ra", "protocol", "found"),
+    [("1", "ra", ("up0",)), ("2", "ra", ("up0",)), ("0", "ra", ()), ("1", "static", ())],
+)
+def test_a_link_that_learns_its_default_route_is_known(accept_ra, protocol, found):
+    """Where a program hears the advertisements, the kernel's accept_ra is 0."""
+    with rig() as it:
+        ip("link", "add", "up0", "type", "bridge")
+        ip("link", "set", "up0", "up")
+        ip("address", "add", "2001:db8::1/64", "dev", "up0", "nodad")
+        run("sysctl", "-qw", f"net.ipv6.conf.up0.accept_ra={accept_ra}")
+        ip("-6", "route", "add", "default", "via", "2001:db8::2", "proto", protocol)
+        assert it.kernel.facts().ra_links == found
+
+
 def test_without_a_default_route_there_is_no_uplink():
     with rig() as it:
         assert (it.kernel.facts().uplink, it.kernel.facts().uplink_mtu) == ("", 0)

@@ -43,4 +43,6 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     uplink_mtu: int = 0
     """Bytes; 0: no uplink, 1500 is used."""
     foreign_routes: tuple[ForeignRoute, ...] = ()
+    ra_links: tuple[str, ...] = ()
+    """Links of others by which the host has learnt an IPv6 default route from router advertisements."""
     features: Features = Features()

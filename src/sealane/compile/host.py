@@ -78,6 +78,8 @@ def _host(intent: Intent, facts: Facts) -> Iterator[Object]:
     yield from compile_gates(networks, facts)
     yield Sysctl(path="net/ipv4/ip_forward", value="1")
     if any(n.subnet(6) and not n.internal for n in networks) and facts.features.ipv6:
+        # A host that forwards hears no router advertisements any more, unless told to (2): its own way out would expire.
+        yield from (Sysctl(path=f"net/ipv6/conf/{link}/accept_ra", value="2") for link in facts.ra_links)
         yield Sysctl(path="net/ipv6/conf/all/forwarding", value="1")
 
 

@@ -107,12 +107,13 @@ class Watch:
         before = compiled.facts
         if facts == before:
             return
-        if facts.uplink_mtu == before.uplink_mtu and facts.features == before.features:
+        is_mtu_same = facts.uplink_mtu == before.uplink_mtu
+        if is_mtu_same and facts.features == before.features and facts.ra_links == before.ra_links:
             compiled.facts = facts
             return
         only_firewalls = msgspec.structs.replace(before.features, firewalls=facts.features.firewalls)
-        if facts.features == only_firewalls and facts.uplink_mtu == before.uplink_mtu:
-            # Gates are the host's unit, and the sooner they close the better.
+        if facts.features == only_firewalls and is_mtu_same:
+            # The host's unit alone: gates, and the sooner they close the better, and what the host learns its routes by.
             compiled.facts = facts
             self._heed()
             self._engine.reconciler.settle({HOST_UNIT})

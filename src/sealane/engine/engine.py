@@ -229,6 +229,8 @@ class Engine:
         self.check_may_change()
         if repeated_ports(endpoint, ports):
             return endpoint
+        if ports:
+            self._check_nothing_is_unknown([Put(endpoint)])
         bare = msgspec.structs.replace(endpoint, ports=())
         if endpoint.ports:
             self.take([Put(bare, endpoint)])

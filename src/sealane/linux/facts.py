@@ -10,7 +10,7 @@ import msgspec
 
 from sealane.compile.facts import Facts, Features, ForeignRoute
 from sealane.kernel.objects import RTPROT_SEALANE
-from sealane.linux import netns
+from sealane.linux import netns, sysctl
 from sealane.linux.marks import alias_prefix
 from sealane.linux.netlink import codec, inet, link
 from sealane.linux.netlink.socket import NETLINK_NETFILTER, Socket
@@ -27,6 +27,8 @@ DEFAULT_ROUTES = ("0.0.0.0/0", "::/0")
 _RELEASE = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})(\D.*)?", re.ASCII | re.DOTALL)
 _NFPROTO_IPV4, _NFPROTO_BRIDGE = 2, 7
 _NFT = 10 << 8
+_RTPROT_RA = 9
+"""linux/rtnetlink.h."""
 _CTNETLINK_GET_STATS = 1 << 8 | 5
 
 
@@ -58,6 +60,7 @@ def read_facts(socket: Socket, instance: str, features: Features, resolv_conf: s
         uplink=uplink.name if uplink else "",
         uplink_mtu=uplink.mtu if uplink else 0,
         foreign_routes=tuple(dict.fromkeys(foreign[:ROUTES_MAX])),
+        ra_links=tuple(sorted(_learning(routes, links))),
         features=features,
     )
 
@@ -103,6 +106,16 @@ def _foreign(
             continue
         with suppress(ParseError):
             yield ForeignRoute(parse_prefix(route.dst), f"route via {via.name if via else 'no link'}")
+
+
+def _learning(routes: list[inet.RawRoute], links: dict[int, link.RawLink]) -> set[str]:
+    """Links whose router advertisements the kernel heeds. (Where a program does it, their accept_ra is 0.)"""
+    names = {
+        links[route.index].name
+        for route in routes
+        if route.protocol == _RTPROT_RA and route.dst == "::/0" and route.index in links
+    }
+    return {name for name in names if sysctl.read(f"net/ipv6/conf/{name}/accept_ra") in {"1", "2"}}
 
 
 def _nameservers(path: str) -> Iterator[ForeignRoute]:

@@ -329,7 +329,7 @@ class FakeKernel:
 
     def _check_link(self, there: dict[Key, Object], item: Object) -> None:
         name = hangs_on(item)
-        if not name or name == "all":
+        if not name or name == "all" or name in self.foreign_links:
             return
         link = there.get(("link", name))
         if not isinstance(link, Link):

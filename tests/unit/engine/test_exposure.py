@@ -1,13 +1,16 @@
 """What is open is what was asked for: families, loopback, MACs, and what nobody on record knows."""
 
+import msgspec
 import pytest
 
 from harness.engines import FACTS, Bench, subnets
 from sealane.compile.facts import ForeignRoute
+from sealane.daemon.watch import Watch
 from sealane.engine.errors import ConflictError, InvalidError
 from sealane.kernel.state import HOST
 from sealane.model.net import Prefix
 from sealane.wire.requests import DetachRequest, PublishRequest
+from unit.daemon.test_watch import Monitor
 
 A, B = "/run/netns/a", "/run/netns/b"
 
@@ -144,3 +147,43 @@ def test_what_is_in_a_sandbox_and_on_no_link_goes_with_its_endpoints(bench: Benc
     assert any(key[0] == "rule" for key in bench.kernel.state[sandbox])
     bench.engine.detach([DetachRequest(sandbox=A)])
     assert not any(key[0] == "rule" for key in bench.kernel.state[sandbox])
+
+
+class TestTheHostsOwnWayOut:
+    def facts(self, bench: Bench, *links: str) -> None:
+        bench.kernel._facts = msgspec.structs.replace(bench.kernel._facts, ra_links=links)
+        bench.kernel.foreign_links |= dict.fromkeys(links, "")
+
+    def accept_ra(self, bench: Bench) -> object:
+        item = bench.kernel.state[HOST].get(("sysctl", "net/ipv6/conf/uplink0/accept_ra"))
+        return item and item.value  # type: ignore[union-attr]
+
+    @pytest.mark.parametrize(
+        ("options", "value"),
+        [({"ipv6": True}, "2"), ({"ipv6": True, "internal": True}, None), ({"ipv6": False}, None)],
+    )
+    def test_goes_on_being_learnt_when_the_host_begins_to_forward(
+        self, options: dict, value: str | None
+    ) -> None:
+        bench = Bench()
+        self.facts(bench, "uplink0")
+        bench.restart()
+        bench.network("new", **options)
+        assert self.accept_ra(bench) == value
+
+    def test_that_is_learnt_later_too(self, bench: Bench) -> None:
+        assert self.accept_ra(bench) is None
+        self.facts(bench, "uplink0")
+        watch = Watch(bench.engine, bench.upkeep, bench.kernel, Monitor(), None)  # type: ignore[arg-type]
+        watch._refresh_facts()
+        assert self.accept_ra(bench) == "2"
+
+
+def test_other_ports_are_not_lost_while_something_is_unknown(bench: Bench) -> None:
+    view = bench.attach(A, publish=[publish(8080, 80)])
+    bench.engine.reconciler.unexplained = ["sle000000000000"]
+    endpoint = next(iter(bench.engine.intent.endpoints.values()))
+    with pytest.raises(ConflictError, match="in no record"):
+        bench.engine.publish(endpoint, [publish(8081, 80)])
+    assert bench.engine.endpoint(view.id).ports == view.ports
+    assert bench.engine.publish(endpoint, []).ports == ()
