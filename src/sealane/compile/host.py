@@ -149,6 +149,10 @@ class Compiled:
         self._by_unit: dict[Unit, list[tuple[Where, Object]]] = {}
         self.refresh(intent, set(units(intent)))
 
+    def has(self, unit: Unit) -> bool:
+        """Whether anything comes of a unit."""
+        return unit in self._by_unit
+
     def places(self, unit: Unit) -> set[str]:
         """Namespaces in which a unit has objects."""
         return {netns for netns, _ in self.of_unit(unit)}

@@ -8,7 +8,7 @@ by one in the bridge table), and a routed network's is a set of (link, address).
 from collections.abc import Iterator
 
 from sealane.compile import names
-from sealane.compile.base import ADDRESS_TYPE, DADDR, ETHERTYPE, ICMPV6, LOOPBACK, SADDR, deny, goto
+from sealane.compile.base import ADDRESS_TYPE, DADDR, ETHERTYPE, ICMP, ICMPV6, LOOPBACK, SADDR, deny, goto
 from sealane.compile.facts import Facts
 from sealane.compile.names import NFT_FAMILY
 from sealane.kernel import nft
@@ -42,7 +42,6 @@ MTU_WITHOUT_UPLINK = 1500
 
 DNATTED = BitTest(Ct("status"), nft.CT_STATUS["dnat"], "dnat")
 RELATED = BitTest(Ct("state"), nft.CT_STATE["related"], "related")
-ICMP: dict[Family, tuple[bytes, str]] = {4: (b"\x01", "icmp"), 6: (b"\x3a", "ipv6-icmp")}
 REPLY: tuple[Statement, ...] = (
     BitTest(Ct("state"), nft.CT_STATE["established"] | nft.CT_STATE["related"], "established,related"),
     # Only back: a flow that once got through while rules were gone is established too, and would stay for ever.
@@ -259,7 +258,7 @@ def _to(network: Network, family: Family) -> Iterator[Rule]:
         open_ports = Concat((DADDR[family], L4PROTO, nft.DPORT))
         yield _rule(network, "published", Lookup(open_ports, "open"), ACCEPT)
         # An error about what was let in (`fragmentation needed` above all) has no port, and is no reply.
-        yield _rule(network, "error", RELATED, Cmp(L4PROTO, "==", *ICMP[family]), ACCEPT)
+        yield _rule(network, "error", RELATED, ICMP if family == 4 else ICMPV6, ACCEPT)
     yield _deny(network, "isolation")
 
 

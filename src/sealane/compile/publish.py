@@ -20,12 +20,22 @@ from sealane.kernel.nft import Element
 from sealane.kernel.objects import LoopbackPort
 from sealane.kernel.state import Object
 from sealane.model.endpoint import Endpoint, PublishedPort
-from sealane.model.net import FAMILIES, PROTO_NUMBERS, Address, Family, Proto, family_of, is_wildcard
+from sealane.model.net import (
+    FAMILIES,
+    PROTO_NUMBERS,
+    WILDCARDS,
+    Address,
+    Family,
+    Proto,
+    family_of,
+    is_loopback,
+    is_wildcard,
+)
 from sealane.model.network import Network
 
 EVERY: dict[Family, tuple[str, str]] = {
-    4: ("0.0.0.0", "255.255.255.255"),
-    6: ("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+    4: (WILDCARDS[4], "255.255.255.255"),
+    6: (WILDCARDS[6], "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
 }
 
 
@@ -50,10 +60,6 @@ def _concerns(port: PublishedPort, family: Family) -> bool:
 def _place(port: PublishedPort) -> Address | None:
     """The one address that it is at; None: at every one of the families that it concerns."""
     return None if port.host_address is None or is_wildcard(port.host_address) else port.host_address
-
-
-def is_loopback(address: str) -> bool:
-    return address.startswith("127.") or address == "::1"
 
 
 def _publish(port: PublishedPort, family: Family, address: Address) -> Iterator[Object]:

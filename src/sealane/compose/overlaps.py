@@ -13,6 +13,7 @@ from itertools import accumulate
 import msgspec
 
 from sealane.compose.ports import PortSpec
+from sealane.model.net import WILDCARDS, family_of
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -44,7 +45,7 @@ def find_clashes(claims: Sequence[Claim]) -> Iterator[tuple[Claim, Claim]]:
 def _wider(host_ip: str | None) -> tuple[str | None, ...]:
     if host_ip is None:
         return (None,)
-    return tuple(dict.fromkeys((host_ip, "::" if ":" in host_ip else "0.0.0.0", None)))
+    return tuple(dict.fromkeys((host_ip, WILDCARDS[family_of(host_ip)], None)))
 
 
 def _clashes(own: list[Claim], others: list[Claim]) -> Iterator[tuple[Claim, Claim]]:

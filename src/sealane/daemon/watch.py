@@ -49,7 +49,7 @@ class Watch:
         self._heed()
         for fileno in self._monitor.filenos():
             self._loop.add_reader(fileno, self._events)
-        self._later("sysctls", SYSCTL_POLL_S, self._poll_sysctls)
+        self._later("poll", SYSCTL_POLL_S, self._poll)
         self._later("look", FULL_LOOK_S, self._full_look)
         self._later("verify", 0.0, self._verify)
 
@@ -128,10 +128,10 @@ class Watch:
         features = self._engine.reconciler.compiled.facts.features
         self._monitor.unheeded = features.firewalls if features.fast_path else ("ip", "ip6", "bridge")
 
-    def _poll_sysctls(self) -> None:
-        """Nothing tells of these: settings of ours, and br_netfilter, which other engines switch on. Of rules of others
-        that are gone nobody asks to be told."""
-        self._later("sysctls", SYSCTL_POLL_S, self._poll_sysctls)
+    def _poll(self) -> None:
+        """What nothing tells of: settings of ours, and br_netfilter, which other engines switch on; rules of others that are
+        gone, of which nobody asks to be told. And what can wait: flows of endpoints that went."""
+        self._later("poll", SYSCTL_POLL_S, self._poll)
         self._engine.forget_departed()
         self._refresh_facts()
         wanted = {

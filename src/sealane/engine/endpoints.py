@@ -110,7 +110,7 @@ class EndpointMaker:
             network=network.id,
             sandbox=None,
             ifname=f"{network.link_prefix}0",
-            mac=self._mac(request.mac, network, addresses, identity),
+            mac=self._mac(request.mac, network, addresses, identity, replaced),
             addresses=addresses,
             aliases=_aliases(request.aliases),
             labels=dict(request.labels),
@@ -128,13 +128,18 @@ class EndpointMaker:
         return _lowest(network, used)
 
     def _mac(
-        self, wanted: str, network: Network, addresses: tuple[Interface, ...], identity: EndpointId
+        self,
+        wanted: str,
+        network: Network,
+        addresses: tuple[Interface, ...],
+        identity: EndpointId,
+        replaced: Collection[EndpointId] = (),
     ) -> Mac:
         """By default an address keeps its MAC, so that siblings that knew its last owner reach the next at once."""
         if wanted:
             mac = parsed(parse_mac, wanted, "mac")
             others = self._intent.endpoints_by_network.get(network.id, {}).values()
-            holder = next((e for e in others if e.mac == mac and e.id != identity), None)
+            holder = next((e for e in others if e.mac == mac and e.id not in {identity, *replaced}), None)
             if holder is not None and network.driver == "bridge":
                 raise ConflictError(
                     f"{mac} is that of endpoint {holder.name}: a bridge sends its frames to one of them",

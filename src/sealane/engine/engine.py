@@ -362,15 +362,7 @@ class Engine:
             self.intent.apply(change)
             units |= touched(change, self.intent)
         gone = [c.record for c in changes if isinstance(c, Delete) and isinstance(c.record, Sandbox)]
-        self.reconciler.leaving = {sandbox.id: sandbox.netns for sandbox in gone if sandbox.netns is not None}
-        try:
-            failures = self.reconciler.settle(units)
-        finally:
-            self.reconciler.leaving = {}
-        if failures:
-            deleted = (c.record for c in changes if isinstance(c, Delete))
-            self.reconciler.removed.update(record.id for record in deleted if isinstance(record, Endpoint))
-        return failures
+        return self.reconciler.settle(units, {s.id: s.netns for s in gone if s.netns is not None})
 
     def _take_back(self, changes: Sequence[Change]) -> None:
         undo = [inverse(change) for change in reversed(changes)]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from sealane.compile.names import LINK_PREFIXES
 from sealane.engine.errors import InvalidError
 from sealane.model.ids import parse_link_name
-from sealane.model.net import ParseError, family_of, parse_address
+from sealane.model.net import ParseError, family_of, is_wildcard, parse_address
 from sealane.wire.options import DOCKER_NAMES, SAID_BY_FIELDS
 
 MTU_MIN = 68
@@ -76,7 +76,7 @@ def _address(field: str, family: int | None) -> Callable[[dict[str, object], str
         address = parse_address(value)
         if family is not None and family_of(address) != family:
             raise ParseError(f"{value} is not an IPv{family} address")
-        if field == "publish_addresses" and address in {"0.0.0.0", "::"}:
+        if field == "publish_addresses" and is_wildcard(address):
             return
         present = fields.get(field, ())
         assert isinstance(present, tuple)

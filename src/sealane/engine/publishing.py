@@ -4,14 +4,13 @@ before anything changes."""
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from sealane.compile.publish import is_loopback
 from sealane.engine.errors import ConflictError, FullError, InvalidError
 from sealane.engine.ports import Kernel
 from sealane.engine.problems import parsed
 from sealane.limits import EPHEMERAL_TRIES, PUBLISHES_PER_ENDPOINT, RANGE_PORTS_MAX
 from sealane.model.endpoint import PublishedPort
 from sealane.model.intent import Intent
-from sealane.model.net import Address, Family, family_of, parse_address
+from sealane.model.net import Address, Family, family_of, is_loopback, parse_address
 from sealane.model.network import Network
 from sealane.wire.requests import PublishRequest
 

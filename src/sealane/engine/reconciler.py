@@ -13,7 +13,7 @@ no record knows deletes nothing at all until told to (`confirmed`); everything t
 """
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -30,6 +30,8 @@ from sealane.model.intent import Intent
 from sealane.reconcile.diff import EMPTY, Difference, diff
 from sealane.reconcile.order import first_veths, order
 from sealane.reconcile.plan import Operation, Outcome
+
+NONE_LEAVE: Mapping[str, NetnsRef] = {}
 
 
 class Report(msgspec.Struct):
@@ -56,8 +58,6 @@ class Reconciler:
         self.unexplained: list[str] = []
         self.removed: set[EndpointId] = set()
         """Endpoints that went from the records while the kernel kept something of them: that is left over, and not alive."""
-        self.leaving: dict[str, NetnsRef] = {}
-        """Namespaces of sandboxes whose records go with the change that is settled: something may have to go in them."""
         self.dirty: set[str] = set()
         self.writes = 0
         self.own_links: set[str] = set()
@@ -68,18 +68,18 @@ class Reconciler:
         found = {}
         for name in netns:
             sandbox = self.intent.sandboxes.get(SandboxId(name))
-            ref = sandbox.netns if sandbox is not None else self.leaving.get(name)
-            if ref is not None:
-                found[name] = ref
+            if sandbox is not None and sandbox.netns is not None:
+                found[name] = sandbox.netns
         return found
 
-    def settle(self, units: set[Unit]) -> list[Outcome]:
-        """Make the kernel follow a change of intent; return what failed."""
+    def settle(self, units: set[Unit], leaving: Mapping[str, NetnsRef] = NONE_LEAVE) -> list[Outcome]:
+        """Make the kernel follow a change of intent; return what failed. `leaving`: namespaces of sandboxes whose records
+        go with it, where what hangs on no link has to be deleted."""
         shared = self.compiled.of_unit(HOST_UNIT) if self.unexplained and HOST_UNIT in units else frozenset()
         keys = self.compiled.refresh(self.intent, units)
-        for unit in self.failures.keys() & units:
-            if not self.compiled.places(unit):
-                del self.failures[unit]
+        gone = {unit for unit in units if not self.compiled.has(unit)}
+        for unit in gone:
+            self.failures.pop(unit, None)
         if self._paranoid:
             self._check_against_full_compile()
         for netns, key in keys:
@@ -90,20 +90,25 @@ class Reconciler:
                 there.pop(key, None)
         differences = diff(self.compiled.desired, self.observed, keys)
         # What nobody on record needs any more is what they live by that are in no record.
-        return self._apply(
-            [d for d in differences if d.desired is not None or (d.netns, d.key) not in shared]
+        failures = self._apply(
+            [d for d in differences if d.desired is not None or (d.netns, d.key) not in shared], leaving
         )
+        if failures:
+            self.removed |= {EndpointId(identity) for kind, identity in gone if kind == "endpoint"}
+        return failures
 
     def _check_against_full_compile(self) -> None:
         fresh = Compiled(self.intent, self.compiled.facts)
         if fresh.desired != self.compiled.desired:
             raise AssertionError("incremental compilation differs from a full one")
 
-    def _apply(self, differences: list[Difference]) -> list[Outcome]:
+    def _apply(
+        self, differences: list[Difference], leaving: Mapping[str, NetnsRef] = NONE_LEAVE
+    ) -> list[Outcome]:
         if not differences:
             return []
         places = {d.netns for d in differences} | _peers(differences)
-        refs = self.refs(places)
+        refs = {**leaving, **self.refs(places)}
         if veths := first_veths(differences):
             self.kernel.begin(veths, refs)
         plan = order(differences)
@@ -128,20 +133,6 @@ class Reconciler:
         self, differences: list[Difference], operations: list[Operation], failures: list[Outcome]
     ) -> None:
         """Write what was done into `observed`."""
-        for operation in operations:
-            if operation.netns == HOST:
-                item = operation.object
-                self.own_links.add(item.name if isinstance(item, Link) else hangs_on(item))
-        if failures or self.failures or any(operation.verb == "delete" for operation in operations):
-            self._record_each(differences, operations, failures)
-            return
-        for difference in differences:
-            assert difference.desired is not None
-            self.observed[difference.netns][difference.key] = difference.desired
-
-    def _record_each(
-        self, differences: list[Difference], operations: list[Operation], failures: list[Outcome]
-    ) -> None:
         failed = {id(outcome.operation) for outcome in failures}
         named = set()
         for operation in operations:
@@ -149,6 +140,8 @@ class Reconciler:
             key = item.key
             where = (netns, key)
             named.add(where)
+            if netns == HOST:
+                self.own_links.add(item.name if isinstance(item, Link) else hangs_on(item))
             if id(operation) in failed:
                 continue
             there = self.observed.setdefault(netns, {})
@@ -159,7 +152,7 @@ class Reconciler:
                     self.dirty.add(netns)
             else:
                 there[key] = item
-                if (unit := self.compiled.origins.get(where)) is not None:
+                if self.failures and (unit := self.compiled.origins.get(where)) is not None:
                     self.failures.pop(unit, None)
         self._note_failures(failures)
         for difference in differences:

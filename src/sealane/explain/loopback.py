@@ -8,17 +8,16 @@ import msgspec
 
 from sealane.explain.packet import Packet, socket_text
 from sealane.explain.path import Path
-from sealane.explain.routing import is_loopback
 from sealane.explain.world import Namespace
 from sealane.kernel.objects import LoopbackPort
+from sealane.model.net import is_loopback, is_wildcard
 
-UNSPECIFIED = {"0.0.0.0", "::"}
 """The kernel takes it for loopback (Rule 2 of the programs)."""
 
 
 def redirect(path: Path, where: Namespace, packet: Packet) -> Packet:
     """The packet as the socket sends it after the program has run. A socket bound to loopback is left alone (Rule 3)."""
-    to_loopback = is_loopback(packet.destination) or packet.destination in UNSPECIFIED
+    to_loopback = is_loopback(packet.destination) or is_wildcard(packet.destination)
     if not to_loopback or (packet.source and is_loopback(packet.source)):
         return packet
     found = _published(where, packet)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from sealane.kernel.objects import Address, Key, Route, RoutingRule
-from sealane.model.net import Family, address_part, family_of, packed, prefix_length, to_int
+from sealane.model.net import Family, address_part, family_of, is_loopback, packed, prefix_length, to_int
 
 MAIN_TABLE = 254
 
@@ -154,10 +154,6 @@ class Routing:
         text = f"{_shown(route.dst)}{via} dev {route.link}"
         key = self._connected.get(route.key, route.key)
         return Found("unicast", route.link, route.gateway, route.src, text, key)
-
-
-def is_loopback(address: str) -> bool:
-    return address.startswith("127.") or address == "::1"
 
 
 def _is_unique_local(address: str) -> bool:

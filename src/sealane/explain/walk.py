@@ -22,10 +22,11 @@ from sealane.explain.headers import ECHO_REPLY
 from sealane.explain.loopback import is_loopback_only, redirect
 from sealane.explain.packet import Arrives, Disposition, Flow, Packet, Sent, Start, Trace, Tuple
 from sealane.explain.path import Ended, Path, Skb
-from sealane.explain.routing import Found, is_loopback
+from sealane.explain.routing import Found
 from sealane.explain.world import AnyLink, Namespace, World
 from sealane.kernel.objects import Link
 from sealane.kernel.state import HOST
+from sealane.model.net import is_loopback
 
 HOPS_MAX = 64
 """Forwarding namespaces, as many as a TTL allows."""

@@ -71,8 +71,7 @@ class Namespaces(Closing):
         self._open: OrderedDict[str, Open] = OrderedDict()
         self.evictions = 0
         """How often one was closed to make room for another: messages that name descriptors are wrong since."""
-        self.is_kept = False
-        """While it is set none is closed to make room."""
+        self._is_kept = False
 
     def close(self) -> None:
         while self._open:
@@ -81,11 +80,11 @@ class Namespaces(Closing):
     @contextmanager
     def kept(self) -> Iterator[None]:
         """Inside, what is open stays open: the kernel is at messages that name its descriptors."""
-        self.is_kept = True
+        self._is_kept = True
         try:
             yield
         finally:
-            self.is_kept = False
+            self._is_kept = False
 
     def descriptor(self, sandbox: str) -> int:
         """As `open`."""
@@ -100,7 +99,7 @@ class Namespaces(Closing):
             if ref is None:
                 raise NamespaceGoneError(f"the sandbox {sandbox} has no namespace")
             if len(self._open) >= OPEN_MAX:
-                if self.is_kept:
+                if self._is_kept:
                     raise OSError(errno.EMFILE, f"{OPEN_MAX} sandboxes are open")
                 self._close_oldest()
                 self.evictions += 1

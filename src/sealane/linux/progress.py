@@ -58,8 +58,6 @@ class Progress:
         self.links: dict[tuple[str, str], Link] = {}
         self.settings4: dict[tuple[str, str], dict[str, int]] = {}
         """What a link's own message can set of its sysctls, by link."""
-        self.along: dict[int, tuple[str, str]] = {}
-        """Operations on these sysctls, by their id: the link whose message may set them."""
         self.configured: set[tuple[str, str]] = set()
         """Links that were made with these."""
 
@@ -72,8 +70,7 @@ class Progress:
                     self.links[operation.netns, item.name] = item
             elif isinstance(item, Sysctl) and (found := setting4(item)) is not None:
                 name, setting, value = found
-                where = self.along[id(operation)] = (operation.netns, name)
-                self.settings4.setdefault(where, {})[setting] = value
+                self.settings4.setdefault((operation.netns, name), {})[setting] = value
 
     def forget(self, links: Iterable[tuple[str, str]]) -> None:
         """Links that were to be made, and are not, or not under the indexes that they were to have."""

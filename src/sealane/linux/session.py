@@ -33,7 +33,7 @@ from sealane.kernel.state import HOST, Object
 from sealane.linux import netns as namespaces
 from sealane.linux import sysctl
 from sealane.linux.marks import is_ours
-from sealane.linux.messages import message
+from sealane.linux.messages import message, setting4
 from sealane.linux.namespaces import Namespaces
 from sealane.linux.netlink import inet, link, tc_filter
 from sealane.linux.netlink.socket import NetlinkError, Socket
@@ -461,7 +461,9 @@ class Session:
 
     def _is_set(self, operation: Operation) -> bool:
         """Whether the message that made its link has set it."""
-        return self._progress.along.get(id(operation)) in self._progress.configured
+        item = operation.object
+        found = setting4(item) if isinstance(item, Sysctl) else None
+        return found is not None and (self._netns, found[0]) in self._progress.configured
 
 
 def joins_ends(operation: Operation) -> bool:

@@ -93,6 +93,10 @@ def is_wildcard(address: str) -> bool:
     return address in WILDCARDS.values()
 
 
+def is_loopback(address: str) -> bool:
+    return address.startswith("127.") or address == "::1"
+
+
 def address_part(interface: str) -> Address:
     return Address(interface.partition("/")[0])
 

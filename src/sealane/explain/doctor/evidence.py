@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from sealane.model.net import FAMILIES, Family, Proto
+from sealane.model.net import FAMILIES, Family, Proto, is_loopback, is_wildcard
 
 NftTableFamily = Literal["inet", "ip", "ip6", "bridge"]
 
@@ -51,11 +51,11 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_wild(self) -> bool:
-        return self.address in {"0.0.0.0", "::"}
+        return is_wildcard(self.address)
 
     @property
     def is_loopback(self) -> bool:
-        return self.address == "::1" or self.address.startswith("127.")
+        return is_loopback(self.address)
 
 
 class BaseChain(msgspec.Struct, frozen=True, kw_only=True):
