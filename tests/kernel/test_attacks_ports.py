@@ -16,7 +16,7 @@ pytestmark = pytest.mark.kernel
 VOID = "the attack fails even without guards: this test proves nothing"
 MARK = "not-meant-for-you"
 
-INNER, PUBLIC, LOCAL, HOST_ONLY, FOUR_ONLY = 7000, 9053, 8081, 8082, 8083
+INNER, PUBLIC, LOCAL, HOST_ONLY, FOUR_ONLY, HOSTS_OWN = 7000, 9053, 8081, 8082, 8083, 7777
 EXT = {4: EXT4, 6: EXT6}
 
 
@@ -182,6 +182,21 @@ def masquerade_bare(scene: Scene) -> None:
         scene.host.sh("nft", "-f", "-", text=f"table inet out {{ chain leave {{ {rules} }}; }}\n")
 
 
+def reach_the_hosts_own(scene: Scene, family: int) -> str:
+    """B3: from a workload to what listens on the host's 127.0.0.1, where somebody has set `all.route_localnet`."""
+    server = scene.host.listen("udp", "127.0.0.1", HOSTS_OWN)
+    scene.host.sysctl("net/ipv4/conf/all/route_localnet", "1")
+    try:
+        frame = frames.udp(scene.a.mac, scene.gateway_mac(4), scene.a.v4, "127.0.0.1", HOSTS_OWN, MARK)
+        scene.a.inject(*[frame] * 3)
+        time.sleep(0.05)
+        got = [payload for _, _, payload in server.peers() if MARK in payload]
+    finally:
+        scene.host.sysctl("net/ipv4/conf/all/route_localnet", "0")
+        server.close()
+    return f"the host's own got {len(got)} packets" if got else ""
+
+
 def hide_source(scene: Scene, family: int) -> str:
     """B7: what a workload sees of a client outside is the client's own address."""
     server = scene.server(scene.b, "tcp", family)
@@ -235,6 +250,11 @@ def with_helpers(scene: Scene) -> None:
 def test_ports_published_on_loopback_are_not_for_neighbours(bites: Bites, scene: Published) -> None:
     assert bites(enter_by_loopback, 4, forwarding=True, prepare=naive), VOID
     assert enter_by_loopback(scene, 4) == ""
+
+
+def test_the_hosts_loopback_is_closed_whatever_is_set_for_all_links(bites: Bites, scene: Published) -> None:
+    assert bites(reach_the_hosts_own, 4, forwarding=True), VOID
+    assert reach_the_hosts_own(scene, 4) == ""
 
 
 def test_workloads_are_not_reached_by_their_own_addresses(

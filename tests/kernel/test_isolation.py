@@ -1,5 +1,6 @@
 """Who reaches whom: every network of every kind, both families, TCP and UDP, by every path."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -217,3 +218,51 @@ def test_established_connections_do_not_open_the_way_back(city: City, family: in
     )
     assert "error" in sent
     assert spy.peers() == []
+
+
+TOO_BIG = """
+import socket, struct
+
+def checksum(data):
+    total = sum(struct.unpack(f"!{{len(data) // 2}}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+asker = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+asker.settimeout(1)
+asker.connect(({address!r}, {port}))
+asker.send(b"x")
+asker.recv(100)
+here, number = asker.getsockname()
+ends = socket.inet_aton({about!r}) + socket.inet_aton(here)
+about = struct.pack("!BBHHHBBH8s", 0x45, 0, 1400, 1, 0x4000, 64, 17, 0, ends) + struct.pack("!4H", {port}, number, 1380, 0)
+for sum_ in (0, checksum(struct.pack("!BBHHH", 3, 4, 0, 0, 1300) + about)):
+    error = struct.pack("!BBHHH", 3, 4, sum_, 0, 1300) + about
+with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as wire:
+    wire.sendto(error, ({address!r}, 0))
+"""
+"""Asks {address}, and then says that the answer was too big, or one of {about} was."""
+
+
+@pytest.mark.parametrize("driver", ["bridge", "routed"])
+def test_that_an_answer_was_too_big_is_heard_and_nothing_else_of_its_kind(lan: Lan, driver: str) -> None:
+    """On a network without masquerade: an error has no port, and is no reply. Of a flow that nobody has it is dropped."""
+    with Host(lan, number=27).start() as machine:
+        options = {"masquerade": "false"}
+        machine.api.network("open", "10.72.0.0/24", driver=driver, options=options)
+        lan.ext.ip("route", "replace", "10.72.0.0/24", "via", machine.address(4))
+        with machine.workload(
+            "open", "own", publish=[{"proto": "udp", "host_first": 7100, "port": PORT}]
+        ) as own:
+            own.ns.listen("udp", "0.0.0.0", PORT)
+
+            def errors(about: str) -> int:
+                with own.ns.sniff(own.ifname) as arrived:
+                    lan.ext.python(TOO_BIG.format(address=own.v4, port=PORT, about=about))
+                    time.sleep(0.05)
+                return sum(f[12:14] == b"\x08\x00" and f[23] == 1 and f[34] == 3 for f in arrived)
+
+            assert errors(own.v4) == 1
+            assert errors("10.72.0.99") == 0
+        lan.ext.ip("route", "del", "10.72.0.0/24")

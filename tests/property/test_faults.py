@@ -12,7 +12,7 @@ from sealane.kernel.state import HOST
 from sealane.wire.requests import DetachRequest
 
 SANDBOXES = [f"/run/netns/{name}" for name in "abc"]
-METHODS = ["apply", "forget_flows", "facts"]
+METHODS = ["apply", "forget_flows"]
 ERRORS = [OSError(errno.EMFILE, "Too many open files"), RuntimeError("a bug")]
 
 Fault = tuple[str, Exception, int]

@@ -140,6 +140,7 @@ def test_static_addresses_are_for_the_only_network(cli, sent):
         ((), "COMMAND"),
         (("--",), "COMMAND"),
         (("--rm", "-d", "true"), "--rm"),
+        (("--rm", "--restart", "always", "true"), "--restart"),
         (("--network", "a", "--network", "a", "true"), "--network"),
         (("--network", "host", "--network", "a", "true"), "--network"),
         (("--network", "none", "--ip", "10.0.0.1", "true"), "--network"),

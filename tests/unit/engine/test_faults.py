@@ -1,6 +1,7 @@
 """What stays when something below fails in the middle: records, intent and kernel agree, and a retry tells the truth."""
 
 import errno
+from collections.abc import Mapping
 
 import msgspec
 import pytest
@@ -14,6 +15,7 @@ from sealane.model.change import Put
 from sealane.model.container import Container
 from sealane.model.endpoint import NetnsRef, Sandbox
 from sealane.model.ids import SandboxId
+from sealane.reconcile.plan import Operation, Outcome
 from sealane.store.base import StoreError
 from sealane.wire.requests import DetachRequest, SandboxRequest
 
@@ -133,15 +135,24 @@ class TestStandingFailures:
         bench.upkeep.resync({HOST})
         bench.kernel.heal()
 
-    def test_are_not_cleared_by_another_object_of_the_same_unit(self, bench: Bench) -> None:
+    def test_are_not_cleared_by_another_object_of_the_same_unit(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         view = bench.attach(A)
-        inside = bench.kernel.state[next(n for n in bench.kernel.state if n != HOST)]
-        del inside[next(key for key in inside if key[0] == "address")]
-        bench.kernel.fail_at(1)
-        bench.upkeep.resync(set(bench.kernel.state))
-        # A later round may have mended it; as long as it has not, it is told.
-        failing = ("endpoint", view.id) in bench.engine.reconciler.failures
-        assert failing == (bench.engine.endpoint(view.id).state == "error")
+        plain = bench.kernel._one
+
+        def refuse_addresses(operation: Operation, refs: Mapping[str, NetnsRef]) -> list[Outcome]:
+            if operation.object.key[0] == "address":
+                return [Outcome(operation, errno.EINVAL, "refused")]
+            return plain(operation, refs)
+
+        there = bench.kernel.state[HOST]
+        bench.kernel._drop_link(HOST, there["link", view.host_link])  # type: ignore[arg-type]
+        monkeypatch.setattr(bench.kernel, "_one", refuse_addresses)
+        bench.upkeep.resync({HOST, *bench.engine.intent.sandboxes})
+        assert ("link", view.host_link) in there
+        assert "refused" in bench.engine.reconciler.failures["endpoint", view.id]
+        assert bench.engine.endpoint(view.id).state == "error"
 
     def test_are_cleared_when_somebody_else_puts_it_right(self, bench: Bench) -> None:
         bench.attach(A)
@@ -162,7 +173,7 @@ class TestStandingFailures:
         view = bench.attach(A)
         sandbox = next(iter(bench.engine.intent.sandboxes))
         bench.engine.reconciler.failures["sandbox", sandbox] = "create route 0.0.0.0/0: refused"
-        assert bench.engine.endpoint(view.id).state != view.state
+        assert bench.engine.endpoint(view.id).state == "error"
 
 
 class TestDetachingByPid:

@@ -1,0 +1,30 @@
+"""What a host lacks is told, each by its subject."""
+
+import pytest
+
+from sealane.compile.facts import Features
+from sealane.daemon import conditions
+
+
+@pytest.mark.parametrize(
+    ("features", "subjects"),
+    [
+        ({}, []),
+        ({"ipv6": False}, ["ipv6"]),
+        ({"conntrack": False}, ["flows"]),
+        ({"nft": False, "nft_bridge": False}, ["kernel", "kernel"]),
+        ({"bridge_netfilter": True}, ["bridge netfilter"]),
+        ({"fast_path_reason": "bpf(2) is refused"}, ["fast path"]),
+        ({"fast_path": True, "firewalls": ("ip",)}, ["fast path"]),
+    ],
+)
+def test_each_lack_has_its_condition(features: dict, subjects: list[str]) -> None:
+    found = list(conditions.of_features(Features(**features)))
+    assert [condition.subject for condition in found] == subjects
+    assert {c.level for c in found} <= ({"error"} if "kernel" in subjects else {"note"})
+
+
+def test_limits_that_cannot_be_set_are_told_with_the_reason() -> None:
+    told = conditions.no_limits("no cgroup is ours to write")
+    assert (told.level, told.subject) == ("note", "limits")
+    assert "no cgroup is ours to write" in told.message
