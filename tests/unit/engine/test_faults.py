@@ -149,6 +149,8 @@ class TestStandingFailures:
         there = bench.kernel.state[HOST]
         bench.kernel._drop_link(HOST, there["link", view.host_link])  # type: ignore[arg-type]
         monkeypatch.setattr(bench.kernel, "_one", refuse_addresses)
+        # In the rounds after it nothing else is done that could.
+        monkeypatch.setattr("sealane.engine.reconciler.RECONCILE_ROUNDS", 1)
         bench.upkeep.resync({HOST, *bench.engine.intent.sandboxes})
         assert ("link", view.host_link) in there
         assert "refused" in bench.engine.reconciler.failures["endpoint", view.id]
