@@ -196,6 +196,13 @@ def _nft(stored: Stored, observed: Observed) -> Iterator[str]:
         yield from difference(
             f"bridge sources{family} element", sources[family], nft.ours("bridge", f"sources{family}")
         )
+    targets = {(link, mac, *map(str, halves(own))) for link, mac, own in sources[6]}
+    yield from difference("bridge targets6 element", targets, nft.ours("bridge", "targets6"))
+
+
+def halves(text):
+    """Of an IPv6 address, as numbers."""
+    return divmod(int(ipaddress.IPv6Address(text)), 1 << 64)
 
 
 def _network_chains(stored: Stored, observed: Observed) -> Iterator[str]:
@@ -255,7 +262,7 @@ def published(stored: Stored, family: int) -> set[tuple[str, ...]]:
     wanted = set()
     for endpoint, network in stored.plugged():
         own = address(endpoint, family)
-        if not own or network.get("internal"):
+        if not own or network.get("internal") or endpoint.get("dormant"):
             continue
         for port in endpoint.get("ports", []):
             where = port.get("host_address") or "*"

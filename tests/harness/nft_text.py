@@ -53,7 +53,8 @@ LOADS = {
     "ip6 daddr": nft.IP6_DADDR,
     "icmp type": nft.ICMP_TYPE,
     "icmpv6 type": nft.ICMPV6_TYPE,
-    "icmpv6 taddr": nft.ND_TARGET,
+    "@th,64,64": nft.ND_TARGET[0],
+    "@th,128,64": nft.ND_TARGET[1],
     "ether daddr": nft.ETHER_DADDR,
     "ether saddr": nft.ETHER_SADDR,
     "ether type": nft.ETHER_TYPE,
@@ -65,6 +66,7 @@ LOADS = {
     "ct direction": Ct("direction"),
     "fib daddr type": Fib(),
 }
+NAMES = {load: name for name, load in LOADS.items()}
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "ipv6-icmp": 58, "sctp": 132}
 FRAME_TYPES = {"ip": 0x0800, "arp": 0x0806, "ip6": 0x86DD}
 ICMPV6_TYPES = {
@@ -249,8 +251,10 @@ def _value(load, text):
             return value("ether_addr", text)
         case nft.IP_SADDR | nft.IP_DADDR | nft.ARP_SENDER_IP:
             return value("ipv4_addr", text)
-        case nft.IP6_SADDR | nft.IP6_DADDR | nft.ND_TARGET:
+        case nft.IP6_SADDR | nft.IP6_DADDR:
             return value("ipv6_addr", text)
+        case _ if load in nft.ND_TARGET:
+            return value("integer", text)
     raise ValueError(f"nothing is compared with {load}")
 
 
@@ -293,6 +297,8 @@ def value(kind, text):
             return bytes([int(text)])
         case "inet_service" if text.isdecimal():
             return int(text).to_bytes(2)
+        case "integer" if re.fullmatch("0x[0-9a-f]{1,16}", text):
+            return int(text, 16).to_bytes(8)
     raise ValueError(f"{text!r} is no {kind}")
 
 
@@ -355,7 +361,10 @@ def _datum(owner, text):
 
 
 def a_set(family, word, name, kinds, *, interval):
-    """From `type ipv4_addr . inet_service : verdict`."""
+    """From `type ipv4_addr . inet_service : verdict`, or from `typeof` and what it is compared with."""
+    for types, loads in nft.TYPEOF.items():
+        if kinds == f"typeof {' . '.join(NAMES[load] for load in loads)}":
+            kinds = f"type {' . '.join(types)}"
     key, _, data = kinds.removeprefix("type ").partition(" : ")
     if (word == "map") != bool(data):
         raise ValueError(f"a {word} of {kinds}")

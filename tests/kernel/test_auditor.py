@@ -128,6 +128,10 @@ PLANTS: dict[str, tuple[Callable[[Scene], object], str]] = {
         lambda s: s.nft("flush", "set", "bridge", "sealane", "sources4"),
         "I4: bridge sources4",
     ),
+    "target element": (
+        lambda s: s.nft("flush", "set", "bridge", "sealane", "targets6"),
+        "I4: bridge targets6",
+    ),
     "routed source": (lambda s: s.nft("flush", "map", "ip", "sealane", "sources"), "I4: ip sources"),
     "private element": (lambda s: s.nft("flush", "set", "ip6", "sealane", "private"), "I4: ip6 private"),
     "chain": (lambda s: s.nft("add", "chain", "ip", "sealane", "n_000000000000_from"), "I1: chain"),

@@ -153,7 +153,7 @@ IP6 = [
     (Cmp(L4PROTO, "==", b"\x3a", "ipv6-icmp"), CmpRange(ICMPV6_TYPE, b"\x85", b"\x89", "133-137"), ACCEPT),
     (
         Cmp(L4PROTO, "==", b"\x3a", "ipv6-icmp"),
-        Cmp(ND_TARGET, "!=", bytes.fromhex("fe800000000000000000000000000002"), "fe80::2"),
+        Cmp(ND_TARGET[0], "!=", bytes.fromhex("fe80000000000000"), "0xfe80000000000000"),
         DROP,
     ),
 ]

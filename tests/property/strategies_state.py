@@ -30,6 +30,7 @@ from sealane.kernel.nft import (
     OIFGROUP,
     OIFNAME,
     SPORT,
+    TYPEOF,
     BitTest,
     Chain,
     Cmp,
@@ -86,6 +87,7 @@ v4 = values("ipv4_addr").map(lambda value: ".".join(map(str, value)))
 v6 = st.sampled_from(["::", "::1", "fd00::1", "fe80::ffff:0:1", "2001:db8::"])
 addresses = st.one_of(v4, v6)
 mac_texts = macs.map(lambda mac: mac.hex(":"))
+halves = st.integers(0, 0xFFFF_FFFF_FFFF_FFFF)
 numbers = st.one_of(st.sampled_from([0, 1, 254, 0xFFFFFFFF]), st.integers(0, 0xFFFFFFFF))
 
 links = st.builds(
@@ -160,12 +162,23 @@ objects = st.one_of(
 # --- rules ----------------------------------------------------------------------------------------------------------
 
 _PORTS = (DPORT, SPORT)
-_ADDRESSES = (IP_SADDR, IP_DADDR, ARP_SENDER_IP, IP6_SADDR, IP6_DADDR, ND_TARGET)
+_ADDRESSES = (IP_SADDR, IP_DADDR, ARP_SENDER_IP, IP6_SADDR, IP6_DADDR)
 _MACS = (ETHER_SADDR, ETHER_DADDR, ARP_SENDER_MAC)
 _NAMES = (IIFNAME, OIFNAME)
 _GROUPS = (IIFGROUP, OIFGROUP)
 _FRAMES = (ETHER_TYPE, Meta("protocol"))
-_SINGLE = (*_PORTS, *_ADDRESSES, *_MACS, *_NAMES, *_GROUPS, *_FRAMES, L4PROTO, ICMPV6_TYPE, ARP_HEAD)
+_SINGLE = (
+    *_PORTS,
+    *_ADDRESSES,
+    *ND_TARGET,
+    *_MACS,
+    *_NAMES,
+    *_GROUPS,
+    *_FRAMES,
+    L4PROTO,
+    ICMPV6_TYPE,
+    ARP_HEAD,
+)
 _ICMPV6 = {"nd-router-solicit": 133, "nd-neighbor-advert": 136, "nd-redirect": 137, "1": 1, "255": 255}
 
 loads = st.one_of(
@@ -208,6 +221,7 @@ matches = st.one_of(
     comparisons(
         [load for load in _ADDRESSES if load.length == 16], v6.map(lambda a: (field("ipv6_addr", a), a))
     ),
+    comparisons(ND_TARGET, halves.map(lambda half: (field("integer", half), f"0x{half:x}"))),
     comparisons(_MACS, macs.map(lambda mac: (mac, mac.hex(":")))),
     comparisons([ICMPV6_TYPE], st.sampled_from([(bytes([n]), name) for name, n in _ICMPV6.items()])),
     comparisons([ARP_HEAD], macs.map(lambda head: (head, f"0x{head.hex()}"))),
@@ -273,16 +287,19 @@ _kinds = st.sampled_from(
     ["ifname", "devgroup", "ipv4_addr", "ipv6_addr", "ether_addr", "inet_proto", "inet_service"]
 )
 _key_types = st.lists(_kinds, min_size=1, max_size=4).map(tuple)
-owners = st.builds(
-    Set,
-    family=FAMILIES,
-    name=words,
-    type=st.one_of(st.just(()), _key_types),
-    data=st.one_of(st.just(()), st.just(("verdict",)), _key_types),
-    interval=st.booleans(),
+owners = st.one_of(
+    st.builds(
+        Set,
+        family=FAMILIES,
+        name=words,
+        type=st.one_of(st.just(()), _key_types),
+        data=st.one_of(st.just(()), st.just(("verdict",)), _key_types),
+        interval=st.booleans(),
+    ),
+    st.builds(Set, family=FAMILIES, name=words, type=st.sampled_from(sorted(TYPEOF))),
 )
 _SIZES = {"ifname": 16, "devgroup": 4, "ipv4_addr": 4, "ipv6_addr": 16}
-_SIZES |= {"ether_addr": 6, "inet_proto": 1, "inet_service": 2}
+_SIZES |= {"ether_addr": 6, "inet_proto": 1, "inet_service": 2, "integer": 8}
 
 
 def _field_values(kind):

@@ -42,7 +42,6 @@ from sealane.kernel.nft import (
     DnatMap,
     Fib,
     Hook,
-    Load,
     Lookup,
     Meta,
     Payload,
@@ -172,15 +171,18 @@ def _sets(family: Family, *, adopted: bool) -> Iterator[Set]:
 
 # --- the guards at bridge ports -------------------------------------------------------------------------------------
 
-ETHERTYPE = {"ip": b"\x08\x00", "arp": b"\x08\x06", "ip6": b"\x86\xdd"}
+# Said in every rule that looks up a field of the network header, though nothing comes there but of this type: nft knows
+# such a field again only behind it, and what it lists otherwise it does not read back (`nft list ruleset`, `nft -f`).
+IS_IP = Cmp(ETHER_TYPE, "==", b"\x08\x00", "ip")
+IS_ARP = Cmp(ETHER_TYPE, "==", b"\x08\x06", "arp")
+IS_IP6 = Cmp(ETHER_TYPE, "==", b"\x86\xdd", "ip6")
 UDP = Cmp(L4PROTO, "==", b"\x11", "udp")
 ICMP = Cmp(L4PROTO, "==", b"\x01", "icmp")
 ICMPV6 = Cmp(L4PROTO, "==", b"\x3a", "ipv6-icmp")
 
 
-def _sender(claimed: Load, mac: Payload = nft.ETHER_SADDR) -> Concat:
-    assert isinstance(claimed, Payload)
-    return Concat((IIFNAME, mac, claimed))
+def _sender(*claimed: Payload, mac: Payload = nft.ETHER_SADDR) -> Concat:
+    return Concat((IIFNAME, mac, *claimed))
 
 
 def _type(load: Payload, value: int, shown: str) -> Cmp:
@@ -198,6 +200,7 @@ def compile_guards(*, apart: bool) -> Iterator[Object]:
     yield Table(family="bridge")
     yield Set(family="bridge", name="sources4", type=("ifname", "ether_addr", "ipv4_addr"))
     yield Set(family="bridge", name="sources6", type=("ifname", "ether_addr", "ipv6_addr"))
+    yield Set(family="bridge", name="targets6", type=("ifname", "ether_addr", "integer", "integer"))
     yield Set(family="bridge", name="apart", type=("ifname",), data=("verdict",))
     yield Chain(
         family="bridge",
@@ -209,9 +212,9 @@ def compile_guards(*, apart: bool) -> Iterator[Object]:
         family="bridge",
         name="guard",
         rules=(
-            Rule((Cmp(ETHER_TYPE, "==", ETHERTYPE["ip"], "ip"), goto("guard_ip")), "guard:ip"),
-            Rule((Cmp(ETHER_TYPE, "==", ETHERTYPE["arp"], "arp"), goto("guard_arp")), "guard:arp"),
-            Rule((Cmp(ETHER_TYPE, "==", ETHERTYPE["ip6"], "ip6"), goto("guard_ip6")), "guard:ip6"),
+            Rule((IS_IP, goto("guard_ip")), "guard:ip"),
+            Rule((IS_ARP, goto("guard_arp")), "guard:arp"),
+            Rule((IS_IP6, goto("guard_ip6")), "guard:ip6"),
             deny(why="guard:ethertype"),
         ),
     )
@@ -222,7 +225,7 @@ def compile_guards(*, apart: bool) -> Iterator[Object]:
             deny(UDP, _type(SPORT, 67, "67"), why="guard:dhcp-server"),
             deny(ICMP, _type(nft.ICMP_TYPE, 5, "redirect"), why="guard:redirect"),
             deny(ICMP, _type(nft.ICMP_TYPE, 9, "router-advertisement"), why="guard:router-advert"),
-            Rule((Lookup(_sender(nft.IP_SADDR), "sources4"), ACCEPT), "guard:source"),
+            Rule((IS_IP, Lookup(_sender(nft.IP_SADDR), "sources4"), ACCEPT), "guard:source"),
             deny(why="guard:spoofed-ip"),
         ),
     )
@@ -233,7 +236,7 @@ def compile_guards(*, apart: bool) -> Iterator[Object]:
         family="bridge",
         name="guard_ip6_source",
         rules=(
-            Rule((Lookup(_sender(nft.IP6_SADDR), "sources6"), ACCEPT), "guard:source"),
+            Rule((IS_IP6, Lookup(_sender(nft.IP6_SADDR), "sources6"), ACCEPT), "guard:source"),
             deny(why="guard:spoofed-ip"),
         ),
     )
@@ -244,8 +247,8 @@ def _entrance(*, apart: bool) -> Iterator[Rule]:
     and the address in one lookup."""
     if apart:
         yield Rule((VerdictMap(IIFNAME, "apart"),), "guard:apart")
-    ip, tcp = Cmp(ETHER_TYPE, "==", ETHERTYPE["ip"], "ip"), Cmp(L4PROTO, "==", b"\x06", "tcp")
-    yield Rule((ip, tcp, Lookup(_sender(nft.IP_SADDR), "sources4"), ACCEPT), "guard:source")
+    tcp = Cmp(L4PROTO, "==", b"\x06", "tcp")
+    yield Rule((IS_IP, tcp, Lookup(_sender(nft.IP_SADDR), "sources4"), ACCEPT), "guard:source")
     yield Rule((OURS, goto("guard")), "base:guard")
 
 
@@ -253,19 +256,19 @@ def _guard_arp() -> Iterator[Rule]:
     # Ethernet, IPv4, lengths 6 and 4: with other lengths the sender fields stand elsewhere.
     plain = Cmp(nft.ARP_HEAD, "==", bytes.fromhex("000108000604"), "0x000108000604")
     frame = Lookup(_sender(nft.ARP_SENDER_IP), "sources4")
-    body = Lookup(_sender(nft.ARP_SENDER_IP, nft.ARP_SENDER_MAC), "sources4")
-    yield Rule((plain, frame, body, ACCEPT), "guard:arp-sender")
+    body = Lookup(_sender(nft.ARP_SENDER_IP, mac=nft.ARP_SENDER_MAC), "sources4")
+    yield Rule((IS_ARP, plain, frame, body, ACCEPT), "guard:arp-sender")
     yield deny(why="guard:spoofed-arp")
 
 
 def _guard_ip6() -> Iterator[Rule]:
-    target = Lookup(_sender(nft.ND_TARGET), "sources6")
+    target = Lookup(_sender(*nft.ND_TARGET), "targets6")
     unspecified = Cmp(nft.IP6_SADDR, "==", bytes(16), "::")
     yield deny(UDP, _type(SPORT, 547, "547"), why="guard:dhcp-server")
     yield deny(ICMPV6, _type(ICMPV6_TYPE, 134, "nd-router-advert"), why="guard:router-advert")
     yield deny(ICMPV6, _type(ICMPV6_TYPE, 137, "nd-redirect"), why="guard:redirect")
     yield Rule(
-        (ICMPV6, _type(ICMPV6_TYPE, 135, "nd-neighbor-solicit"), unspecified, target, ACCEPT),
+        (IS_IP6, ICMPV6, _type(ICMPV6_TYPE, 135, "nd-neighbor-solicit"), unspecified, target, ACCEPT),
         "guard:duplicate-address-detection",
     )
     yield Rule(

@@ -153,13 +153,16 @@ def _bridged(endpoint: Endpoint, network: Network, family: Family, address: net.
         yield HOST, Neighbour(link=names.network_link(network), address=address, mac=endpoint.mac)
     sources = [address] if family == 4 else [address, link_local(endpoint.mac)]
     for source in sources:
-        yield HOST, _guard(endpoint, family, source)
+        yield from ((HOST, element) for element in _guards(endpoint, family, source))
 
 
-def _guard(endpoint: Endpoint, family: Family, address: str) -> Element:
+def _guards(endpoint: Endpoint, family: Family, address: str) -> Iterator[Element]:
     kinds: tuple[TypeName, ...] = ("ifname", "ether_addr", "ipv4_addr" if family == 4 else "ipv6_addr")
     value = nft.concat(kinds, (names.endpoint_link(endpoint.id), endpoint.mac, address))
-    return Element(family="bridge", set=f"sources{family}", value=value)
+    yield Element(family="bridge", set=f"sources{family}", value=value)
+    if family == 6:
+        # The same bytes: an address and its halves are packed alike.
+        yield Element(family="bridge", set="targets6", value=value)
 
 
 def _routed(endpoint: Endpoint, network: Network, family: Family, address: net.Address) -> Iterator[Placed]:

@@ -8,7 +8,18 @@ by one in the bridge table), and a routed network's is a set of (link, address).
 from collections.abc import Iterator
 
 from sealane.compile import names
-from sealane.compile.base import ADDRESS_TYPE, DADDR, ETHERTYPE, ICMP, ICMPV6, LOOPBACK, SADDR, deny, goto
+from sealane.compile.base import (
+    ADDRESS_TYPE,
+    DADDR,
+    ICMP,
+    ICMPV6,
+    IS_ARP,
+    IS_IP6,
+    LOOPBACK,
+    SADDR,
+    deny,
+    goto,
+)
 from sealane.compile.facts import Facts
 from sealane.compile.names import NFT_FAMILY
 from sealane.kernel import nft
@@ -120,13 +131,11 @@ def _apart(network: Network) -> Chain:
     """
     done = Verdict("return")
     to_host = Cmp(nft.ETHER_DADDR, "==", nft.field("ether_addr", bridge_mac(network)), bridge_mac(network))
-    arp = Cmp(nft.ETHER_TYPE, "==", ETHERTYPE["arp"], "arp")
-    ip6 = Cmp(nft.ETHER_TYPE, "==", ETHERTYPE["ip6"], "ip6")
     discovery = CmpRange(nft.ICMPV6_TYPE, b"\x85", b"\x88", "133-136")
     rules = (
         _rule(network, "to-host", to_host, done),
-        _rule(network, "arp", arp, done),
-        _rule(network, "discovery", ip6, ICMPV6, discovery, done),
+        _rule(network, "arp", IS_ARP, done),
+        _rule(network, "discovery", IS_IP6, ICMPV6, discovery, done),
         _deny(network, "icc"),
     )
     return Chain(family="bridge", name=names.network_chain(network.id, "apart"), rules=rules)

@@ -25,7 +25,15 @@ TABLE = "sealane"
 
 NftFamily = Literal["ip", "ip6", "bridge"]
 TypeName = Literal[
-    "ifname", "devgroup", "ipv4_addr", "ipv6_addr", "ether_addr", "inet_proto", "inet_service", "verdict"
+    "ifname",
+    "devgroup",
+    "ipv4_addr",
+    "ipv6_addr",
+    "ether_addr",
+    "inet_proto",
+    "inet_service",
+    "integer",
+    "verdict",
 ]
 
 TYPE_BYTES: dict[str, int] = {
@@ -36,7 +44,9 @@ TYPE_BYTES: dict[str, int] = {
     "ether_addr": 6,
     "inet_proto": 1,
     "inet_service": 2,
+    "integer": 8,
 }
+"""nft's `integer` is a number of any size without a kind of its own; ours are halves of an address."""
 
 
 def field(kind: str, value: str | int) -> bytes:
@@ -54,6 +64,7 @@ _PACKED: dict[str, Callable[[Any], bytes]] = {
     "ether_addr": lambda mac: bytes.fromhex(mac.replace(":", "")),
     "inet_proto": lambda number: int(number).to_bytes(1, "big"),
     "inet_service": lambda number: int(number).to_bytes(2, "big"),
+    "integer": lambda number: int(number).to_bytes(8, "big"),
 }
 
 
@@ -111,7 +122,9 @@ IP6_SADDR = Payload("ip6 saddr", "network", 8, 16)
 IP6_DADDR = Payload("ip6 daddr", "network", 24, 16)
 ICMP_TYPE = Payload("icmp type", "transport", 0, 1)
 ICMPV6_TYPE = Payload("icmpv6 type", "transport", 0, 1)
-ND_TARGET = Payload("icmpv6 taddr", "transport", 8, 16)
+ND_TARGET = (Payload("@th,64,64", "transport", 8, 8), Payload("@th,128,64", "transport", 16, 8))
+"""The target of a neighbour solicitation or advertisement, in halves: only so is it written alike by every nft. As one
+field (`icmpv6 taddr`) it is known since 1.0.9; before, nft prints raw bytes, which it does not take for an address."""
 ETHER_DADDR = Payload("ether daddr", "link", 0, 6)
 ETHER_SADDR = Payload("ether saddr", "link", 6, 6)
 ETHER_TYPE = Payload("ether type", "link", 12, 2)
@@ -294,6 +307,12 @@ class Set(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def key(self) -> Key:
         return ("nft-set", self.family, self.name)
+
+
+TYPEOF: dict[tuple[TypeName, ...], tuple[Meta | Payload, ...]] = {
+    ("ifname", "ether_addr", "integer", "integer"): (IIFNAME, ETHER_SADDR, *ND_TARGET)
+}
+"""Types that nft takes only by example (`typeof`): an integer's size is that of the field it is compared with."""
 
 
 class Element(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from typing import TypeVar
 from sealane.kernel.nft import (
     TABLE,
     TYPE_BYTES,
+    TYPEOF,
     BitTest,
     Chain,
     Cmp,
@@ -153,6 +154,8 @@ def field(kind: TypeName, value: bytes) -> str:
             return value.hex(":")
         case "inet_proto":
             return _PROTOCOLS.get(value[0], str(value[0]))
+        case "integer":
+            return f"0x{int.from_bytes(value, 'big'):x}"
         case _:
             return str(int.from_bytes(value, "big"))
 
@@ -217,6 +220,8 @@ def _fits(kinds: Sequence[TypeName], value: bytes) -> bool:
 
 def set_type(what: Set) -> str:
     """`type inet_proto . inet_service : ipv4_addr . inet_service`."""
+    if what.type in TYPEOF and not what.data:
+        return f"typeof {load(Concat(TYPEOF[what.type]))}"
     kinds = " . ".join(what.type) or "unknown"
     return f"type {kinds} : {' . '.join(what.data)}" if what.data else f"type {kinds}"
 

@@ -12,6 +12,7 @@ from typing import Literal
 from sealane.kernel.nft import (
     TABLE,
     TYPE_BYTES,
+    TYPEOF,
     Chain,
     Element,
     Hook,
@@ -24,6 +25,7 @@ from sealane.kernel.nft import (
 from sealane.linux.netlink import codec
 from sealane.linux.netlink.codec import be32, nested, string
 from sealane.linux.netlink.nft_expr import NFPROTO, data, expressions
+from sealane.linux.netlink.nft_typeof import typeof
 
 NEWTABLE, GETTABLE, DELTABLE, DESTROYTABLE = 0, 1, 2, 26
 NEWCHAIN, GETCHAIN, DELCHAIN, DESTROYCHAIN = 3, 4, 5, 27
@@ -38,6 +40,7 @@ SUBSYSTEM = 10 << 8
 HookName = Literal["prerouting", "input", "forward", "output", "postrouting"]
 
 TYPE_IDS: dict[TypeName, int] = {
+    "integer": 4,
     "ipv4_addr": 7,
     "ipv6_addr": 8,
     "ether_addr": 9,
@@ -215,6 +218,8 @@ def _data_type(wanted: Set) -> bytes:
 def _byte_orders(wanted: Set) -> bytes:
     """User data by which nft knows how to print; the kernel does not look at it."""
     key = _UDATA.pack(_UDATA_KEY_BYTEORDER, 4, _byte_order(wanted.type))
+    if wanted.type in TYPEOF and not wanted.data:
+        return key + typeof(TYPEOF[wanted.type])
     return key + (_UDATA.pack(_UDATA_DATA_BYTEORDER, 4, _byte_order(wanted.data)) if wanted.data else b"")
 
 
