@@ -63,7 +63,7 @@ def _owners(stored: Stored) -> Iterator[str]:
         claims[("MAC", endpoint["network"], endpoint["mac"])] += 1
         claims[("link", str(endpoint["sandbox"] or endpoint["id"]), endpoint["ifname"])] += 1
         claims.update(("address", endpoint["network"], a.partition("/")[0]) for a in endpoint["addresses"])
-        for port in endpoint.get("ports", []):
+        for port in [] if endpoint.get("dormant") else endpoint.get("ports", []):
             for number in range(port["host_first"], port["host_last"] + 1):
                 claims[("port", port.get("proto", "tcp"), str(port.get("host_address")), str(number))] += 1
     yield from (f"I2: {' '.join(claim)} has {count} owners" for claim, count in claims.items() if count > 1)

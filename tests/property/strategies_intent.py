@@ -83,6 +83,7 @@ def endpoints(draw: st.DrawFn, index: int, network: Network, box: Sandbox | None
         ingress=draw(bandwidths),
         egress=draw(bandwidths),
         handover=handover,
+        dormant=draw(st.booleans()),
     )
 
 

@@ -379,6 +379,21 @@ def test_kill_sends_the_named_signal(runtime):
         runtime.kill("web", "KILL")
 
 
+@pytest.mark.parametrize(("name", "comes_back"), [("KILL", False), ("TERM", False), ("USR1", True)])
+def test_a_signal_that_is_meant_to_end_it_ends_it_for_good(runtime, name, comes_back):
+    runtime.create_and_start(shell("trap 'exit 7' TERM USR1; echo up; sleep 60 & wait", restart="always"))
+    next(runtime.logs("web", follow=True))
+    runtime.kill("web", name)
+    if comes_back:
+        deadline = time.monotonic() + 10
+        while runtime.state("web").restarts == 0 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert runtime.state("web").restarts == 1
+    else:
+        ended = runtime.wait("web", 10)
+        assert (ended.status, ended.restarts, ended.stopped_by_user) == ("exited", 0, True)
+
+
 def test_a_stopped_container_starts_again_with_the_same_names(runtime):
     runtime.create_and_start(spec(hosts=("10.0.0.9 db",)))
     runtime.update_hosts("web", ("10.0.0.10 db",))

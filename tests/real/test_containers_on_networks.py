@@ -1,9 +1,11 @@
 """Containers of the daemon's on networks that come and go while they run."""
 
+import json
 import shutil
 
 import pytest
 
+from harness.audit import audit
 from harness.host import Host
 from harness.netns import eventually
 
@@ -43,3 +45,50 @@ def test_a_running_container_finds_the_names_of_a_network_that_it_joins(machine)
     eventually(lambda: "10.72.0.3 web" in read(machine, "/etc/hosts").replace("\t", " "), what="its own name")
     assert "10.71.0." not in read(machine, "/etc/resolv.conf") + read(machine, "/etc/hosts")
     assert "10.72.0.2" in machine.sealane("exec", "web", "getent", "hosts", "db").stdout
+
+
+def events(host, name):
+    """Kinds of what was told of a container, in order."""
+    told = [json.loads(line) for line in host.sealane("--json", "events").stdout.splitlines()]
+    return [
+        e["kind"].removeprefix("container.")
+        for e in told
+        if e["subject"] == name and "container." in e["kind"]
+    ]
+
+
+def test_a_container_that_ends_by_itself_gives_up_its_name_and_its_port(machine):
+    """Docker's way: who asks for `web` gets those that run, and the port is free for the next version."""
+    run(machine, "db", "front")
+    script = "sleep 1; exit 3"
+    publish = ("--publish", "8080:80")
+    machine.sealane("run", "-d", "--name", "web", "--network", "front", *publish, "sh", "-c", script)
+    asks = ("exec", "db", "getent", "hosts", "web")
+    assert "10.71.0." in machine.sealane(*asks).stdout
+    assert "8080" in machine.ns.sh("nft", "list", "map", "ip", "sealane", "publish")
+    eventually(lambda: events(machine, "web") == ["started", "exited"], what="its end")
+    eventually(lambda: not machine.sealane(*asks, check=False).stdout, what="the end of its name")
+    assert "8080" not in machine.ns.sh("nft", "list", "map", "ip", "sealane", "publish")
+    [listed] = [line for line in machine.sealane("ps", "--all").stdout.splitlines() if line.startswith("web")]
+    assert "exited 3" in listed
+    machine.sealane("run", "-d", "--name", "web2", "--network", "front", *publish, "sleep", "60")
+    machine.sealane("rm", "-f", "web2")
+    assert audit(machine) == []
+
+
+def test_a_restart_is_told_and_loses_nothing(machine, tmp_path):
+    run(machine, "db", "front")
+    once = "test -e /kept/again && exec sleep 60; touch /kept/again; exit 1"
+    options = ("--network", "front", "--restart", "always", "-v", f"{tmp_path}:/kept")
+    machine.sealane("run", "-d", "--name", "web", *options, "sh", "-c", once)
+    eventually(lambda: events(machine, "web")[-1:] == ["restarted"], what="its restart")
+    assert events(machine, "web") in (["started", "exited", "restarted"], ["started", "restarted"])
+    assert "10.71.0." in machine.sealane("exec", "db", "getent", "hosts", "web").stdout
+
+
+def test_health_is_told_by_itself(machine):
+    options = ("--network", "front", "--health-cmd", "test -e /tmp/well", "--health-interval", "200ms")
+    machine.sealane("run", "-d", "--name", "web", *options, "--health-retries", "1", "sleep", "60")
+    eventually(lambda: events(machine, "web")[-1:] == ["unhealthy"], what="its illness")
+    machine.sealane("exec", "web", "touch", "/tmp/well")
+    eventually(lambda: events(machine, "web")[-1:] == ["healthy"], what="its recovery")

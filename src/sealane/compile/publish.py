@@ -42,7 +42,7 @@ EVERY: dict[Family, tuple[str, str]] = {
 def compile_publish(endpoint: Endpoint, network: Network) -> Iterator[Object]:
     if endpoint.sandbox is None or network.internal:
         return
-    for port in endpoint.ports:
+    for port in endpoint.published:
         for family in FAMILIES:
             address = endpoint.address(family)
             if address is None:
@@ -117,7 +117,9 @@ def _open(endpoint: Endpoint) -> Iterator[Element]:
             continue
         kinds = (ADDRESS_TYPE[family], "inet_proto", "inet_service")
         # What is published on the host's loopback is for the host.
-        public = (p for p in endpoint.ports if _concerns(p, family) and not is_loopback(p.host_address or ""))
+        public = (
+            p for p in endpoint.published if _concerns(p, family) and not is_loopback(p.host_address or "")
+        )
         for proto, first, last in published_ranges(public):
             yield Element(
                 family=NFT_FAMILY[family],

@@ -92,6 +92,11 @@ class Runtime:
         self._degrade_limits = degrade_limits
 
     @property
+    def changes_path(self) -> str:
+        """The FIFO in which shims tell of changes: `containers.changes`."""
+        return self._store.changes
+
+    @property
     def limits_unavailable(self) -> str:
         """Why resource limits cannot be set here; "" if they can."""
         return self._host.no_limits
@@ -182,15 +187,17 @@ class Runtime:
                 self._bury(container_id, "stopped; its supervisor had been killed")
 
     def _ask_to_stop(self, container_id: str, seconds: float) -> None:
-        paths = self._store.paths(container_id)
-        files.write_json(paths.desired, {"action": "stop", "timeout_s": seconds})
-        status = self._store.status_file(container_id)
-        # A shim that has not written its status yet reads desired.json after it has.
-        process.send_signal(status.shim if status else None, signal.SIGUSR1)
+        self._desire(container_id, {"action": "stop", "timeout_s": seconds})
         if self._wait_for_shim(container_id, seconds + STOP_MARGIN_S):
             return
         with self._store.locked(container_id):
             self._bury(container_id, "its supervisor did not answer")
+
+    def _desire(self, container_id: str, wanted: dict[str, object]) -> None:
+        files.write_json(self._store.paths(container_id).desired, wanted)
+        status = self._store.status_file(container_id)
+        # A shim that has not written its status yet reads desired.json after it has.
+        process.send_signal(status.shim if status else None, signal.SIGUSR1)
 
     def _wait_for_shim(self, container_id: str, seconds: float | None) -> bool:
         """True once no shim holds the container; False after `seconds`."""
@@ -212,12 +219,17 @@ class Runtime:
         return True
 
     def kill(self, container_id: str, signal_name: str = "SIGKILL") -> None:
-        """Send a signal to the container's first process. The restart policy goes on to apply."""
+        """Send a signal to the container's first process. After one that is meant to end it, SIGKILL or its stop signal, the
+        restart policy does not apply, as after Docker's `kill`."""
         number = parse_signal(signal_name, "signal")
         state = self.state(container_id)
-        status = self._store.status_file(container_id)
-        if state.status != "running" or not process.send_signal(status.init if status else None, number):
+        if state.status != "running":
             raise NotRunningError(container_id, state.status)
+        if number in {signal.SIGKILL, parse_signal(self.spec(container_id).stop_signal)}:
+            self._desire(container_id, {"action": "kill"})
+        status = self._store.status_file(container_id)
+        if not process.send_signal(status.init if status else None, number):
+            raise NotRunningError(container_id, "ended")
 
     def remove(self, container_id: str, *, force: bool = False) -> None:
         """Delete a container and all its traces, logs included; a running one only with `force`."""

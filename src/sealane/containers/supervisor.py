@@ -5,7 +5,9 @@ checks go on. The shim is the container's parent (as child subreaper: the OCI ru
 so it alone learns the exit status. It talks through files and one signal:
 
     status.json   shim -> all     replaced whole at every change; `runtime.py` documents its fields
-    desired.json  all -> shim     {"action": "stop", "timeout_s": s}; read at SIGUSR1 and before every start
+    changes       shim -> daemon  a FIFO, that the status is another
+    desired.json  all -> shim     {"action": "stop", "timeout_s": s}, or {"action": "kill"}: who writes it sends the last
+                                  signal himself; read at SIGUSR1 and before every start
     LOCK_FD       shim.lock, locked by the starter before it starts the shim and held for the shim's whole life:
                   whoever finds it free knows that there is no shim, not even one just starting
     READY_FD      one JSON line to the starter: {"pid": n} or {"error": text, "exit_code": n}
@@ -24,6 +26,7 @@ import time
 from collections.abc import Callable
 
 from sealane.containers import files, process
+from sealane.containers.changes import tell
 from sealane.containers.logwriter import LogWriter
 from sealane.containers.plan import Paths, Plan
 from sealane.containers.probe import Probe, spawn
@@ -314,9 +317,13 @@ class Supervisor:
 
     def _read_desired(self) -> None:
         desired = files.read_json(self._paths.desired)
-        if desired and desired.get("action") == "stop":
-            self._publish(stopped_by_user=True)
+        if desired is None:
+            return
+        self._publish(stopped_by_user=True)
+        if desired["action"] == "stop":
             self._stop(float(desired["timeout_s"]))
+        # Else somebody sends the signal himself, and it is the last.
+        self._stopping = True
 
     def _stop(self, timeout: float) -> None:
         """Ask the container to end, and kill it after the timeout. A second call may shorten the time."""
@@ -349,6 +356,7 @@ class Supervisor:
         except OSError:
             # A full disk must not end the container. The next change tries again; the lock still tells who lives.
             return
+        tell(self._paths.changes, self._plan.container_id)
 
 
 def is_child(pid: int) -> bool:

@@ -29,8 +29,11 @@ class EtcFiles:
 
     def changed(self, changes: Sequence[Change]) -> None:
         for change in changes:
-            if isinstance(change.record, Endpoint) and change.record.sandbox is not None:
-                self.refresh(change.record.sandbox)
+            record, before = change.record, getattr(change, "before", None)
+            if not isinstance(record, Endpoint) or record.sandbox is None:
+                continue
+            if not isinstance(before, Endpoint) or before.sandbox != record.sandbox:
+                self.refresh(record.sandbox)
 
     def refresh(self, sandbox: SandboxId) -> None:
         """Write the files of the containers in a sandbox soon."""

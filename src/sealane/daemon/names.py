@@ -74,7 +74,7 @@ class NameFeed:
             device=network_link(network) if network.driver == "bridge" else None,
             internal=network.internal,
             upstreams=network.dns_servers,
-            members=tuple(self._member(e) for e in endpoints if e.sandbox is not None),
+            members=tuple(self._member(e) for e in endpoints if e.sandbox is not None and not e.dormant),
         )
 
     def _member(self, endpoint: Endpoint) -> ZoneMember:

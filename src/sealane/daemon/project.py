@@ -94,8 +94,6 @@ class Projects:
                     f"container {name} was not {condition} within {CONDITION_TIMEOUT_S:.0f} s"
                 )
             await asyncio.sleep(CONDITION_POLL_S)
-        if condition == "healthy":
-            self._engine.events.emit("container.healthy", name)
 
     def _is_met(self, name: str, condition: str) -> bool:
         view = self._workloads.view(name)

@@ -23,10 +23,10 @@ def request_of(container: Container) -> ContainerRequest:
 
 
 def dns_of(request: ContainerRequest, endpoints: Sequence[Endpoint], intent: Intent) -> Dns:
-    """The resolvers of its networks, those with a way out first; `dns` of the request come after them, so that
-    names of the networks go on resolving."""
-    ordered = sorted(endpoints, key=lambda e: (intent.networks[e.network].internal, -e.gateway_priority))
-    networks = [intent.networks[e.network] for e in ordered]
+    """The resolvers of its networks, in the order in which these are asked for a way out; `dns` of the request come after
+    them, so that names of the networks go on resolving."""
+    joined = [(intent.networks[e.network], e.gateway_priority) for e in endpoints]
+    networks = [n for n, _ in sorted(joined, key=lambda pair: (pair[0].internal, -pair[1], pair[0].name))]
     servers = [server for network in networks for server in network.resolvers or network.dns_servers]
     search, options = tuple(request.dns_search), tuple(request.dns_options) or PATIENCE
     return Dns(nameservers=tuple(dict.fromkeys([*servers, *request.dns])), search=search, options=options)

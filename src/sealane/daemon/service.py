@@ -131,6 +131,8 @@ class Service:
         self._build(store, kernel, snapshot, kernel.facts())
         self._start_upkeep(kernel, instance)
         self._start_names()
+        if self.workloads.lives is not None:
+            self._closing.append(self.workloads.lives.start(self._loop))
         self.recovered = self._loop.create_task(self._recover())
 
     def _instance(self, store: Store) -> str:

@@ -24,6 +24,7 @@ from sealane.containers.spec import ContainerSpec, Dns, check_spec
 from sealane.containers.store import ContainerState
 from sealane.daemon.etc_files import EtcFiles
 from sealane.daemon.images import spec_of
+from sealane.daemon.lives import Lives
 from sealane.daemon.requests import dns_of, hosts_of, request_of
 from sealane.daemon.streams import Stream, exec_output
 from sealane.engine.attachments import attach_requests
@@ -41,7 +42,7 @@ from sealane.engine.errors import (
 )
 from sealane.model.change import Change, Delete, Put
 from sealane.model.container import Container
-from sealane.model.endpoint import Sandbox
+from sealane.model.endpoint import Endpoint, Sandbox
 from sealane.model.ids import SandboxId
 from sealane.model.net import address_part
 from sealane.wire.requests import ContainerRequest, DetachRequest, ExecRequest
@@ -67,6 +68,7 @@ class Workloads:
         self._found = runtime
         self._missing = missing
         self._etc = EtcFiles(engine, runtime) if runtime is not None else None
+        self.lives = Lives(engine, runtime) if runtime is not None else None
         self._locks = WeakValueDictionary[str, asyncio.Lock]()
         """By a container's name, for as long as somebody holds or awaits one."""
 
@@ -95,7 +97,7 @@ class Workloads:
             except BaseException:
                 await asyncio.shield(self._undo(container, sandbox))
                 raise
-            self._engine.events.emit("container.started", container.name, id=container.id)
+            self._look(container)
             return self._view(container)
 
     async def _again(self, present: Container, request: ContainerRequest) -> ContainerView:
@@ -107,6 +109,7 @@ class Workloads:
             )
         if await self._call(self._state, present) is None:
             await self._start_new(present, request)
+            self._look(present)
         return self._view(present)
 
     def _prepare(self, request: ContainerRequest) -> tuple[Container, Sandbox | None]:
@@ -219,32 +222,41 @@ class Workloads:
     def _remove_records(self, container: Container, sandbox: Sandbox | None) -> None:
         engine = self._engine
         changes: Changes = []
+        endpoints: Sequence[Endpoint] = ()
         if engine.intent.containers.get(container.id) is not None:
             changes.append(Delete(container))
         if sandbox is not None and sandbox.id in engine.intent.sandboxes:
-            _, detach = engine.drafts.detach([DetachRequest(sandbox=sandbox.id)])
+            endpoints, detach = engine.drafts.detach([DetachRequest(sandbox=sandbox.id)])
             changes += [*detach, Delete(engine.intent.sandboxes[sandbox.id])]
         engine.take(changes)
+        for endpoint in endpoints:
+            engine.events.emit("endpoint.detached", endpoint.name, id=endpoint.id)
+        self._look(container)
         if sandbox is not None:
             engine.drop_namespaces([sandbox])
 
     async def stop(self, reference: str, timeout_s: float | None = None) -> ContainerView:
         container = self.find(reference)
         await self._call(lambda: self._runtime.stop(container.id, timeout_s))
+        self._look(container)
         self._engine.events.emit("container.stopped", container.name, id=container.id)
         return self._view(container)
 
     async def start(self, reference: str) -> ContainerView:
         async with self._locked(reference) as container:
-            if await self._call(self._state, container) is None:
-                await self._start_new(container, request_of(container))
-            else:
-                await self._call(self._runtime.start, container.id)
-                # It starts with the files of its first start; its networks may be others by now.
-                if self._etc is not None:
-                    self._etc.refresh(container.sandbox)
-        self._engine.events.emit("container.started", container.name, id=container.id)
-        return self._view(container)
+            # Before it runs: a port of its own that somebody else has taken meanwhile is a reason not to.
+            self._engine.wake(container.sandbox)
+            try:
+                if await self._call(self._state, container) is None:
+                    await self._start_new(container, request_of(container))
+                else:
+                    await self._call(self._runtime.start, container.id)
+                    # It starts with the files of its first start; its networks may be others by now.
+                    if self._etc is not None:
+                        self._etc.refresh(container.sandbox)
+            finally:
+                self._look(container)
+            return self._view(container)
 
     async def kill(self, reference: str, signal: int) -> ContainerView:
         container = self.find(reference)
@@ -283,6 +295,11 @@ class Workloads:
         views = [self._view(c) for c in sorted(self._engine.intent.containers.values(), key=lambda c: c.name)]
         return [v for v in views if stopped or v.status in ("running", "restarting")]
 
+    def _look(self, container: Container) -> None:
+        """At what has become of it: told before the verb that did it answers."""
+        if self.lives is not None:
+            self.lives.look(container.id)
+
     def _state(self, container: Container) -> ContainerState | None:
         try:
             return self._runtime.state(container.id)
@@ -310,7 +327,7 @@ class Workloads:
             addresses={
                 intent.networks[e.network].name: [address_part(a) for a in e.addresses] for e in endpoints
             },
-            ports=[str(p) for e in endpoints for p in e.ports],
+            ports=[str(p) for e in endpoints for p in e.published],
             labels=dict(container.labels),
         )
 

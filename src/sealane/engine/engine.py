@@ -249,6 +249,20 @@ class Engine:
         self._forget_flows([published])
         return published
 
+    def rest(self, sandbox: SandboxId) -> None:
+        """Nothing runs in a sandbox any more: until `wake` its endpoints have no names and publish nothing. Idempotent."""
+        endpoints = self.intent.endpoints_by_sandbox.get(sandbox, {}).values()
+        self.take([Put(msgspec.structs.replace(e, dormant=True), e) for e in endpoints if not e.dormant])
+
+    def wake(self, sandbox: SandboxId) -> None:
+        """Undo `rest`. Raises ConflictError where somebody has come to hold one of its ports. Idempotent."""
+        dormant = [e for e in self.intent.endpoints_by_sandbox.get(sandbox, {}).values() if e.dormant]
+        for endpoint in dormant:
+            self.drafts.publisher.check(endpoint)
+        awake = [msgspec.structs.replace(e, dormant=False) for e in dormant]
+        self.bring([Put(now, before) for now, before in zip(awake, dormant, strict=True)])
+        self._forget_flows(awake)
+
     def endpoints(self, network: str = "", sandbox: str = "") -> list[EndpointView]:
         chosen = list(self.intent.endpoints.values())
         if network:
@@ -454,7 +468,7 @@ def _claims(change: Change) -> bool:
     if not isinstance(change, Put):
         return False
     if isinstance(change.record, Endpoint):
-        return not isinstance(change.before, Endpoint) or change.record.ports != change.before.ports
+        return not isinstance(change.before, Endpoint) or change.record.published != change.before.published
     return isinstance(change.record, Network) and change.before is None
 
 

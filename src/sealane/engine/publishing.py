@@ -8,7 +8,7 @@ from sealane.engine.errors import ConflictError, FullError, InvalidError
 from sealane.engine.ports import Kernel
 from sealane.engine.problems import parsed
 from sealane.limits import EPHEMERAL_TRIES, PUBLISHES_PER_ENDPOINT, RANGE_PORTS_MAX
-from sealane.model.endpoint import PublishedPort
+from sealane.model.endpoint import Endpoint, PublishedPort
 from sealane.model.intent import Intent
 from sealane.model.net import Address, Family, family_of, is_loopback, parse_address
 from sealane.model.network import Network
@@ -56,6 +56,17 @@ class Publisher:
             for address in self._addresses(request, network, families, field):
                 chosen.append(self._port(request, address, chosen, field))
         return tuple(chosen)
+
+    def check(self, endpoint: Endpoint) -> None:
+        """That nobody else holds an endpoint's ports. Raises ConflictError, naming the holder."""
+        for port in endpoint.ports:
+            holder = self._holder(port, [])
+            if holder is not None:
+                raise ConflictError(
+                    f"host port {port} of endpoint {endpoint.name} is held by {holder} now",
+                    field="publish",
+                    cure="end that first",
+                )
 
     def _addresses(
         self, request: PublishRequest, network: Network, families: set[Family], field: str

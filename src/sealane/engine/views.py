@@ -7,7 +7,7 @@ from sealane.ipam.pool import pool_of
 from sealane.model.endpoint import PUBLISHED_ELSEWHERE, Endpoint, Sandbox
 from sealane.model.intent import Intent
 from sealane.model.network import Network
-from sealane.wire.views import EndpointView, NetworkView, SandboxView, SubnetView
+from sealane.wire.views import EndpointState, EndpointView, NetworkView, SandboxView, SubnetView
 
 
 def network_view(network: Network, intent: Intent, facts: Facts) -> NetworkView:
@@ -77,6 +77,14 @@ def _elsewhere(endpoint: Endpoint) -> list[str]:
     return text.split(", ") if text else []
 
 
+def _state(endpoint: Endpoint, error: str) -> EndpointState:
+    if error:
+        return "error"
+    if endpoint.sandbox is None:
+        return "pending"
+    return "dormant" if endpoint.dormant else "up"
+
+
 def endpoint_view(endpoint: Endpoint, intent: Intent, error: str = "") -> EndpointView:
     network = intent.networks[endpoint.network]
     sandbox = intent.sandboxes.get(endpoint.sandbox) if endpoint.sandbox else None
@@ -96,9 +104,9 @@ def endpoint_view(endpoint: Endpoint, intent: Intent, error: str = "") -> Endpoi
         addresses=list(endpoint.addresses),
         gateways=[] if network.internal else list(gateways),
         aliases=list(endpoint.aliases),
-        ports=[*map(str, endpoint.ports), *_elsewhere(endpoint)],
+        ports=[*map(str, endpoint.published), *_elsewhere(endpoint)],
         dns=list(network.resolvers),
-        state="error" if error else ("up" if sandbox else "pending"),
+        state=_state(endpoint, error),
         error=error,
         labels=dict(endpoint.labels),
     )

@@ -169,12 +169,12 @@ def _destinations(
 
 def _usual_port(endpoint: Endpoint, proto: ProbeProto) -> int:
     # A datagram that is taken says nothing; only a closed port answers by itself.
-    return next((p.port for p in endpoint.ports if p.proto == proto == "tcp"), CLOSED_PORT)
+    return next((p.port for p in endpoint.published if p.proto == proto == "tcp"), CLOSED_PORT)
 
 
 def _published(endpoint: Endpoint, proto: ProbeProto, port: int) -> Iterator[tuple[str, int]]:
     """Where the host's own processes find what is published: the first port of a range stands for it."""
-    for published in endpoint.ports:
+    for published in endpoint.published:
         last = published.port + published.host_last - published.host_first
         if published.proto != proto or (port and not published.port <= port <= last):
             continue

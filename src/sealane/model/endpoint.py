@@ -128,6 +128,13 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """As the network's, for this endpoint alone."""
     is_lease: bool = False
     """Nothing but addresses, held between the moment somebody was given them and the endpoint that is made of them."""
+    dormant: bool = False
+    """Nothing runs in its sandbox: it keeps link and addresses, and has neither names nor published ports meanwhile."""
+
+    @property
+    def published(self) -> tuple[PublishedPort, ...]:
+        """The ports that lead to it now."""
+        return () if self.dormant else self.ports
 
     def address(self, family: Family) -> Address | None:
         for interface in self.addresses:

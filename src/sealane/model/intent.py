@@ -105,7 +105,7 @@ class Intent:
             self.endpoints_by_sandbox.setdefault(endpoint.sandbox, {})[endpoint.id] = endpoint
         for address in endpoint.addresses:
             self.leases[endpoint.network, address_part(address)] = endpoint.id
-        for port in endpoint.ports:
+        for port in endpoint.published:
             self._claim_table(port)[port] = endpoint.id
 
     def _remove_endpoint(self, endpoint: Endpoint) -> None:
@@ -115,7 +115,7 @@ class Intent:
             _take_out(self.endpoints_by_sandbox, endpoint.sandbox, endpoint.id, self.sandboxes)
         for address in endpoint.addresses:
             del self.leases[endpoint.network, address_part(address)]
-        for port in endpoint.ports:
+        for port in endpoint.published:
             del self._claim_table(port)[port]
             if port.host_first == port.host_last and not self._claims[port.proto, port.host_first]:
                 del self._claims[port.proto, port.host_first]

@@ -78,6 +78,10 @@ class SandboxView(View, frozen=True, kw_only=True):
     labels: dict[str, str]
 
 
+EndpointState = Literal["up", "dormant", "pending", "error"]
+"""`dormant`: nothing runs in its sandbox, so it has neither names nor published ports; `pending`: it has no sandbox yet."""
+
+
 class EndpointView(View, frozen=True, kw_only=True):
     id: str
     name: str
@@ -95,7 +99,7 @@ class EndpointView(View, frozen=True, kw_only=True):
     ports: list[str]
     """`*:8080->80/tcp`."""
     dns: list[str]
-    state: Literal["up", "pending", "error"]
+    state: EndpointState
     error: str = ""
     labels: dict[str, str]
 

@@ -21,6 +21,9 @@ class RecordingRuntime:
         self.images = None
         self.specs: dict[str, ContainerSpec] = {}
         self.running: set[str] = set()
+        self.now = 0.0
+        self.told: dict[str, dict[str, object]] = {}
+        """Fields of a container's state that are otherwise than said above."""
         self.hosts: list[tuple[str, tuple[str, ...]]] = []
         self.resolv: list[tuple[str, Dns]] = []
         self.failure: Exception | None = None
@@ -37,11 +40,27 @@ class RecordingRuntime:
         return self.start(spec.id)
 
     def start(self, identity: str) -> int:
-        self.running.add(identity)
+        if identity not in self.running:
+            self.running.add(identity)
+            self.now += 1
+            self.told[identity] = {"started_at": self.now}
         return 1
 
     def stop(self, identity: str, timeout: float | None = None) -> None:
-        self.running.discard(identity)
+        self.end(identity)
+
+    def end(self, identity: str, exit_code: int = 0) -> None:
+        """As its process does by itself."""
+        if identity in self.running:
+            self.running.discard(identity)
+            self.now += 1
+            self.told[identity] |= {"finished_at": self.now, "exit_code": exit_code}
+
+    def come_back(self, identity: str, restarts: int) -> None:
+        """As its restart policy brings it back."""
+        self.now += 1
+        self.running.add(identity)
+        self.told[identity] = {"started_at": self.now, "restarts": restarts}
 
     def remove(self, identity: str, *, force: bool = False) -> None:
         self.running.discard(identity)
@@ -51,13 +70,13 @@ class RecordingRuntime:
         if identity not in self.specs:
             raise NotFoundError(identity)
         running = identity in self.running
-        return ContainerState(
-            id=identity,
-            name=self.specs[identity].name,
-            status="running" if running else "exited",
-            health="healthy" if running else None,
-            supervised=running,
-        )
+        fields: dict[str, object] = {
+            "status": "running" if running else "exited",
+            "health": "healthy" if running else None,
+            "supervised": running,
+        }
+        fields |= self.told.get(identity, {})
+        return ContainerState(id=identity, name=self.specs[identity].name, **fields)  # type: ignore[arg-type]
 
     def recover(self) -> tuple[()]:
         return ()

@@ -59,7 +59,7 @@ def test_a_container_that_joins_and_leaves_a_network_is_told(daemon: Daemon) -> 
     async def steps() -> None:
         await daemon.workloads.create(container("web", "front", hosts={"outer": "host-gateway"}))
         attach(daemon, "web", "back")
-        await until(lambda: resolv(daemon, "web") == resolvers("10.1.0.1", "10.2.0.1"))
+        await until(lambda: resolv(daemon, "web") == resolvers("10.2.0.1", "10.1.0.1"))
         assert daemon.runtime.hosts[-1] == ("web", ("10.1.0.2 web", "10.2.0.2 web", "10.1.0.1 outer"))
         detach(daemon, "web", "front")
         await until(lambda: resolv(daemon, "web") == resolvers("10.2.0.1"))
@@ -90,7 +90,7 @@ def test_containers_that_share_a_sandbox_are_all_told(daemon: Daemon) -> None:
         await daemon.workloads.create(container("web", "front"))
         await daemon.workloads.create(container("side", network_mode="container:web"))
         attach(daemon, "web", "back")
-        both = resolvers("10.1.0.1", "10.2.0.1")
+        both = resolvers("10.2.0.1", "10.1.0.1")
         await until(lambda: resolv(daemon, "web") == both and resolv(daemon, "side") == both)
         assert dict(daemon.runtime.hosts)["side"] == ("10.1.0.2 side", "10.2.0.2 side")
 
@@ -105,9 +105,9 @@ def test_a_burst_of_changes_ends_in_what_is_true_last(daemon: Daemon) -> None:
             await asyncio.sleep(0)
             detach(daemon, "web", "back")
         attach(daemon, "web", "back")
-        await until(lambda: resolv(daemon, "web") == resolvers("10.1.0.1", "10.2.0.1"))
+        await until(lambda: resolv(daemon, "web") == resolvers("10.2.0.1", "10.1.0.1"))
         await until(is_quiet)
-        assert resolv(daemon, "web") == resolvers("10.1.0.1", "10.2.0.1")
+        assert resolv(daemon, "web") == resolvers("10.2.0.1", "10.1.0.1")
 
     asyncio.run(steps())
 
@@ -119,10 +119,10 @@ def test_a_container_started_again_gets_the_files_of_today(daemon: Daemon) -> No
         await daemon.workloads.create(container("web", "front"))
         await daemon.workloads.stop("web")
         attach(daemon, "web", "back")
-        await until(lambda: resolv(daemon, "web") == resolvers("10.1.0.1", "10.2.0.1"))
+        await until(lambda: resolv(daemon, "web") == resolvers("10.2.0.1", "10.1.0.1"))
         daemon.runtime.resolv.clear()
         await daemon.workloads.start("web")
-        await until(lambda: resolv(daemon, "web") == resolvers("10.1.0.1", "10.2.0.1"))
+        await until(lambda: resolv(daemon, "web") == resolvers("10.2.0.1", "10.1.0.1"))
 
     asyncio.run(steps())
 

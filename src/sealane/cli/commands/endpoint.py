@@ -10,7 +10,7 @@ from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.client import path_of
 
-STATE_STYLES = {"up": "green", "pending": "yellow", "error": "red"}
+STATE_STYLES = {"up": "green", "dormant": "dim", "pending": "yellow", "error": "red"}
 
 
 def configure_ls(parser: ArgumentParser) -> None:

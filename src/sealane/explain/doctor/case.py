@@ -86,7 +86,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     def publishes(self) -> Iterator[Publish]:
         for sandbox in self.sandboxes:
             for endpoint in self.endpoints_of(sandbox):
-                yield from (Publish(sandbox, endpoint, port) for port in endpoint.ports)
+                yield from (Publish(sandbox, endpoint, port) for port in endpoint.published)
 
     def mtu_of(self, network: Network) -> int:
         return mtu(network, self.facts)

@@ -61,7 +61,7 @@ def wrong_family(case: Case) -> Iterator[Finding]:
 
 def _half(case: Case, endpoint: Endpoint, port: int, missing: Family, listener: Listener) -> Finding:
     is_published = any(
-        p.proto == "tcp" and p.port <= port <= p.port + p.host_last - p.host_first for p in endpoint.ports
+        p.proto == "tcp" and p.port <= port <= p.port + p.host_last - p.host_first for p in endpoint.published
     )
     record = "AAAA" if missing == 6 else "A"
     return Finding(

@@ -1,0 +1,57 @@
+"""Where shims say that a container's status has changed: a FIFO, a line an id. Standard library only.
+
+A hint and no record: the status file has the truth. So nobody waits for a reader, none need be there, and what does not
+fit any more is not told: whoever reads a full pipe looks at all containers.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+PIPE_BYTES = 65536
+"""What a pipe holds (pipe(7)). Lines are shorter than PIPE_BUF, so they do not mix."""
+
+
+def tell(path: str, container_id: str) -> None:
+    """That this container is not what it was."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        # No FIFO, or no daemon: the next one looks at all containers when it starts.
+        return
+    try:
+        os.write(descriptor, container_id.encode() + b"\n")
+    except OSError as error:
+        if error.errno not in {errno.EAGAIN, errno.EPIPE}:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+class Changes:
+    """The reading end."""
+
+    def __init__(self, path: str) -> None:
+        """Makes the FIFO, if it is not there. Raises OSError."""
+        if not os.path.exists(path):
+            os.mkfifo(path, 0o600)
+        # For writing too: with no writer left a FIFO would be at its end for ever.
+        self._descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def read(self) -> list[str] | None:
+        """Ids told since the last time, each once; None: so many that some may not have been told. (A pipe is full before
+        all its bytes are used, and may have been full before it was read.)"""
+        try:
+            data = os.read(self._descriptor, PIPE_BYTES)
+        except BlockingIOError:
+            return []
+        if len(data) > PIPE_BYTES // 2:
+            return None
+        return list(dict.fromkeys(data.decode(errors="replace").split()))
+
+    def close(self) -> None:
+        os.close(self._descriptor)

@@ -1,0 +1,111 @@
+"""What becomes of containers, whoever began it: they end, come back, become healthy or ill by themselves.
+
+It is told as events, and an ended container's endpoints go dormant: they keep link and addresses, and lose their names
+and published ports, which others may have meanwhile. All follows from comparing what is with what was known last, so a
+look too many does nothing, and one that came late misses nothing but what was undone meanwhile.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from sealane.containers.changes import Changes
+from sealane.containers.errors import NotFoundError
+from sealane.containers.runtime import Runtime
+from sealane.containers.store import ContainerState
+from sealane.engine.engine import Engine
+from sealane.engine.errors import SealaneError
+from sealane.model.change import Change, Put
+from sealane.model.endpoint import Endpoint
+from sealane.model.ids import SandboxId
+
+log = logging.getLogger("sealane")
+
+ALIVE = frozenset({"created", "running", "restarting"})
+"""One that waits to be restarted keeps what it has: it will be back in a moment."""
+
+
+class Lives:
+    def __init__(self, engine: Engine, runtime: Runtime) -> None:
+        self._engine = engine
+        self._runtime = runtime
+        self._known: dict[str, ContainerState] = {}
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
+        """Look at all containers, and from now on at each whose shim says that something has changed. The result ends it.
+        Raises OSError."""
+        changes = Changes(self._runtime.changes_path)
+        for identity, container in self._engine.intent.containers.items():
+            if (state := self._state(identity)) is not None:
+                self._known[identity] = state
+                self._settle(container.sandbox)
+        self._engine.listeners.append(partial(self._joined, loop))
+        loop.add_reader(changes.fileno(), self._told, changes)
+
+        def stop() -> None:
+            loop.remove_reader(changes.fileno())
+            changes.close()
+
+        return stop
+
+    def _told(self, changes: Changes) -> None:
+        told = changes.read()
+        for identity in list(self._engine.intent.containers) if told is None else told:
+            self.look(identity)
+
+    def _joined(self, loop: asyncio.AbstractEventLoop, changes: Sequence[Change]) -> None:
+        """An endpoint that comes to a container which has ended is dormant, as its others are."""
+        for change in changes:
+            if isinstance(change, Put) and isinstance(change.record, Endpoint) and change.before is None:
+                # Behind whatever verb this is a part of.
+                loop.call_soon(self._settle, change.record.sandbox)
+
+    def look(self, identity: str) -> None:
+        """Tell what has changed of a container since the last look."""
+        container = self._engine.intent.containers.get(identity)
+        state = self._state(identity)
+        if container is None or state is None:
+            self._known.pop(identity, None)
+            return
+        before = self._known.get(identity) or ContainerState(id=identity, name=container.name, status="")
+        self._known[identity] = state
+        if state.status != before.status or state.status not in ALIVE:
+            self._settle(container.sandbox)
+        self._tell(container.name, before, state)
+
+    def _tell(self, name: str, before: ContainerState, now: ContainerState) -> None:
+        events = self._engine.events
+        if now.started_at > before.started_at:
+            if now.restarts > before.restarts:
+                events.emit("container.restarted", name, id=now.id, restarts=str(now.restarts))
+            else:
+                events.emit("container.started", name, id=now.id)
+        if now.finished_at > before.finished_at:
+            why = {"error": now.error} if now.error else {}
+            events.emit("container.exited", name, id=now.id, exit_code=str(now.exit_code), **why)
+        if now.health == before.health:
+            return
+        if now.health == "healthy":
+            events.emit("container.healthy", name, id=now.id)
+        elif now.health == "unhealthy":
+            events.emit("container.unhealthy", name, id=now.id)
+
+    def _settle(self, sandbox: SandboxId | None) -> None:
+        containers = [c for c in self._engine.intent.containers.values() if c.sandbox == sandbox]
+        if sandbox is None or not containers:
+            return
+        states = [self._state(c.id) for c in containers]
+        try:
+            if any(state is None or state.status in ALIVE for state in states):
+                self._engine.wake(sandbox)
+            else:
+                self._engine.rest(sandbox)
+        except SealaneError as error:
+            log.error("endpoints of container %s: %s", containers[0].name, error.message)
+
+    def _state(self, identity: str) -> ContainerState | None:
+        try:
+            return self._runtime.state(identity)
+        except NotFoundError:
+            return None

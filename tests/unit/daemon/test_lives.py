@@ -1,0 +1,244 @@
+"""What becomes of containers by themselves: what is told of it, and what their endpoints lose and get back."""
+
+import asyncio
+
+import pytest
+
+from harness.engines import publish, subnets
+from sealane.containers.changes import PIPE_BYTES, Changes, tell
+from sealane.engine.errors import ConflictError
+from sealane.kernel.state import HOST
+from sealane.wire.requests import AttachRequest
+from unit.daemon.recording import Daemon, container
+
+
+@pytest.fixture
+def daemon() -> Daemon:
+    made = Daemon()
+    made.bench.network("front", subnets=subnets("10.1.0.0/24"))
+    return made
+
+
+def create(daemon: Daemon, name: str, *, port: int = 0, **fields: object) -> str:
+    """A container on `front`; its id."""
+    ports = [publish(port, 80)] if port else []
+    networks = [] if "network_mode" in fields else ["front"]
+    asyncio.run(daemon.workloads.create(container(name, *networks, publish=ports, **fields)))
+    found = daemon.engine.intent.container_named(name)
+    assert found is not None
+    return found.id
+
+
+def look(daemon: Daemon, identity: str) -> None:
+    assert daemon.workloads.lives is not None
+    daemon.workloads.lives.look(identity)
+
+
+def told(daemon: Daemon, name: str = "web") -> list[str]:
+    """Events about a container, without their families' name."""
+    events = (e for e in daemon.engine.events.since(0) if e.subject == name)
+    return [e.kind.removeprefix("container.") for e in events if e.kind.startswith("container.")]
+
+
+def states(daemon: Daemon) -> dict[str, str]:
+    return {e.sandbox: e.state for e in daemon.engine.endpoints()}
+
+
+def published(daemon: Daemon) -> set[str]:
+    """Elements of the maps by which a port is published."""
+    keys = daemon.bench.kernel.state[HOST]
+    return {key[2] for key in keys if key[0] == "nft-element" and str(key[2]).startswith("publish")}
+
+
+class TestWhatIsTold:
+    def test_a_start_and_a_stop(self, daemon: Daemon) -> None:
+        create(daemon, "web")
+        asyncio.run(daemon.workloads.stop("web"))
+        assert told(daemon) == ["started", "healthy", "exited", "stopped"]
+
+    def test_an_end_of_its_own_with_its_exit_code(self, daemon: Daemon) -> None:
+        identity = create(daemon, "web")
+        daemon.runtime.end(identity, exit_code=3)
+        look(daemon, identity)
+        [event] = [e for e in daemon.engine.events.since(0) if e.kind == "container.exited"]
+        assert event.detail == {"id": identity, "exit_code": "3"}
+
+    def test_a_restart_by_its_policy(self, daemon: Daemon) -> None:
+        identity = create(daemon, "web")
+        daemon.runtime.end(identity)
+        daemon.runtime.come_back(identity, restarts=1)
+        look(daemon, identity)
+        assert told(daemon) == ["started", "healthy", "restarted"]
+
+    def test_health_as_it_changes(self, daemon: Daemon) -> None:
+        identity = create(daemon, "web")
+        for health in ("starting", "healthy", "healthy", "unhealthy", "healthy"):
+            daemon.runtime.told[identity]["health"] = health
+            look(daemon, identity)
+        assert told(daemon) == ["started", "healthy", "healthy", "unhealthy", "healthy"]
+
+    def test_nothing_twice_however_often_somebody_looks(self, daemon: Daemon) -> None:
+        identity = create(daemon, "web")
+        daemon.runtime.end(identity)
+        for _ in range(3):
+            look(daemon, identity)
+        assert told(daemon) == ["started", "healthy", "exited"]
+
+    def test_one_that_came_and_went_between_two_looks(self, daemon: Daemon) -> None:
+        plain = daemon.runtime.start
+
+        def start(identity: str) -> int:
+            plain(identity)
+            daemon.runtime.end(identity)
+            return 0
+
+        daemon.runtime.start = start  # type: ignore[method-assign]
+        create(daemon, "web")
+        assert told(daemon) == ["started", "exited"]
+
+    def test_endpoints_of_one_that_is_removed_or_was_never_started_go(self, daemon: Daemon) -> None:
+        create(daemon, "web")
+        asyncio.run(daemon.workloads.remove("web", force=True))
+
+        def refuse(identity: str) -> int:
+            raise OSError(28, "No space left on device")
+
+        daemon.runtime.start = refuse  # type: ignore[method-assign]
+        with pytest.raises(Exception, match="No space"):
+            create(daemon, "other")
+        kinds = [e.kind for e in daemon.engine.events.since(0)]
+        assert kinds.count("endpoint.attached") == kinds.count("endpoint.detached") == 2
+
+
+class TestDormantEndpoints:
+    def test_an_ended_container_publishes_nothing_and_keeps_its_address(self, daemon: Daemon) -> None:
+        identity = create(daemon, "web", port=8080)
+        addresses = daemon.engine.endpoints()[0].addresses
+        assert published(daemon)
+        daemon.runtime.end(identity)
+        look(daemon, identity)
+        assert states(daemon) == {"web": "dormant"}
+        assert not published(daemon)
+        assert daemon.workloads.view("web").ports == []
+        asyncio.run(daemon.workloads.start("web"))
+        assert states(daemon) == {"web": "up"}
+        assert published(daemon)
+        assert daemon.engine.endpoints()[0].addresses == addresses
+
+    def test_its_port_may_be_somebody_elses_meanwhile(self, daemon: Daemon) -> None:
+        create(daemon, "web", port=8080)
+        asyncio.run(daemon.workloads.stop("web"))
+        create(daemon, "other", port=8080)
+        with pytest.raises(ConflictError, match=r"8080.*endpoint other") as refusal:
+            asyncio.run(daemon.workloads.start("web"))
+        assert refusal.value.field == "publish"
+        assert states(daemon) == {"web": "dormant", "other": "up"}
+        assert daemon.workloads.view("web").status == "exited"
+        asyncio.run(daemon.workloads.remove("other", force=True))
+        asyncio.run(daemon.workloads.start("web"))
+        assert states(daemon) == {"web": "up"}
+
+    def test_one_that_waits_to_be_restarted_keeps_all(self, daemon: Daemon) -> None:
+        identity = create(daemon, "web", port=8080)
+        daemon.runtime.end(identity)
+        daemon.runtime.told[identity]["status"] = "restarting"
+        look(daemon, identity)
+        assert states(daemon) == {"web": "up"}
+
+    def test_who_shares_a_network_keeps_it_alive(self, daemon: Daemon) -> None:
+        web = create(daemon, "web", port=8080)
+        side = create(daemon, "side", network_mode="container:web")
+        daemon.runtime.end(web)
+        look(daemon, web)
+        assert states(daemon) == {"web": "up"}
+        daemon.runtime.end(side)
+        look(daemon, side)
+        assert states(daemon) == {"web": "dormant"}
+        asyncio.run(daemon.workloads.start("side"))
+        assert states(daemon) == {"web": "up"}
+
+    def test_one_that_cannot_be_started_again_stays_so(self, daemon: Daemon) -> None:
+        create(daemon, "web", port=8080)
+        asyncio.run(daemon.workloads.stop("web"))
+
+        def refuse(identity: str) -> int:
+            raise OSError(28, "No space left on device")
+
+        daemon.runtime.start = refuse  # type: ignore[method-assign]
+        with pytest.raises(Exception, match="No space"):
+            asyncio.run(daemon.workloads.start("web"))
+        assert states(daemon) == {"web": "dormant"}
+
+    def test_it_is_still_so_after_a_restart_of_the_daemon(self, daemon: Daemon) -> None:
+        create(daemon, "web", port=8080)
+        asyncio.run(daemon.workloads.stop("web"))
+        again = daemon.bench.restart()
+        assert [e.state for e in again.engine.endpoints()] == ["dormant"]
+        assert (
+            again.engine.intent.port_holder(next(iter(again.engine.intent.endpoints.values())).ports[0])
+            is None
+        )
+
+
+class TestBesideALoop:
+    def test_shims_are_heard(self, daemon: Daemon, tmp_path) -> None:
+        async def steps() -> None:
+            lives = daemon.workloads.lives
+            assert lives is not None
+            daemon.runtime.changes_path = str(tmp_path / "changes")
+            stop = lives.start(asyncio.get_running_loop())
+            await daemon.workloads.create(container("web", "front"))
+            found = daemon.engine.intent.container_named("web")
+            assert found is not None
+            daemon.runtime.end(found.id)
+            tell(daemon.runtime.changes_path, "0" * 32)
+            tell(daemon.runtime.changes_path, found.id)
+            await asyncio.sleep(0.05)
+            assert states(daemon) == {"web": "dormant"}
+            # It joins another network meanwhile, where it does not run either.
+            daemon.bench.network("back", subnets=subnets("10.2.0.0/24"))
+            daemon.engine.attach(AttachRequest(sandbox="web", network="back"))
+            await asyncio.sleep(0.05)
+            assert [e.state for e in daemon.engine.endpoints()] == ["dormant", "dormant"]
+            stop()
+
+        asyncio.run(steps())
+
+    def test_what_was_there_at_the_start_is_no_news(self, daemon: Daemon, tmp_path) -> None:
+        create(daemon, "web")
+        ended = create(daemon, "ended")
+        daemon.runtime.end(ended)
+        daemon.workloads.lives._known.clear()  # type: ignore[union-attr]
+        before = told(daemon), told(daemon, "ended")
+
+        async def steps() -> None:
+            assert daemon.workloads.lives is not None
+            daemon.runtime.changes_path = str(tmp_path / "changes")
+            daemon.workloads.lives.start(asyncio.get_running_loop())()
+
+        asyncio.run(steps())
+        assert (told(daemon), told(daemon, "ended")) == before
+        assert states(daemon) == {"web": "up", "ended": "dormant"}
+
+
+class TestTheFifo:
+    def test_tells_each_id_once(self, tmp_path) -> None:
+        changes = Changes(str(tmp_path / "changes"))
+        for name in ("a", "b", "a"):
+            tell(str(tmp_path / "changes"), name * 32)
+        assert changes.read() == ["a" * 32, "b" * 32]
+        assert changes.read() == []
+        changes.close()
+
+    def test_nobody_waits_where_nobody_reads(self, tmp_path) -> None:
+        tell(str(tmp_path / "none"), "a" * 32)
+        Changes(str(tmp_path / "changes")).close()
+        tell(str(tmp_path / "changes"), "a" * 32)
+
+    def test_a_full_one_means_that_anything_may_have_changed(self, tmp_path) -> None:
+        changes = Changes(str(tmp_path / "changes"))
+        for _ in range(PIPE_BYTES // 33 + 10):
+            tell(str(tmp_path / "changes"), "a" * 32)
+        assert changes.read() is None
+        assert changes.read() == []
+        changes.close()
