@@ -29,7 +29,8 @@ from sealane.kernel.objects import (
 )
 
 FAMILY = "(ip|ip6|bridge)"
-PORT_WORDS = ("isolated", "learning", "flood", "guard", "hairpin")
+PORT_WORDS = {name: name for name in ("isolated", "learning", "flood", "guard", "hairpin")}
+PORT_WORDS["bcast_flood"] = "broadcast"
 FLAGS = {"up", "down", "onlink", "nodad"}
 """Words of one line that no value follows."""
 
@@ -63,13 +64,14 @@ def with_words(link, words):
     found = fields(words)
     if "peer" in found and "netns" in found:
         found["peer"] = (found.pop("netns"), found["peer"])
-    port = {name: found.pop(name) == "on" for name in PORT_WORDS if name in found}
+    port = {field: found.pop(name) == "on" for name, field in PORT_WORDS.items() if name in found}
     if port:
         changed = msgspec.structs.replace(link.port or BridgePort(), **port)
         link = msgspec.structs.replace(link, port=changed)
     denied = [name.removeprefix("no") for name in found if is_denial(name)]
-    if {*PORT_WORDS} & {*denied}:
-        assert {*PORT_WORDS} <= {*denied}, "a port that is half gone"
+    always = {*PORT_WORDS} - {"bcast_flood"}
+    if always & {*denied}:
+        assert always <= {*denied}, "a port that is half gone"
         link = msgspec.structs.replace(link, port=None)
     said = {name: text for name, text in found.items() if not is_denial(name)}
     for name in denied:
@@ -100,6 +102,10 @@ def _link_field(name, text):
             return {"peer": None if is_handed_over else text, "handover": text if is_handed_over else ""}
         case "ageing_time" if text in {None, "0"}:
             return {"ageing_off": text == "0"}
+        case "stp_state" | "mcast_snooping" if text in {"0", "1"}:
+            return {"stp" if name == "stp_state" else "snooping": text == "1"}
+        case "arp" if text in {"on", "off"}:
+            return {"arp": text == "on"}
         case "addrgenmode" if text in {None, "none"}:
             return {"addr_gen_none": text == "none"}
         case "group":

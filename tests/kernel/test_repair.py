@@ -189,6 +189,21 @@ def loosen_port(home: Home) -> None:
     home.ns.ip(*port, "learning", "on", "flood", "on", "guard", "off")
 
 
+def silence_port(home: Home) -> None:
+    """Nobody finds it by ARP any more."""
+    port = ("link", "set", home.web.host_link, "type", "bridge_slave")
+    home.ns.ip(*port, "bcast_flood", "off", "mcast_flood", "off")
+
+
+def watch_bridge(home: Home) -> None:
+    home.ns.ip("link", "set", home.bridge, "type", "bridge", "stp_state", "1", "mcast_snooping", "1")
+
+
+def mute_links(home: Home) -> None:
+    for link in (home.bridge, home.web.host_link):
+        home.ns.ip("link", "set", link, "arp", "off")
+
+
 def flush_routes(home: Home) -> None:
     home.ns.ip("route", "flush", "proto", "94")
     home.ns.ip("-6", "route", "flush", "proto", "94")
@@ -241,6 +256,8 @@ DAMAGES = [
     strip_alias,
     change_port,
     change_group,
+    mute_links,
+    watch_bridge,
     leave_bridge,
     delete_gateway,
     add_address,
@@ -258,12 +275,13 @@ def test_damage_is_repaired(home: Home, damage: Damage) -> None:
     ("home", "damage"),
     [
         ("bridge", loosen_port),
+        ("bridge", silence_port),
         ("bridge", flush_fdb),
         ("bridge", lose_prefix_routes),
         ("routed", flush_routes),
     ],
     indirect=["home"],
-    ids=["loosen_port", "flush_fdb", "lose_prefix_routes", "flush_routes"],
+    ids=["loosen_port", "silence_port", "flush_fdb", "lose_prefix_routes", "flush_routes"],
 )
 def test_damage_to_what_one_driver_alone_has_is_repaired(home: Home, damage: Damage) -> None:
     """Ports and forwarding entries of a bridge; routes to each endpoint."""
@@ -317,6 +335,7 @@ def whole_or_told(home: Home) -> bool:
 SYSCTLS = {
     "net/ipv4/ip_forward": ("0", "1"),
     "net/ipv6/conf/all/forwarding": ("0", "1"),
+    "net/ipv4/conf/{bridge}/forwarding": ("0", "1"),
     "net/ipv4/conf/{bridge}/route_localnet": ("1", "0"),
     "net/ipv6/conf/{bridge}/accept_ra": ("2", "0"),
     "net/ipv4/conf/{bridge}/accept_redirects": ("1", "0"),

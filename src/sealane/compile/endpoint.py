@@ -7,7 +7,7 @@ from sealane.compile import names
 from sealane.compile.facts import Facts
 from sealane.compile.fast_path import compile_fast_path
 from sealane.compile.names import NFT_FAMILY
-from sealane.compile.network import hardening, has_data_plane, is_apart, mtu
+from sealane.compile.network import has_data_plane, is_apart, link_settings, mtu
 from sealane.kernel import nft
 from sealane.kernel.nft import Element, TypeName, Verdict
 from sealane.kernel.objects import (
@@ -172,7 +172,7 @@ def _routed(endpoint: Endpoint, network: Network, family: Family, address: net.A
     assert subnet is not None
     host_link, table = names.endpoint_link(endpoint.id), NFT_FAMILY[family]
     host_mac = names.host_mac(endpoint.id)
-    yield from ((HOST, setting) for setting in hardening(host_link, family))
+    yield from ((HOST, setting) for setting in link_settings(host_link, family))
     yield sandbox, Address(link=endpoint.ifname, address=host_prefix(address))
     yield sandbox, Neighbour(link=endpoint.ifname, address=subnet.gateway, mac=host_mac)
     yield sandbox, Route(dst=subnet.prefix, link=endpoint.ifname, gateway=subnet.gateway, onlink=True)

@@ -96,26 +96,33 @@ def _link(network: Network, facts: Facts) -> Iterator[Object]:
         ageing_off=network.driver == "routed",
         group=names.network_group(network.id),
     )
-    yield from hardening(name, 4)
+    yield from link_settings(name, 4)
     if facts.features.ipv6:
-        yield from hardening(name, 6)
+        yield from link_settings(name, 6)
         if network.subnet(6) is not None:
             # Whatever links have by default: where it is off, no address can be added.
             yield Sysctl(path=f"net/ipv6/conf/{name}/disable_ipv6", value="0")
 
 
-def hardening(link: str, family: Family) -> Iterator[Sysctl]:
-    """What a link that workloads speak to the host through must not do.
+def link_settings(link: str, family: Family) -> Iterator[Sysctl]:
+    """What a link that workloads speak to the host through must do, and must not.
 
-    A workload's redirect, source-routed packet or router advertisement would change the host's routing (CVE-2020-10749),
-    a redirect of the host's would lead workloads past it, and `route_localnet` would open 127.0.0.1 (CVE-2020-8558).
+    It forwards, whatever new links do by default (IPv6 has one setting for all links). A workload's redirect,
+    source-routed packet or router advertisement would change the host's routing (CVE-2020-10749), a redirect of the host's
+    would lead workloads past it, and `route_localnet` would open 127.0.0.1 (CVE-2020-8558).
     """
-    off = {
-        4: ("accept_redirects", "send_redirects", "accept_source_route", "route_localnet"),
-        6: ("accept_ra", "accept_redirects"),
+    settings = {
+        4: {
+            "accept_redirects": "0",
+            "accept_source_route": "0",
+            "forwarding": "1",
+            "route_localnet": "0",
+            "send_redirects": "0",
+        },
+        6: {"accept_ra": "0", "accept_redirects": "0"},
     }
-    for setting in off[family]:
-        yield Sysctl(path=f"net/ipv{family}/conf/{link}/{setting}", value="0")
+    for setting, value in settings[family].items():
+        yield Sysctl(path=f"net/ipv{family}/conf/{link}/{setting}", value=value)
 
 
 def is_apart(network: Network) -> bool:

@@ -49,6 +49,8 @@ class BridgePort(msgspec.Struct, frozen=True, kw_only=True):
     hairpin: bool = False
     """Frames may leave by the port they came in by. Needed for a workload's own published port where br_netfilter is
     on: it turns the translated packet back into a frame of the bridge."""
+    broadcast: bool = True
+    """Broadcast and multicast go out here: without them nobody is found by ARP or neighbour discovery."""
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +75,12 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     addr_gen_none: bool = False
     """IFLA_INET6_ADDR_GEN_MODE none: no link-local address comes up by itself."""
     ageing_off: bool = False
+    stp: bool = False
+    """Of a bridge. A spanning tree holds ports back for 30 s, and tells workloads of the bridge."""
+    snooping: bool = False
+    """Of a bridge. It loses multicast where nobody queries."""
+    arp: bool = True
+    """Without IFF_NOARP."""
     group: int = GROUP_LIVE
     """Of a network (`compile.names.network_group`) for the links that IP packets of its workloads come in by."""
 

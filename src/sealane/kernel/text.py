@@ -174,6 +174,9 @@ def _link(item: Link) -> dict[str, str]:
         "alias": _word(item.alias) if item.alias else "",
         "master": _word(item.master) if item.master else "",
         "ageing_time": "0" if item.ageing_off else "",
+        "stp_state": "1" if item.stp else "",
+        "mcast_snooping": "1" if item.snooping else "",
+        "arp": "" if item.arp else "off",
         "addrgenmode": "none" if item.addr_gen_none else "",
         "group": f"0x{item.group:08x}" if item.group != GROUP_LIVE else "",
     }
@@ -191,13 +194,19 @@ def _port(port: BridgePort) -> dict[str, str]:
         "guard": port.guard,
         "hairpin": port.hairpin,
     }
-    return {name: "on" if value else "off" for name, value in fields.items()}
+    shown = {name: "on" if value else "off" for name, value in fields.items()}
+    return shown if port.broadcast else shown | {"bcast_flood": "off"}
+
+
+_USUAL = {"stp_state": "0", "mcast_snooping": "0", "arp": "on", "bcast_flood": "on"}
+"""What is said of a link only where it is otherwise, or is so again."""
 
 
 def _changes(before: Link, after: Link) -> dict[str, str]:
     """Words that are new or say something else; those that are gone are denied."""
     old, new = _link(before), _link(after)
-    gone = {f"no{name}": "" for name in old if name not in new and name not in {"up", "down"}}
+    lost = [name for name in old if name not in new and name not in {"up", "down"}]
+    gone = {name if name in _USUAL else f"no{name}": _USUAL.get(name, "") for name in lost}
     return gone | {name: value for name, value in new.items() if old.get(name) != value}
 
 

@@ -249,5 +249,5 @@ _CLEAN = Dirty()
 
 
 def _essence(raw: link.RawLink) -> link.RawLink:
-    """Without what moves by itself: of the flags, all but `up`."""
-    return msgspec.structs.replace(raw, flags=raw.flags & link.IFF_UP)
+    """Without what moves by itself: of the flags, all but ours."""
+    return msgspec.structs.replace(raw, flags=raw.flags & (link.IFF_UP | link.IFF_NOARP))

@@ -163,6 +163,9 @@ def _link(found: link.RawLink, names: dict[int, str], wanted: NamespaceState) ->
         if found.addr_gen_none is None
         else found.addr_gen_none,
         ageing_off=found.ageing_off,
+        stp=found.stp,
+        snooping=found.snooping,
+        arp=not found.flags & link.IFF_NOARP,
         group=GROUP_LIVE if found.group == GROUP_DOOMED else found.group,
     )
 

@@ -58,5 +58,8 @@ def _identity(link: Link) -> tuple[object, ...]:
         link.port,
         link.addr_gen_none,
         link.ageing_off,
+        link.stp,
+        link.snooping,
+        link.arp,
         link.group,
     )

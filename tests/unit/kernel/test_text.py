@@ -466,10 +466,16 @@ _each = [
         mac=st.sampled_from(["", "02:00:00:00:00:01"]),
         alias=st.sampled_from(["", "x"]),
         master=st.sampled_from(["", "m"]),
-        port=st.one_of(st.none(), st.builds(BridgePort, isolated=st.booleans(), flood=st.booleans())),
+        port=st.one_of(
+            st.none(),
+            st.builds(BridgePort, isolated=st.booleans(), flood=st.booleans(), broadcast=st.booleans()),
+        ),
         peer=st.one_of(st.none(), st.tuples(_words, _words)),
         addr_gen_none=st.booleans(),
         ageing_off=st.booleans(),
+        stp=st.booleans(),
+        snooping=st.booleans(),
+        arp=st.booleans(),
     ),
     st.builds(Address, link=_words, address=_addresses.map(lambda a: f"{a}/8")),
     st.builds(

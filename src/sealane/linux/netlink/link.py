@@ -21,6 +21,7 @@ RTM_GETLINK = 18
 RTM_SETLINK = 19
 
 IFF_UP = 1
+IFF_NOARP = 0x80
 LOOPBACK_INDEX = 1
 """`lo`'s, in every namespace (LOOPBACK_IFINDEX, net/flow.h)."""
 IPV6_MTU_MIN = 1280
@@ -52,6 +53,8 @@ _IFLA_BRPORT_MODE = 4
 _IFLA_BRPORT_GUARD = 5
 _IFLA_BRPORT_LEARNING = 8
 _IFLA_BRPORT_UNICAST_FLOOD = 9
+_IFLA_BRPORT_MCAST_FLOOD = 27
+_IFLA_BRPORT_BCAST_FLOOD = 30
 _IFLA_BRPORT_ISOLATED = 33
 
 _AF_INET = 2
@@ -61,10 +64,16 @@ _IFLA_INET6_ADDR_GEN_MODE = 8
 _EUI64, _NONE = 0, 1
 _IFLA_INET_CONF = 1
 
-SETTINGS4 = {"accept_redirects": 4, "send_redirects": 6, "accept_source_route": 9, "route_localnet": 26}
+SETTINGS4 = {
+    "forwarding": 1,
+    "accept_redirects": 4,
+    "send_redirects": 6,
+    "accept_source_route": 9,
+    "route_localnet": 26,
+}
 """What of /proc/sys/net/ipv4/conf/LINK a link's message sets as well, by its number (IPV4_DEVCONF_*, linux/ip.h).
-inet_set_link_af does no more than write the number: where the sysctl did more (route_localnet forgets cached routes),
-a message is for links that are new."""
+inet_set_link_af does no more than write the number: where the sysctl did more (route_localnet forgets cached routes,
+forwarding ends LRO), a message is for links that are new."""
 
 _NONE4: Mapping[str, int] = {}
 
@@ -100,6 +109,8 @@ class RawLink(msgspec.Struct, frozen=True, kw_only=True):
     addr_gen_none: bool | None = None
     """None: the link has no IPv6."""
     ageing_off: bool = False
+    stp: bool = False
+    snooping: bool = False
     loopback: bool = False
 
 
@@ -202,8 +213,8 @@ def change(
     if not moves:
         if link.port is not None:
             parts += _port_info(link.port)
-        return [_on(index, parts, up=up)]
-    first = _on(index, parts + codec.u32(_IFLA_MASTER, master), up=False)
+        return [_on(index, parts, up=up, arp=link.arp)]
+    first = _on(index, parts + codec.u32(_IFLA_MASTER, master), up=False, arp=link.arp)
     return [first, _on(index, _port_info(link.port) if link.port else b"", up=up)]
 
 
@@ -268,6 +279,8 @@ def parse(payload: memoryview) -> RawLink:
         port=None if port is None else _parse_port(port),
         addr_gen_none=_parse_generation(found.get(_IFLA_AF_SPEC, _EMPTY)),
         ageing_off=_IFLA_BR_AGEING_TIME in bridge and _number(bridge[_IFLA_BR_AGEING_TIME]) == 0,
+        stp=bool(_number(bridge.get(_IFLA_BR_STP_STATE))),
+        snooping=bool(_number(bridge.get(_IFLA_BR_MCAST_SNOOPING))),
         loopback=device == _ARPHRD_LOOPBACK,
     )
 
@@ -290,19 +303,20 @@ def _basics(link: Link, group: int) -> bytes:
     return parts
 
 
-def _on(index: int, parts: bytes, *, up: bool | None = None) -> bytes:
+def _on(index: int, parts: bytes, *, up: bool | None = None, arp: bool | None = None) -> bytes:
     """A change of the link `index`. RTM_NEWLINK without NLM_F_CREATE, since RTM_SETLINK ignores IFLA_LINKINFO."""
-    header = _IFINFO.pack(0, 0, index, IFF_UP if up else 0, 0 if up is None else IFF_UP)
+    flags = (IFF_UP if up else 0) | (IFF_NOARP if arp is False else 0)
+    changed = (0 if up is None else IFF_UP) | (0 if arp is None else IFF_NOARP)
+    header = _IFINFO.pack(0, 0, index, flags, changed)
     return codec.message(RTM_NEWLINK, _ACKED, 0, header + parts)
 
 
 def _bridge_info(link: Link) -> bytes:
-    """No spanning tree, which would hold ports back for 30 s, and no snooping, which loses multicast without a querier."""
     data = codec.nested(
         _IFLA_INFO_DATA,
         codec.u32(_IFLA_BR_AGEING_TIME, 0 if link.ageing_off else _AGEING_DEFAULT),
-        codec.u32(_IFLA_BR_STP_STATE, 0),
-        codec.u8(_IFLA_BR_MCAST_SNOOPING, 0),
+        codec.u32(_IFLA_BR_STP_STATE, link.stp),
+        codec.u8(_IFLA_BR_MCAST_SNOOPING, link.snooping),
     )
     return codec.nested(_IFLA_LINKINFO, codec.string(_IFLA_INFO_KIND, "bridge"), data)
 
@@ -315,6 +329,8 @@ def _port_info(port: BridgePort) -> bytes:
         codec.u8(_IFLA_BRPORT_UNICAST_FLOOD, port.flood),
         codec.u8(_IFLA_BRPORT_GUARD, port.guard),
         codec.u8(_IFLA_BRPORT_MODE, port.hairpin),
+        codec.u8(_IFLA_BRPORT_BCAST_FLOOD, port.broadcast),
+        codec.u8(_IFLA_BRPORT_MCAST_FLOOD, port.broadcast),
     )
     return codec.nested(_IFLA_LINKINFO, codec.string(_IFLA_INFO_SLAVE_KIND, "bridge"), data)
 
@@ -343,6 +359,9 @@ def _parse_port(payload: memoryview) -> BridgePort:
         flood=bool(_number(found.get(_IFLA_BRPORT_UNICAST_FLOOD))),
         guard=bool(_number(found.get(_IFLA_BRPORT_GUARD))),
         hairpin=bool(_number(found.get(_IFLA_BRPORT_MODE))),
+        broadcast=all(
+            _number(found.get(kind)) for kind in (_IFLA_BRPORT_BCAST_FLOOD, _IFLA_BRPORT_MCAST_FLOOD)
+        ),
     )
 
 

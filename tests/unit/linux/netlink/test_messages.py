@@ -204,7 +204,7 @@ def test_a_change_in_place_leaves_up_and_mac_alone_unless_told():
     (only,) = (body(m)[2] for m in link.change(item, 9, 0, mac=False, moves=False, up=None))
     found = link.parse(only)
     assert (found.mac, found.mtu, found.alias, found.group) == ("", 1400, "a", GROUP_LIVE)
-    assert only[12] == 0
+    assert not only[12] & link.IFF_UP
     (down,) = (body(m)[2] for m in link.change(item, 9, 0, mac=True, moves=False, up=False))
     assert (link.parse(down).mac, down[8] & 1, down[12] & 1) == (item.mac, 0, 1)
 
@@ -219,7 +219,9 @@ def test_deletion_by_group_names_nothing_but_the_group():
 
 def test_the_bridges_own_message_about_a_port_has_its_settings():
     port = BridgePort(isolated=True, learning=True)
-    data = b"".join(codec.u8(kind, value) for kind, value in ((33, 1), (8, 1), (9, 0), (5, 1)))
+    data = b"".join(
+        codec.u8(kind, value) for kind, value in ((33, 1), (8, 1), (9, 0), (5, 1), (27, 1), (30, 1))
+    )
     payload = struct.pack("=BxHiII", 7, 1, 9, 0, 0) + codec.string(3, "h0") + codec.nested(12, data)
     assert link.parse(memoryview(payload)).port == port
 
