@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+import struct
 from collections.abc import Iterator
 
 from harness.marks import (
@@ -201,8 +202,8 @@ def _nft(stored: Stored, observed: Observed) -> Iterator[str]:
 
 
 def halves(text):
-    """Of an IPv6 address, as numbers."""
-    return divmod(int(ipaddress.IPv6Address(text)), 1 << 64)
+    """Of an IPv6 address, as nft says numbers of 64 bits in JSON: signed."""
+    return struct.unpack("!qq", ipaddress.IPv6Address(text).packed)
 
 
 def _network_chains(stored: Stored, observed: Observed) -> Iterator[str]:

@@ -73,7 +73,7 @@ class Paths:
         self.logs = os.path.join(state_folder, "log")
         self.layer = os.path.join(state_folder, "layer")
         self.run_folder = run_folder
-        self.changes = os.path.join(os.path.dirname(run_folder), "changes")
+        self.changes = os.path.join(os.path.dirname(os.path.dirname(run_folder)), "changes")
         self.rootfs = os.path.join(run_folder, "rootfs")
         self.config = os.path.join(run_folder, "config.json")
         self.etc = os.path.join(run_folder, "etc")

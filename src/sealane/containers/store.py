@@ -2,7 +2,7 @@
 
     STATE/containers/ID/    spec.json  status.json  log/          kept over a reboot
     RUN/containers/ID/      config.json  rootfs/  etc/  plan.json  desired.json  shim.lock  init.pid  ...
-    RUN/containers/changes  a FIFO: `containers.changes`
+    RUN/changes             a FIFO: `containers.changes`
     RUN/oci/ID/             the OCI runtime's own
 
 A container exists if it has a spec.json: it is written last of the first and removed first of all.
@@ -96,7 +96,7 @@ class Store:
         self._state = os.path.join(os.path.abspath(state_dir), "containers")
         self._run = os.path.join(os.path.abspath(run_dir), "containers")
         self.runtime_root = os.path.join(os.path.abspath(run_dir), "oci")
-        self.changes = os.path.join(self._run, "changes")
+        self.changes = os.path.join(os.path.abspath(run_dir), "changes")
         for folder in (self._state, self._run, self.runtime_root):
             os.makedirs(folder, mode=0o700, exist_ok=True)
 

@@ -1,12 +1,15 @@
 """Manifests: objects that belong together, made true or taken away in the order of their dependence."""
 
 import asyncio
+from collections.abc import Coroutine, Iterable
+from typing import Any
 
 from sealane.daemon.requests import request_of
 from sealane.daemon.workloads import Workloads
 from sealane.engine.engine import Engine
-from sealane.engine.errors import ConflictError, SealaneError
+from sealane.engine.errors import ConflictError, NotFoundError, SealaneError
 from sealane.engine.preview import Preview
+from sealane.engine.problems import at_place
 from sealane.engine.waves import waves
 from sealane.model.change import Change, Delete
 from sealane.model.container import Container
@@ -16,6 +19,14 @@ from sealane.wire.views import ApplyView, PlanView
 PROJECT = "sealane.project"
 CONDITION_POLL_S = 0.05
 CONDITION_TIMEOUT_S = 300.0
+
+
+async def _together(work: Iterable[Coroutine[Any, Any, object]]) -> None:
+    """All to its end; raises the first failure."""
+    results = await asyncio.gather(*work, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
 
 
 class Projects:
@@ -29,13 +40,28 @@ class Projects:
         if delete:
             preview.remove(self._removal(manifest))
         else:
-            preview.remove(self._leftover_changes(manifest))
-            preview.add(manifest)
+            self._rehearse(manifest, preview)
             preview.remove(self._unused_networks(manifest, preview))
         return preview.view()
 
+    def _rehearse(self, manifest: Manifest, preview: Preview) -> None:
+        """Raises what `apply` would be refused with half-way, before anything is changed; with its place in the manifest."""
+        names = {container.name for container in manifest.containers}
+        for index, container in enumerate(manifest.containers):
+            with at_place(f"containers[{index}]"):
+                self._workloads.check(container)
+                for name in container.depends_on:
+                    if name not in names and self._engine.intent.container_named(name) is None:
+                        raise NotFoundError(
+                            f"there is no container {name!r} to depend on", field="depends_on"
+                        )
+        preview.remove(self._leftover_changes(manifest))
+        preview.add(manifest)
+
     async def apply(self, manifest: Manifest) -> ApplyView:
         """Make the manifest's objects, those of the project that it no longer has go first."""
+        self._engine.check_may_change()
+        self._rehearse(manifest, Preview(self._engine))
         view = ApplyView()
         for container in self._leftovers(manifest):
             await self._workloads.remove(container.id, force=True)
@@ -57,33 +83,28 @@ class Projects:
         return view
 
     async def _apply_wave(self, wave: list[ContainerRequest], view: ApplyView) -> None:
-        """Containers that do not wait for one another: started together."""
-        results = await asyncio.gather(
-            *(self._apply_container(c, view) for c in wave), return_exceptions=True
-        )
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
+        """Containers that do not wait for one another: started together, once what they wait for is there, and once all
+        that are otherwise now have given up their ports and addresses."""
+        await _together(self._wait_for(*need) for request in wave for need in request.depends_on.items())
+        changed = [c for request in wave if (c := self._present(request)) and request_of(c) != request]
+        await _together(self._workloads.remove(container.id, force=True) for container in changed)
+        names = {container.name for container in changed}
+        await _together(self._apply_container(c, view, was_there=c.name in names) for c in wave)
 
-    async def _apply_container(self, request: ContainerRequest, view: ApplyView) -> None:
-        for name, condition in request.depends_on.items():
-            await self._wait_for(name, condition)
-        present = self._engine.intent.container_named(request.name)
-        if present is not None and present.name == request.name:
-            if request_of(present) == request:
-                current = self._workloads.view(present.id)
-                if current.status in ("running", "restarting"):
-                    view.unchanged.append(f"container {request.name}")
-                    return
-                await self._workloads.start(present.id)
-                view.changed.append(f"container {request.name}")
-                return
-            await self._workloads.remove(present.id, force=True)
+    def _present(self, request: ContainerRequest) -> Container | None:
+        identity = self._engine.intent.container_ids.get(request.name)
+        return self._engine.intent.containers[identity] if identity else None
+
+    async def _apply_container(self, request: ContainerRequest, view: ApplyView, *, was_there: bool) -> None:
+        name, present = f"container {request.name}", self._present(request)
+        if present is None:
             await self._workloads.create(request)
-            view.changed.append(f"container {request.name}")
-            return
-        await self._workloads.create(request)
-        view.created.append(f"container {request.name}")
+            (view.changed if was_there else view.created).append(name)
+        elif self._workloads.view(present.id).status in ("running", "restarting"):
+            view.unchanged.append(name)
+        else:
+            await self._workloads.start(present.id)
+            view.changed.append(name)
 
     async def _wait_for(self, name: str, condition: str) -> None:
         """Until a dependency is `started`, `healthy`, or `completed` with exit code 0."""

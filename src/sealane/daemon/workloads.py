@@ -112,6 +112,12 @@ class Workloads:
             self._look(present)
         return self._view(present)
 
+    def check(self, request: ContainerRequest) -> None:
+        """What can be told to be wrong with a request by itself. Raises InvalidError."""
+        _spec(request, new_id(), self._images, netns=None, dns=Dns(), hosts=())
+        _network_mode(request)
+        sandbox_sysctls(request.sysctls)
+
     def _prepare(self, request: ContainerRequest) -> tuple[Container, Sandbox | None]:
         """Record, sandbox and endpoints. The second is the sandbox made for it, if one was."""
         self._engine.check_may_change()
@@ -141,22 +147,12 @@ class Workloads:
 
     def _sandbox(self, request: ContainerRequest, identity: str) -> tuple[Sandbox, bool]:
         """The sandbox to run in, and whether it is made for this container (and not committed yet)."""
-        mode, _, other = request.network_mode.partition(":")
-        if request.network_mode and request.attachments:
-            raise InvalidError("`network_mode` and attachments exclude each other", field="network_mode")
-        if mode in ("container", "service"):
+        mode, other = _network_mode(request)
+        if other:
             peer = self._engine.intent.container_named(other)
             if peer is None:
                 raise NotFoundError(f"there is no container {other!r}", field="network_mode")
-            if request.publish:
-                raise InvalidError(f"publish on container {other}, whose network it is", field="publish")
             return self._engine.intent.sandboxes[peer.sandbox], False
-        if mode not in ("", "none", "host"):
-            raise InvalidError(
-                f"{mode!r} is no network mode", field="network_mode", cure="host, none, container:NAME"
-            )
-        if request.publish and (mode or not request.attachments):
-            raise InvalidError("nothing can be published without a network", field="publish")
         if request.name in self._engine.intent.sandbox_ids:
             raise ExistsError(f"sandbox {request.name} exists", field="name")
         sysctls = sandbox_sysctls(request.sysctls)
@@ -445,6 +441,25 @@ class Workloads:
             raise KernelError(str(error)) from error
         except (ContainerError, OSError) as error:
             raise KernelError(str(error)) from error
+
+
+def _network_mode(request: ContainerRequest) -> tuple[str, str]:
+    """Mode (empty: networks of its own), and the container whose network it shares. Raises InvalidError."""
+    mode, _, other = request.network_mode.partition(":")
+    if request.network_mode and request.attachments:
+        raise InvalidError("`network_mode` and attachments exclude each other", field="network_mode")
+    is_shared = mode in ("container", "service")
+    if mode not in ("", "none", "host") and not (is_shared and other):
+        raise InvalidError(
+            f"{request.network_mode!r} is no network mode",
+            field="network_mode",
+            cure="host, none, container:NAME",
+        )
+    if request.publish and is_shared:
+        raise InvalidError(f"publish on container {other}, whose network it is", field="publish")
+    if request.publish and not request.attachments:
+        raise InvalidError("nothing can be published without a network", field="publish")
+    return mode, other
 
 
 def _spec(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from sealane.engine.errors import ConflictError, FullError, InvalidError
+from sealane.engine.errors import ConflictError, FullError, InvalidError, SealaneError
 from sealane.ipam.problems import AddressProblem
 from sealane.model.net import ParseError
 
@@ -27,6 +27,16 @@ def at_field(field: str) -> Iterator[None]:
     except AddressProblem as problem:
         kind = _ERRORS.get(problem.code, ConflictError)
         raise kind(problem.message, field=field, cure=problem.cure) from problem
+
+
+@contextmanager
+def at_place(place: str) -> Iterator[None]:
+    """Let an error say in which of several objects its field is: `networks[1]`."""
+    try:
+        yield
+    except SealaneError as error:
+        error.field = f"{place}.{error.field}" if error.field else place
+        raise
 
 
 def parsed(parse: Callable[[str], T], text: str, field: str) -> T:

@@ -2,15 +2,16 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
 from docs.markdown import ROOT
-from harness.engines import publish
+from harness.engines import publish, subnets
 from sealane.cli.load import load_manifest
-from sealane.engine.errors import InUseError, InvalidError
+from sealane.engine.errors import ConflictError, InUseError, InvalidError, SealaneError
 from sealane.kernel.state import HOST
 from sealane.kernel.text import lines, sets_of
-from sealane.wire.requests import Attachment, Manifest, NetworkRequest, SandboxRequest
+from sealane.wire.requests import Attachment, AttachRequest, Manifest, NetworkRequest, SandboxRequest
 from sealane.wire.views import PlanView
 from unit.daemon.recording import Daemon, container
 
@@ -145,3 +146,98 @@ async def stranger(daemon: Daemon, *networks: str) -> None:
     daemon.engine.create_sandbox(SandboxRequest(name="stranger"))
     for network in networks:
         daemon.bench.attach("stranger", network)
+
+
+# --- what is refused is refused before anything is changed ------------------------------------------------------------
+
+
+def network(name: str, prefix: str = "") -> NetworkRequest:
+    return NetworkRequest(name=name, subnets=subnets(prefix) if prefix else [])
+
+
+def fixed(network_name: str, address: str) -> Attachment:
+    return Attachment(network=network_name, addresses=[address])
+
+
+BASE = [network("front", "10.1.0.0/24")]
+REFUSED = {
+    "networks[1].subnets[0].prefix": Manifest(networks=[*BASE, network("back", "10.1.0.0/16")]),
+    "networks[1].name": Manifest(networks=[*BASE, network("../back")]),
+    "containers[1].addresses[0]": Manifest(
+        networks=BASE,
+        containers=[container("a", "front"), container("b", fixed("front", "10.9.0.1"))],
+    ),
+    "containers[1].publish[0]": Manifest(
+        networks=BASE,
+        containers=[container(n, "front", publish=[publish(8080, 80)]) for n in ("a", "b")],
+    ),
+    "containers[1].network": Manifest(
+        networks=BASE, containers=[container("a", "front"), container("b", "none")]
+    ),
+    "containers[1].spec": Manifest(
+        networks=BASE,
+        containers=[
+            container("a", "front"),
+            msgspec.structs.replace(container("b"), spec=msgspec.Raw(b"{}")),
+        ],
+    ),
+    "containers[0].network_mode": Manifest(networks=BASE, containers=[container("a", network_mode="weird")]),
+    "containers[0].depends_on": Manifest(
+        networks=BASE, containers=[container("a", "front", depends_on={"nobody": "started"})]
+    ),
+    "attachments[0].addresses[0]": Manifest(
+        networks=BASE,
+        attachments=[AttachRequest(sandbox="/run/netns/x", network="front", addresses=["10.2.0.1"])],
+    ),
+}
+
+
+@pytest.mark.parametrize("field", REFUSED)
+def test_a_manifest_with_one_bad_object_changes_nothing(daemon: Daemon, field: str) -> None:
+    asyncio.run(
+        daemon.projects.apply(Manifest(project="shop", containers=[container("old", labels=PROJECT)]))
+    )
+    before = list(daemon.engine.intent.records())
+    manifest = msgspec.structs.replace(REFUSED[field], project="shop")
+    with pytest.raises(SealaneError) as refusal:
+        asyncio.run(daemon.projects.apply(manifest))
+    assert refusal.value.field == field
+    assert list(daemon.engine.intent.records()) == before
+    with pytest.raises(SealaneError) as refusal:
+        daemon.projects.plan(manifest, delete=False)
+    assert refusal.value.field == field
+
+
+def test_ports_may_be_exchanged(daemon: Daemon) -> None:
+    """Who is changed gives up what it has before anybody takes it."""
+
+    def manifest(first: int, second: int) -> Manifest:
+        ports = {"a": first, "b": second}
+        return Manifest(
+            project="shop",
+            networks=BASE,
+            containers=[
+                container(n, "front", publish=[publish(p, 80)], labels=PROJECT) for n, p in ports.items()
+            ],
+        )
+
+    asyncio.run(daemon.projects.apply(manifest(8080, 8081)))
+    plan = daemon.projects.plan(manifest(8081, 8080), delete=False)
+    assert sorted(plan.create) == ["endpoint a", "endpoint b", "sandbox a", "sandbox b"]
+    view = asyncio.run(daemon.projects.apply(manifest(8081, 8080)))
+    assert sorted(view.changed) == ["container a", "container b"]
+    assert daemon.workloads.view("a").ports == ["*:8081->80/tcp"]
+
+
+def test_a_port_that_somebody_took_from_an_ended_container_is_found_first(daemon: Daemon) -> None:
+    manifest = Manifest(
+        project="shop", networks=BASE, containers=[container("a", "front", publish=[publish(8080, 80)])]
+    )
+    asyncio.run(daemon.projects.apply(manifest))
+    asyncio.run(daemon.workloads.stop("a"))
+    asyncio.run(daemon.workloads.create(container("other", "front", publish=[publish(8080, 80)])))
+    more = msgspec.structs.replace(manifest, networks=[*BASE, network("back", "10.2.0.0/24")])
+    with pytest.raises(ConflictError, match="endpoint other") as refusal:
+        asyncio.run(daemon.projects.apply(more))
+    assert refusal.value.field == "containers[0].publish"
+    assert daemon.engine.intent.network_named("back") is None
