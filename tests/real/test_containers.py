@@ -363,8 +363,9 @@ def test_stop_lets_the_container_say_goodbye(runtime):
 
 def test_a_running_container_is_removed_only_by_force(runtime):
     runtime.create_and_start(spec())
-    with pytest.raises(ConflictError, match="running"):
+    with pytest.raises(ConflictError, match="running") as caught:
         runtime.remove("web")
+    assert caught.value.cure == "`sealane stop web` first, or `--force`"
     runtime.remove("web", force=True)
     assert runtime.orphans(()) == ()
 

@@ -6,8 +6,9 @@ import errno
 import pytest
 
 from sealane.containers.errors import ConflictError as RuntimeConflict
+from sealane.containers.errors import NotRunningError
 from sealane.containers.logs import LogLine
-from sealane.engine.errors import InvalidError, KernelError, NotFoundError
+from sealane.engine.errors import ConflictError, InvalidError, KernelError, NotFoundError
 from unit.daemon.recording import Daemon, container
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -98,6 +99,40 @@ class TestAContainerThatGoesMeanwhile:
         assert isinstance(answer, NotFoundError)
         removed = [e for e in daemon.engine.events.since(0) if e.kind == "container.removed"]
         assert len(removed) == 1
+
+
+class TestARefusal:
+    """Is in words of who asked: the runtime knows containers by their ids, people by their names."""
+
+    def test_names_the_container_that_is_not_there(self, daemon: Daemon) -> None:
+        with pytest.raises(NotFoundError, match="there is no container 'web'") as caught:
+            daemon.workloads.find("web")
+        assert (caught.value.field, caught.value.cure) == ("container", "see `sealane ps --all`")
+
+    def test_to_remove_what_runs_names_it_and_the_cure(self, daemon: Daemon) -> None:
+        identity = asyncio.run(daemon.workloads.create(container("web", "front"))).id
+
+        def refuse(*_: object, **__: object) -> None:
+            cure = f"`sealane stop {identity}` first, or `--force`"
+            raise RuntimeConflict(f"container {identity} is running", cure=cure)
+
+        daemon.runtime.remove = refuse
+        with pytest.raises(ConflictError) as caught:
+            asyncio.run(daemon.workloads.remove("web"))
+        assert caught.value.message == "container web is running"
+        assert caught.value.cure == "`sealane stop web` first, or `--force`"
+
+    def test_of_what_does_not_run_names_it_and_the_cure(self, daemon: Daemon) -> None:
+        asyncio.run(daemon.workloads.create(container("web", "front")))
+
+        def refuse(identity: str, _: str) -> None:
+            raise NotRunningError(identity, "exited")
+
+        daemon.runtime.kill = refuse
+        with pytest.raises(ConflictError) as caught:
+            asyncio.run(daemon.workloads.kill("web", 9))
+        assert caught.value.message == "container web is not running (it is exited)"
+        assert "`sealane start web`" in caught.value.cure
 
 
 def test_logs_that_nobody_reads_any_more_are_not_waited_for(daemon: Daemon) -> None:

@@ -281,6 +281,12 @@ class TestAttach:
         with pytest.raises(NotFoundError, match="no network 'frnot'") as caught:
             bench.attach(A, "frnot")
         assert "front" in caught.value.cure
+        with pytest.raises(NotFoundError, match="no endpoint 'nobody'") as caught:
+            bench.engine.endpoint("nobody")
+        assert (caught.value.field, caught.value.cure) == ("endpoint", "see `sealane endpoint ls`")
+        with pytest.raises(NotFoundError, match="no sandbox 'nobody'") as caught:
+            bench.engine.sandbox("nobody")
+        assert (caught.value.field, caught.value.cure) == ("sandbox", "see `sealane sandbox ls`")
         with pytest.raises(NotFoundError, match="no sandbox 'nobody'"):
             bench.attach("nobody")
 
