@@ -14,7 +14,9 @@ from __future__ import annotations
 
 
 class ContainerError(Exception):
-    """Base of all errors of this package; its text is meant for the user."""
+    """Base of all errors of this package; its text is meant for the user, and `cure`, what to do about it."""
+
+    cure = ""
 
 
 class SpecError(ContainerError):
@@ -35,12 +37,19 @@ class NotFoundError(ContainerError):
 class ConflictError(ContainerError):
     """The container's present state forbids the verb."""
 
+    def __init__(self, message: str, *, cure: str = "") -> None:
+        super().__init__(message)
+        self.cure = cure
+
 
 class NotRunningError(ContainerError):
     """The verb needs a running container."""
 
     def __init__(self, container_id: str, status: str) -> None:
         super().__init__(f"container {container_id} is not running (it is {status})")
+        self.cure = (
+            f"`sealane start {container_id}` starts it, `sealane logs {container_id}` shows its last words"
+        )
 
 
 class LimitsError(ContainerError):

@@ -239,7 +239,8 @@ class Runtime:
             self._remove_traces(container_id)
             return
         if state.status in {"running", "restarting"} and not force:
-            raise ConflictError(f"container {container_id} is {state.status}: stop it first, or force")
+            cure = f"`sealane stop {container_id}` first, or `--force`"
+            raise ConflictError(f"container {container_id} is {state.status}", cure=cure)
         if state.supervised:
             self._ask_to_stop(container_id, 0.0)
         self._remove_traces(container_id)

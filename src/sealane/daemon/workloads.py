@@ -60,6 +60,8 @@ OWNED_BY = "sealane.container"
 FILLED_IN = frozenset({"id", "name", "netns", "dns", "hosts"})
 """Fields of a spec that a request does not set."""
 
+SEE_CONTAINERS = "see `sealane ps --all`"
+
 
 class Workloads:
     def __init__(self, engine: Engine, runtime: Runtime | None, missing: str = "") -> None:
@@ -151,7 +153,9 @@ class Workloads:
         if other:
             peer = self._engine.intent.container_named(other)
             if peer is None:
-                raise NotFoundError(f"there is no container {other!r}", field="network_mode")
+                raise NotFoundError(
+                    f"there is no container {other!r}", field="network_mode", cure=SEE_CONTAINERS
+                )
             return self._engine.intent.sandboxes[peer.sandbox], False
         if request.name in self._engine.intent.sandbox_ids:
             raise ExistsError(f"sandbox {request.name} exists", field="name")
@@ -278,7 +282,9 @@ class Workloads:
     def find(self, reference: str) -> Container:
         container = self._engine.intent.container_named(reference)
         if container is None:
-            raise NotFoundError(f"there is no container {reference!r}")
+            raise NotFoundError(
+                f"there is no container {reference!r}", field="container", cure=SEE_CONTAINERS
+            )
         return container
 
     async def get(self, reference: str) -> ContainerView:
@@ -429,9 +435,9 @@ class Workloads:
         except SpecError as error:
             raise InvalidError(str(error), field=f"spec.{error.field}") from error
         except RuntimeNotFound as error:
-            raise NotFoundError(str(error)) from error
+            raise NotFoundError(self._by_name(str(error))) from error
         except (RuntimeConflict, NotRunningError) as error:
-            raise ConflictError(str(error)) from error
+            raise ConflictError(self._by_name(str(error)), cure=self._by_name(error.cure)) from error
         except LaunchError as error:
             # As a shell and Docker tell them apart: 127 not found, 126 not executable.
             if error.exit_code == EXIT_NOT_FOUND:
@@ -441,6 +447,12 @@ class Workloads:
             raise KernelError(str(error)) from error
         except (ContainerError, OSError) as error:
             raise KernelError(str(error)) from error
+
+    def _by_name(self, text: str) -> str:
+        """The runtime knows containers by their ids, who reads of them by their names."""
+        for container in self._engine.intent.containers.values():
+            text = text.replace(container.id, container.name)
+        return text
 
 
 def _network_mode(request: ContainerRequest) -> tuple[str, str]:

@@ -127,7 +127,9 @@ class Drafts:
     def find_sandbox(self, reference: str) -> Sandbox:
         sandbox = self.intent.sandbox_named(reference)
         if sandbox is None:
-            raise NotFoundError(f"there is no sandbox {reference!r}", field="sandbox")
+            raise NotFoundError(
+                f"there is no sandbox {reference!r}", field="sandbox", cure="see `sealane sandbox ls`"
+            )
         return sandbox
 
     def sandbox_for(self, where: str, name: str = "") -> tuple[Sandbox, list[Change]]:
@@ -225,7 +227,9 @@ class Drafts:
                 if reference in (e.id, e.name) or (len(reference) >= 4 and e.id.startswith(reference))
             ]
         if not matches:
-            raise NotFoundError(f"there is no endpoint {reference!r}")
+            raise NotFoundError(
+                f"there is no endpoint {reference!r}", field="endpoint", cure="see `sealane endpoint ls`"
+            )
         if len(matches) > 1:
             raise ConflictError(
                 f"{len(matches)} endpoints go by {reference!r}",

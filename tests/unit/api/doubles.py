@@ -259,7 +259,9 @@ class DoubleContainers:
         for view in self.all.values():
             if ref in (view.name, view.id):
                 return view
-        raise NotFoundError(f"there is no container {ref!r}")
+        raise NotFoundError(
+            f"there is no container {ref!r}", field="container", cure="see `sealane ps --all`"
+        )
 
     def finish(self, ref, code):
         view = msgspec.structs.replace(self._get(ref), status="exited", exit_code=code, pid=0)
@@ -276,7 +278,9 @@ class DoubleContainers:
     async def remove(self, ref, *, force):
         view = self._get(ref)
         if view.status == "running" and not force:
-            raise InUseError(f"container {ref} is running", cure="stop it first, or `--force`")
+            raise ConflictError(
+                f"container {ref} is running", cure=f"`sealane stop {ref}` first, or `--force`"
+            )
         del self.all[view.name]
         return view
 
