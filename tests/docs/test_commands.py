@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from docs.markdown import ROOT, blocks, commands, documents, section
+from sealane.cli.context import UsageError
 from sealane.cli.parser import build_parser
 from sealane.cli.registry import COMMANDS
 
@@ -75,8 +76,8 @@ def test_the_script_exists(call: list[str]) -> None:
     assert (ROOT / call[0]).is_file()
 
 
-def test_a_wrong_command_line_is_noticed(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
+def test_a_wrong_command_line_is_noticed() -> None:
+    with pytest.raises(UsageError):
         build_parser(["attach"]).parse_args(["attach", "web", "front", "--no-such-flag"])
     assert list(calls("echo 'a | b' | sealane plan -f - | cut -c -9")) == [
         ["echo", "a | b"],

@@ -294,6 +294,14 @@ def test_several_containers_are_stopped_killed_and_removed(cli, api):
     assert (cli("rm", "c").code, cli("rm", "-f", "c").code) == (1, 0)
 
 
+@pytest.mark.parametrize("text", ["nan", "inf", "1e300", "-1", "soon"])
+def test_seconds_that_are_none_are_2(cli, text):
+    cli("run", "-d", "--name", "web", "true")
+    ran = cli("stop", "-t", text, "web")
+    assert (ran.code, "field: --timeout\n" in ran.err) == (2, True)
+    assert cli("run", "--stop-timeout", text, "true").code == 2
+
+
 def test_logs_keep_their_streams_apart(cli, api):
     cli("run", "-d", "--name", "web", "true")
     assert cli("logs", "web").out == "line 0\nline 1\nline 2\n"

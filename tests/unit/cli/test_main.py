@@ -57,6 +57,36 @@ def test_a_wrong_command_line_is_2_and_asks_nothing(run, words):
     assert ran.out == ""
 
 
+@pytest.mark.parametrize(
+    ("words", "field", "what", "command"),
+    [
+        (("ps", "--bogus"), "--bogus", "unrecognized arguments: --bogus", "sealane ps"),
+        (("network", "create"), "NAME", "the following arguments are required: NAME", "sealane network create"),
+        (("network",), "COMMAND", "the following arguments are required: COMMAND", "sealane network"),
+        (("kill", "-s", "NOPE", "x"), "--signal", "there is no signal 'NOPE'", "sealane kill"),
+        (("stop", "-t", "soon", "x"), "--timeout", "'soon' is not a number of seconds", "sealane stop"),
+        (("run", "--pids-limit", "x", "y"), "--pids-limit", "'x' is not a whole number", "sealane run"),
+        (("attach", "w", "n", "--gw-priority", "x"), "--gw-priority", "'x' is not a whole number", "sealane attach"),
+        (("explain", "a", "b", "-4", "-6"), "-6", "not allowed with argument -4", "sealane explain"),
+    ],
+)  # fmt: skip
+def test_a_wrong_command_line_has_its_field_and_a_cure(run, words, field, what, command):
+    ran = run(*words)
+    assert f"\nerror: {what}\nfield: {field}\n" in ran.err
+    assert ran.err.startswith(f"usage: {command} [-h]")
+    assert ran.err.endswith(f"\nhint: see `{command} --help`\n")
+    for asked in (("--json", *words), (*words, "--json")):
+        ran = run(*asked)
+        assert (ran.code, ran.out) == (2, "")
+        body = json.loads(ran.err)
+        assert (body["code"], body["cure"]) == ("invalid", f"see `{command} --help`")
+        assert (body["message"], body["field"]) == (what, field)
+
+
+def test_what_a_containers_own_command_is_given_is_not_ours(run):
+    assert run("run", "--pids-limit", "x", "--", "tool", "--json").err.startswith("usage:")
+
+
 def test_no_daemon_is_3_with_a_way_out(run, tmp_path):
     ran = run("--socket", str(tmp_path / "none.sock"), "ps")
     assert ran.code == 3
