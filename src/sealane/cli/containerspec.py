@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from sealane.cli.context import Context, UsageError
-from sealane.cli.options import add_labels, add_publish, add_sysctls, pairs, parsed, stated
+from sealane.cli.options import add_labels, add_publish, add_sysctls, integer, pairs, parsed, seconds, stated
 from sealane.cli.publish import publish_requests
 from sealane.compose.context import Context as ComposeContext
 from sealane.compose.duration import parse_duration
@@ -85,7 +85,7 @@ def _add_process_flags(group: "argparse._ArgumentGroup") -> None:
     _many(group, "--cap-drop", "CAPABILITY", "take a right away; ALL takes all")
     group.add_argument("-m", "--memory", metavar="SIZE", help="as 512m or 2g")
     group.add_argument("--cpus", metavar="N", help="as 0.5")
-    group.add_argument("--pids-limit", metavar="N", type=int, help="processes and threads at once")
+    group.add_argument("--pids-limit", metavar="N", type=integer, help="processes and threads at once")
     group.add_argument(
         "--restart",
         metavar="POLICY",
@@ -94,7 +94,7 @@ def _add_process_flags(group: "argparse._ArgumentGroup") -> None:
     )
     group.add_argument("--stop-signal", metavar="SIGNAL", default="", help="(default: SIGTERM)")
     group.add_argument(
-        "--stop-timeout", metavar="SECONDS", type=float, help="until it is killed (default: 10)"
+        "--stop-timeout", metavar="SECONDS", type=seconds, help="until it is killed (default: 10)"
     )
 
 
@@ -103,7 +103,7 @@ def _add_health_flags(group: "argparse._ArgumentGroup") -> None:
     group.add_argument("--health-interval", metavar="DURATION", help="between checks (default: 30s)")
     group.add_argument("--health-timeout", metavar="DURATION", help="a check may take (default: 30s)")
     group.add_argument(
-        "--health-retries", metavar="N", type=int, help="failures until unhealthy (default: 3)"
+        "--health-retries", metavar="N", type=integer, help="failures until unhealthy (default: 3)"
     )
     group.add_argument(
         "--health-start-period", metavar="DURATION", help="failures do not count yet (default: 0s)"

@@ -20,6 +20,14 @@ class UsageError(Exception):
             self.body["problems"] = listed
 
 
+class CommandLineError(UsageError):
+    """The words themselves are wrong. `usage` is that of the command."""
+
+    def __init__(self, message: str, usage: str, *, field: str, cure: str) -> None:
+        super().__init__(message, field=field, cure=cure)
+        self.usage = usage
+
+
 @contextmanager
 def _unanswered() -> Iterator[None]:
     try:

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from sealane.cli.context import Context, UsageError
+from sealane.cli.context import CommandLineError, Context, UsageError
 from sealane.cli.output import Output, prepare_streams
 from sealane.cli.parser import build_parser
 from sealane.client import ApiError, UnreachableError
@@ -17,11 +17,17 @@ INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code; see `sealane --help` for their meaning. Usage errors of argparse raise SystemExit(2)."""
+    """The exit code; see `sealane --help` for their meaning. `--help` and `--version` raise SystemExit(0)."""
     prepare_streams()
     words = list(sys.argv[1:] if argv is None else argv)
-    arguments = build_parser(words).parse_args(words)
-    output = Output(sys.stdout, sys.stderr, as_json=arguments.json, environ=os.environ)
+    output = Output(sys.stdout, sys.stderr, as_json=_asks_for_json(words), environ=os.environ)
+    try:
+        arguments = build_parser(words).parse_args(words)
+    except CommandLineError as error:
+        output.usage(error.usage)
+        output.error(error.body)
+        return USAGE
+    output.as_json = arguments.json
     context = Context(output, os.environ, arguments.socket)
     try:
         code: int = arguments.verb.run(context, arguments)
@@ -44,6 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         context.client.close()
     return code
+
+
+def _asks_for_json(words: Sequence[str]) -> bool:
+    """Before the words are understood, or when they cannot be: one of a container's own command may be taken for it."""
+    return "--json" in (words[: words.index("--")] if "--" in words else words)
 
 
 def _cure(error: UnreachableError, socket: str) -> str:

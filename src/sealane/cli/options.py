@@ -9,6 +9,9 @@ from sealane.cli.context import UsageError
 
 T = TypeVar("T")
 
+SECONDS_MAX = 1e9
+"""A socket's timeout overflows above some 9e9."""
+
 
 def add_labels(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -85,13 +88,19 @@ def whole(text: str) -> int:
     return int(text)
 
 
+def integer(text: str) -> int:
+    """argparse type: a whole number, which may be negative, in ASCII digits."""
+    number = whole(text.removeprefix("-"))
+    return -number if text.startswith("-") else number
+
+
 def seconds(text: str) -> float:
-    """argparse type: a number of seconds; not `nan` or `inf`, which JSON has no word for."""
+    """argparse type: a number of seconds; not `nan` or `inf`, which JSON has no word for, nor what no timeout can be."""
     try:
         found = float(text)
     except ValueError:
         found = math.nan
-    if not math.isfinite(found):
+    if not 0 <= found <= SECONDS_MAX:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
     return found
 

@@ -93,6 +93,11 @@ class Output:
         self._err.write(f"{safe(text)}\n")
         self._err.flush()
 
+    def usage(self, text: str) -> None:
+        """What argparse has written, over several lines; for people only."""
+        if not self.as_json:
+            self._err.write(text)
+
     def error(self, body: Mapping[str, Any]) -> None:
         """An ErrorBody: `error:`, `field:` and `hint:` lines, or the record itself."""
         if self.as_json:

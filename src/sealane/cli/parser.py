@@ -2,9 +2,12 @@
 are to be listed the others' names, too."""
 
 import argparse
+import re
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from sealane import __version__
+from sealane.cli.context import CommandLineError
 from sealane.cli.registry import COMMANDS, GROUPS, Command
 
 EXIT_CODES = """exit codes:
@@ -26,10 +29,38 @@ DESCRIPTION = "Container networks on the real Linux kernel."
 
 HELP = frozenset({"-h", "--help"})
 
+_OF_ONE = re.compile(r"argument (?P<field>[^:]+): (?P<what>.*)", re.DOTALL)
+_OF_SEVERAL = re.compile(
+    r"(the following arguments are required|unrecognized arguments): (?P<field>.*)", re.DOTALL
+)
 
-def build_parser(words: Sequence[str] | None = None) -> argparse.ArgumentParser:
+
+class Parser(argparse.ArgumentParser):
+    """Its errors are raised, with the usage of the command that they are about."""
+
+    def error(self, message: str) -> NoReturn:
+        one, several = _OF_ONE.fullmatch(message), _OF_SEVERAL.fullmatch(message)
+        field = ""
+        if one:
+            message = one["what"]
+            names = one["field"].split("/")
+            # Of `-v/--volume` the long one, as in all other errors.
+            field = next((name for name in names if name.startswith("--")), one["field"])
+        elif several:
+            field = several["field"]
+        raise CommandLineError(message, self.format_usage(), field=field, cure=f"see `{self.prog} --help`")
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        """argparse has the root refuse what a command does not know; the root's usage is of no use then."""
+        found, unknown = super().parse_known_args(*args, **kwargs)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
+
+def build_parser(words: Sequence[str] | None = None) -> Parser:
     """`words` are those of the command line; None gives every command its arguments (for help and completion)."""
-    root = argparse.ArgumentParser(
+    root = Parser(
         prog="sealane",
         description=DESCRIPTION,
         epilog=f"{EXIT_CODES}\n{ENVIRONMENT}",
@@ -41,7 +72,7 @@ def build_parser(words: Sequence[str] | None = None) -> argparse.ArgumentParser:
     root.set_defaults(json=False, socket="")
     add_common(root)
     below = root.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
-    groups: dict[str, argparse._SubParsersAction[argparse.ArgumentParser]] = {}
+    groups: dict[str, argparse._SubParsersAction[Parser]] = {}
     listed = _listed(words)
     for name, summary in GROUPS.items():
         if all(command.path[0] != name for command in listed):
@@ -66,7 +97,7 @@ def _listed(words: Sequence[str] | None) -> Sequence[Command]:
 
 
 def _add_command(
-    parent: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    parent: "argparse._SubParsersAction[Parser]",
     command: Command,
     words: Sequence[str] | None,
 ) -> None:
@@ -78,9 +109,7 @@ def _add_command(
         parser.set_defaults(verb=verb)
 
 
-def add_parser(
-    below: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str
-) -> argparse.ArgumentParser:
+def add_parser(below: "argparse._SubParsersAction[Parser]", name: str, summary: str) -> Parser:
     return below.add_parser(
         name,
         help=summary,

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 
 from sealane.cli.context import Context, UsageError
-from sealane.cli.options import add_labels, add_publish, add_sysctls, pairs
+from sealane.cli.options import add_labels, add_publish, add_sysctls, integer, pairs
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 
@@ -45,7 +45,7 @@ def configure_attach(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--gw-priority",
         metavar="N",
-        type=int,
+        type=integer,
         default=0,
         help="the network with the highest number has the default route (default: 0)",
     )

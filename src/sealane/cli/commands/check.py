@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sealane.cli.context import Context
-from sealane.cli.options import whole
+from sealane.cli.options import seconds, whole
 from sealane.cli.output import Cell
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
@@ -45,7 +45,11 @@ def configure(parser: ArgumentParser) -> None:
         help="inside the target (default: one that it publishes, else 9; a refusal counts as reached)",
     )
     parser.add_argument(
-        "--timeout", type=float, default=0.5, metavar="S", help="seconds to wait for an answer (default: 0.5)"
+        "--timeout",
+        type=seconds,
+        default=0.5,
+        metavar="S",
+        help="seconds to wait for an answer (default: 0.5)",
     )
 
 

@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from sealane.cli.context import Context
-from sealane.cli.options import add_quiet, signal_number
+from sealane.cli.options import add_quiet, seconds, signal_number
 from sealane.cli.output import Cell
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
@@ -95,7 +95,7 @@ def configure_stop(parser: ArgumentParser) -> None:
         "--timeout",
         "--time",
         metavar="SECONDS",
-        type=float,
+        type=seconds,
         help="how long to wait (default: the container's own, 10 unless it says otherwise)",
     )
 

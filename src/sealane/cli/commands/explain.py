@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 
 from sealane.cli.context import Context
-from sealane.cli.options import add_packet, packet_of
+from sealane.cli.options import add_packet, packet_of, whole
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.client import path_of
@@ -29,7 +29,7 @@ def configure(parser: ArgumentParser) -> None:
     add_packet(parser)
     parser.add_argument("--reverse", action="store_true", help="the answer's way back")
     parser.add_argument(
-        "--size", type=int, default=60, metavar="BYTES", help="of the IP packet (default: 60)"
+        "--size", type=whole, default=60, metavar="BYTES", help="of the IP packet (default: 60)"
     )
     parser.add_argument("--dont-fragment", action="store_true", help="with DF set")
     parser.add_argument(
