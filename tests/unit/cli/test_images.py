@@ -37,6 +37,12 @@ def test_load_says_how_far_it_is_and_prints_what_roots_are_named_by(cli, service
     assert services.images.asked == ["oci:/srv/web:v1"]
 
 
+def test_none_is_removed_if_one_is_no_reference(cli):
+    cli("image", "load", "oci:/srv/web:v1")
+    ran = cli("image", "rm", "oci:/srv/web:v1", "oci:")
+    assert (ran.code, ran.out, "field: IMAGE\n" in ran.err) == (2, "", True)
+
+
 def test_what_a_load_fails_with_is_told(cli, services):
     ran = cli("image", "load", "oci:/srv/broken")
     assert (ran.code, "index.json" in ran.err) == (1, True)

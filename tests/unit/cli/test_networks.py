@@ -115,6 +115,30 @@ def test_several_networks_are_removed_and_one_failure_does_not_stop_the_rest(cli
     assert json.loads(cli("network", "ls", "--json").out) == []
 
 
+def test_what_is_removed_is_one_document_and_what_is_not_an_error_each(cli):
+    for name in ("a", "b"):
+        cli("network", "create", name)
+        cli("run", "-d", "--name", name, "true")
+    for words in (("network", "rm"), ("rm", "-f")):
+        ran = cli("--json", *words, "a", "gone", "b", "lost")
+        assert ran.code == 1
+        assert [view["name"] for view in json.loads(ran.out)] == ["a", "b"]
+        errors = [json.loads(line) for line in ran.err.splitlines()]
+        assert [error["code"] for error in errors] == ["not_found", "not_found"]
+        assert "'gone'" in errors[0]["message"]
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_inspect_shows_what_is_there_and_names_what_is_not(cli, flags):
+    cli("network", "create", "a")
+    cli("attach", "web", "a")
+    cli("sandbox", "create", "a")
+    for kind, ref in (("network", "a"), ("endpoint", "web/a"), ("sandbox", "a")):
+        ran = cli(*flags, kind, "inspect", "gone", ref)
+        assert (ran.code, len(json.loads(ran.out))) == (1, 1)
+        assert "there is no" in ran.err
+
+
 def test_a_network_in_use_needs_force(cli):
     cli("network", "create", "n")
     cli("attach", "web", "n")
