@@ -61,17 +61,31 @@ class Context:
 
     def each(self, names: Iterable[str], act: Callable[[str], object]) -> int:
         """Act on all, also after one has failed; print the names that are done. The exit code."""
-        code = 0
-        done = []
-        for name in names:
-            try:
-                done.append(act(name))
-            except ApiError as error:
-                self.output.error(error.body)
-                code = 1
-                continue
+
+        def noted(name: str) -> object:
+            view = act(name)
             if not self.output.as_json:
                 self.output.line(name)
+            return view
+
+        done, code = self._answers(names, noted)
         if self.output.as_json:
             self.output.document(done)
         return code
+
+    def inspect(self, names: Iterable[str], ask: Callable[[str], object]) -> int:
+        """Ask for all, also after one is not there; print the answers as one document. The exit code."""
+        found, code = self._answers(names, ask)
+        self.output.document(found)
+        return code
+
+    def _answers(self, names: Iterable[str], ask: Callable[[str], object]) -> tuple[list[object], int]:
+        code = 0
+        found = []
+        for name in names:
+            try:
+                found.append(ask(name))
+            except ApiError as error:
+                self.output.error(error.body)
+                code = 1
+        return found, code

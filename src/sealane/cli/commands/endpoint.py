@@ -59,10 +59,9 @@ def configure_inspect(parser: ArgumentParser) -> None:
 
 
 def inspect(context: Context, arguments: Namespace) -> int:
-    context.output.document(
-        [context.client.request("GET", path_of("endpoints", ref)) for ref in arguments.endpoint]
+    return context.inspect(
+        arguments.endpoint, lambda ref: context.client.request("GET", path_of("endpoints", ref))
     )
-    return 0
 
 
 VERBS = {"ls": Verb(configure_ls, ls), "inspect": Verb(configure_inspect, inspect)}

@@ -69,9 +69,9 @@ def configure_rm(parser: ArgumentParser) -> None:
 
 
 def rm(context: Context, arguments: Namespace) -> int:
-    return context.each(
-        arguments.image, lambda ref: context.client.request("DELETE", path_of("images", _absolute(ref)))
-    )
+    # All are understood before one goes.
+    wanted = {ref: _absolute(ref) for ref in arguments.image}
+    return context.each(wanted, lambda ref: context.client.request("DELETE", path_of("images", wanted[ref])))
 
 
 def _absolute(ref: str) -> str:

@@ -191,10 +191,9 @@ def configure_inspect(parser: ArgumentParser) -> None:
 
 
 def inspect(context: Context, arguments: Namespace) -> int:
-    context.output.document(
-        [context.client.request("GET", path_of("networks", ref)) for ref in arguments.network]
+    return context.inspect(
+        arguments.network, lambda ref: context.client.request("GET", path_of("networks", ref))
     )
-    return 0
 
 
 def configure_rm(parser: ArgumentParser) -> None:

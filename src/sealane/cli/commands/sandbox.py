@@ -68,10 +68,9 @@ def configure_inspect(parser: ArgumentParser) -> None:
 
 
 def inspect(context: Context, arguments: Namespace) -> int:
-    context.output.document(
-        [context.client.request("GET", path_of("sandboxes", ref)) for ref in arguments.sandbox]
+    return context.inspect(
+        arguments.sandbox, lambda ref: context.client.request("GET", path_of("sandboxes", ref))
     )
-    return 0
 
 
 def configure_rm(parser: ArgumentParser) -> None:
