@@ -155,8 +155,11 @@ def _networks(arguments: argparse.Namespace) -> tuple[str, list[Attachment]]:
             )
         return modes[0], []
     if any(statics.values()) and len(texts) > 1:
+        key = next(key for key, value in statics.items() if value)
         raise UsageError(
-            "an address for several networks", field="--ip", cure="write --network name=NETWORK,ip=ADDRESS"
+            "an address for several networks",
+            field=f"--{key}",
+            cure=f"write --network name=NETWORK,{key}=ADDRESS",
         )
     attachments = [_attachment(text, arguments.network_alias, statics) for text in texts]
     names = [attachment.network for attachment in attachments]
@@ -280,7 +283,9 @@ def _environment(context: Context, arguments: argparse.Namespace) -> dict[str, s
             ) from error
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
-            raise UsageError(f"{path} cannot be read: {why}", field="--env-file") from error
+            raise UsageError(
+                f"{path} cannot be read: {why}", field="--env-file", cure="name a readable text file"
+            ) from error
     from sealane.cli.commands.exec import environment
 
     return found | environment(context, arguments.env)

@@ -145,6 +145,7 @@ def test_static_addresses_are_for_the_only_network(cli, sent):
         (("--network", "host", "--network", "a", "true"), "--network"),
         (("--network", "none", "--ip", "10.0.0.1", "true"), "--network"),
         (("--network", "a", "--network", "b", "--ip", "10.0.0.1", "true"), "--ip"),
+        (("--network", "a", "--network", "b", "--ip6", "fd00::1", "true"), "--ip6"),
         (("--network", "name=a,color=red", "true"), "--network"),
         (("--network", "alias=a", "true"), "--network"),
         (("--network", "name=a,ip=10.0.0.1,ip=10.0.0.2", "true"), "--network"),

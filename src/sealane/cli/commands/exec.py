@@ -6,6 +6,7 @@ import os
 import sys
 
 from sealane.cli.context import Context, UsageError
+from sealane.cli.flags import as_typed
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.client import ApiError, path_of
@@ -52,7 +53,7 @@ def execute(context: Context, arguments: argparse.Namespace) -> int:
     try:
         return _relay(context, arguments.container, request)
     except ApiError as error:
-        context.output.error(error.body)
+        context.output.error(as_typed(error.body, arguments))
         return failed_code(error)
 
 

@@ -14,11 +14,13 @@ import msgspec
 from sealane.cli.commands.exec import command_words, failed_code
 from sealane.cli.containerspec import DEFAULT_NETWORK, HOST_ROOT, add_container_flags, container_request
 from sealane.cli.context import Context, UsageError
+from sealane.cli.flags import as_typed
 from sealane.cli.images import fetch, image_ref
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.client import ApiError, Client, ClientError, path_of
 from sealane.model.image import ImageRef, digest_of_root, is_image_ref
+from sealane.wire.requests import ContainerRequest
 
 NAME_CHARS = 20
 
@@ -73,15 +75,13 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         if reference is not None:
             arguments.rootfs = fetch(context, reference)["rootfs"]
             request = container_request(context, arguments, name, command)
-        if not arguments.network:
-            _make_default_network(context.client)
-        view = context.client.request("POST", "/v1/containers", msgspec.json.encode(request))
+        view = _created(context.client, request, on_default=not arguments.network)
         if arguments.detach:
             _print(context, view)
             return 0
         return _attend(context, view["id"], remove=arguments.rm)
     except ApiError as error:
-        context.output.error(error.body)
+        context.output.error(as_typed(error.body, arguments))
         return failed_code(error)
 
 
@@ -105,13 +105,29 @@ def _made_name(program: str) -> str:
     return f"{base[:NAME_CHARS] or 'container'}-{os.urandom(3).hex()}"
 
 
-def _make_default_network(client: Client) -> None:
+def _created(client: Client, request: ContainerRequest, *, on_default: bool) -> dict[str, Any]:
+    """The container's view. A default network that was made for nothing goes again."""
+    made = on_default and _make_default_network(client)
+    try:
+        view: dict[str, Any] = client.request("POST", "/v1/containers", msgspec.json.encode(request))
+    except ApiError:
+        if made:
+            with contextlib.suppress(ClientError):
+                client.request("DELETE", path_of("networks", DEFAULT_NETWORK))
+        raise
+    return view
+
+
+def _make_default_network(client: Client) -> bool:
+    """Whether it was not there."""
     try:
         client.request("GET", path_of("networks", DEFAULT_NETWORK))
     except ApiError as error:
         if error.code != "not_found":
             raise
         client.request("POST", "/v1/networks", {"name": DEFAULT_NETWORK})
+        return True
+    return False
 
 
 def _print(context: Context, view: dict[str, Any]) -> None:

@@ -1,0 +1,89 @@
+"""What the daemon refuses of a container, in the words of who typed flags: `spec.limits.pids` is `--pids-limit`."""
+
+import re
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import Any
+
+COMMAND = "COMMAND"
+_DURATION = "write it as 500ms, 10s or 1m30s"
+_LABEL = "write KEY=VALUE"
+_MOUNT = "give a source that is there, and each target once"
+
+FLAGS: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "name": (("--name",), "choose another name"),
+    "network": (("--network",), "see `sealane network ls`"),
+    "network_mode": (("--network",), "write a network's name, host, none or container:NAME"),
+    "addresses": (("--ip", "--ip6", "--network"), "write an address of the network's subnet"),
+    "mac": (("--mac-address", "--network"), "write it as 02:42:0a:01:00:02"),
+    "aliases": (("--network-alias", "--network"), "write it as a name in DNS"),
+    "ifname": (("--network",), "write ifname=eth1"),
+    "gateway_priority": (("--network",), "write gw-priority=10"),
+    "publish": (("--publish",), "publish on a network, a port that is free"),
+    "dns": (("--dns",), "write an address, as 9.9.9.9"),
+    "hosts": (("--add-host",), "write NAME:ADDRESS"),
+    "sysctls": (("--sysctl", "--network"), "write a net.* setting, as net.core.somaxconn=1024"),
+    "labels": (("--label",), _LABEL),
+    "reference": (("--rootfs",), "write oci:PATH[:TAG] or oci-archive:FILE[:TAG]"),
+    "command": ((COMMAND,), "name a program that the container has"),
+    "spec.command": ((COMMAND,), "name a program that the container has"),
+    "spec.env": (("--env",), "write NAME=VALUE"),
+    "spec.working_dir": (("--workdir",), "write it from the root, as /srv/app"),
+    "spec.user": (("--user",), "write a user that the container's /etc/passwd has, or numbers, as 1000:1000"),
+    "spec.rootfs": (("--rootfs",), "name a directory or an image, or write host"),
+    "spec.mounts": (("--volume", "--tmpfs"), _MOUNT),
+    "spec.hostname": (("--hostname", "--name"), "write it as a name in DNS"),
+    "spec.hosts": (("--add-host",), "write NAME:ADDRESS"),
+    "spec.dns.nameservers": (("--dns",), "write an address, as 9.9.9.9"),
+    "spec.dns.search": (("--dns-search",), "write a domain, and the flag again for another"),
+    "spec.dns.options": (("--dns-option",), "write an option, and the flag again for another"),
+    "spec.cap_add": (("--cap-add",), "write a name of capabilities(7), as NET_ADMIN, or ALL"),
+    "spec.cap_drop": (("--cap-drop",), "write a name of capabilities(7), as NET_RAW, or ALL"),
+    "spec.limits.memory_bytes": (("--memory",), "write 6m or more; without the flag there is no limit"),
+    "spec.limits.cpus": (("--cpus",), "write it as 0.5 or 2; without the flag there is no limit"),
+    "spec.limits.pids": (("--pids-limit",), "write a number from 1; without the flag there is no limit"),
+    "spec.restart": (("--restart",), "write no, on-failure[:N], always or unless-stopped"),
+    "spec.stop_signal": (("--stop-signal",), "write a name or a number of signal(7), as SIGINT"),
+    "spec.stop_timeout_s": (("--stop-timeout",), "write seconds, a day at most"),
+    "spec.health.test": (("--health-cmd",), "write a line for the container's /bin/sh"),
+    "spec.health.interval_s": (("--health-interval",), _DURATION),
+    "spec.health.timeout_s": (("--health-timeout",), _DURATION),
+    "spec.health.start_period_s": (("--health-start-period",), _DURATION),
+    "spec.health.retries": (("--health-retries",), "write a number from 1"),
+}
+"""A field of `ContainerRequest` or `ExecRequest` → the flags that set it, and the cure if the daemon names none."""
+
+_PART = re.compile(r"\.|\[")
+
+
+def as_typed(body: Mapping[str, Any], arguments: Namespace) -> dict[str, Any]:
+    """An ErrorBody of `run` or `exec`. A field that no flag sets stays as it is."""
+    field = str(body.get("field", ""))
+    known = next((name for name in _beginnings(field) if name in FLAGS), None)
+    if known is None:
+        return dict(body)
+    flags, cure = FLAGS[known]
+    flag = _mount_flag(field, arguments) if known == "spec.mounts" else _given(flags, arguments)
+    message = str(body.get("message", ""))
+    # The runtime's own errors begin with the field.
+    path = f"{field.removeprefix('spec.')}: "
+    if message.startswith(path):
+        message = f"{flag}: {message.removeprefix(path)}"
+    return {**body, "field": flag, "message": message, "cure": body.get("cure") or cure}
+
+
+def _beginnings(field: str) -> list[str]:
+    """`a.b[0].c`, `a.b[0]`, `a.b`, `a`."""
+    ends = [match.start() for match in _PART.finditer(field)]
+    return [field, *(field[:end] for end in reversed(ends))]
+
+
+def _given(flags: tuple[str, ...], arguments: Namespace) -> str:
+    """The first that was typed."""
+    return next((f for f in flags if getattr(arguments, f[2:].replace("-", "_"), None)), flags[0])
+
+
+def _mount_flag(field: str, arguments: Namespace) -> str:
+    """Mounts are numbered through, volumes first."""
+    number = re.match(r"spec\.mounts\[(\d{1,9})\]", field)
+    return "--volume" if number is None or int(number[1]) < len(arguments.volume) else "--tmpfs"
