@@ -92,3 +92,42 @@ def test_health_is_told_by_itself(machine):
     eventually(lambda: events(machine, "web")[-1:] == ["unhealthy"], what="its illness")
     machine.sealane("exec", "web", "touch", "/tmp/well")
     eventually(lambda: events(machine, "web")[-1:] == ["healthy"], what="its recovery")
+
+
+REFUSED = {
+    "--pids-limit": "-5",
+    "--cap-add": "FOO",
+    "--restart": "sometimes",
+    "--volume": "/nonexistent:/x",
+    "--user": "nobody_such",
+    "--dns": "300.1.1.1",
+    "--workdir": "relative",
+    "--hostname": "a b",
+    "--ip": "1.2.3.4",
+}
+
+
+@pytest.mark.parametrize("flag", REFUSED)
+def test_a_flag_that_is_wrong_is_named_with_the_cure_and_nothing_is_left(machine, flag):
+    ran = machine.sealane("run", "-d", "--name", "web", flag, REFUSED[flag], "sleep", "60", check=False)
+    assert ran.returncode == 125
+    assert f"\nfield: {flag}\nhint: " in ran.stderr
+    assert "spec." not in ran.stderr
+    assert "web" not in machine.sealane("ps", "--all").stdout
+    assert "default" not in machine.sealane("network", "ls").stdout
+
+
+def test_a_container_is_told_of_by_its_name(machine):
+    run(machine, "web", "front")
+    ran = machine.sealane("rm", "web", check=False)
+    assert ran.stderr == "error: container web is running\nhint: `sealane stop web` first, or `--force`\n"
+    machine.sealane("stop", "-t", "0", "web")
+    ran = machine.sealane("exec", "web", "true", check=False)
+    assert ran.stderr.startswith(
+        "error: container web is not running (it is exited)\nhint: `sealane start web`"
+    )
+    machine.sealane("rm", "web")
+    ran = machine.sealane("logs", "web", check=False)
+    assert (
+        ran.stderr == "error: there is no container 'web'\nfield: container\nhint: see `sealane ps --all`\n"
+    )

@@ -8,7 +8,7 @@ from typing import Any
 COMMAND = "COMMAND"
 _DURATION = "write it as 500ms, 10s or 1m30s"
 _LABEL = "write KEY=VALUE"
-_MOUNT = "give a source that is there, and each target once"
+_HOSTNAME = "write letters and digits, and `-`, `.` or `_` between them"
 
 FLAGS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "name": (("--name",), "choose another name"),
@@ -16,11 +16,11 @@ FLAGS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "network_mode": (("--network",), "write a network's name, host, none or container:NAME"),
     "addresses": (("--ip", "--ip6", "--network"), "write an address of the network's subnet"),
     "mac": (("--mac-address", "--network"), "write it as 02:42:0a:01:00:02"),
-    "aliases": (("--network-alias", "--network"), "write it as a name in DNS"),
+    "aliases": (("--network-alias", "--network"), _HOSTNAME),
     "ifname": (("--network",), "write ifname=eth1"),
     "gateway_priority": (("--network",), "write gw-priority=10"),
     "publish": (("--publish",), "publish on a network, a port that is free"),
-    "dns": (("--dns",), "write an address, as 9.9.9.9"),
+    "dns_servers": (("--dns",), "write an address, as 9.9.9.9"),
     "hosts": (("--add-host",), "write NAME:ADDRESS"),
     "sysctls": (("--sysctl", "--network"), "write a net.* setting, as net.core.somaxconn=1024"),
     "labels": (("--label",), _LABEL),
@@ -31,8 +31,8 @@ FLAGS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "spec.working_dir": (("--workdir",), "write it from the root, as /srv/app"),
     "spec.user": (("--user",), "write a user that the container's /etc/passwd has, or numbers, as 1000:1000"),
     "spec.rootfs": (("--rootfs",), "name a directory or an image, or write host"),
-    "spec.mounts": (("--volume", "--tmpfs"), _MOUNT),
-    "spec.hostname": (("--hostname", "--name"), "write it as a name in DNS"),
+    "spec.mounts": (("--volume", "--tmpfs"), "mount fewer, or a directory above them"),
+    "spec.hostname": (("--hostname", "--name"), _HOSTNAME),
     "spec.hosts": (("--add-host",), "write NAME:ADDRESS"),
     "spec.dns.nameservers": (("--dns",), "write an address, as 9.9.9.9"),
     "spec.dns.search": (("--dns-search",), "write a domain, and the flag again for another"),
@@ -51,19 +51,21 @@ FLAGS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "spec.health.start_period_s": (("--health-start-period",), _DURATION),
     "spec.health.retries": (("--health-retries",), "write a number from 1"),
 }
-"""A field of `ContainerRequest` or `ExecRequest` → the flags that set it, and the cure if the daemon names none."""
+"""A field of `ContainerRequest`, `AttachRequest` or `ExecRequest` → the flags that set it, and the cure if the daemon names none."""
+
+VOLUME = ("--volume", "bind what is there, to a target of its own outside /proc and /sys")
+TMPFS = ("--tmpfs", "write TARGET[:size=64m,mode=1777], each target once")
 
 _PART = re.compile(r"\.|\[")
+_MOUNT = re.compile(r"spec\.mounts\[(\d{1,9})\].*")
 
 
 def as_typed(body: Mapping[str, Any], arguments: Namespace) -> dict[str, Any]:
     """An ErrorBody of `run` or `exec`. A field that no flag sets stays as it is."""
     field = str(body.get("field", ""))
-    known = next((name for name in _beginnings(field) if name in FLAGS), None)
-    if known is None:
+    flag, cure = _flag(field, arguments)
+    if not flag:
         return dict(body)
-    flags, cure = FLAGS[known]
-    flag = _mount_flag(field, arguments) if known == "spec.mounts" else _given(flags, arguments)
     message = str(body.get("message", ""))
     # The runtime's own errors begin with the field.
     path = f"{field.removeprefix('spec.')}: "
@@ -72,18 +74,16 @@ def as_typed(body: Mapping[str, Any], arguments: Namespace) -> dict[str, Any]:
     return {**body, "field": flag, "message": message, "cure": body.get("cure") or cure}
 
 
+def _flag(field: str, arguments: Namespace) -> tuple[str, str]:
+    """With its cure. Of several that set the field, the first that was typed."""
+    if mount := _MOUNT.fullmatch(field):
+        # Numbered through, volumes first.
+        return VOLUME if int(mount[1]) < len(arguments.volume) else TMPFS
+    flags, cure = next((FLAGS[name] for name in _beginnings(field) if name in FLAGS), (("",), ""))
+    return next((f for f in flags if getattr(arguments, f[2:].replace("-", "_"), None)), flags[0]), cure
+
+
 def _beginnings(field: str) -> list[str]:
     """`a.b[0].c`, `a.b[0]`, `a.b`, `a`."""
     ends = [match.start() for match in _PART.finditer(field)]
     return [field, *(field[:end] for end in reversed(ends))]
-
-
-def _given(flags: tuple[str, ...], arguments: Namespace) -> str:
-    """The first that was typed."""
-    return next((f for f in flags if getattr(arguments, f[2:].replace("-", "_"), None)), flags[0])
-
-
-def _mount_flag(field: str, arguments: Namespace) -> str:
-    """Mounts are numbered through, volumes first."""
-    number = re.match(r"spec\.mounts\[(\d{1,9})\]", field)
-    return "--volume" if number is None or int(number[1]) < len(arguments.volume) else "--tmpfs"

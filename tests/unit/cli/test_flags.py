@@ -2,7 +2,7 @@
 
 import pytest
 
-from sealane.cli.flags import FLAGS, as_typed
+from sealane.cli.flags import FLAGS, TMPFS, VOLUME, as_typed
 from sealane.cli.parser import build_parser
 from sealane.containers.health import HealthCheck
 from sealane.containers.spec import ContainerSpec, Dns, Limits
@@ -85,6 +85,7 @@ def typed(*words):
         ("aliases[0]", ("--network-alias", "a b"), "--network-alias"),
         ("sysctls.kernel.panic", ("--sysctl", "kernel.panic=1"), "--sysctl"),
         ("network_mode", ("--network", "container:gone"), "--network"),
+        ("dns_servers[0]", ("--dns", "x"), "--dns"),
         ("publish[0].host_first", ("-p", "80:80"), "--publish"),
         ("reference", ("--rootfs", "oci:/gone"), "--rootfs"),
         ("spec.command", (), "COMMAND"),
@@ -108,7 +109,7 @@ def test_every_field_that_a_flag_sets_has_its_flag():
 
 
 def test_every_flag_is_one_of_runs():
-    assert {flag for flags, _ in FLAGS.values() for flag in flags} <= {
+    assert {flag for flags, _ in [*FLAGS.values(), (VOLUME[:1], ""), (TMPFS[:1], "")] for flag in flags} <= {
         "COMMAND", *(name for name in _options(build_parser(["run"])))
     }  # fmt: skip
 

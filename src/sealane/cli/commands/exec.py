@@ -76,7 +76,7 @@ def command_words(words: list[str], *, may_be_none: bool = False) -> list[str]:
     """What follows the flags; a `--` in front of it is argparse's."""
     command = words[1:] if words[:1] == ["--"] else words
     if not command and not may_be_none:
-        raise UsageError("no command", field="COMMAND", cure="say what to run, as in `sealane run sleep 60`")
+        raise UsageError("no command", field="COMMAND", cure="say what to run, as `sleep 60`")
     return command
 
 
