@@ -107,9 +107,13 @@ def test_a_dash_is_stdin(cli, manifests, monkeypatch, shop, text):
 @pytest.mark.parametrize(
     ("text", "field", "words"),
     [
-        ("networks: [{name: a, drivr: b}]", "networks[0]", "drivr"),
+        ("networks: [{name: a, drivr: b}]", "networks[0].drivr", "hint: write driver if that is meant"),
+        ("networks: [{name: a}, {name: b, subnet: x}]", "networks[1].subnet", "hint: write subnets if"),
+        ("{project: a, netwrks: [{name: a}]}", "netwrks", "hint: write networks if that is meant"),
+        ("{networks: [{name: a}], attachment: []}", "attachment", "hint: write attachments if that is meant"),
         ("networks: [{name: [a]}]", "networks[0].name", "str"),
-        ("networks: [{}]", "networks[0]", "name"),
+        ("networks: [{name: 1}]", "networks[0].name", "hint: write a text, in quotes"),
+        ("networks: [{}]", "networks[0].name", "hint: add it"),
         (
             "attachments: [{sandbox: a, network: b, gateway_priority: high}]",
             "attachments[0].gateway_priority",
@@ -126,6 +130,7 @@ def test_a_manifest_that_is_wrong_is_2_and_names_the_place(cli, tmp_path, manife
     assert (ran.code, manifests) == (2, [])
     assert f"field: {field}\n" in ran.err
     assert words in ran.err
+    assert "sealane.wire" not in ran.err
 
 
 def test_all_problems_of_a_compose_file_are_listed_with_their_lines(cli, tmp_path, manifests):

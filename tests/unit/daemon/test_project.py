@@ -11,7 +11,14 @@ from sealane.cli.load import load_manifest
 from sealane.engine.errors import ConflictError, InUseError, InvalidError, SealaneError
 from sealane.kernel.state import HOST
 from sealane.kernel.text import lines, sets_of
-from sealane.wire.requests import Attachment, AttachRequest, Manifest, NetworkRequest, SandboxRequest
+from sealane.wire.requests import (
+    Attachment,
+    AttachRequest,
+    ContainerRequest,
+    Manifest,
+    NetworkRequest,
+    SandboxRequest,
+)
 from sealane.wire.views import PlanView
 from unit.daemon.recording import Daemon, container
 
@@ -241,3 +248,25 @@ def test_a_port_that_somebody_took_from_an_ended_container_is_found_first(daemon
         asyncio.run(daemon.projects.apply(more))
     assert refusal.value.field == "containers[0].publish"
     assert daemon.engine.intent.network_named("back") is None
+
+
+@pytest.mark.parametrize(
+    ("manifest", "field", "cure"),
+    [
+        (Manifest(networks=[NetworkRequest(name="a"), NetworkRequest(name="b", driver="x")]), "networks[1].driver", "one of"),
+        (Manifest(containers=[container("a"), container("b", "gone")]), "containers[1].network", "networks are"),
+        (
+            Manifest(containers=[ContainerRequest(name="a", spec=msgspec.Raw(b'{"comand": ["x"]}'))]),
+            "containers[0].spec.comand",
+            "write command if that is meant",
+        ),
+        (Manifest(attachments=[AttachRequest(sandbox="/x", network="gone")]), "attachments[0].network", "networks are"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_is_told_with_its_place(
+    daemon: Daemon, manifest: Manifest, field: str, cure: str
+) -> None:
+    with pytest.raises(SealaneError) as caught:
+        asyncio.run(daemon.projects.apply(manifest))
+    assert caught.value.field == field
+    assert caught.value.cure.startswith(cure)
