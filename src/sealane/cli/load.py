@@ -23,10 +23,11 @@ from sealane.compose.parse import parse_project
 from sealane.compose.problems import ComposeError
 from sealane.compose.schema import Project
 from sealane.compose.yaml import MAX_BYTES, Mapping, Node, Scalar, Sequence, YamlError, read_yaml
+from sealane.wire.invalid import wrong
 from sealane.wire.requests import Manifest
 
 STDIN = "-"
-_NATIVE_KEYS = frozenset({"project", "networks", "containers", "attachments"})
+_LISTS = ("networks", "containers", "attachments")
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _FRACTION = re.compile(r"-?[0-9]{1,15}\.[0-9]{1,15}")
 _WORDS = {"true": True, "false": False}
@@ -115,23 +116,18 @@ def _compose_error(error: ComposeError) -> UsageError:
 
 
 def _is_native(root: Mapping) -> bool:
-    """A compose file has services, or networks by name; a manifest has lists."""
+    """A compose file has services, or networks by name; a manifest has lists, and may have a project."""
     entries = {key.text: value for key, value in root.entries}
-    return set(entries) <= _NATIVE_KEYS and all(
-        isinstance(value, Sequence) for key, value in entries.items() if key != "project"
-    )
+    has_lists = any(isinstance(entries.get(key), Sequence) for key in _LISTS)
+    return not entries or ("services" not in entries and (has_lists or "project" in entries))
 
 
 def _native(root: Mapping) -> Manifest:
     try:
         return msgspec.json.decode(msgspec.json.encode(_plain(root)), type=Manifest)
     except msgspec.ValidationError as error:
-        message, _, place = str(error).partition(" - at ")
-        raise UsageError(
-            message,
-            field=place.strip("`").removeprefix("$").removeprefix("."),
-            cure="see sealane.wire.Manifest",
-        ) from error
+        message, field, cure = wrong(error, Manifest)
+        raise UsageError(message, field=field, cure=cure) from error
 
 
 def _plain(node: Node) -> Any:

@@ -45,6 +45,7 @@ from sealane.model.container import Container
 from sealane.model.endpoint import Endpoint, Sandbox
 from sealane.model.ids import SandboxId
 from sealane.model.net import address_part
+from sealane.wire.invalid import wrong
 from sealane.wire.requests import ContainerRequest, DetachRequest, ExecRequest
 from sealane.wire.views import ContainerView, ExecView, LogView
 
@@ -494,7 +495,8 @@ def _spec(
         spec = msgspec.structs.replace(spec, dns=dns)
         check_spec(spec)
     except msgspec.DecodeError as error:
-        raise InvalidError(str(error), field="spec") from error
+        message, field, cure = wrong(error, ContainerSpec, within="spec")
+        raise InvalidError(message, field=field, cure=cure) from error
     except SpecError as error:
         raise InvalidError(str(error), field=f"spec.{error.field}") from error
     return spec

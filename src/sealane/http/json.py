@@ -4,7 +4,6 @@ Decoding is strict: a field that is not known, of another type or missing is an 
 """
 
 import logging
-import re
 from typing import Generic, TypeVar
 
 import msgspec
@@ -13,6 +12,7 @@ from sealane.engine.errors import InvalidError, SealaneError, StoreFailedError
 from sealane.model.net import ParseError
 from sealane.store.base import StoreError
 from sealane.wire.base import ErrorBody
+from sealane.wire.invalid import wrong
 
 T = TypeVar("T")
 
@@ -32,16 +32,13 @@ STATUS_BY_CODE = {
 }
 STORE_FULL_STATUS = 507
 
-_AT = re.compile(r"(?P<what>.*) - at `(?P<key>key in )?\$(?P<path>.*)`", re.DOTALL)
-_NAMED = re.compile(r"Object (?P<how>contains unknown|missing required) field `(?P<name>.*)`", re.DOTALL)
-
 
 class Body(Generic[T]):
     """Decoder of one kind of request."""
 
     def __init__(self, kind: type[T]) -> None:
         self._decoder = msgspec.json.Decoder(kind)
-        self._known = _field_names(kind)
+        self._kind = kind
 
     def decode(self, data: bytes) -> T:
         """Raises InvalidError."""
@@ -50,7 +47,8 @@ class Body(Generic[T]):
         try:
             return self._decoder.decode(data)
         except msgspec.ValidationError as error:
-            raise self._invalid(str(error)) from error
+            message, field, cure = wrong(error, self._kind)
+            raise InvalidError(message, field=field, cure=cure) from error
         except msgspec.DecodeError as error:
             raise InvalidError(f"the body is not JSON: {error}") from error
         except UnicodeDecodeError as error:
@@ -58,25 +56,6 @@ class Body(Generic[T]):
         except RecursionError as error:
             # CPython's own limit of depth stops the decoder; frames are unwound by now.
             raise InvalidError("the body is nested too deeply") from error
-
-    def _invalid(self, message: str) -> InvalidError:
-        at = _AT.fullmatch(message)
-        what = at["what"] if at else message
-        path = at["path"].removeprefix(".") if at else ""
-        named = _NAMED.fullmatch(what)
-        if named is None:
-            return InvalidError(what, field=path)
-        field = f"{path}.{named['name']}" if path else named["name"]
-        if named["how"] == "missing required":
-            return InvalidError(f"{field} is missing", field=field)
-        cure = f"known are {self._known}" if self._known and not path else "see the API's documentation"
-        return InvalidError(f"there is no field {named['name']!r}", field=field, cure=cure)
-
-
-def _field_names(kind: object) -> str:
-    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-        return ", ".join(sorted(kind.__struct_fields__))
-    return ""
 
 
 encode = msgspec.json.Encoder().encode
