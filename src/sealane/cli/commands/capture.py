@@ -87,7 +87,11 @@ def run(context: Context, arguments: Namespace) -> int:
     if to_stdout and context.output.as_json:
         raise UsageError("--json needs a place for the capture", field="--write", cure="name a file with -w")
     if not 1 <= arguments.snaplen <= SNAPLEN_MAX:
-        raise UsageError(f"{arguments.snaplen} is not from 1 to {SNAPLEN_MAX} bytes", field="--snaplen")
+        raise UsageError(
+            f"{arguments.snaplen} is not from 1 to {SNAPLEN_MAX} bytes",
+            field="--snaplen",
+            cure="leave it out for whole frames",
+        )
     endpoints = _endpoints(context, arguments.target)
     # Not before it is known to be asked for: the adapters load a good deal.
     from sealane.engine.ports import NamespaceGoneError
@@ -234,7 +238,11 @@ def _file(name: str) -> Iterator[BinaryIO]:
     try:
         descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise UsageError(f"{name}: {error.strerror}", field="--write") from error
+        raise UsageError(
+            f"{name}: {error.strerror}",
+            field="--write",
+            cure="name a file that you may write, or - for stdout",
+        ) from error
     with os.fdopen(descriptor, "wb") as file:
         yield file
 
