@@ -79,11 +79,11 @@ def _flag(field: str, arguments: Namespace) -> tuple[str, str]:
     if mount := _MOUNT.fullmatch(field):
         # Numbered through, volumes first.
         return VOLUME if int(mount[1]) < len(arguments.volume) else TMPFS
-    flags, cure = next((FLAGS[name] for name in _beginnings(field) if name in FLAGS), (("",), ""))
+    flags, cure = next((FLAGS[name] for name in beginnings(field) if name in FLAGS), (("",), ""))
     return next((f for f in flags if getattr(arguments, f[2:].replace("-", "_"), None)), flags[0]), cure
 
 
-def _beginnings(field: str) -> list[str]:
+def beginnings(field: str) -> list[str]:
     """`a.b[0].c`, `a.b[0]`, `a.b`, `a`."""
     ends = [match.start() for match in _PART.finditer(field)]
     return [field, *(field[:end] for end in reversed(ends))]

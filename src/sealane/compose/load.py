@@ -26,7 +26,7 @@ def load(path: str, *, environ: Mapping[str, str] | None = None, name: str | Non
     `environ` (the process's by default) wins over `.env`.
     """
     given = os.environ if environ is None else environ
-    file = _find(os.path.abspath(path))
+    file = find_file(os.path.abspath(path))
     directory = os.path.dirname(file)
     text = _read_or_fail(file)
     dotenv = _read_dotenv(directory, given)
@@ -63,7 +63,8 @@ def read_text(path: str) -> str:
     return content.decode()
 
 
-def _find(path: str) -> str:
+def find_file(path: str) -> str:
+    """The file itself, or the one that a directory holds. Raises ComposeError."""
     if not os.path.isdir(path):
         return path
     for file_name in FILE_NAMES:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from sealane.containers.errors import ContainerError, NotFoundError
 from sealane.containers.runtime import Runtime
-from sealane.daemon.requests import dns_of, hosts_of, request_of
+from sealane.daemon.requests import dns_of, hosts_of
+from sealane.engine.attachments import request_of
 from sealane.engine.engine import Engine
 from sealane.model.change import Change
 from sealane.model.container import Container

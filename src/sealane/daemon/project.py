@@ -1,11 +1,11 @@
 """Manifests: objects that belong together, made true or taken away in the order of their dependence."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any
 
-from sealane.daemon.requests import request_of
 from sealane.daemon.workloads import Workloads
+from sealane.engine.attachments import request_of
 from sealane.engine.engine import Engine
 from sealane.engine.errors import ConflictError, NotFoundError, SealaneError
 from sealane.engine.preview import Preview
@@ -66,30 +66,40 @@ class Projects:
         for container in self._leftovers(manifest):
             await self._workloads.remove(container.id, force=True)
             view.removed.append(f"container {container.name}")
-        for network in manifest.networks:
+        for index, network in enumerate(manifest.networks):
             before = self._engine.revision
-            self._engine.create_network(network)
+            with at_place(f"networks[{index}]"):
+                self._engine.create_network(network)
             (view.unchanged if self._engine.revision == before else view.created).append(
                 f"network {network.name}"
             )
+        places = {container.name: f"containers[{i}]" for i, container in enumerate(manifest.containers)}
         for wave in waves(manifest.containers):
-            await self._apply_wave(wave, view)
-        for attachment in manifest.attachments:
+            await self._apply_wave(wave, places, view)
+        for index, attachment in enumerate(manifest.attachments):
             before = self._engine.revision
-            endpoint = self._engine.attach(attachment)
+            with at_place(f"attachments[{index}]"):
+                endpoint = self._engine.attach(attachment)
             done = view.unchanged if self._engine.revision == before else view.created
             done.append(f"endpoint {endpoint.sandbox}/{endpoint.network}")
         view.removed.extend(self._remove_networks(manifest))
         return view
 
-    async def _apply_wave(self, wave: list[ContainerRequest], view: ApplyView) -> None:
+    async def _apply_wave(
+        self, wave: list[ContainerRequest], places: Mapping[str, str], view: ApplyView
+    ) -> None:
         """Containers that do not wait for one another: started together, once what they wait for is there, and once all
         that are otherwise now have given up their ports and addresses."""
         await _together(self._wait_for(*need) for request in wave for need in request.depends_on.items())
         changed = [c for request in wave if (c := self._present(request)) and request_of(c) != request]
         await _together(self._workloads.remove(container.id, force=True) for container in changed)
         names = {container.name for container in changed}
-        await _together(self._apply_container(c, view, was_there=c.name in names) for c in wave)
+
+        async def come(request: ContainerRequest) -> None:
+            with at_place(places[request.name]):
+                await self._apply_container(request, view, was_there=request.name in names)
+
+        await _together(map(come, wave))
 
     def _present(self, request: ContainerRequest) -> Container | None:
         identity = self._engine.intent.container_ids.get(request.name)

@@ -2,24 +2,15 @@
 
 from collections.abc import Sequence
 
-import msgspec
-
 from sealane.containers.spec import Dns
-from sealane.model.container import Container
 from sealane.model.endpoint import Endpoint
 from sealane.model.intent import Intent
 from sealane.model.net import address_part
 from sealane.wire.requests import ContainerRequest
 
-_REQUEST = msgspec.json.Decoder(ContainerRequest)
-
 PATIENCE = ("timeout:1", "attempts:4")
 """Our resolver answers in a millisecond or is being restarted. By default glibc waits 5 s for one server (resolv.conf(5))
 before it asks again."""
-
-
-def request_of(container: Container) -> ContainerRequest:
-    return _REQUEST.decode(container.spec)
 
 
 def dns_of(request: ContainerRequest, endpoints: Sequence[Endpoint], intent: Intent) -> Dns:

@@ -20,14 +20,14 @@ from sealane.containers.errors import ContainerError, LaunchError, NotRunningErr
 from sealane.containers.errors import NotFoundError as RuntimeNotFound
 from sealane.containers.images import Images
 from sealane.containers.runtime import Runtime
-from sealane.containers.spec import ContainerSpec, Dns, check_spec
+from sealane.containers.spec import Dns
 from sealane.containers.store import ContainerState
 from sealane.daemon.etc_files import EtcFiles
-from sealane.daemon.images import spec_of
 from sealane.daemon.lives import Lives
-from sealane.daemon.requests import dns_of, hosts_of, request_of
+from sealane.daemon.requests import dns_of, hosts_of
+from sealane.daemon.specs import command_of, network_mode, runtime_spec
 from sealane.daemon.streams import Stream, exec_output
-from sealane.engine.attachments import attach_requests
+from sealane.engine.attachments import attach_requests, request_of
 from sealane.engine.drafts import new_id
 from sealane.engine.endpoints import sandbox_sysctls
 from sealane.engine.engine import Engine
@@ -45,7 +45,6 @@ from sealane.model.container import Container
 from sealane.model.endpoint import Endpoint, Sandbox
 from sealane.model.ids import SandboxId
 from sealane.model.net import address_part
-from sealane.wire.invalid import wrong
 from sealane.wire.requests import ContainerRequest, DetachRequest, ExecRequest
 from sealane.wire.views import ContainerView, ExecView, LogView
 
@@ -57,9 +56,6 @@ EXIT_NOT_FOUND = 127
 
 OWNED_BY = "sealane.container"
 """Label on a sandbox that was made for a container: it goes with it."""
-
-FILLED_IN = frozenset({"id", "name", "netns", "dns", "hosts"})
-"""Fields of a spec that a request does not set."""
 
 SEE_CONTAINERS = "see `sealane ps --all`"
 
@@ -117,15 +113,15 @@ class Workloads:
 
     def check(self, request: ContainerRequest) -> None:
         """What can be told to be wrong with a request by itself. Raises InvalidError."""
-        _spec(request, new_id(), self._images, netns=None, dns=Dns(), hosts=())
-        _network_mode(request)
+        runtime_spec(request, new_id(), self._images, netns=None, dns=Dns(), hosts=())
+        network_mode(request)
         sandbox_sysctls(request.sysctls)
 
     def _prepare(self, request: ContainerRequest) -> tuple[Container, Sandbox | None]:
         """Record, sandbox and endpoints. The second is the sandbox made for it, if one was."""
         self._engine.check_may_change()
         identity = new_id()
-        _spec(request, identity, self._images, netns=None, dns=Dns(), hosts=())
+        runtime_spec(request, identity, self._images, netns=None, dns=Dns(), hosts=())
         sandbox, mine = self._sandbox(request, identity)
         container = Container(
             id=identity,
@@ -150,7 +146,7 @@ class Workloads:
 
     def _sandbox(self, request: ContainerRequest, identity: str) -> tuple[Sandbox, bool]:
         """The sandbox to run in, and whether it is made for this container (and not committed yet)."""
-        mode, other = _network_mode(request)
+        mode, other = network_mode(request)
         if other:
             peer = self._engine.intent.container_named(other)
             if peer is None:
@@ -181,7 +177,7 @@ class Workloads:
     async def _start_new(self, container: Container, request: ContainerRequest) -> None:
         sandbox = self._engine.intent.sandboxes[container.sandbox]
         endpoints = list(self._engine.intent.endpoints_by_sandbox.get(sandbox.id, {}).values())
-        spec = _spec(
+        spec = runtime_spec(
             request,
             container.id,
             self._images,
@@ -326,7 +322,7 @@ class Workloads:
             finished_at=state.finished_at if state else 0.0,
             restarts=state.restarts if state else 0,
             health=(state.health or "") if state else "",
-            command=_command(request, self._images),
+            command=command_of(request, self._images),
             addresses={
                 intent.networks[e.network].name: [address_part(a) for a in e.addresses] for e in endpoints
             },
@@ -454,58 +450,3 @@ class Workloads:
         for container in self._engine.intent.containers.values():
             text = text.replace(container.id, container.name)
         return text
-
-
-def _network_mode(request: ContainerRequest) -> tuple[str, str]:
-    """Mode (empty: networks of its own), and the container whose network it shares. Raises InvalidError."""
-    mode, _, other = request.network_mode.partition(":")
-    if request.network_mode and request.attachments:
-        raise InvalidError("`network_mode` and attachments exclude each other", field="network_mode")
-    is_shared = mode in ("container", "service")
-    if mode not in ("", "none", "host") and not (is_shared and other):
-        raise InvalidError(
-            f"{request.network_mode!r} is no network mode",
-            field="network_mode",
-            cure="host, none, container:NAME",
-        )
-    if request.publish and is_shared:
-        raise InvalidError(f"publish on container {other}, whose network it is", field="publish")
-    if request.publish and not request.attachments:
-        raise InvalidError("nothing can be published without a network", field="publish")
-    return mode, other
-
-
-def _spec(
-    request: ContainerRequest,
-    identity: str,
-    images: Images | None,
-    *,
-    netns: str | None,
-    dns: Dns,
-    hosts: tuple[str, ...],
-) -> ContainerSpec:
-    """The runtime's record: the request's spec with what the daemon knows filled in."""
-    try:
-        given = spec_of(request, images)
-        for name in sorted(FILLED_IN & set(given)):
-            raise InvalidError(f"`{name}` is filled in by the daemon", field=f"spec.{name}")
-        given |= {"id": identity, "name": request.name, "netns": netns, "hosts": hosts}
-        given["hostname"] = given.get("hostname") or request.name
-        spec = msgspec.convert(given, ContainerSpec)
-        spec = msgspec.structs.replace(spec, dns=dns)
-        check_spec(spec)
-    except msgspec.DecodeError as error:
-        message, field, cure = wrong(error, ContainerSpec, within="spec")
-        raise InvalidError(message, field=field, cure=cure) from error
-    except SpecError as error:
-        raise InvalidError(str(error), field=f"spec.{error.field}") from error
-    return spec
-
-
-def _command(request: ContainerRequest, images: Images | None) -> list[str]:
-    try:
-        spec = spec_of(request, images)
-    except SealaneError:
-        # Of an image that is gone. The container is to be shown all the same.
-        spec = msgspec.json.decode(request.spec)
-    return [str(word) for word in spec.get("command", [])]

@@ -6,7 +6,7 @@ from typing import TypeVar
 import msgspec
 
 from sealane.compile.host import Compiled, Unit
-from sealane.engine.attachments import attach_requests
+from sealane.engine.attachments import attach_requests, request_of
 from sealane.engine.drafts import Drafts
 from sealane.engine.engine import Engine
 from sealane.engine.problems import at_place
@@ -62,7 +62,7 @@ class Preview:
         """One of that name that is otherwise goes first."""
         identity = self.intent.container_ids.get(container.name)
         present = self.intent.containers[identity] if identity else None
-        if present is None or msgspec.json.decode(present.spec, type=ContainerRequest) == container:
+        if present is None or request_of(present) == container:
             return
         sandbox = self.intent.sandboxes[present.sandbox]
         self._apply([Delete(present)])

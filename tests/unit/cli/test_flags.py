@@ -7,7 +7,7 @@ from sealane.cli.parser import build_parser
 from sealane.containers.health import HealthCheck
 from sealane.containers.spec import ContainerSpec, Dns, Limits
 from sealane.daemon.requests import dns_of, hosts_of
-from sealane.daemon.workloads import FILLED_IN, _spec
+from sealane.daemon.specs import FILLED_IN, runtime_spec
 from sealane.engine.errors import InvalidError, NotFoundError
 from sealane.model.intent import Intent
 
@@ -22,7 +22,7 @@ def checked(cli, api):
 
     async def create(request):
         dns, hosts = dns_of(request, [], Intent()), hosts_of(request, [], Intent())
-        _spec(request, "c" * 32, None, netns="/run/netns/x", dns=dns, hosts=hosts)
+        runtime_spec(request, "c" * 32, None, netns="/run/netns/x", dns=dns, hosts=hosts)
         return await plain(request)
 
     api.services.workloads.create = create

@@ -181,7 +181,7 @@ REFUSED = {
     "containers[1].network": Manifest(
         networks=BASE, containers=[container("a", "front"), container("b", "none")]
     ),
-    "containers[1].spec": Manifest(
+    "containers[1].spec.command": Manifest(
         networks=BASE,
         containers=[
             container("a", "front"),

@@ -38,9 +38,7 @@ def configure_plan(parser: ArgumentParser) -> None:
 
 
 def plan(context: Context, arguments: Namespace) -> int:
-    view = context.client.request(
-        "POST", path_of("plan", delete=1 if arguments.delete else None), _manifest(context, arguments)
-    )
+    view = _asked(context, arguments, path_of("plan", delete=1 if arguments.delete else None))
     output = context.output
     if output.as_json:
         output.document(view)
@@ -92,9 +90,7 @@ def delete(context: Context, arguments: Namespace) -> int:
 
 
 def _perform(context: Context, arguments: Namespace, verb: str) -> int:
-    # Waiting for a container to become healthy has a bound of its own in the daemon.
-    manifest = _manifest(context, arguments, is_deed=verb == "apply")
-    view = context.client.request("POST", path_of(verb), manifest, timeout_s=None)
+    view = _asked(context, arguments, path_of(verb), is_deed=verb == "apply")
     if context.output.as_json:
         context.output.document(view)
         return 0
@@ -107,15 +103,20 @@ def _perform(context: Context, arguments: Namespace, verb: str) -> int:
     return 0
 
 
-def _manifest(context: Context, arguments: Namespace, *, is_deed: bool = False) -> bytes:
-    """`is_deed`: its images are needed, too."""
+def _asked(context: Context, arguments: Namespace, path: str, *, is_deed: bool = False) -> dict[str, Any]:
+    """The daemon's answer about a file. `is_deed`: its images are needed, too."""
+    from sealane.cli.composefields import in_the_files_words
     from sealane.cli.images import with_images
     from sealane.cli.load import load_manifest
 
     manifest, warnings = load_manifest(arguments.file, arguments.project_name)
     for warning in warnings:
         context.output.note(f"warning: {warning}")
-    return msgspec.json.encode(with_images(context, manifest) if is_deed else manifest)
+    request = msgspec.json.encode(with_images(context, manifest) if is_deed else manifest)
+    with in_the_files_words(manifest, arguments.file):
+        # Waiting for a container to become healthy has a bound of its own in the daemon.
+        view: dict[str, Any] = context.client.request("POST", path, request, timeout_s=None)
+    return view
 
 
 VERBS = {

@@ -50,6 +50,7 @@ def configure_up(parser: ArgumentParser) -> None:
 
 
 def up(context: Context, arguments: Namespace) -> int:
+    from sealane.cli.composefields import in_the_files_words
     from sealane.cli.images import with_images
     from sealane.cli.load import load_project, project_manifest
     from sealane.cli.manifest import missing_sources
@@ -61,7 +62,8 @@ def up(context: Context, arguments: Namespace) -> int:
     for source in missing_sources(project):
         _make_source(source)
     manifest = with_images(context, manifest)
-    view = _perform(context, "apply", _names(manifest), msgspec.json.encode(manifest))
+    with in_the_files_words(manifest, arguments.file or "."):
+        view = _perform(context, "apply", _names(manifest), msgspec.json.encode(manifest))
     containers = _of_project(context, manifest.project)
     if context.output.as_json:
         context.output.document({"apply": view, "containers": containers})
