@@ -66,6 +66,7 @@ class EndpointMaker:
     ) -> Endpoint:
         """Raises InvalidError, ConflictError or FullError with the field."""
         name = parsed(parse_name, request.name, "name") if request.name else sandbox.name
+        _check_meeting(network, sandbox)
         self._check_place(network)
         plain = network.driver in ("host", "none")
         addresses = () if plain else self._addresses.choose(network, request.addresses)
@@ -182,6 +183,23 @@ def lease_of(network: NetworkId, address: Interface, name: str) -> Endpoint:
         addresses=(address,),
         is_lease=True,
     )
+
+
+def _check_meeting(network: Network, sandbox: Sandbox) -> None:
+    """What lives on the host's own network is on it and on no other; what has a namespace never is."""
+    is_on_host = sandbox.netns is None and not sandbox.awaited
+    if network.driver == "host" and not is_on_host:
+        raise InvalidError(
+            f"sandbox {sandbox.name} has a namespace of its own, and {network.name} is the host's network",
+            field="network",
+            cure="`sealane run --network host` starts a container there",
+        )
+    if network.driver != "host" and is_on_host:
+        raise InvalidError(
+            f"sandbox {sandbox.name} is on the host's own network, and can be on no other",
+            field="sandbox",
+            cure="start it without `--network host`",
+        )
 
 
 def _lowest(network: Network, used: set[str]) -> str:

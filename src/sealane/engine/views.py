@@ -1,12 +1,15 @@
 """Records as answers: what a person or a door is shown."""
 
+from collections.abc import Collection
+
 from sealane.compile import names
 from sealane.compile.facts import Facts
 from sealane.compile.network import has_data_plane, mtu
 from sealane.ipam.pool import pool_of
 from sealane.model.endpoint import PUBLISHED_ELSEWHERE, Endpoint, Sandbox
 from sealane.model.intent import Intent
-from sealane.model.network import Network
+from sealane.model.net import to_int
+from sealane.model.network import Network, Subnet
 from sealane.wire.views import EndpointState, EndpointView, NetworkView, SandboxView, SubnetView
 
 
@@ -21,19 +24,23 @@ def network_view(network: Network, intent: Intent, facts: Facts) -> NetworkView:
         internal=network.internal,
         icc=network.icc,
         masquerade=network.masquerade,
-        subnets=[
-            SubnetView(
-                prefix=subnet.prefix,
-                gateway=subnet.gateway,
-                ip_range=subnet.ip_range or "",
-                in_use=len(endpoints),
-                available=max(0, pool_of(subnet).auto_size - len(endpoints) - 1),
-            )
-            for subnet in network.subnets
-        ],
+        subnets=[_subnet_view(subnet, endpoints) for subnet in network.subnets],
         endpoints=sorted(f"{e.name} {' '.join(e.addresses)}".strip() for e in endpoints),
         options=_options(network),
         labels=dict(network.labels),
+    )
+
+
+def _subnet_view(subnet: Subnet, endpoints: Collection[Endpoint]) -> SubnetView:
+    pool = pool_of(subnet)
+    leased = [to_int(a) for e in endpoints if (a := e.address(pool.family)) is not None]
+    return SubnetView(
+        prefix=subnet.prefix,
+        gateway=subnet.gateway,
+        ip_range=subnet.ip_range or "",
+        reserved=list(subnet.reserved),
+        in_use=len(leased),
+        available=pool.free(leased),
     )
 
 

@@ -1,5 +1,6 @@
 """A subnet as the allocator sees it: an interval of integers, and what is withheld from it."""
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 import msgspec
@@ -37,6 +38,11 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def auto_size(self) -> int:
         return max(0, self.auto_last - self.auto_first + 1)
+
+    def free(self, leased: Iterable[int]) -> int:
+        """How many addresses are left to be handed out unasked."""
+        withheld = {self.gateway, *self.reserved, *leased}
+        return self.auto_size - sum(self.auto_first <= value <= self.auto_last for value in withheld)
 
 
 def host_bounds(prefix: Prefix) -> tuple[int, int]:

@@ -49,8 +49,11 @@ class SubnetView(View, frozen=True, kw_only=True):
     prefix: str
     gateway: str
     ip_range: str
+    reserved: list[str]
+    """Never handed out unasked."""
     in_use: int
     available: int
+    """Addresses that are left to be handed out unasked."""
 
 
 class NetworkView(View, frozen=True, kw_only=True):

@@ -84,7 +84,14 @@ class DoubleEngine:
             icc=True,
             masquerade=not request.internal,
             subnets=[
-                SubnetView(prefix=prefix, gateway=f"10.9.{number}.1", ip_range="", in_use=1, available=253)
+                SubnetView(
+                    prefix=prefix,
+                    gateway=f"10.9.{number}.1",
+                    ip_range="",
+                    reserved=[],
+                    in_use=1,
+                    available=253,
+                )
             ],
             endpoints=[],
             options=request.options,

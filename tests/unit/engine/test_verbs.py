@@ -19,7 +19,8 @@ from sealane.engine.errors import (
 from sealane.kernel.state import HOST
 from sealane.limits import RANGE_PORTS_MAX
 from sealane.model.change import Put
-from sealane.model.ids import NetworkId
+from sealane.model.endpoint import Sandbox
+from sealane.model.ids import NetworkId, SandboxId
 from sealane.model.network import BRIDGE_PORTS_MAX
 from sealane.reconcile.ownership import is_deletable
 from sealane.store.base import StoreError
@@ -254,6 +255,36 @@ class TestAttach:
             bench.attach(A, **options)
         assert caught.value.field.startswith(field)
         assert (bench.kernel.snapshot(), bench.engine.revision) == before
+
+    def test_the_hosts_network_and_others_do_not_meet(self, bench: Bench) -> None:
+        bench.network("outside", driver="host")
+        with pytest.raises(InvalidError, match="namespace of its own") as caught:
+            bench.attach(A, "outside")
+        assert caught.value.field == "network"
+        on_host = Sandbox(id=SandboxId("f" * 32), name="onhost", netns=None)
+        bench.engine.bring([Put(on_host)])
+        with pytest.raises(InvalidError, match="host's own network") as caught:
+            bench.attach("onhost")
+        assert caught.value.field == "sandbox"
+        assert bench.attach("onhost", "outside").addresses == []
+
+    def test_what_is_left_of_a_subnet_is_counted(self, bench: Bench) -> None:
+        subnet = SubnetRequest(
+            prefix="10.8.0.0/28",
+            gateway="10.8.0.1",
+            ip_range="10.8.0.8/29",
+            reserved={"a": "10.8.0.9", "b": "10.8.0.2"},
+        )
+        bench.network("small", subnets=[subnet])
+        for where, address in ((A, "10.8.0.3"), (B, "10.8.0.9")):
+            bench.attach(where, "small", addresses=[address])
+        [view] = bench.engine.network("small").subnets
+        assert (view.in_use, view.reserved) == (2, ["10.8.0.9", "10.8.0.2"])
+        for number in range(view.available):
+            bench.attach(f"/run/netns/more{number}", "small")
+        assert bench.engine.network("small").subnets[0].available == 0
+        with pytest.raises(FullError):
+            bench.attach("/run/netns/last", "small")
 
     def test_a_taken_address_names_its_holder(self, bench: Bench) -> None:
         bench.attach(A, addresses=["10.1.0.9"])
