@@ -131,3 +131,14 @@ def test_a_container_is_told_of_by_its_name(machine):
     assert (
         ran.stderr == "error: there is no container 'web'\nfield: container\nhint: see `sealane ps --all`\n"
     )
+
+
+def test_a_name_without_a_dot_is_a_services_and_its_own_hostname_is_its_own(machine):
+    run(machine, "db", "front")
+    options = ("--network", "front", "--dns-search", "own.example", "--hostname", "box")
+    machine.sealane("run", "-d", "--name", "web", *options, "sleep", "60")
+    written = read(machine, "/etc/resolv.conf")
+    assert "search own.example" in written
+    assert "ndots:0" in written
+    for name, address in (("db", "10.71.0.2"), ("box", "10.71.0.3"), ("web", "10.71.0.3")):
+        assert address in machine.sealane("exec", "web", "getent", "ahostsv4", name).stdout, name

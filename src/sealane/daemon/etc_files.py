@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sealane.containers.errors import ContainerError, NotFoundError
 from sealane.containers.runtime import Runtime
+from sealane.containers.spec import Dns
 from sealane.daemon.requests import dns_of, hosts_of
 from sealane.engine.attachments import request_of
 from sealane.engine.engine import Engine
@@ -13,6 +14,7 @@ from sealane.model.change import Change
 from sealane.model.container import Container
 from sealane.model.endpoint import Endpoint
 from sealane.model.ids import SandboxId
+from sealane.wire.requests import ContainerRequest
 
 log = logging.getLogger("sealane")
 
@@ -21,9 +23,11 @@ class EtcFiles:
     """One task at a time writes, on a thread, so that what is written last is what was true last. A failure is logged:
     the attachment that led to it stands, and the files are as they were."""
 
-    def __init__(self, engine: Engine, runtime: Runtime) -> None:
+    def __init__(self, engine: Engine, runtime: Runtime, searches: Callable[[], Sequence[str]]) -> None:
+        """`searches`: the host's search domains."""
         self._engine = engine
         self._runtime = runtime
+        self._searches = searches
         self._dirty: set[SandboxId] = set()
         self._task: asyncio.Task[None] | None = None
         engine.listeners.append(self.changed)
@@ -42,6 +46,12 @@ class EtcFiles:
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._write_dirty())
 
+    def contents(self, request: ContainerRequest, sandbox: SandboxId) -> tuple[tuple[str, ...], Dns]:
+        """Further lines of /etc/hosts, and what /etc/resolv.conf is made of."""
+        intent = self._engine.intent
+        endpoints = list(intent.endpoints_by_sandbox.get(sandbox, {}).values())
+        return hosts_of(request, endpoints, intent), dns_of(request, endpoints, intent, self._searches())
+
     async def _write_dirty(self) -> None:
         while self._dirty:
             sandboxes, self._dirty = self._dirty, set()
@@ -50,9 +60,7 @@ class EtcFiles:
                 await self._write(container)
 
     async def _write(self, container: Container) -> None:
-        intent, request = self._engine.intent, request_of(container)
-        endpoints = list(intent.endpoints_by_sandbox.get(container.sandbox, {}).values())
-        hosts, dns = hosts_of(request, endpoints, intent), dns_of(request, endpoints, intent)
+        hosts, dns = self.contents(request_of(container), container.sandbox)
         try:
             await asyncio.to_thread(self._runtime.update_hosts, container.id, hosts)
             await asyncio.to_thread(self._runtime.update_resolv, container.id, dns)

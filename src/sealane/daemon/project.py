@@ -45,7 +45,12 @@ class Projects:
         return preview.view()
 
     def _rehearse(self, manifest: Manifest, preview: Preview) -> None:
-        """Raises what `apply` would be refused with half-way, before anything is changed; with its place in the manifest."""
+        """Raises what `apply` would be refused with half-way, with its place in the manifest."""
+        preview.remove(self._leftover_changes(manifest))
+        preview.add(manifest)
+
+    def _check(self, manifest: Manifest) -> None:
+        """What no preview looks at: what containers are started with. (Their images are there only once they are needed.)"""
         names = {container.name for container in manifest.containers}
         for index, container in enumerate(manifest.containers):
             with at_place(f"containers[{index}]"):
@@ -55,12 +60,12 @@ class Projects:
                         raise NotFoundError(
                             f"there is no container {name!r} to depend on", field="depends_on"
                         )
-        preview.remove(self._leftover_changes(manifest))
-        preview.add(manifest)
 
     async def apply(self, manifest: Manifest) -> ApplyView:
         """Make the manifest's objects, those of the project that it no longer has go first."""
         self._engine.check_may_change()
+        # Before anything is changed.
+        self._check(manifest)
         self._rehearse(manifest, Preview(self._engine))
         view = ApplyView()
         for container in self._leftovers(manifest):

@@ -24,7 +24,6 @@ from sealane.containers.spec import Dns
 from sealane.containers.store import ContainerState
 from sealane.daemon.etc_files import EtcFiles
 from sealane.daemon.lives import Lives
-from sealane.daemon.requests import dns_of, hosts_of
 from sealane.daemon.specs import command_of, network_mode, runtime_spec
 from sealane.daemon.streams import Stream, exec_output
 from sealane.engine.attachments import attach_requests, request_of
@@ -61,12 +60,18 @@ SEE_CONTAINERS = "see `sealane ps --all`"
 
 
 class Workloads:
-    def __init__(self, engine: Engine, runtime: Runtime | None, missing: str = "") -> None:
-        """`missing`: why there is no runtime."""
+    def __init__(
+        self,
+        engine: Engine,
+        runtime: Runtime | None,
+        missing: str = "",
+        searches: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
+        """`missing`: why there is no runtime. `searches`: the host's search domains."""
         self._engine = engine
         self._found = runtime
         self._missing = missing
-        self._etc = EtcFiles(engine, runtime) if runtime is not None else None
+        self._etc = EtcFiles(engine, runtime, searches) if runtime is not None else None
         self.lives = Lives(engine, runtime) if runtime is not None else None
         self._locks = WeakValueDictionary[str, asyncio.Lock]()
         """By a container's name, for as long as somebody holds or awaits one."""
@@ -176,16 +181,18 @@ class Workloads:
 
     async def _start_new(self, container: Container, request: ContainerRequest) -> None:
         sandbox = self._engine.intent.sandboxes[container.sandbox]
-        endpoints = list(self._engine.intent.endpoints_by_sandbox.get(sandbox.id, {}).values())
+        create = self._runtime.create_and_start
+        assert self._etc is not None
+        hosts, dns = self._etc.contents(request, sandbox.id)
         spec = runtime_spec(
             request,
             container.id,
             self._images,
             netns=sandbox.netns.path if sandbox.netns else None,
-            dns=dns_of(request, endpoints, self._engine.intent),
-            hosts=hosts_of(request, endpoints, self._engine.intent),
+            dns=dns,
+            hosts=hosts,
         )
-        await self._call(self._runtime.create_and_start, spec)
+        await self._call(create, spec)
 
     async def _undo(self, container: Container, sandbox: Sandbox | None) -> None:
         with contextlib.suppress(SealaneError):

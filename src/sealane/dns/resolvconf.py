@@ -22,6 +22,25 @@ def nameservers(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))[:UPSTREAMS] or ("127.0.0.1",)
 
 
+def searches(text: str) -> tuple[str, ...]:
+    """The search domains: those of the last `search` or `domain`. `.`, the root, is none."""
+    found: list[str] = []
+    for line in text.splitlines():
+        words = line.split()
+        if words[:1] in (["search"], ["domain"]):
+            found = [word for word in words[1:] if word != "."]
+    return tuple(dict.fromkeys(found))
+
+
+def host_searches(path: str = PATH) -> tuple[str, ...]:
+    """Those of the host now; none if there is nothing to be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return searches(file.read(RESOLV_CONF_BYTES))
+    except OSError:
+        return ()
+
+
 class ResolvConf:
     """Follows the file by what stat says of the path, so that a replaced file, a swapped symbolic link and a file
     mounted over it are all seen; inotify watches inodes and would need a watch on each step of the path.

@@ -21,7 +21,7 @@ def checked(cli, api):
     plain = api.services.workloads.create
 
     async def create(request):
-        dns, hosts = dns_of(request, [], Intent()), hosts_of(request, [], Intent())
+        dns, hosts = dns_of(request, [], Intent(), ()), hosts_of(request, [], Intent())
         runtime_spec(request, "c" * 32, None, netns="/run/netns/x", dns=dns, hosts=hosts)
         return await plain(request)
 

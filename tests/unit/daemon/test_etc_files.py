@@ -18,7 +18,7 @@ TRIES = 500
 
 def resolvers(*servers: str) -> Dns:
     """What a request that says nothing of names gets."""
-    return Dns(nameservers=servers, options=PATIENCE)
+    return Dns(nameservers=servers, options=(*PATIENCE, "ndots:0"))
 
 
 @pytest.fixture

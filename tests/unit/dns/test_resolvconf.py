@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sealane.dns.resolvconf import ResolvConf, nameservers
+from sealane.dns.resolvconf import ResolvConf, host_searches, nameservers, searches
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,24 @@ from sealane.dns.resolvconf import ResolvConf, nameservers
 )
 def test_servers_are_read(text: str, servers: tuple[str, ...]) -> None:
     assert nameservers(text) == servers
+
+
+@pytest.mark.parametrize(
+    ("text", "domains"),
+    [
+        ("nameserver 192.0.2.1\nsearch a.example b.example\n", ("a.example", "b.example")),
+        ("search a\ndomain b\n", ("b",)),
+        ("domain a\nsearch b c b\n", ("b", "c")),
+        ("search .\n", ()),
+        ("search\n", ()),
+        ("# search a\nsearching b\n", ()),
+    ],
+)
+def test_search_domains_are_read(text: str, domains: tuple[str, ...], tmp_path: Path) -> None:
+    assert searches(text) == domains
+    (tmp_path / "resolv.conf").write_text(text)
+    assert host_searches(str(tmp_path / "resolv.conf")) == domains
+    assert host_searches(str(tmp_path / "none")) == ()
 
 
 def follow(path: Path) -> ResolvConf:

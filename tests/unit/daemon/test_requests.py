@@ -1,0 +1,72 @@
+"""What a container's files say, by its request and its networks."""
+
+import msgspec
+import pytest
+
+from harness.engines import Bench, subnets
+from sealane.daemon.requests import dns_of, hosts_of
+from sealane.wire.requests import ContainerRequest
+
+SPEC = msgspec.Raw(b'{"command": ["x"]}')
+
+
+@pytest.fixture
+def bench() -> Bench:
+    made = Bench()
+    made.network("front", subnets=subnets("10.1.0.0/24"))
+    made.network("inner", subnets=subnets("10.2.0.0/24"), internal=True)
+    return made
+
+
+def endpoints(bench: Bench, *networks: str):
+    for network in networks:
+        bench.attach("/run/netns/web", network)
+    return list(bench.engine.intent.endpoints.values())
+
+
+@pytest.mark.parametrize(
+    ("asked", "networks", "found"),
+    [
+        ([], ["front"], ("corp.example",)),
+        ([], ["front", "inner"], ("corp.example",)),
+        ([], ["inner"], ()),
+        (["own.example"], ["front"], ("own.example",)),
+        (["own.example"], ["inner"], ("own.example",)),
+        (["."], ["front"], ()),
+    ],
+)
+def test_search_domains_are_the_hosts_unless_it_has_its_own(bench: Bench, asked, networks, found) -> None:
+    request = ContainerRequest(name="web", spec=SPEC, dns_search=asked)
+    dns = dns_of(request, endpoints(bench, *networks), bench.engine.intent, ("corp.example",))
+    assert dns.search == found
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ([], ("timeout:1", "attempts:4", "ndots:0")),
+        (["rotate"], ("rotate", "ndots:0")),
+        (["ndots:2", "rotate"], ("ndots:2", "rotate")),
+    ],
+)
+def test_services_come_before_search_domains_unless_somebody_says_otherwise(
+    bench: Bench, asked, found
+) -> None:
+    request = ContainerRequest(name="web", spec=SPEC, dns_options=asked)
+    assert dns_of(request, endpoints(bench, "front"), bench.engine.intent, ()).options == found
+
+
+@pytest.mark.parametrize(
+    ("spec", "names"),
+    [
+        ({"command": ["x"]}, "web"),
+        ({"command": ["x"], "hostname": "box"}, "box web"),
+        ({"command": ["x"], "hostname": "web"}, "web"),
+    ],
+)
+def test_its_hostname_is_at_its_own_address(bench: Bench, spec, names) -> None:
+    request = ContainerRequest(
+        name="web", spec=msgspec.Raw(msgspec.json.encode(spec)), hosts={"up": "host-gateway"}
+    )
+    lines = hosts_of(request, endpoints(bench, "front"), bench.engine.intent)
+    assert lines == (f"10.1.0.2 {names}", "10.1.0.1 up")
