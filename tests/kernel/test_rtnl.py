@@ -231,6 +231,9 @@ def test_facts_tell_the_uplink_and_the_prefixes_around(tmp_path):
         ip("route", "add", "default", "via", "192.0.2.254", "metric", "100")
         ip("route", "add", "203.0.113.0/24", "via", "192.0.2.9")
         ip("route", "add", "unreachable", "10.250.0.0/16")
+        ip("address", "add", "10.128.1.9/32", "dev", "lo")
+        ip("address", "add", "fd00::9/128", "dev", "lo")
+        ip("link", "set", "lo", "up")
         it.do(("create", HOST, bridge()), ("create", HOST, Address(link=BRIDGE, address="10.1.0.1/24")))
         it.do(("open", HOST, bridge()), stage="open")
         found = facts.read_facts(it.kernel._route, INSTANCE, it.kernel._features, str(resolv))
@@ -239,6 +242,11 @@ def test_facts_tell_the_uplink_and_the_prefixes_around(tmp_path):
             ForeignRoute("192.0.2.0/24", "route via up0"),
             ForeignRoute("198.51.100.0/24", "route via up1"),
             ForeignRoute("203.0.113.0/24", "route via up0"),
+            ForeignRoute("192.0.2.1/32", "address of up0"),
+            ForeignRoute("198.51.100.1/32", "address of up1"),
+            ForeignRoute("10.128.1.9/32", "address of lo"),
+            ForeignRoute("fd00::9/128", "address of lo"),
+            ForeignRoute("fd00::9/128", "route via lo"),
             ForeignRoute("192.0.2.53/32", "nameserver 192.0.2.53"),
             ForeignRoute("fe80::1/128", "nameserver fe80::1"),
         }

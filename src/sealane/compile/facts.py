@@ -12,7 +12,7 @@ class ForeignRoute(msgspec.Struct, frozen=True):
 
     prefix: Prefix
     owner: str
-    """`route via eth0`, `nameserver 192.0.2.53`."""
+    """`route via eth0`, `address of lo`, `nameserver 192.0.2.53`."""
 
 
 class Features(msgspec.Struct, frozen=True, kw_only=True):

@@ -51,8 +51,8 @@ def network_record(
     adopted = _is_adopted(options, request, kind_of)
     if adopted:
         # The bridge's own prefix may be in use already: by the bridge.
-        own = f"route via {options['link']}"
-        routes = tuple(r for r in facts.foreign_routes if r.owner != own)
+        own = {f"{what} {options['link']}" for what in ("route via", "address of")}
+        routes = tuple(r for r in facts.foreign_routes if r.owner not in own)
         facts = msgspec.structs.replace(facts, foreign_routes=routes)
     subnets = _subnets(request, identity, intent, facts)
     network = Network(

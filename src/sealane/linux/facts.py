@@ -23,6 +23,8 @@ ROUTES_MAX = 4096
 
 KERNEL_MIN = (5, 15)
 DEFAULT_ROUTES = ("0.0.0.0/0", "::/0")
+_EVERYWHERE = ("fe80:", "127.", "::1/")
+"""What each host has."""
 
 _RELEASE = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})(\D.*)?", re.ASCII | re.DOTALL)
 _NFPROTO_IPV4, _NFPROTO_BRIDGE = 2, 7
@@ -47,14 +49,21 @@ def check_release(release: str) -> None:
 def read_facts(socket: Socket, instance: str, features: Features, resolv_conf: str = RESOLV_CONF) -> Facts:
     """`socket` is an rtnetlink one of the host's. Raises OSError."""
     links = {raw.index: raw for raw in (link.parse(payload) for _, payload in socket.dump(link.dump()))}
-    routes = [
+    every = [
         route
         for family in (inet.AF_INET, inet.AF_INET6)
         for route in (inet.parse_route(payload) for _, payload in socket.dump(inet.dump_routes(family)))
-        if route.type == inet.RTN_UNICAST and not route.cloned and route.protocol != RTPROT_SEALANE
+        if not route.cloned and route.protocol != RTPROT_SEALANE
     ]
+    routes = [route for route in every if route.type == inet.RTN_UNICAST]
+    addresses = [route for route in every if route.type == inet.RTN_LOCAL]
     uplink = _uplink(routes, links)
-    foreign = [*_foreign(routes, links, alias_prefix(instance)), *_nameservers(resolv_conf)]
+    ours = alias_prefix(instance)
+    foreign = [
+        *_foreign(routes, links, ours, "route via"),
+        *_foreign(addresses, links, ours, "address of"),
+        *_nameservers(resolv_conf),
+    ]
     return Facts(
         instance=instance,
         uplink=uplink.name if uplink else "",
@@ -96,16 +105,19 @@ def _uplink(routes: list[inet.RawRoute], links: dict[int, link.RawLink]) -> link
 
 
 def _foreign(
-    routes: list[inet.RawRoute], links: dict[int, link.RawLink], ours: str
+    routes: list[inet.RawRoute], links: dict[int, link.RawLink], ours: str, what: str
 ) -> Iterator[ForeignRoute]:
+    """An address is one more route, in the table `local`: alone, if it has no prefix (10.1.0.9/32 of a load balancer's)."""
     for route in routes:
         via = links.get(route.index)
-        if route.dst in DEFAULT_ROUTES or route.table == inet.TABLE_LOCAL or route.dst.startswith("fe80:"):
+        if route.dst in DEFAULT_ROUTES or route.dst.startswith(_EVERYWHERE):
+            continue
+        if route.type == inet.RTN_UNICAST and route.table == inet.TABLE_LOCAL:
             continue
         if via is not None and via.alias.startswith(ours):
             continue
         with suppress(ParseError):
-            yield ForeignRoute(parse_prefix(route.dst), f"route via {via.name if via else 'no link'}")
+            yield ForeignRoute(parse_prefix(route.dst), f"{what} {via.name if via else 'no link'}")
 
 
 def _learning(routes: list[inet.RawRoute], links: dict[int, link.RawLink]) -> set[str]:
