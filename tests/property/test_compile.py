@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from harness.engines import FACTS
 from property.strategies_intent import intents, networks
-from sealane.compile.host import Compiled, compile_host, touched, units
+from sealane.compile.facts import Facts, Features, reach
+from sealane.compile.host import HOST_UNIT, Compiled, compile_host, touched, units
 from sealane.kernel.nft import Chain, Element, Set
 from sealane.kernel.state import HOST
 from sealane.model.change import Delete, Put
@@ -51,6 +52,41 @@ def edits(before: Intent, after: Intent):
             if old.get(key) != new[key]:
                 yield Put(new[key], old.get(key))
     yield from (Put(r) for (kind, _), r in new.items() if kind == "Endpoint")
+
+
+some_facts = st.builds(
+    Facts,
+    instance=st.just(FACTS.instance),
+    uplink=st.sampled_from(["", "up0"]),
+    uplink_mtu=st.sampled_from([0, 1280, 9000]),
+    foreign_routes=st.sampled_from([(), FACTS.foreign_routes]),
+    ra_links=st.sampled_from([(), ("up0",), ("up0", "up1")]),
+    features=st.builds(
+        Features,
+        ipv6=st.booleans(),
+        fast_path=st.booleans(),
+        firewalls=st.sampled_from([(), ("ip",), ("ip", "bridge")]),
+        forward_drops=st.sampled_from([(), ("ip",)]),
+        bridge_netfilter=st.booleans(),
+    ),
+)
+
+
+@settings(max_examples=200)
+@given(intents(), some_facts, some_facts)
+def test_facts_reach_no_further_than_is_said(intent: Intent, before: Facts, after: Facts) -> None:
+    old, new = Compiled(intent, before), Compiled(intent, after)
+    different = {
+        unit
+        for unit in units(intent)
+        if {w: old.desired[w[0]][w[1]] for w in old.of_unit(unit)}
+        != {w: new.desired[w[0]][w[1]] for w in new.of_unit(unit)}
+    }
+    match reach(before, after):
+        case "nothing":
+            assert different == set()
+        case "host":
+            assert different <= {HOST_UNIT}
 
 
 @given(intents())

@@ -1,5 +1,7 @@
 """Facts: what is true of this host, as an argument of the compiler."""
 
+from typing import Literal
+
 import msgspec
 
 from sealane.kernel.nft import NftFamily
@@ -46,3 +48,19 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     ra_links: tuple[str, ...] = ()
     """Links of others by which the host has learnt an IPv6 default route from router advertisements."""
     features: Features = Features()
+
+
+Reach = Literal["nothing", "host", "everything"]
+
+
+def reach(before: Facts, after: Facts) -> Reach:
+    """What of the desired state may be another for facts that have changed: that of the unit `host` alone follows the rules
+    of others and the links that the host learns its routes by. Law: tests/property/test_compile.py."""
+    if _for_everything(before) != _for_everything(after):
+        return "everything"
+    is_same = (before.features, before.ra_links) == (after.features, after.ra_links)
+    return "nothing" if is_same else "host"
+
+
+def _for_everything(facts: Facts) -> tuple[str, int, Features]:
+    return facts.instance, facts.uplink_mtu, msgspec.structs.replace(facts.features, firewalls=())

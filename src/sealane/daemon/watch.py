@@ -4,8 +4,7 @@ not tell of."""
 import asyncio
 import logging
 
-import msgspec
-
+from sealane.compile.facts import reach
 from sealane.compile.host import HOST_UNIT
 from sealane.engine.engine import Engine
 from sealane.engine.errors import SealaneError
@@ -104,24 +103,21 @@ class Watch:
             self._later("facts", RETRY_S, self._refresh_facts)
             return
         compiled = self._engine.reconciler.compiled
-        before = compiled.facts
-        if facts == before:
-            return
-        is_mtu_same = facts.uplink_mtu == before.uplink_mtu
-        if is_mtu_same and facts.features == before.features and facts.ra_links == before.ra_links:
-            compiled.facts = facts
-            return
-        only_firewalls = msgspec.structs.replace(before.features, firewalls=facts.features.firewalls)
-        if facts.features == only_firewalls and is_mtu_same:
-            # The host's unit alone: gates, and the sooner they close the better, and what the host learns its routes by.
-            compiled.facts = facts
-            self._heed()
-            self._engine.reconciler.settle({HOST_UNIT})
-            return
-        compiled.with_facts(self._engine.intent, facts)
-        self._heed()
-        self._engine.events.emit("facts.changed", facts.uplink or "no uplink", mtu=str(facts.uplink_mtu))
-        self._resync({HOST, *self._engine.reconciler.refs(self._engine.intent.sandboxes)})
+        match reach(compiled.facts, facts):
+            case "nothing":
+                compiled.facts = facts
+            case "host":
+                # At once: the sooner gates close the better.
+                compiled.facts = facts
+                self._heed()
+                self._engine.reconciler.settle({HOST_UNIT})
+            case "everything":
+                compiled.with_facts(self._engine.intent, facts)
+                self._heed()
+                self._engine.events.emit(
+                    "facts.changed", facts.uplink or "no uplink", mtu=str(facts.uplink_mtu)
+                )
+                self._resync({HOST, *self._engine.reconciler.refs(self._engine.intent.sandboxes)})
 
     def _heed(self) -> None:
         """A fast path that is open must hear at once of rules that others make; that they are gone can wait for the poll."""
