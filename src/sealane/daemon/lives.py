@@ -8,7 +8,8 @@ look too many does nothing, and one that came late misses nothing but what was u
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
+
+import msgspec
 
 from sealane.containers.changes import Changes
 from sealane.containers.errors import NotFoundError
@@ -19,6 +20,9 @@ from sealane.engine.errors import SealaneError
 from sealane.model.change import Change, Put
 from sealane.model.endpoint import Endpoint
 from sealane.model.ids import SandboxId
+
+RETRY_S = 5.0
+"""Until endpoints that could not be put to rest, or woken, are tried again."""
 
 log = logging.getLogger("sealane")
 
@@ -31,16 +35,18 @@ class Lives:
         self._engine = engine
         self._runtime = runtime
         self._known: dict[str, ContainerState] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
         """Look at all containers, and from now on at each whose shim says that something has changed. The result ends it.
         Raises OSError."""
+        self._loop = loop
         changes = Changes(self._runtime.changes_path)
-        for identity, container in self._engine.intent.containers.items():
-            if (state := self._state(identity)) is not None:
-                self._known[identity] = state
+        for container in list(self._engine.intent.containers.values()):
+            if (state := self._state(container.id)) is not None:
+                self._known[container.id] = state
                 self._settle(container.sandbox)
-        self._engine.listeners.append(partial(self._joined, loop))
+        self._engine.listeners.append(self._joined)
         loop.add_reader(changes.fileno(), self._told, changes)
 
         def stop() -> None:
@@ -54,12 +60,13 @@ class Lives:
         for identity in list(self._engine.intent.containers) if told is None else told:
             self.look(identity)
 
-    def _joined(self, loop: asyncio.AbstractEventLoop, changes: Sequence[Change]) -> None:
+    def _joined(self, changes: Sequence[Change]) -> None:
         """An endpoint that comes to a container which has ended is dormant, as its others are."""
+        assert self._loop is not None
         for change in changes:
             if isinstance(change, Put) and isinstance(change.record, Endpoint) and change.before is None:
                 # Behind whatever verb this is a part of.
-                loop.call_soon(self._settle, change.record.sandbox)
+                self._loop.call_soon(self._settle, change.record.sandbox)
 
     def look(self, identity: str) -> None:
         """Tell what has changed of a container since the last look."""
@@ -103,9 +110,15 @@ class Lives:
                 self._engine.rest(sandbox)
         except SealaneError as error:
             log.error("endpoints of container %s: %s", containers[0].name, error.message)
+            if self._loop is not None:
+                self._loop.call_later(RETRY_S, self._settle, sandbox)
 
     def _state(self, identity: str) -> ContainerState | None:
+        """None for one that was never started; and for one whose files cannot be read, of which nothing is concluded."""
         try:
             return self._runtime.state(identity)
         except NotFoundError:
+            return None
+        except (OSError, msgspec.MsgspecError) as error:
+            log.error("container %s: %s", identity, error)
             return None

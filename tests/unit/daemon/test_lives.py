@@ -6,8 +6,10 @@ import pytest
 
 from harness.engines import publish, subnets
 from sealane.containers.changes import PIPE_BYTES, Changes, tell
+from sealane.daemon import lives
 from sealane.engine.errors import ConflictError
 from sealane.kernel.state import HOST
+from sealane.store.base import StoreError
 from sealane.wire.requests import AttachRequest
 from unit.daemon.recording import Daemon, container
 
@@ -180,13 +182,54 @@ class TestDormantEndpoints:
         )
 
 
+class TestWhatCannotBeDone:
+    def test_a_store_that_is_full_for_a_while_is_tried_again(
+        self, daemon: Daemon, tmp_path, monkeypatch
+    ) -> None:
+        monkeypatch.setattr(lives, "RETRY_S", 0.01)
+        identity = create(daemon, "web", port=8080)
+
+        def full(*_: object) -> int:
+            raise StoreError("full", "no space left on device")
+
+        async def steps() -> None:
+            assert daemon.workloads.lives is not None
+            daemon.runtime.changes_path = str(tmp_path / "changes")
+            stop = daemon.workloads.lives.start(asyncio.get_running_loop())
+            commit, daemon.engine.store.commit = daemon.engine.store.commit, full
+            daemon.runtime.end(identity)
+            look(daemon, identity)
+            assert states(daemon) == {"web": "up"}
+            daemon.engine.store.commit = commit
+            await asyncio.sleep(0.05)
+            assert states(daemon) == {"web": "dormant"}
+            stop()
+
+        asyncio.run(steps())
+
+    def test_one_whose_files_cannot_be_read_keeps_what_it_has(self, daemon: Daemon, tmp_path) -> None:
+        create(daemon, "web", port=8080)
+
+        def refuse(identity: str) -> None:
+            raise OSError(5, "Input/output error")
+
+        daemon.runtime.state = refuse  # type: ignore[method-assign, assignment]
+
+        async def steps() -> None:
+            assert daemon.workloads.lives is not None
+            daemon.runtime.changes_path = str(tmp_path / "changes")
+            daemon.workloads.lives.start(asyncio.get_running_loop())()
+
+        asyncio.run(steps())
+        assert states(daemon) == {"web": "up"}
+
+
 class TestBesideALoop:
     def test_shims_are_heard(self, daemon: Daemon, tmp_path) -> None:
         async def steps() -> None:
-            lives = daemon.workloads.lives
-            assert lives is not None
+            assert daemon.workloads.lives is not None
             daemon.runtime.changes_path = str(tmp_path / "changes")
-            stop = lives.start(asyncio.get_running_loop())
+            stop = daemon.workloads.lives.start(asyncio.get_running_loop())
             await daemon.workloads.create(container("web", "front"))
             found = daemon.engine.intent.container_named("web")
             assert found is not None
