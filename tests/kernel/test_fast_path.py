@@ -16,7 +16,7 @@ from harness.host import Host, Lan, Workload
 from harness.netns import eventually
 from sealane.limits import SYSCTL_POLL_S
 from sealane.linux.bpf import fast_path, syscall
-from sealane.linux.bpf.fast_path_program import DRIVERS, GATES, TARGETS, gate
+from sealane.linux.bpf.fast_path_program import DRIVERS, GATE_VALUE, GATES, TARGETS, gate
 
 pytestmark = pytest.mark.kernel
 
@@ -221,7 +221,7 @@ def held(town: Town) -> Iterator[None]:
     maps = town.maps()
     before = dict(syscall.map_items(maps["gates"], syscall.map_info(maps["gates"])))
     for key in before:
-        syscall.map_update(maps["gates"], key, fast_path.HELD.to_bytes(4, "little"))
+        syscall.map_update(maps["gates"], key, GATE_VALUE.pack(fast_path.HELD, 0))
     try:
         yield
     finally:
@@ -330,15 +330,20 @@ def test_a_daemon_that_ends_holds_it_and_one_that_starts_opens_it(town: Town) ->
     assert town.open_gates() == ALL
 
 
-def test_one_that_is_killed_leaves_it_and_the_next_finds_all_in_place(town: Town) -> None:
+def test_of_one_that_is_killed_it_closes_by_itself_and_the_next_finds_all_in_place(town: Town) -> None:
     programs = {w.host_link: town.filters(w.host_link) for pair in town.members.values() for w in pair}
     town.machine.kill9()
-    assert town.open_gates() == ALL
+    eventually(lambda: town.open_gates() == set(), fast_path.LEASE_S + 5, "it is closed")
     town.machine.start()
     assert town.api.status()["writes"] == 0
     assert town.open_gates() == ALL
     assert programs == {link: town.filters(link) for link in programs}
     assert all(len(found) == 1 for found in programs.values())
+
+
+def test_a_daemon_that_lives_says_so_for_as_long_as_it_does(town: Town) -> None:
+    time.sleep(fast_path.LEASE_S + 1)
+    assert town.open_gates() == ALL
 
 
 def test_a_start_under_new_rules_of_others_does_not_open_it(town: Town) -> None:

@@ -6,6 +6,7 @@ The oracle reads frames with scapy and shares nothing with the program but the w
 import ctypes
 import os
 import struct
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -20,6 +21,7 @@ from sealane.linux.bpf.fast_path import HELD, encode
 from sealane.linux.bpf.fast_path_program import (
     DRIVERS,
     GATE_OPEN,
+    GATE_VALUE,
     GATES,
     PASS,
     REDIRECT,
@@ -89,9 +91,11 @@ class Machine:
                 key, value = encode(target(family, who, driver), index)
                 syscall.map_update(self.maps[TARGETS[family].name], key, value)  # type: ignore[index]
 
-    def set_gate(self, family: int, state: int) -> None:
+    def set_gate(self, family: int, state: int, *, for_s: float = 3600) -> None:
         number = gate(self.driver, family)  # type: ignore[arg-type]
-        syscall.map_update(self.maps[GATES.name], struct.pack("=I", number), struct.pack("=I", state))
+        until = time.monotonic_ns() + int(for_s * 1e9)
+        value = GATE_VALUE.pack(state, until)
+        syscall.map_update(self.maps[GATES.name], struct.pack("=I", number), value)
 
     def run(self, frame: bytes, gso_size: int = 0) -> tuple[int, bytes]:
         """(verdict, the frame as it is then)."""
@@ -325,6 +329,20 @@ def test_a_gate_that_is_closed_or_held_lets_nothing_through(
     try:
         assert machine.run(frame) == (PASS, frame)
         assert machine.run(other)[0] == REDIRECT, "the other family's is open"
+    finally:
+        machine.set_gate(family, GATE_OPEN)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_gate_is_open_for_as_long_as_somebody_says_so(machine: Machine, family: int) -> None:
+    frame = bytes(plain(machine, family))  # type: ignore[call-overload]
+    machine.set_gate(family, GATE_OPEN, for_s=0.5)
+    try:
+        assert machine.run(frame)[0] == REDIRECT
+        time.sleep(0.6)
+        assert machine.run(frame) == (PASS, frame)
+        machine.set_gate(family, GATE_OPEN, for_s=0.5)
+        assert machine.run(frame)[0] == REDIRECT
     finally:
         machine.set_gate(family, GATE_OPEN)
 

@@ -126,10 +126,15 @@ class Watch:
 
     def _poll(self) -> None:
         """What nothing tells of: settings of ours, and br_netfilter, which other engines switch on; rules of others that are
-        gone, of which nobody asks to be told. And what can wait: flows of endpoints that went."""
+        gone, of which nobody asks to be told. And what can wait: flows of endpoints that went. And the gates of the fast path,
+        which are open only while we are here."""
         self._later("poll", SYSCTL_POLL_S, self._poll)
         self._engine.forget_departed()
         self._refresh_facts()
+        try:
+            self._kernel.renew()
+        except OSError:
+            log.exception("fast path")
         wanted = {
             k: v for k, v in self._engine.reconciler.compiled.desired[HOST].items() if isinstance(v, Sysctl)
         }

@@ -177,6 +177,9 @@ class FakeKernel:
     def mend(self) -> bool:
         return False
 
+    def renew(self) -> None:
+        """There is no fast path."""
+
     def visiting(self) -> AbstractContextManager[None]:
         return nullcontext()
 

@@ -172,6 +172,11 @@ class LinuxKernel(Closing):
         self._check_home()
         return self._applier.apply(plan, refs, self._visits)
 
+    def renew(self) -> None:
+        """What is believed only while somebody says it again and again: that the fast path is open. Raises OSError."""
+        if self._fast_path is not None:
+            self._fast_path.renew()
+
     def mend(self) -> bool:
         """Put back what others have taken from what publishes on loopback, of which nothing tells; whether there was
         anything. Raises OSError."""

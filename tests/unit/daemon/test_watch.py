@@ -8,6 +8,7 @@ import pytest
 from harness.engines import Bench
 from sealane.daemon.watch import RETRY_S, Watch
 from sealane.engine.errors import StoreFailedError
+from sealane.kernel.objects import Sysctl
 from sealane.kernel.state import HOST
 from sealane.linux.monitor import Dirty
 
@@ -118,3 +119,22 @@ def test_what_publishes_on_loopback_is_looked_at_and_the_host_after_it(
     bench.kernel.state[HOST].clear()
     watch._full_look()
     assert bench.is_clean()
+
+
+@pytest.mark.parametrize("failure", [None, OSError(errno.EPERM, "bpf")])
+def test_a_poll_says_that_the_fast_path_is_open_and_goes_on_if_it_cannot(
+    bench: Bench, watch: Watch, monkeypatch: pytest.MonkeyPatch, failure: OSError | None
+) -> None:
+    said = []
+
+    def renew() -> None:
+        said.append(True)
+        if failure is not None:
+            raise failure
+
+    monkeypatch.setattr(bench.kernel, "renew", renew)
+    key, setting = next((k, v) for k, v in bench.kernel.state[HOST].items() if isinstance(v, Sysctl))
+    bench.kernel.state[HOST][key] = Sysctl(path=setting.path, value="7")
+    watch._poll()
+    assert said == [True]
+    assert bench.kernel.state[HOST][key] == setting

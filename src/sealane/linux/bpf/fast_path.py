@@ -17,6 +17,7 @@ import os
 import re
 import struct
 import threading
+import time
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -28,6 +29,7 @@ from sealane.linux.bpf.fast_path_program import (
     DELIVERS,
     DRIVERS,
     GATE_OPEN,
+    GATE_VALUE,
     GATES,
     TARGETS,
     build,
@@ -46,6 +48,10 @@ if TYPE_CHECKING:
 HELD: Final = 2
 """A bit of a gate: closed by whoever holds it, whatever it should be."""
 
+LEASE_S: Final = 15.0
+"""So long a gate is believed to be open after it was last said to be: `renew` it more often. Of a process that was killed
+nobody says it any more, and nobody looks at the rules that others make then."""
+
 _PIN_NAME: Final = re.compile(f"fast-(?:gates|targets[46]|bridge|routed)-{pins.TAG_PATTERN}")
 _VALUE: Final = struct.Struct("=II6sH6sH")
 _U32: Final = struct.Struct("=I")
@@ -56,8 +62,7 @@ class FastPath:
     """Maps and programs of one instance.
 
     The maps are the truth: nothing is remembered but descriptors. Calls may come from any thread; each changes one element,
-    at once. While nobody has it open, the gates are held: rules that others make then would not be seen. (A process that
-    was killed leaves them as they were.)
+    at once. While nobody has it open, the gates are held: rules that others make then would not be seen.
     """
 
     def __init__(self, pin_dir: str) -> None:
@@ -97,11 +102,15 @@ class FastPath:
         return tuple(made)
 
     def release(self) -> None:
-        """The gates are what they should be from now on, until `close`. Idempotent; writes if they were held."""
+        """The gates are what they should be from now on, until `close`, for as long as they are renewed. Idempotent."""
         with self._lock:
             self._holders = 0
-            if any(self._gate(number) & HELD for number in range(GATES.max_entries)):
-                self._renew_gates()
+            self._renew_gates()
+
+    def renew(self) -> None:
+        """Say that the gates are what they are, for LEASE_S more. Raises BpfError."""
+        with self._lock:
+            self._renew_gates()
 
     def close(self) -> None:
         """Hold the gates and let go of the descriptors; what is attached stays, and so does what it knows."""
@@ -171,7 +180,8 @@ class FastPath:
     def _set_gate(self, item: FastGate, state: int) -> None:
         held = HELD if self._holders else 0
         number = gate(item.driver, item.family)
-        syscall.map_update(self._maps[GATES.name], _U32.pack(number), _U32.pack(state | held))
+        until = time.monotonic_ns() + int(LEASE_S * 1e9)
+        syscall.map_update(self._maps[GATES.name], _U32.pack(number), GATE_VALUE.pack(state | held, until))
 
     def _renew_gates(self) -> None:
         if not self._maps:
@@ -184,7 +194,7 @@ class FastPath:
 
     def _gate(self, number: int) -> int:
         value = syscall.map_lookup(self._maps[GATES.name], _U32.pack(number), GATES.value_size)
-        return int(_U32.unpack(value)[0]) if value is not None else 0
+        return int(GATE_VALUE.unpack(value)[0]) if value is not None else 0
 
     def _path(self, name: str) -> str:
         return os.path.join(self._pin_dir, name)

@@ -21,7 +21,8 @@ that they pass by.
 
 On a routed network the packet becomes what a router makes of it: another MAC at both ends, a hop less to live.
 
-What it knows stands in maps: `gates`, one switch a kind of network and family, and `targets4` and `targets6`, from an address
+What it knows stands in maps: `gates`, one switch a kind of network and family, which is open for as long as somebody says
+so again and again, and `targets4` and `targets6`, from an address
 to what is there. (Prefixes of one host's networks do not overlap, so an address is in one network.)
 
 Offsets: ``struct __sk_buff`` of ``linux/bpf.h``, and RFC 791, 8200, 768 behind an Ethernet header of 14 bytes.
@@ -29,6 +30,7 @@ Offsets: ``struct __sk_buff`` of ``linux/bpf.h``, and RFC 791, 8200, 768 behind 
 
 from __future__ import annotations
 
+import struct
 import sys
 from typing import Final
 
@@ -49,7 +51,9 @@ TARGET_VALUE_BYTES: Final = 24
 DELIVERS: Final = 1
 """Of a target's flags: packets may be delivered to it. Without it the entry only proves a sender."""
 
-GATES: Final = MapSpec("sl_gates", MapType.ARRAY, 4, 4, len(DRIVERS) * len(FAMILIES))
+GATE_VALUE: Final = struct.Struct("=I4xQ")
+"""State, and until when it is believed, in nanoseconds of CLOCK_MONOTONIC."""
+GATES: Final = MapSpec("sl_gates", MapType.ARRAY, 4, GATE_VALUE.size, len(DRIVERS) * len(FAMILIES))
 TARGETS: Final[dict[Family, MapSpec]] = {
     family: MapSpec(
         f"sl_targets{family}",
@@ -62,7 +66,7 @@ TARGETS: Final[dict[Family, MapSpec]] = {
     for family in FAMILIES
 }
 GATE_OPEN: Final = 1
-"""The only value of a gate under which packets pass; more bits are for who holds it closed."""
+"""The only state of a gate under which packets pass; more bits are for who holds it closed."""
 
 PASS: Final = -1
 """``TC_ACT_UNSPEC``: on to the next filter, and to the guards."""
@@ -83,6 +87,8 @@ _SOURCE_MAC: Final = 6
 _TCP, _UDP = 6, 17
 _TCP_HEADER: Final = 20
 _UDP_HEADER: Final = 8
+# A gate's value
+_GATE_UNTIL: Final = 8
 # A target's value
 _VALUE_NETWORK: Final = 4
 _VALUE_MAC: Final = 8
@@ -95,6 +101,8 @@ _FRAME: Final = Reg.R7
 _TARGET: Final = Reg.R8
 """What is known of the destination; before that, the frame's end."""
 _SENDER: Final = Reg.R9
+_GATE: Final = _SENDER
+"""Before anything is known of the sender."""
 
 # The stack, downwards from R10.
 _KEY: Final = -16
@@ -206,8 +214,12 @@ def gate(driver: FastDriver, family: Family) -> int:
 def _pass_unless_open(asm: Assembler, driver: FastDriver, family: Family) -> None:
     asm.store_imm(Size.WORD, Reg.R10, _KEY, gate(driver, family))
     _find(asm, GATES.name)
-    asm.load(Size.WORD, Reg.R1, Reg.R0, 0)
+    asm.move(_GATE, Reg.R0)
+    asm.load(Size.WORD, Reg.R1, _GATE, 0)
     asm.jump_if(Reg.R1, "!=", GATE_OPEN, "pass")
+    asm.call(Helper.KTIME_GET_COARSE_NS)
+    asm.load(Size.LONG, Reg.R1, _GATE, _GATE_UNTIL)
+    asm.jump_if(Reg.R0, ">", Reg.R1, "pass")
 
 
 def _pass_unless_own_source(asm: Assembler, at: _Layout) -> None:

@@ -94,6 +94,7 @@ class Helper(IntEnum):
     GET_NETNS_COOKIE = 122
     RINGBUF_OUTPUT = 130
     REDIRECT_PEER = 155
+    KTIME_GET_COARSE_NS = 160
 
 
 class AssemblyError(ValueError):
