@@ -23,10 +23,12 @@ from sealane.kernel.nft import (
     Chain,
     Element,
     Lookup,
+    ObservedChain,
 )
 from sealane.linux import nft_observe
 from sealane.linux.netlink.socket import NetlinkError
 from sealane.linux.nft import apply_nft, observe_nft
+from sealane.linux.nft_observe import RuleContents
 
 pytestmark = pytest.mark.kernel
 
@@ -107,6 +109,26 @@ def test_a_chain_at_the_wrong_hook_is_made_anew(socket, drifting):
         text="delete chain ip sealane base; add chain ip sealane base { type filter hook input priority 0; }",
     )
     repair(socket, drifting)
+
+
+def test_a_rule_in_the_place_of_ours_is_seen_whatever_its_comment_says(socket, drifting):
+    """An administrator who saves the ruleset, edits a rule of ours and loads it leaves our comment there."""
+    contents = RuleContents()
+    before = observe_nft(socket, contents)
+    assert observe_nft(socket, contents) == before
+    listed = nft("-a", "list", "chain", IP, "sealane", "base")
+    text, _, handle = (
+        next(line for line in listed.splitlines() if "drop " in line).strip().partition(" # handle ")
+    )
+    nft(f"replace rule {IP} sealane base handle {handle} {text.replace('drop', 'accept')}")
+    assert observe_nft(socket) == before, "by its comment it is ours"
+    (found,) = [item for item in observe_nft(socket, contents) if isinstance(item, ObservedChain)]
+    assert found.tags[-1] == "?"
+    (chain,) = [item for item in drifting if isinstance(item, Chain)]
+    assert apply_nft(socket, operations("change", [chain], before=found)) == []
+    contents.forget()
+    assert observe_nft(socket, contents) == before
+    assert "drop " in nft("list", "chain", IP, "sealane", "base")
 
 
 def test_a_set_of_another_shape_is_made_anew_with_the_chain_that_refers_to_it(socket):

@@ -122,6 +122,20 @@ def rule_handle(home: Home, chain: str) -> str:
     return re.findall(r"# handle (\d+)", listing)[-1]
 
 
+def forge_rule(home: Home) -> None:
+    """Under our own comment."""
+    listing = home.ns.sh("nft", "-a", "list", "chain", "ip", "sealane", "prerouting_raw").splitlines()
+    text, _, handle = next(line for line in listing if " drop " in line).strip().partition(" # handle ")
+    forged = re.sub(r"counter packets \d+ bytes \d+ drop", "accept", text)
+    home.ns.sh("nft", f"replace rule ip sealane prerouting_raw handle {handle} {forged}")
+
+
+def restore_ruleset(home: Home) -> None:
+    """As it was, after somebody has changed a word in the file: nothing tells that it was one of ours."""
+    saved = home.ns.sh("nft", "list", "ruleset")
+    home.ns.sh("nft", "-f", "-", text="flush ruleset\n" + saved.replace("ct direction reply ", "", 1))
+
+
 def add_rule(home: Home) -> None:
     home.ns.sh("nft", "insert", "rule", "ip", "sealane", "forward", "accept")
 
@@ -244,6 +258,8 @@ DAMAGES = [
     delete_guards,
     flush_chain,
     delete_rule,
+    forge_rule,
+    restore_ruleset,
     add_rule,
     delete_element,
     add_element,

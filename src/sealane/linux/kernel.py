@@ -13,6 +13,7 @@ from sealane.compile.facts import Facts
 from sealane.engine.ports import Flow, NamespaceGoneError
 from sealane.explain.doctor.evidence import Evidence, Request
 from sealane.explain.surroundings import Surroundings
+from sealane.kernel.nft import Chain, ObservedChain, Set, Table
 from sealane.kernel.objects import Sysctl
 from sealane.kernel.state import HOST, NamespaceState, Object, namespace
 from sealane.linux import facts, observe, passages, sysctl
@@ -36,6 +37,7 @@ from sealane.linux.netlink.socket import (
     Socket,
 )
 from sealane.linux.nft import apply_nft, observe_nft
+from sealane.linux.nft_observe import RuleContents
 from sealane.linux.surroundings import read_surroundings
 from sealane.model.endpoint import NetnsRef, PublishedPort
 from sealane.model.net import FAMILIES, Proto, family_of, is_wildcard
@@ -47,6 +49,9 @@ CLAIM_PORT = 0x5EA1A9E
 
 EPHEMERAL_DEFAULT = (32768, 60999)
 """The kernel's own (net/ipv4/af_inet.c), should /proc not tell."""
+
+_OWNERS_OF_RULES = (Table, Set, Chain, ObservedChain)
+"""What rules are made anew with."""
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
@@ -107,6 +112,7 @@ class LinuxKernel(Closing):
         )
         self._route = Socket(NETLINK_ROUTE, background=len(os.sched_getaffinity(0)) > 1)
         self._nft = Socket(NETLINK_NETFILTER)
+        self._rules = RuleContents()
         self._visits: Visits | None = None
         self._applier = Applier(
             instance,
@@ -142,7 +148,7 @@ class LinuxKernel(Closing):
                 raise NamespaceGoneError(f"the sandbox {netns} has no namespace")
             return namespace(self._observe_sandbox(ref, wanted))
         found: list[Object] = list(observe.observe_host(self._route, self._instance, wanted, self._fast_path))
-        found += observe_nft(self._nft)
+        found += observe_nft(self._nft, self._rules)
         found += passages.observe(self._nft, self._instance)
         if self._loopback is not None:
             found += map(observe.loopback_port, self._loopback.entries())
@@ -170,6 +176,8 @@ class LinuxKernel(Closing):
 
     def apply(self, plan: Plan, refs: Mapping[str, NetnsRef]) -> list[Outcome]:
         self._check_home()
+        if any(isinstance(operation.object, _OWNERS_OF_RULES) for operation in plan):
+            self._rules.forget()
         return self._applier.apply(plan, refs, self._visits)
 
     def renew(self) -> None:

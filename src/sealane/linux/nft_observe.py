@@ -1,14 +1,15 @@
 """Reading back what our tables hold, as the records that describe it.
 
-Rules are read by the tags in their user data, never by what they do. What has been changed in a way that our records
-have no word for reads as something that differs from all of them, so that it is repaired: a table put to sleep as
-missing (creating it wakes it), a chain with another policy as one with a rule too many, a set of another making as
-one of no type.
+Rules are read by the tags in their user data, never by what they do; of that only whether it is the same as at the last
+reading. What has been changed in a way that our records have no word for reads as something that differs from all of
+them, so that it is repaired: a table put to sleep as missing (creating it wakes it), a chain with another policy or with
+other contents as one with a rule too many, a set of another making as one of no type.
 """
 
 import errno
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple, cast
 
 from sealane.kernel.nft import TABLE, Element, Hook, NftFamily, ObservedChain, Set, Table, TypeName, Verdict
@@ -25,13 +26,41 @@ _CODES: dict[int, VerdictCode] = {number: code for code, number in VERDICT_CODES
 _OUR_SET_FLAGS = nfnl.SET_INTERVAL | nfnl.SET_MAP | nfnl.SET_CONCAT
 
 
-def observe_nft(socket: Socket) -> list[Object]:
+class RuleContents:
+    """What the rules of each chain did when they were read last: not what it is, but whether it is the same. A comment of
+    ours tells what a rule was made to do, and stays when somebody makes it do something else."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[NftFamily, str], int] = {}
+
+    def forget(self) -> None:
+        """The next reading is believed: rules have been made anew, by us."""
+        self._known.clear()
+
+    def are_known(self, family: NftFamily, chain: str, contents: Sequence[bytes]) -> bool:
+        """Whether they are those of the last reading, or this is the first."""
+        found = hash(tuple(contents))
+        return self._known.setdefault((family, chain), found) == found
+
+
+_COUNTER = re.compile(rb"counter\0.{28}", re.DOTALL)
+"""An expression's name, and behind it a header and two numbers of 64 bits with theirs."""
+
+
+def _content(rule: dict[int, memoryview]) -> bytes:
+    """What a rule does, as the kernel gives it, without what it has counted."""
+    return _COUNTER.sub(b"counter", bytes(rule.get(4, b"")))
+
+
+def observe_nft(socket: Socket, contents: RuleContents | None = None) -> list[Object]:
     """Tables `sealane` of the families ip, ip6 and bridge, their sets, chains and elements. Elements of interval sets
-    always have their `end`. Raises NetlinkError."""
+    always have their `end`. `contents`: of the readings before; a chain with others reads as one with a rule
+    too many.
+    Raises NetlinkError."""
     for _ in range(OBSERVE_ATTEMPTS):
         generation = _generation(socket)
         try:
-            found = _observe(socket)
+            found = _observe(socket, contents or RuleContents())
         except NetlinkError as error:
             if error.errno != errno.ENOENT:  # What one dump named was gone at the next.
                 raise
@@ -93,7 +122,7 @@ def _dump(
         yield codec.attrs(payload[nfnl.HEADER_BYTES :])
 
 
-def _observe(socket: Socket) -> list[Object]:
+def _observe(socket: Socket, contents: RuleContents) -> list[Object]:
     found: list[Object] = []
     for family in _FAMILIES.values():
         tables = [t for t in _dump(socket, nfnl.GETTABLE, family) if codec.text(t[1]) == TABLE]
@@ -102,21 +131,26 @@ def _observe(socket: Socket) -> list[Object]:
         found += [Table(family=family) for table in tables if not nfnl.number(table.get(2))]
         sets = observe_sets(socket, family)
         found += sets
-        found += _chains(socket, family)
+        found += _chains(socket, family, contents)
         for item in sets:
             found += _elements(socket, item)
     return found
 
 
-def _chains(socket: Socket, family: NftFamily) -> Iterator[ObservedChain]:
+def _chains(socket: Socket, family: NftFamily, known: RuleContents) -> Iterator[ObservedChain]:
     tags: dict[str, list[str]] = {}
+    contents: dict[str, list[bytes]] = {}
     chains = [c for c in _dump(socket, nfnl.GETCHAIN, family) if codec.text(c[1]) == TABLE]
     for rule in _dump(socket, nfnl.GETRULE, family, codec.string(1, TABLE)):
-        tags.setdefault(codec.text(rule[2]), []).append(nfnl.rule_tag(rule.get(7)))
+        name = codec.text(rule[2])
+        tags.setdefault(name, []).append(nfnl.rule_tag(rule.get(7)))
+        contents.setdefault(name, []).append(_content(rule))
     for chain in chains:
         name = codec.text(chain[3])
         found = tags.get(name, [])
         if nfnl.number(chain.get(5, None)) != nfnl.POLICY_ACCEPT and 4 in chain:
+            found.append("?")
+        if not known.are_known(family, name, contents.get(name, ())):
             found.append("?")
         yield ObservedChain(family=family, name=name, tags=tuple(found), hook=_hook(chain))
 
