@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import fcntl
 import json
 import os
@@ -17,7 +18,7 @@ MAX_FILE_BYTES = 4 * 1024 * 1024
 
 def write_atomic(path: str, data: bytes, mode: int = 0o600) -> None:
     """Replace a file so that a reader, or a crash at any instant, sees the old or the new content whole."""
-    temporary = f"{path}.{os.getpid()}.tmp"
+    temporary = f"{path}.{os.getpid()}.{_thread.get_native_id()}.tmp"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
         write_all(descriptor, data)

@@ -225,11 +225,19 @@ class Runtime:
         state = self.state(container_id)
         if state.status != "running":
             raise NotRunningError(container_id, state.status)
-        if number in {signal.SIGKILL, parse_signal(self.spec(container_id).stop_signal)}:
-            self._desire(container_id, {"action": "kill"})
+        is_last = number in {signal.SIGKILL, parse_signal(self.spec(container_id).stop_signal)}
         status = self._store.status_file(container_id)
-        if not process.send_signal(status.init if status else None, number):
+        pidfd = process.open_same(status.init if status else None)
+        if pidfd is None:
             raise NotRunningError(container_id, "ended")
+        try:
+            if is_last:
+                self._desire(container_id, {"action": "kill"})
+            signal.pidfd_send_signal(pidfd, number)
+        except ProcessLookupError:
+            raise NotRunningError(container_id, "ended") from None
+        finally:
+            os.close(pidfd)
 
     def remove(self, container_id: str, *, force: bool = False) -> None:
         """Delete a container and all its traces, logs included; a running one only with `force`."""

@@ -2,12 +2,12 @@
 
 Why it exists: the daemon may be killed at any instant, and the container, its log, its restart policy and its health
 checks go on. The shim is the container's parent (as child subreaper: the OCI runtime starts the container and leaves),
-so it alone learns the exit status. It talks through files and one signal:
+so it alone learns the exit status. It talks through files, one signal and one hint:
 
     status.json   shim -> all     replaced whole at every change; `runtime.py` documents its fields
     changes       shim -> daemon  a FIFO, that the status is another
     desired.json  all -> shim     {"action": "stop", "timeout_s": s}, or {"action": "kill"}: who writes it sends the last
-                                  signal himself; read at SIGUSR1 and before every start
+                                  signal himself; read at SIGUSR1 and before the first start
     LOCK_FD       shim.lock, locked by the starter before it starts the shim and held for the shim's whole life:
                   whoever finds it free knows that there is no shim, not even one just starting
     READY_FD      one JSON line to the starter: {"pid": n} or {"error": text, "exit_code": n}
@@ -100,6 +100,8 @@ class Supervisor:
         self._probe: Probe | None = None
         self._restarts = 0
         self._stopping = False
+        self._final = False
+        """This run is the last, however it ends."""
         self._kill_at: float | None = None
         self._killed = False
         self._status: dict[str, object] = {"shim": process.identify(os.getpid()), "restarts": 0}
@@ -147,7 +149,7 @@ class Supervisor:
                 error=error,
                 finished_at=time.time(),
             )
-            if self._pump(lambda: self._stopping, time.monotonic() + delay):
+            if self._pump(lambda: self._stopping or self._final, time.monotonic() + delay):
                 self._finish(exit_code, error)
                 return
             delay = min(delay * 2, MAX_DELAY_S)
@@ -198,7 +200,7 @@ class Supervisor:
 
     def _restarts_after(self, exit_code: int) -> bool:
         policy = self._plan.restart
-        if self._stopping or policy == "no":
+        if self._stopping or self._final or policy == "no":
             return False
         if policy == "on-failure":
             most = self._plan.max_restarts
@@ -320,10 +322,9 @@ class Supervisor:
         if desired is None:
             return
         self._publish(stopped_by_user=True)
+        self._final = True
         if desired["action"] == "stop":
             self._stop(float(desired["timeout_s"]))
-        # Else somebody sends the signal himself, and it is the last.
-        self._stopping = True
 
     def _stop(self, timeout: float) -> None:
         """Ask the container to end, and kill it after the timeout. A second call may shorten the time."""

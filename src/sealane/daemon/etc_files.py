@@ -8,7 +8,8 @@ from sealane.containers.errors import ContainerError, NotFoundError
 from sealane.containers.runtime import Runtime
 from sealane.containers.spec import Dns
 from sealane.daemon.requests import dns_of, hosts_of
-from sealane.engine.attachments import request_of
+from sealane.dns.resolvconf import Resolver
+from sealane.engine.containers import request_of
 from sealane.engine.engine import Engine
 from sealane.model.change import Change
 from sealane.model.container import Container
@@ -23,11 +24,11 @@ class EtcFiles:
     """One task at a time writes, on a thread, so that what is written last is what was true last. A failure is logged:
     the attachment that led to it stands, and the files are as they were."""
 
-    def __init__(self, engine: Engine, runtime: Runtime, searches: Callable[[], Sequence[str]]) -> None:
-        """`searches`: the host's search domains."""
+    def __init__(self, engine: Engine, runtime: Runtime, resolver: Callable[[], Resolver]) -> None:
+        """`resolver`: the host's."""
         self._engine = engine
         self._runtime = runtime
-        self._searches = searches
+        self._resolver = resolver
         self._dirty: set[SandboxId] = set()
         self._task: asyncio.Task[None] | None = None
         engine.listeners.append(self.changed)
@@ -50,13 +51,13 @@ class EtcFiles:
         """Further lines of /etc/hosts, and what /etc/resolv.conf is made of."""
         intent = self._engine.intent
         endpoints = list(intent.endpoints_by_sandbox.get(sandbox, {}).values())
-        return hosts_of(request, endpoints, intent), dns_of(request, endpoints, intent, self._searches())
+        return hosts_of(request, endpoints, intent), dns_of(request, endpoints, intent, self._resolver())
 
     async def _write_dirty(self) -> None:
         while self._dirty:
             sandboxes, self._dirty = self._dirty, set()
-            containers = self._engine.intent.containers.values()
-            for container in [c for c in containers if c.sandbox in sandboxes]:
+            containers = self._engine.intent.containers_by_sandbox
+            for container in [c for s in sandboxes for c in containers.get(s, {}).values()]:
                 await self._write(container)
 
     async def _write(self, container: Container) -> None:

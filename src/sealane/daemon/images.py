@@ -12,7 +12,7 @@ from sealane.containers.imageconfig import Image, filled
 from sealane.containers.images import Images
 from sealane.containers.runtime import Runtime
 from sealane.daemon.streams import Stream
-from sealane.engine.attachments import request_of
+from sealane.engine.containers import request_of
 from sealane.engine.engine import Engine
 from sealane.engine.errors import (
     ConflictError,

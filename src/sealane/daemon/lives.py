@@ -7,7 +7,10 @@ look too many does nothing, and one that came late misses nothing but what was u
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 
 import msgspec
 
@@ -18,6 +21,7 @@ from sealane.containers.store import ContainerState
 from sealane.engine.engine import Engine
 from sealane.engine.errors import SealaneError
 from sealane.model.change import Change, Put
+from sealane.model.container import Container
 from sealane.model.endpoint import Endpoint
 from sealane.model.ids import SandboxId
 
@@ -36,16 +40,16 @@ class Lives:
         self._runtime = runtime
         self._known: dict[str, ContainerState] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._starting = Counter[SandboxId]()
 
     def start(self, loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
-        """Look at all containers, and from now on at each whose shim says that something has changed. The result ends it.
-        Raises OSError."""
+        """Learn of all containers, and look from now on at each whose shim says that something has changed. The result ends
+        it. Raises OSError."""
         self._loop = loop
         changes = Changes(self._runtime.changes_path)
-        for container in list(self._engine.intent.containers.values()):
-            if (state := self._state(container.id)) is not None:
-                self._known[container.id] = state
-                self._settle(container.sandbox)
+        for identity in self._engine.intent.containers:
+            if (state := self._state(identity)) is not None:
+                self._known[identity] = state
         self._engine.listeners.append(self._joined)
         loop.add_reader(changes.fileno(), self._told, changes)
 
@@ -54,6 +58,28 @@ class Lives:
             changes.close()
 
         return stop
+
+    def settle_all(self) -> None:
+        """Once those are back that a policy brings back: what the others have is given up."""
+        sandboxes = list(self._engine.intent.containers_by_sandbox)
+        ended = [sandbox for sandbox in sandboxes if self._is_over(sandbox)]
+        self._try(partial(self._engine.rest, ended), "ended containers", self.settle_all)
+        for sandbox in set(sandboxes).difference(ended):
+            self._settle(sandbox)
+
+    @contextmanager
+    def starting(self, sandbox: SandboxId) -> Iterator[None]:
+        """Inside, nothing is concluded from nothing running there: something will in a moment."""
+        self._starting[sandbox] += 1
+        try:
+            yield
+        finally:
+            self._starting -= Counter({sandbox: 1})
+
+    def gone(self, container: Container) -> None:
+        """A container has been removed. Who shared its sandbox may be the last."""
+        self._known.pop(container.id, None)
+        self._settle(container.sandbox)
 
     def _told(self, changes: Changes) -> None:
         told = changes.read()
@@ -99,19 +125,28 @@ class Lives:
             events.emit("container.unhealthy", name, id=now.id)
 
     def _settle(self, sandbox: SandboxId | None) -> None:
-        containers = [c for c in self._engine.intent.containers.values() if c.sandbox == sandbox]
-        if sandbox is None or not containers:
+        containers = self._engine.intent.containers_by_sandbox.get(sandbox) if sandbox is not None else None
+        if sandbox is None or not containers or sandbox in self._starting:
             return
-        states = [self._state(c.id) for c in containers]
+        if self._is_over(sandbox):
+            deed = partial(self._engine.rest, [sandbox])
+        else:
+            deed = partial(self._engine.wake, sandbox)
+        name = next(iter(containers.values())).name
+        self._try(deed, f"container {name}", partial(self._settle, sandbox))
+
+    def _is_over(self, sandbox: SandboxId) -> bool:
+        """Whether all containers there have ended."""
+        states = [self._state(identity) for identity in self._engine.intent.containers_by_sandbox[sandbox]]
+        return all(state is not None and state.status not in ALIVE for state in states)
+
+    def _try(self, deed: Callable[[], None], whose: str, again: Callable[[], None]) -> None:
         try:
-            if any(state is None or state.status in ALIVE for state in states):
-                self._engine.wake(sandbox)
-            else:
-                self._engine.rest(sandbox)
+            deed()
         except SealaneError as error:
-            log.error("endpoints of container %s: %s", containers[0].name, error.message)
+            log.error("endpoints of %s: %s", whose, error.message)
             if self._loop is not None:
-                self._loop.call_later(RETRY_S, self._settle, sandbox)
+                self._loop.call_later(RETRY_S, again)
 
     def _state(self, identity: str) -> ContainerState | None:
         """None for one that was never started; and for one whose files cannot be read, of which nothing is concluded."""

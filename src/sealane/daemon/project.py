@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any
 
-from sealane.daemon.workloads import Workloads
-from sealane.engine.attachments import request_of
+from sealane.daemon.specs import host_of
+from sealane.daemon.workloads import SEE_CONTAINERS, Workloads
+from sealane.engine.containers import changed_by, departure, guests_first, request_of
 from sealane.engine.engine import Engine
 from sealane.engine.errors import ConflictError, NotFoundError, SealaneError
 from sealane.engine.preview import Preview
@@ -50,15 +51,18 @@ class Projects:
         preview.add(manifest)
 
     def _check(self, manifest: Manifest) -> None:
-        """What no preview looks at: what containers are started with. (Their images are there only once they are needed.)"""
-        names = {container.name for container in manifest.containers}
-        for index, container in enumerate(manifest.containers):
+        """What no preview looks at: what containers are started with, and which others they name. (Sources of mounts and
+        programs are looked for when they are needed.)"""
+        coming = {request.name for request in manifest.containers}
+        going = {container.id for container in self._leftovers(manifest)}
+        for index, request in enumerate(manifest.containers):
             with at_place(f"containers[{index}]"):
-                self._workloads.check(container)
-                for name in container.depends_on:
-                    if name not in names and self._engine.intent.container_named(name) is None:
+                self._workloads.check(request)
+                for field, name in (*(("depends_on", n) for n in request.depends_on), *host_of(request)):
+                    present = self._engine.intent.container_named(name)
+                    if name not in coming and (present is None or present.id in going):
                         raise NotFoundError(
-                            f"there is no container {name!r} to depend on", field="depends_on"
+                            f"there is no container {name!r}", field=field, cure=SEE_CONTAINERS
                         )
 
     async def apply(self, manifest: Manifest) -> ApplyView:
@@ -79,8 +83,9 @@ class Projects:
                 f"network {network.name}"
             )
         places = {container.name: f"containers[{i}]" for i, container in enumerate(manifest.containers)}
+        replaced = set[str]()
         for wave in waves(manifest.containers):
-            await self._apply_wave(wave, places, view)
+            await self._apply_wave(wave, places, replaced, view)
         for index, attachment in enumerate(manifest.attachments):
             before = self._engine.revision
             with at_place(f"attachments[{index}]"):
@@ -91,18 +96,19 @@ class Projects:
         return view
 
     async def _apply_wave(
-        self, wave: list[ContainerRequest], places: Mapping[str, str], view: ApplyView
+        self, wave: list[ContainerRequest], places: Mapping[str, str], replaced: set[str], view: ApplyView
     ) -> None:
         """Containers that do not wait for one another: started together, once what they wait for is there, and once all
         that are otherwise now have given up their ports and addresses."""
         await _together(self._wait_for(*need) for request in wave for need in request.depends_on.items())
-        changed = [c for request in wave if (c := self._present(request)) and request_of(c) != request]
-        await _together(self._workloads.remove(container.id, force=True) for container in changed)
-        names = {container.name for container in changed}
+        changed = changed_by(wave, self._engine.intent, places.keys())
+        for container in changed:
+            await self._workloads.remove(container.id, force=True)
+        replaced |= {container.name for container in changed}
 
         async def come(request: ContainerRequest) -> None:
             with at_place(places[request.name]):
-                await self._apply_container(request, view, was_there=request.name in names)
+                await self._apply_container(request, view, was_there=request.name in replaced)
 
         await _together(map(come, wave))
 
@@ -196,22 +202,14 @@ class Projects:
         return bool(manifest.project) and labels.get(PROJECT) == manifest.project
 
     def _leftovers(self, manifest: Manifest) -> list[Container]:
-        names = {c.name for c in manifest.containers}
-        return [
-            c
-            for c in self._engine.intent.containers.values()
-            if self._is_of(c.labels, manifest) and c.name not in names
-        ]
+        """What the project has no more, in an order in which it can go."""
+        intent, names = self._engine.intent, {c.name for c in manifest.containers}
+        mine = (c for c in intent.containers.values() if self._is_of(c.labels, manifest))
+        return guests_first((c for c in mine if c.name not in names), intent)
 
     def _leftover_changes(self, manifest: Manifest) -> list[Change]:
         intent = self._engine.intent
-        changes: list[Change] = []
-        for container in self._leftovers(manifest):
-            endpoints = intent.endpoints_by_sandbox.get(container.sandbox, {}).values()
-            changes += [Delete(container), *(Delete(e) for e in endpoints)]
-            if container.sandbox in intent.sandboxes:
-                changes.append(Delete(intent.sandboxes[container.sandbox]))
-        return changes
+        return [change for c in self._leftovers(manifest) for change in departure(c, intent)]
 
     def _unused_networks(self, manifest: Manifest, preview: Preview) -> list[Change]:
         names = {n.name for n in manifest.networks}
@@ -227,17 +225,12 @@ class Projects:
     def _removal(self, manifest: Manifest) -> list[Change]:
         intent = self._engine.intent
         containers = [c for wave in self._containers_of(manifest) for c in wave]
-        sandboxes = {c.sandbox for c in containers}
-        endpoints = [e for s in sandboxes for e in intent.endpoints_by_sandbox.get(s, {}).values()]
+        gone = [change for c in containers for change in departure(c, intent)]
         requests = [DetachRequest(sandbox=a.sandbox, network=a.network) for a in manifest.attachments]
         _, detached = self._engine.drafts.detach(requests)
         names = {n.name for n in manifest.networks}
         networks = [n for n in intent.networks.values() if n.name in names or self._is_of(n.labels, manifest)]
-        gone = [Delete(e) for e in endpoints]
-        changes: list[Change] = [*(Delete(c) for c in containers), *gone]
-        changes += [c for c in detached if c not in gone]
-        changes += [Delete(intent.sandboxes[s]) for s in sandboxes if s in intent.sandboxes]
-        return [*changes, *(Delete(n) for n in networks)]
+        return [*gone, *(c for c in detached if c not in gone), *map(Delete, networks)]
 
     def _remove_networks(self, manifest: Manifest) -> list[str]:
         names = {n.name for n in manifest.networks}

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import msgspec
 
 from sealane.containers.spec import Dns
+from sealane.dns.resolvconf import Resolver
 from sealane.model.endpoint import Endpoint
 from sealane.model.intent import Intent
-from sealane.model.net import address_part
+from sealane.model.net import Address, address_part
 from sealane.wire.requests import ContainerRequest
 
 PATIENCE = ("timeout:1", "attempts:4")
@@ -18,16 +19,17 @@ NAMES_FIRST = "ndots:0"
 """A name without a dot is a service's before it is one of a search domain's, as with Docker."""
 
 
-def dns_of(
-    request: ContainerRequest, endpoints: Sequence[Endpoint], intent: Intent, searches: Sequence[str]
-) -> Dns:
+def dns_of(request: ContainerRequest, endpoints: Sequence[Endpoint], intent: Intent, host: Resolver) -> Dns:
     """The resolvers of its networks, in the order in which these are asked for a way out; `dns` of the request come after
-    them, so that names of the networks go on resolving. `searches`: the host's, for who has none of his own and a way out;
-    a request for `.` is for none."""
+    them, so that names of the networks go on resolving. On the host's network it is the host's. The host's search domains
+    are for who has none of his own and a way out; a request for `.` is for none."""
     joined = [(intent.networks[e.network], e.gateway_priority) for e in endpoints]
     networks = [n for n, _ in sorted(joined, key=lambda pair: (pair[0].internal, -pair[1], pair[0].name))]
     servers = [server for network in networks for server in network.resolvers or network.dns_servers]
-    inherited = [] if all(network.internal for network in networks) else searches
+    is_on_host = request.network_mode == "host"
+    if is_on_host and not request.dns:
+        servers = [Address(server) for server in host.servers]
+    inherited = host.searches if is_on_host or not all(network.internal for network in networks) else ()
     search = tuple(domain for domain in request.dns_search or inherited if domain != ".")
     options = tuple(request.dns_options) or PATIENCE
     if not any(option.startswith("ndots:") for option in options):

@@ -26,7 +26,7 @@ from sealane.daemon.project import Projects
 from sealane.daemon.traces import Traces
 from sealane.daemon.watch import Watch
 from sealane.daemon.workloads import Workloads
-from sealane.dns.resolvconf import host_searches
+from sealane.dns.resolvconf import host_resolver
 from sealane.dns.server import DnsServer
 from sealane.doors.netavark.status import SEARCH as NETAVARK_SEARCH
 from sealane.engine.engine import Engine
@@ -182,7 +182,7 @@ class Service:
         self._traces = Traces(self.engine, self._fast_path.held if self._fast_path else nullcontext)
         self._closing.append(self._traces.close)
         self._runtime = self._open_runtime(facts.instance)
-        self.workloads = Workloads(self.engine, self._runtime, self._runtime_missing, host_searches)
+        self.workloads = Workloads(self.engine, self._runtime, self._runtime_missing, host_resolver)
         self.images = ImageVerbs(self.engine, self._runtime, self._runtime_missing)
         self.project = Projects(self.engine, self.workloads)
 
@@ -228,6 +228,8 @@ class Service:
                 log.info("%s", line)
         except Exception:
             log.exception("containers could not be recovered")
+        if self.workloads.lives is not None:
+            self.workloads.lives.settle_all()
 
     def stop(self) -> None:
         """Close what is open. The kernel's state, and with it all traffic, stays."""

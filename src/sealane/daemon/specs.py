@@ -14,12 +14,15 @@ FILLED_IN = frozenset({"id", "name", "netns", "dns", "hosts"})
 """Fields of a spec that a request does not set."""
 
 
+SHARED = ("container", "service")
+
+
 def network_mode(request: ContainerRequest) -> tuple[str, str]:
     """Mode (empty: networks of its own), and the container whose network it shares. Raises InvalidError."""
     mode, _, other = request.network_mode.partition(":")
     if request.network_mode and request.attachments:
         raise InvalidError("`network_mode` and attachments exclude each other", field="network_mode")
-    is_shared = mode in ("container", "service")
+    is_shared = mode in SHARED
     if mode not in ("", "none", "host") and not (is_shared and other):
         raise InvalidError(
             f"{request.network_mode!r} is no network mode",
@@ -31,6 +34,12 @@ def network_mode(request: ContainerRequest) -> tuple[str, str]:
     if request.publish and not request.attachments:
         raise InvalidError("nothing can be published without a network", field="publish")
     return mode, other
+
+
+def host_of(request: ContainerRequest) -> list[tuple[str, str]]:
+    """The field and the name of the container whose network it shares, if it does."""
+    mode, _, other = request.network_mode.partition(":")
+    return [("network_mode", other)] if mode in SHARED and other else []
 
 
 def runtime_spec(

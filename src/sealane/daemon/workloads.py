@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -26,7 +26,9 @@ from sealane.daemon.etc_files import EtcFiles
 from sealane.daemon.lives import Lives
 from sealane.daemon.specs import command_of, network_mode, runtime_spec
 from sealane.daemon.streams import Stream, exec_output
-from sealane.engine.attachments import attach_requests, request_of
+from sealane.dns.resolvconf import Resolver
+from sealane.engine.attachments import attach_requests
+from sealane.engine.containers import OWNED_BY, departure, request_of, sharers
 from sealane.engine.drafts import new_id
 from sealane.engine.endpoints import sandbox_sysctls
 from sealane.engine.engine import Engine
@@ -39,12 +41,12 @@ from sealane.engine.errors import (
     NotFoundError,
     SealaneError,
 )
-from sealane.model.change import Change, Delete, Put
+from sealane.model.change import Change, Put
 from sealane.model.container import Container
 from sealane.model.endpoint import Endpoint, Sandbox
 from sealane.model.ids import SandboxId
 from sealane.model.net import address_part
-from sealane.wire.requests import ContainerRequest, DetachRequest, ExecRequest
+from sealane.wire.requests import ContainerRequest, ExecRequest
 from sealane.wire.views import ContainerView, ExecView, LogView
 
 T = TypeVar("T")
@@ -53,10 +55,15 @@ Changes = list[Change]
 EXIT_NOT_EXECUTABLE = 126
 EXIT_NOT_FOUND = 127
 
-OWNED_BY = "sealane.container"
-"""Label on a sandbox that was made for a container: it goes with it."""
-
 SEE_CONTAINERS = "see `sealane ps --all`"
+
+
+class _Parts(NamedTuple):
+    """What there is only where containers can run."""
+
+    runtime: Runtime
+    etc: EtcFiles
+    lives: Lives
 
 
 class Workloads:
@@ -65,26 +72,34 @@ class Workloads:
         engine: Engine,
         runtime: Runtime | None,
         missing: str = "",
-        searches: Callable[[], Sequence[str]] = tuple,
+        resolver: Callable[[], Resolver] = Resolver,
     ) -> None:
-        """`missing`: why there is no runtime. `searches`: the host's search domains."""
+        """`missing`: why there is no runtime. `resolver`: the host's."""
         self._engine = engine
-        self._found = runtime
         self._missing = missing
-        self._etc = EtcFiles(engine, runtime, searches) if runtime is not None else None
-        self.lives = Lives(engine, runtime) if runtime is not None else None
+        self._found: _Parts | None = None
+        if runtime is not None:
+            self._found = _Parts(runtime, EtcFiles(engine, runtime, resolver), Lives(engine, runtime))
         self._locks = WeakValueDictionary[str, asyncio.Lock]()
         """By a container's name, for as long as somebody holds or awaits one."""
 
     @property
-    def _runtime(self) -> Runtime:
+    def lives(self) -> Lives | None:
+        return self._found.lives if self._found is not None else None
+
+    @property
+    def _parts(self) -> _Parts:
         if self._found is None:
             raise HoldError(f"no containers here: {self._missing}", cure="install runc or crun")
         return self._found
 
     @property
+    def _runtime(self) -> Runtime:
+        return self._parts.runtime
+
+    @property
     def _images(self) -> Images | None:
-        return self._found.images if self._found is not None else None
+        return self._found.runtime.images if self._found is not None else None
 
     # --- coming
 
@@ -95,13 +110,12 @@ class Workloads:
             present = self._engine.intent.container_named(request.name)
             if present is not None and present.name == request.name:
                 return await self._again(present, request)
-            container, sandbox = self._prepare(request)
+            container = self._prepare(request)
             try:
                 await self._start_new(container, request)
             except BaseException:
-                await asyncio.shield(self._undo(container, sandbox))
+                await asyncio.shield(self._undo(container))
                 raise
-            self._look(container)
             return self._view(container)
 
     async def _again(self, present: Container, request: ContainerRequest) -> ContainerView:
@@ -113,20 +127,20 @@ class Workloads:
             )
         if await self._call(self._state, present) is None:
             await self._start_new(present, request)
-            self._look(present)
         return self._view(present)
 
     def check(self, request: ContainerRequest) -> None:
-        """What can be told to be wrong with a request by itself. Raises InvalidError."""
-        runtime_spec(request, new_id(), self._images, netns=None, dns=Dns(), hosts=())
+        """What can be told to be wrong with a request by itself. Raises InvalidError, NotFoundError for an image that is not
+        there, HoldError without a runtime."""
+        runtime_spec(request, new_id(), self._runtime.images, netns=None, dns=Dns(), hosts=())
         network_mode(request)
         sandbox_sysctls(request.sysctls)
 
-    def _prepare(self, request: ContainerRequest) -> tuple[Container, Sandbox | None]:
-        """Record, sandbox and endpoints. The second is the sandbox made for it, if one was."""
+    def _prepare(self, request: ContainerRequest) -> Container:
+        """Record, sandbox and endpoints."""
         self._engine.check_may_change()
+        self.check(request)
         identity = new_id()
-        runtime_spec(request, identity, self._images, netns=None, dns=Dns(), hosts=())
         sandbox, mine = self._sandbox(request, identity)
         container = Container(
             id=identity,
@@ -145,9 +159,9 @@ class Workloads:
         try:
             self._attach(request, sandbox)
         except BaseException:
-            self._remove_records(container, sandbox if mine else None)
+            self._remove_records(container)
             raise
-        return container, sandbox if mine else None
+        return container
 
     def _sandbox(self, request: ContainerRequest, identity: str) -> tuple[Sandbox, bool]:
         """The sandbox to run in, and whether it is made for this container (and not committed yet)."""
@@ -181,9 +195,7 @@ class Workloads:
 
     async def _start_new(self, container: Container, request: ContainerRequest) -> None:
         sandbox = self._engine.intent.sandboxes[container.sandbox]
-        create = self._runtime.create_and_start
-        assert self._etc is not None
-        hosts, dns = self._etc.contents(request, sandbox.id)
+        hosts, dns = self._parts.etc.contents(request, sandbox.id)
         spec = runtime_spec(
             request,
             container.id,
@@ -192,74 +204,67 @@ class Workloads:
             dns=dns,
             hosts=hosts,
         )
-        await self._call(create, spec)
+        await self._begin(container, lambda: self._runtime.create_and_start(spec))
 
-    async def _undo(self, container: Container, sandbox: Sandbox | None) -> None:
+    async def _begin(self, container: Container, start: Callable[[], object]) -> None:
+        """Its endpoints are awake before it runs: a port of its own that somebody else has come to hold is a reason not to."""
+        lives = self._parts.lives
+        try:
+            with lives.starting(container.sandbox):
+                self._engine.wake(container.sandbox)
+                await self._call(start)
+        finally:
+            lives.look(container.id)
+
+    async def _undo(self, container: Container) -> None:
         with contextlib.suppress(SealaneError):
             await self._call(lambda: self._runtime.remove(container.id, force=True))
-        self._remove_records(container, sandbox)
+        self._remove_records(container)
 
     # --- going
 
     async def remove(self, reference: str, *, force: bool = False) -> ContainerView:
         async with self._locked(reference) as container:
             view = self._view(container)
-            users = [
-                c.name for c in self._engine.intent.containers.values()
-                if c.sandbox == container.sandbox and c.id != container.id
-            ]  # fmt: skip
-            if users and self._owns_sandbox(container):
+            users = [c.name for c in sharers(container, self._engine.intent)]
+            if users:
                 raise ConflictError(
                     f"container {container.name} lends its network to {', '.join(users)}",
                     cure="remove those first",
                 )
             await self._call(lambda: self._runtime.remove(container.id, force=force))
-            sandbox = self._engine.intent.sandboxes.get(container.sandbox)
-            self._remove_records(container, sandbox if self._owns_sandbox(container) else None)
+            self._remove_records(container)
             self._engine.events.emit("container.removed", container.name, id=container.id)
             return view
 
-    def _owns_sandbox(self, container: Container) -> bool:
-        sandbox = self._engine.intent.sandboxes.get(container.sandbox)
-        return sandbox is not None and sandbox.labels.get(OWNED_BY) == container.id
-
-    def _remove_records(self, container: Container, sandbox: Sandbox | None) -> None:
+    def _remove_records(self, container: Container) -> None:
+        """Of what there is of them."""
         engine = self._engine
-        changes: Changes = []
-        endpoints: Sequence[Endpoint] = ()
-        if engine.intent.containers.get(container.id) is not None:
-            changes.append(Delete(container))
-        if sandbox is not None and sandbox.id in engine.intent.sandboxes:
-            endpoints, detach = engine.drafts.detach([DetachRequest(sandbox=sandbox.id)])
-            changes += [*detach, Delete(engine.intent.sandboxes[sandbox.id])]
+        changes = departure(container, engine.intent) if container.id in engine.intent.containers else []
         engine.take(changes)
-        for endpoint in endpoints:
-            engine.events.emit("endpoint.detached", endpoint.name, id=endpoint.id)
-        self._look(container)
-        if sandbox is not None:
-            engine.drop_namespaces([sandbox])
+        gone = [change.record for change in changes]
+        engine.drop_namespaces(record for record in gone if isinstance(record, Sandbox))
+        for record in gone:
+            if isinstance(record, Endpoint):
+                engine.events.emit("endpoint.detached", record.name, id=record.id)
+        if self._found is not None:
+            self._found.lives.gone(container)
 
     async def stop(self, reference: str, timeout_s: float | None = None) -> ContainerView:
         container = self.find(reference)
         await self._call(lambda: self._runtime.stop(container.id, timeout_s))
-        self._look(container)
+        self._parts.lives.look(container.id)
         self._engine.events.emit("container.stopped", container.name, id=container.id)
         return self._view(container)
 
     async def start(self, reference: str) -> ContainerView:
         async with self._locked(reference) as container:
-            # Before it runs: a port of its own that somebody else has taken meanwhile is a reason not to.
-            self._engine.wake(container.sandbox)
-            try:
-                if await self._call(self._state, container) is None:
-                    await self._start_new(container, request_of(container))
-                else:
-                    await self._call(self._runtime.start, container.id)
-                    # It starts with the files of its first start; its networks may be others by now.
-                    if self._etc is not None:
-                        self._etc.refresh(container.sandbox)
-            finally:
-                self._look(container)
+            if await self._call(self._state, container) is None:
+                await self._start_new(container, request_of(container))
+            else:
+                await self._begin(container, lambda: self._runtime.start(container.id))
+                # It starts with the files of its first start; its networks may be others by now.
+                self._parts.etc.refresh(container.sandbox)
             return self._view(container)
 
     async def kill(self, reference: str, signal: int) -> ContainerView:
@@ -300,11 +305,6 @@ class Workloads:
     async def list(self, *, stopped: bool) -> Sequence[ContainerView]:
         views = [self._view(c) for c in sorted(self._engine.intent.containers.values(), key=lambda c: c.name)]
         return [v for v in views if stopped or v.status in ("running", "restarting")]
-
-    def _look(self, container: Container) -> None:
-        """At what has become of it: told before the verb that did it answers."""
-        if self.lives is not None:
-            self.lives.look(container.id)
 
     def _state(self, container: Container) -> ContainerState | None:
         try:
@@ -401,6 +401,8 @@ class Workloads:
         swept = await self._call(self._runtime.sweep, known) if sweep else ()
         done += [f"container {identity[:12]} removed: no record" for identity in swept]
         found = await self._call(self._runtime.recover)
+        for ended in found:
+            self._parts.lives.look(ended.id)
         unstarted = [c.id for c in engine.intent.containers.values() if self._state(c) is None]
         done += [
             await self._restart(identity) for identity in [*(f.id for f in found if f.restart), *unstarted]

@@ -3,6 +3,7 @@
 import contextlib
 import ipaddress
 import os
+from typing import NamedTuple
 
 from sealane.dns.limits import RESOLV_CONF_BYTES, UPSTREAMS
 
@@ -32,13 +33,21 @@ def searches(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def host_searches(path: str = PATH) -> tuple[str, ...]:
-    """Those of the host now; none if there is nothing to be read."""
+class Resolver(NamedTuple):
+    """How a host resolves names."""
+
+    servers: tuple[str, ...] = ()
+    searches: tuple[str, ...] = ()
+
+
+def host_resolver(path: str = PATH) -> Resolver:
+    """The host's, now; nothing if there is nothing to be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            return searches(file.read(RESOLV_CONF_BYTES))
+            text = file.read(RESOLV_CONF_BYTES)
     except OSError:
-        return ()
+        return Resolver()
+    return Resolver(nameservers(text), searches(text))
 
 
 class ResolvConf:

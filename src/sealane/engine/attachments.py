@@ -1,17 +1,7 @@
 """A container's places on networks as requests to attach: the preview and the deed make the same ones. Pure."""
 
-import msgspec
-
-from sealane.model.container import Container
 from sealane.model.intent import Intent
 from sealane.wire.requests import Attachment, AttachRequest, ContainerRequest, PublishRequest
-
-_REQUEST = msgspec.json.Decoder(ContainerRequest)
-
-
-def request_of(container: Container) -> ContainerRequest:
-    """What it was asked for with."""
-    return _REQUEST.decode(container.spec)
 
 
 def attach_requests(container: ContainerRequest, intent: Intent) -> list[AttachRequest]:

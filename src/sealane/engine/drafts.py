@@ -215,6 +215,12 @@ class Drafts:
     def link_name(self, network: Network, sandbox: Sandbox) -> str:
         return self._endpoints.link_name(network, sandbox)
 
+    def wake(self, sandbox: SandboxId) -> list[Change]:
+        """Its dormant endpoints as they are when something runs there. Raises ConflictError for a port that somebody holds."""
+        dormant = [e for e in self.intent.endpoints_by_sandbox.get(sandbox, {}).values() if e.dormant]
+        self.publisher.check(dormant)
+        return [Put(msgspec.structs.replace(e, dormant=False), e) for e in dormant]
+
     def find_endpoint(self, reference: str) -> Endpoint:
         sandbox_name, slash, network_name = reference.partition("/")
         if slash:

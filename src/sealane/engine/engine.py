@@ -162,7 +162,7 @@ class Engine:
                 f"sandbox {sandbox.name} is on {len(endpoints)} networks",
                 cure="detach it first, or `--force`",
             )
-        containers = sorted(c.name for c in self.intent.containers.values() if c.sandbox == sandbox.id)
+        containers = sorted(c.name for c in self.intent.containers_by_sandbox.get(sandbox.id, {}).values())
         if containers:
             raise InUseError(
                 f"sandbox {sandbox.name} is that of container {', '.join(containers)}",
@@ -249,19 +249,16 @@ class Engine:
         self._forget_flows([published])
         return published
 
-    def rest(self, sandbox: SandboxId) -> None:
-        """Nothing runs in a sandbox any more: until `wake` its endpoints have no names and publish nothing. Idempotent."""
-        endpoints = self.intent.endpoints_by_sandbox.get(sandbox, {}).values()
+    def rest(self, sandboxes: Iterable[SandboxId]) -> None:
+        """Nothing runs there any more: until `wake` their endpoints have no names and publish nothing. Idempotent."""
+        endpoints = [e for s in sandboxes for e in self.intent.endpoints_by_sandbox.get(s, {}).values()]
         self.take([Put(msgspec.structs.replace(e, dormant=True), e) for e in endpoints if not e.dormant])
 
     def wake(self, sandbox: SandboxId) -> None:
         """Undo `rest`. Raises ConflictError where somebody has come to hold one of its ports. Idempotent."""
-        dormant = [e for e in self.intent.endpoints_by_sandbox.get(sandbox, {}).values() if e.dormant]
-        for endpoint in dormant:
-            self.drafts.publisher.check(endpoint)
-        awake = [msgspec.structs.replace(e, dormant=False) for e in dormant]
-        self.bring([Put(now, before) for now, before in zip(awake, dormant, strict=True)])
-        self._forget_flows(awake)
+        changes = self.drafts.wake(sandbox)
+        self.bring(changes)
+        self._forget_flows(change.record for change in changes if isinstance(change.record, Endpoint))
 
     def endpoints(self, network: str = "", sandbox: str = "") -> list[EndpointView]:
         chosen = list(self.intent.endpoints.values())

@@ -6,9 +6,11 @@ from typing import TypeVar
 import msgspec
 
 from sealane.compile.host import Compiled, Unit
-from sealane.engine.attachments import attach_requests, request_of
+from sealane.engine.attachments import attach_requests
+from sealane.engine.containers import changed_by, departure
 from sealane.engine.drafts import Drafts
 from sealane.engine.engine import Engine
+from sealane.engine.errors import ExistsError
 from sealane.engine.problems import at_place
 from sealane.engine.waves import waves
 from sealane.kernel.objects import Link
@@ -46,11 +48,11 @@ class Preview:
                 self._apply(self._drafts.network(request)[1])
         place = {container.name: f"containers[{i}]" for i, container in enumerate(manifest.containers)}
         for wave in waves(manifest.containers):
-            for container in wave:
-                self._make_room(container)
-            for container in wave:
-                with at_place(place[container.name]):
-                    self._container(container)
+            for container in changed_by(wave, self.intent, place.keys()):
+                self._apply(departure(container, self.intent))
+            for each in wave:
+                with at_place(place[each.name]):
+                    self._container(each)
         for index, attach in enumerate(manifest.attachments):
             with at_place(f"attachments[{index}]"):
                 self._apply(self._drafts.attach(attach)[1])
@@ -58,22 +60,15 @@ class Preview:
     def remove(self, changes: list[Change]) -> None:
         self._apply(changes)
 
-    def _make_room(self, container: ContainerRequest) -> None:
-        """One of that name that is otherwise goes first."""
-        identity = self.intent.container_ids.get(container.name)
-        present = self.intent.containers[identity] if identity else None
-        if present is None or request_of(present) == container:
-            return
-        sandbox = self.intent.sandboxes[present.sandbox]
-        self._apply([Delete(present)])
-        if sandbox.name == present.name:
-            endpoints = list(self.intent.endpoints_by_sandbox[sandbox.id].values())
-            self._apply([*map(Delete, endpoints), Delete(sandbox)])
-
     def _container(self, container: ContainerRequest) -> None:
-        for endpoint in self._dormant(container.name):
-            self._drafts.publisher.check(endpoint)
-        if container.network_mode or container.name in self.intent.sandbox_ids:
+        present = self.intent.sandbox_ids.get(container.name)
+        if present is not None:
+            if container.name not in self.intent.container_ids:
+                raise ExistsError(f"sandbox {container.name} exists", field="name")
+            # It is there already, and runs or is started again.
+            self._apply(self._drafts.wake(present))
+            return
+        if container.network_mode:
             return
         # Its namespace does not exist yet; nothing that is compiled depends on where it will be.
         ref = NetnsRef(path="", inode=0, owner="sealane")
@@ -81,12 +76,6 @@ class Preview:
         self._apply([Put(sandbox)])
         for request in attach_requests(container, self.intent):
             self._apply(self._drafts.attach(request)[1])
-
-    def _dormant(self, name: str) -> Iterator[Endpoint]:
-        """Endpoints of a container that has ended, and is to be started again."""
-        sandbox = self.intent.sandbox_ids.get(name)
-        endpoints = self.intent.endpoints_by_sandbox[sandbox].values() if sandbox else ()
-        return (endpoint for endpoint in endpoints if endpoint.dormant)
 
     def _apply(self, changes: Iterable[Change]) -> None:
         for change in changes:

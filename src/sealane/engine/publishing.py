@@ -2,7 +2,7 @@
 before anything changes."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from sealane.engine.errors import ConflictError, FullError, InvalidError
 from sealane.engine.ports import Kernel
@@ -57,16 +57,20 @@ class Publisher:
                 chosen.append(self._port(request, address, chosen, field))
         return tuple(chosen)
 
-    def check(self, endpoint: Endpoint) -> None:
-        """That nobody else holds an endpoint's ports. Raises ConflictError, naming the holder."""
-        for port in endpoint.ports:
-            holder = self._holder(port, [])
-            if holder is not None:
-                raise ConflictError(
-                    f"host port {port} of endpoint {endpoint.name} is held by {holder} now",
-                    field="publish",
-                    cure="end that first",
-                )
+    def check(self, endpoints: Iterable[Endpoint]) -> None:
+        """That nobody holds these endpoints' ports, nor two of them one. Raises ConflictError, naming the holder."""
+        seen: dict[PublishedPort, Endpoint] = {}
+        for endpoint in endpoints:
+            for port in endpoint.ports:
+                twin = next((e for held, e in seen.items() if held.conflicts(port)), None)
+                holder = f"endpoint {twin.name}" if twin is not None else self._holder(port, [])
+                if holder is not None:
+                    raise ConflictError(
+                        f"host port {port} of endpoint {endpoint.name} is held by {holder} now",
+                        field="publish",
+                        cure="end or detach that first",
+                    )
+                seen[port] = endpoint
 
     def _addresses(
         self, request: PublishRequest, network: Network, families: set[Family], field: str

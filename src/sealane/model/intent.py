@@ -33,6 +33,7 @@ class Intent:
         self.sandbox_by_awaited: dict[str, SandboxId] = {}
         self.endpoints_by_network: dict[NetworkId, dict[EndpointId, Endpoint]] = {}
         self.endpoints_by_sandbox: dict[SandboxId, dict[EndpointId, Endpoint]] = {}
+        self.containers_by_sandbox: dict[SandboxId, dict[str, Container]] = {}
         self.leases: dict[tuple[NetworkId, Address], EndpointId] = {}
         self._claims: dict[tuple[str, int], dict[PublishedPort, EndpointId]] = {}
         self._range_claims: dict[PublishedPort, EndpointId] = {}
@@ -75,6 +76,7 @@ class Intent:
             case Container():
                 self.containers[record.id] = record
                 self.container_ids[record.name] = record.id
+                self.containers_by_sandbox.setdefault(record.sandbox, {})[record.id] = record
 
     def _remove(self, record: Record) -> None:
         match record:
@@ -97,6 +99,10 @@ class Intent:
             case Container():
                 del self.containers[record.id]
                 del self.container_ids[record.name]
+                there = self.containers_by_sandbox[record.sandbox]
+                del there[record.id]
+                if not there:
+                    del self.containers_by_sandbox[record.sandbox]
 
     def _add_endpoint(self, endpoint: Endpoint) -> None:
         self.endpoints[endpoint.id] = endpoint

@@ -8,6 +8,7 @@ from sealane.containers.health import HealthCheck
 from sealane.containers.spec import ContainerSpec, Dns, Limits
 from sealane.daemon.requests import dns_of, hosts_of
 from sealane.daemon.specs import FILLED_IN, runtime_spec
+from sealane.dns.resolvconf import Resolver
 from sealane.engine.errors import InvalidError, NotFoundError
 from sealane.model.intent import Intent
 
@@ -21,7 +22,7 @@ def checked(cli, api):
     plain = api.services.workloads.create
 
     async def create(request):
-        dns, hosts = dns_of(request, [], Intent(), ()), hosts_of(request, [], Intent())
+        dns, hosts = dns_of(request, [], Intent(), Resolver()), hosts_of(request, [], Intent())
         runtime_spec(request, "c" * 32, None, netns="/run/netns/x", dns=dns, hosts=hosts)
         return await plain(request)
 

@@ -186,6 +186,32 @@ def test_a_second_stop_shortens_the_wait(container):
     assert container.ended()["exit_code"] == 128 + signal.SIGKILL
 
 
+def ask_to_kill(container, number: int) -> None:
+    """As `Runtime.kill` does."""
+    files.write_json(container.paths.desired, {"action": "kill"})
+    process.send_signal(container.status["shim"], signal.SIGUSR1)
+    os.kill(container.status["init"]["pid"], number)
+
+
+def test_a_kill_is_the_end_whatever_the_policy(container):
+    container.start("exec sleep 60", restart="always")
+    ask_to_kill(container, signal.SIGKILL)
+    status = container.ended()
+    assert (status["restarts"], status["exit_code"], status["stopped_by_user"]) == (0, 137, True)
+
+
+def test_who_survives_a_kill_is_asked_again_by_a_stop(container):
+    """And is not left to wait out its time to be killed."""
+    container.start(
+        "n=0; trap 'n=$((n+1)); echo $n; [ $n = 2 ] && exit 5' TERM; echo up; while :; do sleep 0.05; done"
+    )
+    container.until(lambda _status: container.log())
+    ask_to_kill(container, signal.SIGTERM)
+    container.until(lambda _status: len(container.log()) == 2)
+    container.stop(5.0)
+    assert container.ended()["exit_code"] == 5
+
+
 def test_sigterm_to_the_shim_ends_the_container_but_is_nobodys_wish(container):
     container.start("exec sleep 60", restart="always")
     process.send_signal(container.status["shim"], signal.SIGTERM)

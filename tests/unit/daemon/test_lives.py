@@ -1,11 +1,14 @@
 """What becomes of containers by themselves: what is told of it, and what their endpoints lose and get back."""
 
 import asyncio
+import fcntl
+import os
 
 import pytest
 
 from harness.engines import publish, subnets
 from sealane.containers.changes import PIPE_BYTES, Changes, tell
+from sealane.containers.runtime import Recovered
 from sealane.daemon import lives
 from sealane.engine.errors import ConflictError
 from sealane.kernel.state import HOST
@@ -159,6 +162,74 @@ class TestDormantEndpoints:
         asyncio.run(daemon.workloads.start("side"))
         assert states(daemon) == {"web": "up"}
 
+    def test_ports_of_two_of_its_endpoints_do_not_meet(self, daemon: Daemon) -> None:
+        """Free while it rests, one port may be published twice for it."""
+        daemon.bench.network("back", subnets=subnets("10.2.0.0/24"))
+        identity = create(daemon, "web", port=8080)
+        asyncio.run(daemon.workloads.stop("web"))
+
+        async def attach() -> None:
+            daemon.engine.attach(AttachRequest(sandbox="web", network="back", publish=[publish(8080, 81)]))
+
+        asyncio.run(attach())
+        daemon.workloads.lives._settle(daemon.engine.intent.containers[identity].sandbox)  # type: ignore[union-attr]
+        before = list(daemon.engine.intent.records())
+        with pytest.raises(ConflictError, match="8080"):
+            asyncio.run(daemon.workloads.start("web"))
+        assert list(daemon.engine.intent.records()) == before
+        asyncio.run(daemon.workloads.remove("web", force=True))
+        assert daemon.engine.endpoints() == []
+
+    def test_the_last_of_those_that_share_takes_names_and_ports_along(self, daemon: Daemon) -> None:
+        web = create(daemon, "web", port=8080)
+        create(daemon, "side", network_mode="container:web")
+        daemon.runtime.end(web)
+        look(daemon, web)
+        asyncio.run(daemon.workloads.remove("side", force=True))
+        assert states(daemon) == {"web": "dormant"}
+
+    def test_a_guest_wakes_them_and_is_refused_where_a_port_is_taken(self, daemon: Daemon) -> None:
+        create(daemon, "web", port=8080)
+        asyncio.run(daemon.workloads.stop("web"))
+        create(daemon, "other", port=8080)
+        with pytest.raises(ConflictError, match="endpoint other"):
+            create(daemon, "side", network_mode="container:web")
+        assert daemon.engine.intent.container_named("side") is None
+        asyncio.run(daemon.workloads.remove("other", force=True))
+        create(daemon, "side", network_mode="container:web")
+        assert states(daemon) == {"web": "up"}
+
+    def test_a_look_at_a_guest_does_not_put_to_rest_what_is_being_started(self, daemon: Daemon) -> None:
+        create(daemon, "web", port=8080)
+        side = create(daemon, "side", network_mode="container:web")
+        for name in ("web", "side"):
+            asyncio.run(daemon.workloads.stop(name))
+        plain, seen = daemon.runtime.start, []
+
+        def start(identity: str) -> int:
+            look(daemon, side)
+            seen.append(states(daemon)["web"])
+            return plain(identity)
+
+        daemon.runtime.start = start  # type: ignore[method-assign]
+        asyncio.run(daemon.workloads.start("web"))
+        assert seen == ["up"]
+        assert states(daemon) == {"web": "up"}
+
+    def test_what_died_with_its_supervisor_is_told_and_rests(self, daemon: Daemon) -> None:
+        gone, back = create(daemon, "gone", port=8080), create(daemon, "back", port=8081)
+
+        def recover() -> tuple[Recovered, ...]:
+            for identity in (gone, back):
+                daemon.runtime.end(identity, exit_code=137)
+            return Recovered(gone, restart=False), Recovered(back, restart=True)
+
+        daemon.runtime.recover = recover  # type: ignore[method-assign, assignment]
+        asyncio.run(daemon.workloads.recover(sweep=False))
+        assert told(daemon, "gone")[-1] == "exited"
+        assert told(daemon, "back")[-2:] == ["started", "healthy"]
+        assert states(daemon) == {"gone": "dormant", "back": "up"}
+
     def test_one_that_cannot_be_started_again_stays_so(self, daemon: Daemon) -> None:
         create(daemon, "web", port=8080)
         asyncio.run(daemon.workloads.stop("web"))
@@ -257,7 +328,9 @@ class TestBesideALoop:
         async def steps() -> None:
             assert daemon.workloads.lives is not None
             daemon.runtime.changes_path = str(tmp_path / "changes")
-            daemon.workloads.lives.start(asyncio.get_running_loop())()
+            stop = daemon.workloads.lives.start(asyncio.get_running_loop())
+            daemon.workloads.lives.settle_all()
+            stop()
 
         asyncio.run(steps())
         assert (told(daemon), told(daemon, "ended")) == before
@@ -278,10 +351,35 @@ class TestTheFifo:
         Changes(str(tmp_path / "changes")).close()
         tell(str(tmp_path / "changes"), "a" * 32)
 
-    def test_a_full_one_means_that_anything_may_have_changed(self, tmp_path) -> None:
+    @pytest.mark.parametrize("kind", ["file", "symlink", "gone"])
+    def test_what_stands_in_its_place_is_no_fifo_and_harms_nobody(self, tmp_path, kind) -> None:
+        path, other = tmp_path / "changes", tmp_path / "other"
+        other.write_text("precious")
+        if kind == "file":
+            path.write_text("")
+        elif kind == "symlink":
+            path.symlink_to(other)
+        tell(str(path), "a" * 32)
+        assert other.read_text() == "precious"
+        changes = Changes(str(path))
+        tell(str(path), "a" * 32)
+        assert changes.read() == ["a" * 32]
+        assert other.read_text() == "precious"
+        changes.close()
+
+    @pytest.mark.parametrize("size", [4096, 65536])
+    def test_a_full_one_means_that_anything_may_have_changed(self, tmp_path, monkeypatch, size) -> None:
+        real = os.open
+        monkeypatch.setattr(os, "open", lambda *args: _shrunk(real(*args), size))
         changes = Changes(str(tmp_path / "changes"))
+        monkeypatch.undo()
         for _ in range(PIPE_BYTES // 33 + 10):
             tell(str(tmp_path / "changes"), "a" * 32)
         assert changes.read() is None
         assert changes.read() == []
         changes.close()
+
+
+def _shrunk(descriptor: int, size: int) -> int:
+    fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, size)
+    return descriptor

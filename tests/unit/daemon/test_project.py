@@ -8,7 +8,9 @@ import pytest
 from docs.markdown import ROOT
 from harness.engines import publish, subnets
 from sealane.cli.load import load_manifest
-from sealane.engine.errors import ConflictError, InUseError, InvalidError, SealaneError
+from sealane.daemon.project import Projects
+from sealane.daemon.workloads import Workloads
+from sealane.engine.errors import ConflictError, HoldError, InUseError, InvalidError, SealaneError
 from sealane.kernel.state import HOST
 from sealane.kernel.text import lines, sets_of
 from sealane.wire.requests import (
@@ -277,3 +279,93 @@ def test_what_is_refused_is_told_with_its_place(
         asyncio.run(daemon.projects.apply(manifest))
     assert caught.value.field == field
     assert caught.value.cure.startswith(cure)
+
+
+# --- containers that share a network ----------------------------------------------------------------------------------
+
+
+def sharing(port: int, *more: str) -> Manifest:
+    """`b`, and who else is named, live in `a`'s sandbox."""
+    guests = [container(n, network_mode="container:a", labels=PROJECT) for n in ("b", *more)]
+    host = container("a", "front", publish=[publish(port, 80)], labels=PROJECT)
+    return Manifest(project="shop", networks=BASE, containers=[host, *guests])
+
+
+def test_guests_of_a_changed_container_come_again(daemon: Daemon) -> None:
+    asyncio.run(daemon.projects.apply(sharing(8080)))
+    plan = daemon.projects.plan(sharing(8081), delete=False)
+    assert "container b" in plan.remove
+    view = asyncio.run(daemon.projects.apply(sharing(8081)))
+    assert sorted(view.changed) == ["container a", "container b"]
+    intent = daemon.engine.intent
+    assert len({c.sandbox for c in intent.containers.values()}) == len(intent.sandboxes) == 1
+
+
+def test_a_changed_guest_alone_leaves_its_host(daemon: Daemon) -> None:
+    asyncio.run(daemon.projects.apply(sharing(8080)))
+    changed = sharing(8080)
+    changed.containers[1] = msgspec.structs.replace(changed.containers[1], hosts={"x": "10.0.0.1"})
+    assert daemon.projects.plan(changed, delete=False).lines == []
+    assert asyncio.run(daemon.projects.apply(changed)).changed == ["container b"]
+
+
+def test_leftovers_that_share_go_together_or_alone(daemon: Daemon) -> None:
+    asyncio.run(daemon.projects.apply(sharing(8080, "c")))
+    plan = daemon.projects.plan(sharing(8080), delete=False)
+    assert (plan.lines, plan.remove) == ([], ["container c"])
+    assert asyncio.run(daemon.projects.apply(sharing(8080))).removed == ["container c"]
+    nothing = Manifest(project="shop", networks=BASE)
+    assert sorted(daemon.projects.plan(nothing, delete=False).remove)[:2] == ["container a", "container b"]
+    assert sorted(asyncio.run(daemon.projects.apply(nothing)).removed) == ["container a", "container b"]
+    assert not daemon.engine.intent.sandboxes
+
+
+def test_a_guest_of_somebody_elses_stops_it_before_anything_is_changed(daemon: Daemon) -> None:
+    asyncio.run(daemon.projects.apply(sharing(8080)))
+    asyncio.run(daemon.workloads.create(container("stranger", network_mode="container:a")))
+    before = list(daemon.engine.intent.records())
+    with pytest.raises(ConflictError, match="lends its network to stranger"):
+        asyncio.run(daemon.projects.apply(sharing(8081)))
+    assert list(daemon.engine.intent.records()) == before
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (container("a", network_mode="container:nope"), "containers[0].network_mode"),
+        (container("a", network_mode="container:old"), "containers[0].network_mode"),
+        (container("a", "back", depends_on={"old": "started"}), "containers[0].depends_on"),
+        (container("taken", "back"), "containers[0].name"),
+    ],
+)
+def test_names_are_looked_for_among_what_will_be_there(daemon: Daemon, request_, field: str) -> None:
+    asyncio.run(
+        daemon.projects.apply(Manifest(project="shop", containers=[container("old", labels=PROJECT)]))
+    )
+    daemon.engine.create_sandbox(SandboxRequest(name="taken"))
+    before = list(daemon.engine.intent.records())
+    manifest = Manifest(project="shop", networks=[network("back")], containers=[request_])
+    with pytest.raises(SealaneError) as refusal:
+        asyncio.run(daemon.projects.apply(manifest))
+    assert refusal.value.field == field
+    assert list(daemon.engine.intent.records()) == before
+
+
+def test_without_a_runtime_nothing_is_begun(daemon: Daemon) -> None:
+    projects = Projects(daemon.engine, Workloads(daemon.engine, None, "no runc"))
+    with pytest.raises(HoldError, match="no runc"):
+        asyncio.run(projects.apply(sharing(8080)))
+    assert not list(daemon.engine.intent.records())
+
+
+def test_a_plan_shows_what_an_ended_container_gets_back(daemon: Daemon) -> None:
+    asyncio.run(daemon.projects.apply(sharing(8080)))
+    for name in ("b", "a"):
+        asyncio.run(daemon.workloads.stop(name))
+    plan = daemon.projects.plan(sharing(8080), delete=False)
+    assert any("publish" in line.text and line.sign == "+" for line in plan.lines)
+    later = sharing(8080)
+    later.containers.append(container("c", "front", publish=[publish(8080, 80)], labels=PROJECT))
+    with pytest.raises(ConflictError) as refusal:
+        daemon.projects.plan(later, delete=False)
+    assert refusal.value.field == "containers[2].publish[0]"

@@ -5,6 +5,7 @@ import pytest
 
 from harness.engines import Bench, subnets
 from sealane.daemon.requests import dns_of, hosts_of
+from sealane.dns.resolvconf import Resolver
 from sealane.wire.requests import ContainerRequest
 
 SPEC = msgspec.Raw(b'{"command": ["x"]}')
@@ -37,7 +38,12 @@ def endpoints(bench: Bench, *networks: str):
 )
 def test_search_domains_are_the_hosts_unless_it_has_its_own(bench: Bench, asked, networks, found) -> None:
     request = ContainerRequest(name="web", spec=SPEC, dns_search=asked)
-    dns = dns_of(request, endpoints(bench, *networks), bench.engine.intent, ("corp.example",))
+    dns = dns_of(
+        request,
+        endpoints(bench, *networks),
+        bench.engine.intent,
+        Resolver(("192.0.2.53",), ("corp.example",)),
+    )
     assert dns.search == found
 
 
@@ -53,7 +59,7 @@ def test_services_come_before_search_domains_unless_somebody_says_otherwise(
     bench: Bench, asked, found
 ) -> None:
     request = ContainerRequest(name="web", spec=SPEC, dns_options=asked)
-    assert dns_of(request, endpoints(bench, "front"), bench.engine.intent, ()).options == found
+    assert dns_of(request, endpoints(bench, "front"), bench.engine.intent, Resolver()).options == found
 
 
 @pytest.mark.parametrize(
@@ -70,3 +76,14 @@ def test_its_hostname_is_at_its_own_address(bench: Bench, spec, names) -> None:
     )
     lines = hosts_of(request, endpoints(bench, "front"), bench.engine.intent)
     assert lines == (f"10.1.0.2 {names}", "10.1.0.1 up")
+
+
+@pytest.mark.parametrize(
+    ("mode", "servers", "searches"), [("host", ("192.0.2.53",), ("corp.example",)), ("none", (), ())]
+)
+def test_on_the_hosts_network_names_are_resolved_as_on_the_host(
+    bench: Bench, mode, servers, searches
+) -> None:
+    request = ContainerRequest(name="web", spec=SPEC, network_mode=mode)
+    dns = dns_of(request, [], bench.engine.intent, Resolver(("192.0.2.53",), ("corp.example",)))
+    assert (dns.nameservers, dns.search) == (servers, searches)

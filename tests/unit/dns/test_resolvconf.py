@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sealane.dns.resolvconf import ResolvConf, host_searches, nameservers, searches
+from sealane.dns.resolvconf import ResolvConf, Resolver, host_resolver, nameservers, searches
 
 
 @pytest.mark.parametrize(
@@ -42,8 +42,8 @@ def test_servers_are_read(text: str, servers: tuple[str, ...]) -> None:
 def test_search_domains_are_read(text: str, domains: tuple[str, ...], tmp_path: Path) -> None:
     assert searches(text) == domains
     (tmp_path / "resolv.conf").write_text(text)
-    assert host_searches(str(tmp_path / "resolv.conf")) == domains
-    assert host_searches(str(tmp_path / "none")) == ()
+    assert host_resolver(str(tmp_path / "resolv.conf")) == Resolver(nameservers(text), domains)
+    assert host_resolver(str(tmp_path / "none")) == Resolver()
 
 
 def follow(path: Path) -> ResolvConf:

@@ -1,0 +1,69 @@
+"""Containers as the engine sees them: what was asked for, and what goes with one. Pure."""
+
+from collections.abc import Collection, Iterable
+
+import msgspec
+
+from sealane.engine.errors import ConflictError
+from sealane.model.change import Change, Delete
+from sealane.model.container import Container
+from sealane.model.intent import Intent
+from sealane.wire.requests import ContainerRequest
+
+OWNED_BY = "sealane.container"
+"""Label on a sandbox that was made for a container: it goes with it."""
+
+_REQUEST = msgspec.json.Decoder(ContainerRequest)
+
+
+def request_of(container: Container) -> ContainerRequest:
+    """What it was asked for with."""
+    return _REQUEST.decode(container.spec)
+
+
+def owns_sandbox(container: Container, intent: Intent) -> bool:
+    sandbox = intent.sandboxes.get(container.sandbox)
+    return sandbox is not None and sandbox.labels.get(OWNED_BY) == container.id
+
+
+def sharers(container: Container, intent: Intent) -> list[Container]:
+    """Others that live in the sandbox that was made for this one, and cannot stay without it."""
+    if not owns_sandbox(container, intent):
+        return []
+    return [c for c in intent.containers_by_sandbox[container.sandbox].values() if c.id != container.id]
+
+
+def departure(container: Container, intent: Intent) -> list[Change]:
+    """A container's record, and with it the sandbox that was made for it, with all its endpoints."""
+    changes: list[Change] = [Delete(container)]
+    if owns_sandbox(container, intent):
+        endpoints = intent.endpoints_by_sandbox[container.sandbox].values()
+        changes += [*map(Delete, endpoints), Delete(intent.sandboxes[container.sandbox])]
+    return changes
+
+
+def changed_by(
+    wave: Iterable[ContainerRequest], intent: Intent, manifest: Collection[str]
+) -> list[Container]:
+    """Containers that go before those of a wave come: what is asked for otherwise now, and before it those that live in its
+    sandbox, which come again. `manifest`: names of all that come. Raises ConflictError for a guest who is none of them."""
+    going: dict[str, Container] = {}
+    for request in wave:
+        identity = intent.container_ids.get(request.name)
+        if identity is None or request_of(intent.containers[identity]) == request:
+            continue
+        container = intent.containers[identity]
+        guests = sharers(container, intent)
+        strangers = sorted(c.name for c in guests if c.name not in manifest)
+        if strangers:
+            raise ConflictError(
+                f"container {container.name} lends its network to {', '.join(strangers)}",
+                cure="remove those first",
+            )
+        going |= {c.id: c for c in (*guests, container)}
+    return guests_first(going.values(), intent)
+
+
+def guests_first(containers: Iterable[Container], intent: Intent) -> list[Container]:
+    """In an order in which they can go."""
+    return sorted(containers, key=lambda c: owns_sandbox(c, intent))
