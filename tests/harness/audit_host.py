@@ -198,7 +198,7 @@ def _nft(stored: Stored, observed: Observed) -> Iterator[str]:
             f"bridge sources{family} element", sources[family], nft.ours("bridge", f"sources{family}")
         )
     targets = {(link, mac, *map(str, halves(own))) for link, mac, own in sources[6]}
-    yield from difference("bridge targets6 element", targets, nft.ours("bridge", "targets6"))
+    yield from difference("bridge nd_targets element", targets, nft.ours("bridge", "nd_targets"))
 
 
 def halves(text):

@@ -129,8 +129,8 @@ PLANTS: dict[str, tuple[Callable[[Scene], object], str]] = {
         "I4: bridge sources4",
     ),
     "target element": (
-        lambda s: s.nft("flush", "set", "bridge", "sealane", "targets6"),
-        "I4: bridge targets6",
+        lambda s: s.nft("flush", "set", "bridge", "sealane", "nd_targets"),
+        "I4: bridge nd_targets",
     ),
     "routed source": (lambda s: s.nft("flush", "map", "ip", "sealane", "sources"), "I4: ip sources"),
     "private element": (lambda s: s.nft("flush", "set", "ip6", "sealane", "private"), "I4: ip6 private"),

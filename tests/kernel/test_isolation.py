@@ -266,3 +266,26 @@ def test_that_an_answer_was_too_big_is_heard_and_nothing_else_of_its_kind(lan: L
             assert errors(own.v4) == 1
             assert errors("10.72.0.99") == 0
         lan.ext.ip("route", "del", "10.72.0.0/24")
+
+
+MULTICAST = {4: "224.0.0.251", 6: "ff02::fb"}
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_multicast_is_the_networks_own_and_needs_the_driver_bridge(city: City, family: int) -> None:
+    """As mDNS needs it; where endpoints are kept apart, it is too. (With br_netfilter ports are hairpins, and send back.)"""
+    name = f"multicast{family}"
+    for workload in city.workloads.values():
+        workload.ns("sniff_start", ifname=workload.ifname)
+    for sender in ("red-1", "green-1", "quiet-1", "quiet-routed-1", "vault-1"):
+        ifname = city.workloads[sender].ifname
+        address = f"{MULTICAST[6]}%{ifname}" if family == 6 else MULTICAST[4]
+        city.workloads[sender].ns("send", address=address, port=5353, payloads=[f"{name} of {sender}"])
+    heard = {
+        (sender, receiver)
+        for receiver, workload in city.workloads.items()
+        for frame in workload.ns("sniff_stop", ifname=workload.ifname)
+        for sender in ("red-1", "green-1", "quiet-1", "quiet-routed-1", "vault-1")
+        if sender != receiver and f"{name} of {sender}".encode().hex() in frame
+    }
+    assert heard == {("red-1", "red-2"), ("vault-1", "vault-2")}

@@ -200,7 +200,7 @@ def compile_guards(*, apart: bool) -> Iterator[Object]:
     yield Table(family="bridge")
     yield Set(family="bridge", name="sources4", type=("ifname", "ether_addr", "ipv4_addr"))
     yield Set(family="bridge", name="sources6", type=("ifname", "ether_addr", "ipv6_addr"))
-    yield Set(family="bridge", name="targets6", type=("ifname", "ether_addr", "integer", "integer"))
+    yield Set(family="bridge", name="nd_targets", type=("ifname", "ether_addr", "integer", "integer"))
     yield Set(family="bridge", name="apart", type=("ifname",), data=("verdict",))
     yield Chain(
         family="bridge",
@@ -262,7 +262,7 @@ def _guard_arp() -> Iterator[Rule]:
 
 
 def _guard_ip6() -> Iterator[Rule]:
-    target = Lookup(_sender(*nft.ND_TARGET), "targets6")
+    target = Lookup(_sender(*nft.ND_TARGET), "nd_targets")
     unspecified = Cmp(nft.IP6_SADDR, "==", bytes(16), "::")
     yield deny(UDP, _type(SPORT, 547, "547"), why="guard:dhcp-server")
     yield deny(ICMPV6, _type(ICMPV6_TYPE, 134, "nd-router-advert"), why="guard:router-advert")

@@ -162,7 +162,7 @@ def _guards(endpoint: Endpoint, family: Family, address: str) -> Iterator[Elemen
     yield Element(family="bridge", set=f"sources{family}", value=value)
     if family == 6:
         # The same bytes: an address and its halves are packed alike.
-        yield Element(family="bridge", set="targets6", value=value)
+        yield Element(family="bridge", set="nd_targets", value=value)
 
 
 def _routed(endpoint: Endpoint, network: Network, family: Family, address: net.Address) -> Iterator[Placed]:
