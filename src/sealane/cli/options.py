@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -90,8 +91,9 @@ def whole(text: str) -> int:
 
 def integer(text: str) -> int:
     """argparse type: a whole number, which may be negative, in ASCII digits."""
-    number = whole(text.removeprefix("-"))
-    return -number if text.startswith("-") else number
+    if not re.fullmatch("-?[0-9]{1,18}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
 
 
 def seconds(text: str) -> float:

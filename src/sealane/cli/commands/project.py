@@ -115,7 +115,8 @@ def _asked(context: Context, arguments: Namespace, path: str, *, is_deed: bool =
     request = msgspec.json.encode(with_images(context, manifest) if is_deed else manifest)
     with in_the_files_words(manifest, arguments.file):
         # Waiting for a container to become healthy has a bound of its own in the daemon.
-        view: dict[str, Any] = context.client.request("POST", path, request, timeout_s=None)
+        waits = {"timeout_s": None} if is_deed else {}
+        view: dict[str, Any] = context.client.request("POST", path, request, **waits)
     return view
 
 
