@@ -248,7 +248,7 @@ def _image_routes(images: Images) -> dict[Shape, Methods]:
 
 def _container_routes(containers: Containers) -> dict[Shape, Methods]:
     listed = Later(lambda call: containers.list(stopped=call.query.flag("all")))
-    create = Later(lambda call: containers.create(call.body))
+    create = Later(lambda call: containers.create(call.body, is_new=call.query.flag("new")))
     remove = Later(lambda call: containers.remove(call.ref, force=call.query.flag("force")))
     stop = Later(lambda call: containers.stop(call.ref, call.query.seconds("timeout")))
     kill = Later(lambda call: containers.kill(call.ref, _signal(call.query)))
@@ -257,7 +257,7 @@ def _container_routes(containers: Containers) -> dict[Shape, Methods]:
     return {
         ("containers",): {
             "GET": _route(listed, query=("all",)),
-            "POST": _route(create, body=ContainerRequest),
+            "POST": _route(create, query=("new",), body=ContainerRequest),
         },
         ("containers", None): {
             "GET": _route(Later(lambda call: containers.get(call.ref))),

@@ -25,7 +25,7 @@ from sealane.wire.views import (
 
 
 class ContainerRecords(Protocol):
-    async def create(self, request: ContainerRequest) -> ContainerView:
+    async def create(self, request: ContainerRequest, *, is_new: bool = False) -> ContainerView:
         """Make, attach and start. Idempotent for an equal request; after an error nothing is left."""
         ...
 

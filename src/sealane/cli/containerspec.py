@@ -136,6 +136,7 @@ def container_request(
         hosts=dict(_host(text) for text in arguments.add_host),
         sysctls=pairs(arguments.sysctl, "--sysctl"),
         labels=pairs(arguments.label, "--label"),
+        auto_remove=arguments.rm,
     )
 
 

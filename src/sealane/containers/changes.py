@@ -52,6 +52,13 @@ class Changes:
         # 64 KiB; less for who has many pipes already, and is not root (pipe(7)).
         self._half = fcntl.fcntl(self._descriptor, fcntl.F_GETPIPE_SZ) // 2
 
+    def is_at(self, path: str) -> bool:
+        """Whether it is still what writers find there."""
+        try:
+            return os.path.samestat(os.lstat(path), os.fstat(self._descriptor))
+        except FileNotFoundError:
+            return False
+
     def fileno(self) -> int:
         return self._descriptor
 

@@ -45,13 +45,12 @@ from sealane.containers.spec import (
     check_spec,
     parse_signal,
 )  # fmt: skip
-from sealane.containers.store import ContainerState, Store, Stored
+from sealane.containers.store import LOST_EXIT_CODE, ContainerState, Store, Stored
 from sealane.model.image import digest_of_root
 
 # What a stop may take beyond its own timeout: the kill, the runtime's clean-up, the shim's last words.
 STOP_MARGIN_S = 40.0
 WAIT_PAUSE_S = 0.02
-LOST_EXIT_CODE = 137
 
 
 class Recovered(msgspec.Struct, frozen=True):

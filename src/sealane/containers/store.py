@@ -58,6 +58,12 @@ class ContainerState(msgspec.Struct, frozen=True, kw_only=True):
     health_log: tuple[dict[str, object], ...] = ()
     supervised: bool = False
     warnings: tuple[str, ...] = ()
+    is_lost: bool = False
+    """Its supervisor is gone, and had not recorded its end."""
+
+
+LOST_EXIT_CODE = 137
+"""Of one whose end nobody saw."""
 
 
 class _Health(msgspec.Struct):
@@ -155,10 +161,11 @@ class Store:
         )
         if status is None:
             return known
-        name, error = status.status, status.error
-        if not supervised and name != "exited":
+        name, error, exit_code = status.status, status.error, status.exit_code
+        is_lost = not supervised and name != "exited"
+        if is_lost:
             alive = process.is_alive(status.init)
-            name = "running" if alive else "exited"
+            name, exit_code = ("running", 0) if alive else ("exited", LOST_EXIT_CODE)
             error = (
                 "its supervisor was killed" if alive else "its supervisor was killed or the machine restarted"
             )
@@ -166,7 +173,8 @@ class Store:
             known,
             status=name,
             pid=status.pid if name == "running" else 0,
-            exit_code=status.exit_code,
+            exit_code=exit_code,
+            is_lost=is_lost,
             error=error,
             started_at=status.started_at,
             finished_at=status.finished_at,

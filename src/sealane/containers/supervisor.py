@@ -17,6 +17,7 @@ SIGTERM ends the container as `stop` does, but is not remembered as the user's w
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -150,7 +151,8 @@ class Supervisor:
                 finished_at=time.time(),
             )
             if self._pump(lambda: self._stopping or self._final, time.monotonic() + delay):
-                self._finish(exit_code, error)
+                # It ended when it ended, and not again.
+                self._finish(exit_code, error, at=float(str(self._status["finished_at"])))
                 return
             delay = min(delay * 2, MAX_DELAY_S)
             self._restarts += 1
@@ -232,10 +234,11 @@ class Supervisor:
         self._send(signal.SIGKILL)
         self._finish(125, error)
 
-    def _finish(self, exit_code: int, error: str) -> None:
+    def _finish(self, exit_code: int, error: str, at: float | None = None) -> None:
         self._log.close()
+        finished = time.time() if at is None else at
         self._publish(
-            status="exited", pid=0, init=None, exit_code=exit_code, error=error, finished_at=time.time()
+            status="exited", pid=0, init=None, exit_code=exit_code, error=error, finished_at=finished
         )
         if self._ready_fd >= 0:
             answer(self._ready_fd, {"error": error, "exit_code": exit_code})
@@ -352,11 +355,9 @@ class Supervisor:
 
     def _publish(self, **changes: object) -> None:
         self._status.update(changes)
-        try:
+        # A full disk must not end the container. The next change tries again; the lock still tells who lives.
+        with contextlib.suppress(OSError):
             files.write_json(self._paths.status, self._status)
-        except OSError:
-            # A full disk must not end the container. The next change tries again; the lock still tells who lives.
-            return
         tell(self._paths.changes, self._plan.container_id)
 
 

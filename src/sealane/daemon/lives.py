@@ -28,6 +28,10 @@ from sealane.model.ids import SandboxId
 RETRY_S = 5.0
 """Until endpoints that could not be put to rest, or woken, are tried again."""
 
+LOOK_S = 60.0
+PACE_S = 0.002
+"""Between two of the containers that are looked at one after the other."""
+
 log = logging.getLogger("sealane")
 
 ALIVE = frozenset({"created", "running", "restarting"})
@@ -35,9 +39,18 @@ ALIVE = frozenset({"created", "running", "restarting"})
 
 
 class Lives:
-    def __init__(self, engine: Engine, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        runtime: Runtime,
+        *,
+        ended: Callable[[str], None],
+        lost: Callable[[str], None],
+    ) -> None:
+        """`ended` is told of a container that has ended for good, `lost` of one whose supervisor is gone before."""
         self._engine = engine
         self._runtime = runtime
+        self._ended, self._lost = ended, lost
         self._known: dict[str, ContainerState] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = Counter[SandboxId]()
@@ -46,18 +59,36 @@ class Lives:
         """Learn of all containers, and look from now on at each whose shim says that something has changed. The result ends
         it. Raises OSError."""
         self._loop = loop
-        changes = Changes(self._runtime.changes_path)
+        hints = _Hints(loop, self._runtime.changes_path, self._told)
         for identity in self._engine.intent.containers:
             if (state := self._state(identity)) is not None:
                 self._known[identity] = state
         self._engine.listeners.append(self._joined)
-        loop.add_reader(changes.fileno(), self._told, changes)
+        timer = loop.call_later(LOOK_S, self._look_again, hints)
 
         def stop() -> None:
-            loop.remove_reader(changes.fileno())
-            changes.close()
+            self._loop = None
+            timer.cancel()
+            hints.close()
 
         return stop
+
+    def _look_again(self, hints: "_Hints") -> None:
+        """At all, from time to time: a hint may be lost, and who is killed gives none."""
+        if self._loop is None:
+            return
+        self._loop.call_later(LOOK_S, self._look_again, hints)
+        hints.mend()
+        for number, identity in enumerate(self._engine.intent.containers):
+            self._loop.call_later(number * PACE_S, self._look_closely, identity)
+
+    def _look_closely(self, identity: str) -> None:
+        if self._loop is None:
+            return
+        self.look(identity)
+        state = self._known.get(identity)
+        if state is not None and state.is_lost:
+            self._lost(identity)
 
     def settle_all(self) -> None:
         """Once those are back that a policy brings back: what the others have is given up."""
@@ -66,6 +97,9 @@ class Lives:
         self._try(partial(self._engine.rest, ended), "ended containers", self.settle_all)
         for sandbox in set(sandboxes).difference(ended):
             self._settle(sandbox)
+        for identity, state in self._known.items():
+            if state.status == "exited":
+                self._ended(identity)
 
     @contextmanager
     def starting(self, sandbox: SandboxId) -> Iterator[None]:
@@ -81,8 +115,7 @@ class Lives:
         self._known.pop(container.id, None)
         self._settle(container.sandbox)
 
-    def _told(self, changes: Changes) -> None:
-        told = changes.read()
+    def _told(self, told: list[str] | None) -> None:
         for identity in list(self._engine.intent.containers) if told is None else told:
             self.look(identity)
 
@@ -106,6 +139,8 @@ class Lives:
         if state.status != before.status or state.status not in ALIVE:
             self._settle(container.sandbox)
         self._tell(container.name, before, state)
+        if state.status == "exited" != before.status:
+            self._ended(identity)
 
     def _tell(self, name: str, before: ContainerState, now: ContainerState) -> None:
         events = self._engine.events
@@ -157,3 +192,38 @@ class Lives:
         except (OSError, msgspec.MsgspecError) as error:
             log.error("container %s: %s", identity, error)
             return None
+
+
+class _Hints:
+    """The FIFO and its place in the loop. Without one, and where it was taken away, there are no hints until it is mended:
+    no reason not to start."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, path: str, told: Callable[[list[str] | None], None]
+    ) -> None:
+        self._loop = loop
+        self._path = path
+        self._told = told
+        self._changes: Changes | None = None
+        self.mend()
+
+    def mend(self) -> None:
+        if self._changes is not None and self._changes.is_at(self._path):
+            return
+        self.close()
+        try:
+            self._changes = Changes(self._path)
+        except OSError as error:
+            log.error("%s: %s", self._path, error.strerror)
+            return
+        self._loop.add_reader(self._changes.fileno(), self._read)
+
+    def _read(self) -> None:
+        assert self._changes is not None
+        self._told(self._changes.read())
+
+    def close(self) -> None:
+        if self._changes is not None:
+            self._loop.remove_reader(self._changes.fileno())
+            self._changes.close()
+            self._changes = None

@@ -8,12 +8,13 @@ from sealane.daemon.specs import host_of
 from sealane.daemon.workloads import SEE_CONTAINERS, Workloads
 from sealane.engine.containers import changed_by, departure, guests_first, request_of
 from sealane.engine.engine import Engine
-from sealane.engine.errors import ConflictError, NotFoundError, SealaneError
+from sealane.engine.errors import ConflictError, ExistsError, NotFoundError, SealaneError
 from sealane.engine.preview import Preview
 from sealane.engine.problems import at_place
 from sealane.engine.waves import waves
 from sealane.model.change import Change, Delete
 from sealane.model.container import Container
+from sealane.model.network import Network
 from sealane.wire.requests import ContainerRequest, DetachRequest, Manifest
 from sealane.wire.views import ApplyView, PlanView
 
@@ -28,6 +29,15 @@ async def _together(work: Iterable[Coroutine[Any, Any, object]]) -> None:
     for result in results:
         if isinstance(result, BaseException):
             raise result
+
+
+def _is_same_project(one: dict[str, str], other: dict[str, str]) -> bool:
+    return one.get(PROJECT, "") == other.get(PROJECT, "")
+
+
+def _whose(container: Container) -> str:
+    project = container.labels.get(PROJECT)
+    return f"project {project}'s" if project else "of no project"
 
 
 class Projects:
@@ -47,6 +57,14 @@ class Projects:
 
     def _rehearse(self, manifest: Manifest, preview: Preview) -> None:
         """Raises what `apply` would be refused with half-way, with its place in the manifest."""
+        for index, request in enumerate(manifest.containers):
+            present = self._present(request)
+            if present is not None and not _is_same_project(present.labels, request.labels):
+                raise ExistsError(
+                    f"container {request.name} exists, and is {_whose(present)}",
+                    field=f"containers[{index}].name",
+                    cure=f"`sealane rm {request.name}` if it is not needed, or choose another name",
+                )
         preview.remove(self._leftover_changes(manifest))
         preview.add(manifest)
 
@@ -175,10 +193,7 @@ class Projects:
         """One that somebody else is on stays, and the others go all the same. Raises the first refusal, with the names of
         all that stayed."""
         refusals: dict[str, SealaneError] = {}
-        names = {n.name for n in manifest.networks}
-        for network in list(self._engine.intent.networks.values()):
-            if network.name not in names and not self._is_of(network.labels, manifest):
-                continue
+        for network in self._networks_of(manifest):
             try:
                 self._engine.remove_network(network.id)
             except SealaneError as error:
@@ -193,10 +208,23 @@ class Projects:
     def _containers_of(self, manifest: Manifest) -> list[list[Container]]:
         """In waves, dependents before what they depend on."""
         intent = self._engine.intent
-        names = {c.name for c in manifest.containers}
-        mine = [c for c in intent.containers.values() if c.name in names or self._is_of(c.labels, manifest)]
+        asked = {request.name: request.labels for request in manifest.containers}
+        mine = [c for c in intent.containers.values() if self._belongs(c, asked, manifest)]
         by_name = {c.name: c for c in mine}
         return [[by_name[c.name] for c in wave] for wave in reversed(waves(map(request_of, mine)))]
+
+    def _networks_of(self, manifest: Manifest) -> list[Network]:
+        asked = {request.name: request.labels for request in manifest.networks}
+        return [n for n in self._engine.intent.networks.values() if self._belongs(n, asked, manifest)]
+
+    def _belongs(
+        self, record: Container | Network, asked: Mapping[str, dict[str, str]], manifest: Manifest
+    ) -> bool:
+        """Whether it is the manifest's: of its project, or one of those `asked` for, by the name, and of no other project
+        than is asked for. What somebody else made under the same name is his."""
+        if self._is_of(record.labels, manifest):
+            return True
+        return record.name in asked and _is_same_project(record.labels, asked[record.name])
 
     def _is_of(self, labels: dict[str, str], manifest: Manifest) -> bool:
         return bool(manifest.project) and labels.get(PROJECT) == manifest.project
@@ -228,8 +256,7 @@ class Projects:
         gone = [change for c in containers for change in departure(c, intent)]
         requests = [DetachRequest(sandbox=a.sandbox, network=a.network) for a in manifest.attachments]
         _, detached = self._engine.drafts.detach(requests)
-        names = {n.name for n in manifest.networks}
-        networks = [n for n in intent.networks.values() if n.name in names or self._is_of(n.labels, manifest)]
+        networks = self._networks_of(manifest)
         return [*gone, *(c for c in detached if c not in gone), *map(Delete, networks)]
 
     def _remove_networks(self, manifest: Manifest) -> list[str]:

@@ -8,15 +8,14 @@ never is, nor what only reads a container's few files.
 
 import asyncio
 import contextlib
+import logging
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 import msgspec
 
-from sealane.containers.errors import ConflictError as RuntimeConflict
-from sealane.containers.errors import ContainerError, LaunchError, NotRunningError, SpecError
 from sealane.containers.errors import NotFoundError as RuntimeNotFound
 from sealane.containers.images import Images
 from sealane.containers.runtime import Runtime
@@ -24,6 +23,7 @@ from sealane.containers.spec import Dns
 from sealane.containers.store import ContainerState
 from sealane.daemon.etc_files import EtcFiles
 from sealane.daemon.lives import Lives
+from sealane.daemon.refusals import by_name, translated
 from sealane.daemon.specs import command_of, network_mode, runtime_spec
 from sealane.daemon.streams import Stream, exec_output
 from sealane.dns.resolvconf import Resolver
@@ -36,8 +36,6 @@ from sealane.engine.errors import (
     ConflictError,
     ExistsError,
     HoldError,
-    InvalidError,
-    KernelError,
     NotFoundError,
     SealaneError,
 )
@@ -49,11 +47,13 @@ from sealane.model.net import address_part
 from sealane.wire.requests import ContainerRequest, ExecRequest
 from sealane.wire.views import ContainerView, ExecView, LogView
 
+log = logging.getLogger("sealane")
+
 T = TypeVar("T")
 Changes = list[Change]
 
-EXIT_NOT_EXECUTABLE = 126
-EXIT_NOT_FOUND = 127
+AUTO_REMOVE_S = 5.0
+"""After its end, of a container that is not to be kept."""
 
 SEE_CONTAINERS = "see `sealane ps --all`"
 
@@ -79,7 +79,10 @@ class Workloads:
         self._missing = missing
         self._found: _Parts | None = None
         if runtime is not None:
-            self._found = _Parts(runtime, EtcFiles(engine, runtime, resolver), Lives(engine, runtime))
+            lives = Lives(engine, runtime, ended=self._ended, lost=self._lost)
+            self._found = _Parts(runtime, EtcFiles(engine, runtime, resolver), lives)
+        self._tasks = set[asyncio.Task[None]]()
+        """Begun by what became of containers, and by nobody who waits."""
         self._locks = WeakValueDictionary[str, asyncio.Lock]()
         """By a container's name, for as long as somebody holds or awaits one."""
 
@@ -103,13 +106,13 @@ class Workloads:
 
     # --- coming
 
-    async def create(self, request: ContainerRequest) -> ContainerView:
+    async def create(self, request: ContainerRequest, *, is_new: bool = False) -> ContainerView:
         """Make a container, join it to its networks and start it. Idempotent: the same request again answers the same
-        container, started if it had not been."""
+        container, started if it had not been; unless it `is_new`, when one of that name is an ExistsError."""
         async with self._lock(request.name):
             present = self._engine.intent.container_named(request.name)
             if present is not None and present.name == request.name:
-                return await self._again(present, request)
+                return await self._again(present, request, is_new=is_new)
             container = self._prepare(request)
             try:
                 await self._start_new(container, request)
@@ -118,10 +121,10 @@ class Workloads:
                 raise
             return self._view(container)
 
-    async def _again(self, present: Container, request: ContainerRequest) -> ContainerView:
-        if bytes(present.spec) != msgspec.json.encode(request):
+    async def _again(self, present: Container, request: ContainerRequest, *, is_new: bool) -> ContainerView:
+        if is_new or request_of(present) != request:
             raise ExistsError(
-                f"container {request.name} exists and is another",
+                f"container {request.name} exists" + ("" if is_new else " and is another"),
                 field="name",
                 cure=f"`sealane rm {request.name}` first, or choose another name",
             )
@@ -400,14 +403,47 @@ class Workloads:
         known = [c.id for c in engine.intent.containers.values()]
         swept = await self._call(self._runtime.sweep, known) if sweep else ()
         done += [f"container {identity[:12]} removed: no record" for identity in swept]
-        found = await self._call(self._runtime.recover)
-        for ended in found:
-            self._parts.lives.look(ended.id)
         unstarted = [c.id for c in engine.intent.containers.values() if self._state(c) is None]
-        done += [
-            await self._restart(identity) for identity in [*(f.id for f in found if f.restart), *unstarted]
-        ]
+        done += await self._revive()
+        done += [await self._restart(identity) for identity in unstarted]
         return [line for line in done if line]
+
+    async def _revive(self) -> Sequence[str]:
+        """Bury what has lost its supervisor, and start again what its policy wants."""
+        found = await self._call(self._runtime.recover)
+        for buried in found:
+            self._parts.lives.look(buried.id)
+        return [await self._restart(buried.id) for buried in found if buried.restart]
+
+    def _lost(self, identity: str) -> None:
+        """Somebody killed a container's supervisor."""
+        log.error("container %s has lost its supervisor", by_name(identity, self._engine.intent))
+
+        async def revive() -> None:
+            for line in await self._revive():
+                log.info("%s", line)
+
+        self._begin_task(revive())
+
+    def _ended(self, identity: str) -> None:
+        container = self._engine.intent.containers.get(identity)
+        if container is None or not request_of(container).auto_remove:
+            return
+
+        async def remove() -> None:
+            # Who waits for it reads its exit code and its last words, and removes it himself.
+            await asyncio.sleep(AUTO_REMOVE_S)
+            with contextlib.suppress(NotFoundError):
+                if self.view(identity).status == "exited":
+                    await self.remove(identity)
+
+        self._begin_task(remove())
+
+    def _begin_task(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(_log_failure)
 
     async def _restart(self, identity: str) -> str:
         container = self._engine.intent.containers.get(identity)
@@ -435,27 +471,11 @@ class Workloads:
             yield self.find(reference)
 
     async def _call(self, function: Callable[..., T], *arguments: object) -> T:
-        """Run a blocking call of the runtime's on a thread, its errors as the verbs'."""
-        try:
+        """Run a blocking call of the runtime's on a thread."""
+        with translated(self._engine.intent):
             return await asyncio.to_thread(function, *arguments)
-        except SpecError as error:
-            raise InvalidError(str(error), field=f"spec.{error.field}") from error
-        except RuntimeNotFound as error:
-            raise NotFoundError(self._by_name(str(error))) from error
-        except (RuntimeConflict, NotRunningError) as error:
-            raise ConflictError(self._by_name(str(error)), cure=self._by_name(error.cure)) from error
-        except LaunchError as error:
-            # As a shell and Docker tell them apart: 127 not found, 126 not executable.
-            if error.exit_code == EXIT_NOT_FOUND:
-                raise NotFoundError(str(error), field="spec.command") from error
-            if error.exit_code == EXIT_NOT_EXECUTABLE:
-                raise InvalidError(str(error), field="spec.command") from error
-            raise KernelError(str(error)) from error
-        except (ContainerError, OSError) as error:
-            raise KernelError(str(error)) from error
 
-    def _by_name(self, text: str) -> str:
-        """The runtime knows containers by their ids, who reads of them by their names."""
-        for container in self._engine.intent.containers.values():
-            text = text.replace(container.id, container.name)
-        return text
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a container's upkeep failed", exc_info=error)

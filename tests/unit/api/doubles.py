@@ -237,7 +237,9 @@ class DoubleContainers:
         self.signals = []
         self.exec_requests = []
 
-    async def create(self, request):
+    async def create(self, request, *, is_new=False):
+        if is_new and request.name in self.all:
+            raise ExistsError(f"container {request.name} exists", field="name", cure="choose another name")
         if request.name == "unlaunchable":
             raise NotFoundError("the runtime refused: nope: not found", field="spec.command")
         view = ContainerView(

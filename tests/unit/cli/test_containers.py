@@ -139,7 +139,6 @@ def test_static_addresses_are_for_the_only_network(cli, sent):
     [
         ((), "COMMAND"),
         (("--",), "COMMAND"),
-        (("--rm", "-d", "true"), "--rm"),
         (("--rm", "--restart", "always", "true"), "--restart"),
         (("--network", "a", "--network", "a", "true"), "--network"),
         (("--network", "host", "--network", "a", "true"), "--network"),

@@ -21,10 +21,10 @@ def checked(cli, api):
     """The daemon's double, with the daemon's own check of what it is sent."""
     plain = api.services.workloads.create
 
-    async def create(request):
+    async def create(request, *, is_new=False):
         dns, hosts = dns_of(request, [], Intent(), Resolver()), hosts_of(request, [], Intent())
         runtime_spec(request, "c" * 32, None, netns="/run/netns/x", dns=dns, hosts=hosts)
-        return await plain(request)
+        return await plain(request, is_new=is_new)
 
     api.services.workloads.create = create
     return cli
@@ -135,7 +135,7 @@ def test_exec_names_its_flags_too(cli, api, words, field, flag):
 
 
 def test_a_default_network_that_was_there_stays_when_a_run_fails(cli, api):
-    async def refuse(request):
+    async def refuse(request, **_):
         raise NotFoundError("no", field="spec.command")
 
     cli("network", "create", "default")

@@ -65,6 +65,7 @@ def test_running_needs_a_live_first_process(disk):
     save(disk, StatusFile(status="running", pid=os.getpid(), init=me, shim=me))
     state = disk.state("web1")
     assert (state.status, state.pid, state.supervised) == ("running", os.getpid(), False)
+    assert state.is_lost
     assert "supervisor was killed" in state.error
 
 
@@ -73,7 +74,7 @@ def test_without_shim_and_process_it_has_ended(disk, status):
     gone = {"pid": 1, "start_time": 1, "boot_id": "another boot"}
     save(disk, StatusFile(status=status, pid=1, init=gone, shim=gone))
     state = disk.state("web1")
-    assert (state.status, state.pid) == ("exited", 0)
+    assert (state.status, state.pid, state.exit_code, state.is_lost) == ("exited", 0, 137, True)
     assert "machine restarted" in state.error
 
 

@@ -3,13 +3,14 @@
 import asyncio
 import fcntl
 import os
+from collections.abc import Callable
 
 import pytest
 
 from harness.engines import publish, subnets
 from sealane.containers.changes import PIPE_BYTES, Changes, tell
 from sealane.containers.runtime import Recovered
-from sealane.daemon import lives
+from sealane.daemon import lives, workloads
 from sealane.engine.errors import ConflictError
 from sealane.kernel.state import HOST
 from sealane.store.base import StoreError
@@ -307,13 +308,11 @@ class TestBesideALoop:
             daemon.runtime.end(found.id)
             tell(daemon.runtime.changes_path, "0" * 32)
             tell(daemon.runtime.changes_path, found.id)
-            await asyncio.sleep(0.05)
-            assert states(daemon) == {"web": "dormant"}
+            await until(lambda: states(daemon) == {"web": "dormant"})
             # It joins another network meanwhile, where it does not run either.
             daemon.bench.network("back", subnets=subnets("10.2.0.0/24"))
             daemon.engine.attach(AttachRequest(sandbox="web", network="back"))
-            await asyncio.sleep(0.05)
-            assert [e.state for e in daemon.engine.endpoints()] == ["dormant", "dormant"]
+            await until(lambda: [e.state for e in daemon.engine.endpoints()] == ["dormant", "dormant"])
             stop()
 
         asyncio.run(steps())
@@ -335,6 +334,92 @@ class TestBesideALoop:
         asyncio.run(steps())
         assert (told(daemon), told(daemon, "ended")) == before
         assert states(daemon) == {"web": "up", "ended": "dormant"}
+
+    def test_a_hint_that_was_lost_is_made_up_for(self, daemon: Daemon, tmp_path, monkeypatch) -> None:
+        """Somebody cleaned up /run, and the container's supervisor found no FIFO."""
+        monkeypatch.setattr(lives, "LOOK_S", 0.02)
+        identity = create(daemon, "web", port=8080)
+
+        async def steps() -> None:
+            assert daemon.workloads.lives is not None
+            daemon.runtime.changes_path = str(tmp_path / "changes")
+            stop = daemon.workloads.lives.start(asyncio.get_running_loop())
+            os.unlink(daemon.runtime.changes_path)
+            daemon.runtime.end(identity)
+            await until(lambda: states(daemon) == {"web": "dormant"})
+            await until(lambda: os.path.exists(daemon.runtime.changes_path))
+            await daemon.workloads.start("web")
+            daemon.runtime.end(identity)
+            tell(daemon.runtime.changes_path, identity)
+            await until(lambda: states(daemon) == {"web": "dormant"})
+            stop()
+
+        asyncio.run(steps())
+
+    def test_without_a_place_for_the_fifo_it_starts_all_the_same(
+        self, daemon: Daemon, tmp_path, caplog
+    ) -> None:
+        async def steps() -> None:
+            assert daemon.workloads.lives is not None
+            daemon.runtime.changes_path = str(tmp_path / "none" / "changes")
+            daemon.workloads.lives.start(asyncio.get_running_loop())()
+
+        asyncio.run(steps())
+        assert "No such file" in caplog.text
+
+    def test_who_has_lost_his_supervisor_is_buried_and_comes_back_by_his_policy(
+        self, daemon: Daemon, tmp_path, monkeypatch
+    ) -> None:
+        monkeypatch.setattr(lives, "LOOK_S", 0.02)
+        identity = create(daemon, "web", port=8080)
+        found: list[Recovered] = []
+
+        def recover() -> tuple[Recovered, ...]:
+            daemon.runtime.end(identity, exit_code=137)
+            found.append(Recovered(identity, restart=True))
+            return (found[-1],)
+
+        daemon.runtime.recover = recover  # type: ignore[method-assign, assignment]
+
+        async def steps() -> None:
+            assert daemon.workloads.lives is not None
+            daemon.runtime.changes_path = str(tmp_path / "changes")
+            stop = daemon.workloads.lives.start(asyncio.get_running_loop())
+            daemon.runtime.told[identity]["is_lost"] = True
+            await until(lambda: bool(found))
+            await until(lambda: states(daemon) == {"web": "up"} and identity in daemon.runtime.running)
+            stop()
+
+        asyncio.run(steps())
+        assert told(daemon) == ["started", "healthy", "exited", "started", "healthy"]
+
+    @pytest.mark.parametrize("kept", [True, False])
+    def test_one_that_is_not_to_be_kept_goes_after_its_end(
+        self, daemon: Daemon, tmp_path, monkeypatch, kept
+    ) -> None:
+        monkeypatch.setattr(workloads, "AUTO_REMOVE_S", 0.01)
+        identity = create(daemon, "web", port=8080, auto_remove=not kept)
+
+        async def steps() -> None:
+            assert daemon.workloads.lives is not None
+            daemon.runtime.changes_path = str(tmp_path / "changes")
+            stop = daemon.workloads.lives.start(asyncio.get_running_loop())
+            daemon.runtime.end(identity)
+            tell(daemon.runtime.changes_path, identity)
+            await until(lambda: states(daemon) == ({"web": "dormant"} if kept else {}))
+            await asyncio.sleep(0.05)
+            stop()
+
+        asyncio.run(steps())
+        assert (daemon.engine.intent.container_named("web") is not None) == kept
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if is_so():
+            return
+        await asyncio.sleep(0.002)
+    pytest.fail("it did not come to be")
 
 
 class TestTheFifo:

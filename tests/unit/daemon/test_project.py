@@ -10,7 +10,14 @@ from harness.engines import publish, subnets
 from sealane.cli.load import load_manifest
 from sealane.daemon.project import Projects
 from sealane.daemon.workloads import Workloads
-from sealane.engine.errors import ConflictError, HoldError, InUseError, InvalidError, SealaneError
+from sealane.engine.errors import (
+    ConflictError,
+    ExistsError,
+    HoldError,
+    InUseError,
+    InvalidError,
+    SealaneError,
+)
 from sealane.kernel.state import HOST
 from sealane.kernel.text import lines, sets_of
 from sealane.wire.requests import (
@@ -369,3 +376,38 @@ def test_a_plan_shows_what_an_ended_container_gets_back(daemon: Daemon) -> None:
     with pytest.raises(ConflictError) as refusal:
         daemon.projects.plan(later, delete=False)
     assert refusal.value.field == "containers[2].publish[0]"
+
+
+# --- what is somebody else's ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("labels", [{}, {"sealane.project": "other"}])
+def test_a_container_of_somebody_elses_is_neither_replaced_nor_removed(daemon: Daemon, labels) -> None:
+    """Docker: the name is in use. It may hold what nobody can make again."""
+    daemon.engine.create_network(network("front", "10.1.0.0/24"))
+    asyncio.run(daemon.workloads.create(container("db", "front", labels=labels)))
+    before = list(daemon.engine.intent.records())
+    labelled = msgspec.structs.replace(network("front", "10.1.0.0/24"), labels=PROJECT)
+    manifest = Manifest(
+        project="shop",
+        networks=[network("back", "10.2.0.0/24"), labelled],
+        containers=[container("a", "back", labels=PROJECT), container("db", "front", labels=PROJECT)],
+    )
+    for deed in (
+        lambda: asyncio.run(daemon.projects.apply(manifest)),
+        lambda: daemon.projects.plan(manifest, delete=False),
+    ):
+        with pytest.raises(ExistsError) as refusal:
+            deed()
+        assert refusal.value.field == "containers[1].name"
+    view = asyncio.run(daemon.projects.delete(manifest))
+    assert view.removed == []
+    assert daemon.projects.plan(manifest, delete=True).remove == []
+    assert list(daemon.engine.intent.records()) == before
+
+
+def test_what_was_made_without_a_project_is_known_by_its_name(daemon: Daemon) -> None:
+    manifest = Manifest(networks=BASE, containers=[container("a", "front")])
+    asyncio.run(daemon.projects.apply(manifest))
+    view = asyncio.run(daemon.projects.delete(manifest))
+    assert sorted(view.removed) == ["container a", "network front"]

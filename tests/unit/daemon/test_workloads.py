@@ -8,7 +8,7 @@ import pytest
 from sealane.containers.errors import ConflictError as RuntimeConflict
 from sealane.containers.errors import NotRunningError
 from sealane.containers.logs import LogLine
-from sealane.engine.errors import ConflictError, InvalidError, KernelError, NotFoundError
+from sealane.engine.errors import ConflictError, ExistsError, InvalidError, KernelError, NotFoundError
 from unit.daemon.recording import Daemon, container
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -53,6 +53,17 @@ class TestRecovery:
         monkeypatch.delitem(daemon.engine.intent.containers, daemon.engine.intent.container_named("a").id)
         asyncio.run(daemon.workloads.recover(sweep=False))
         assert daemon.engine.intent.container_named("b") is not None
+
+
+class TestOneThatIsThere:
+    def test_is_the_answer_to_the_same_request_unless_it_has_to_be_new(self, daemon: Daemon) -> None:
+        """A program may ask again; a person who types `run` twice wants it to run twice, or to hear why not."""
+        asyncio.run(daemon.workloads.create(container("a", "front")))
+        assert asyncio.run(daemon.workloads.create(container("a", "front"))).name == "a"
+        with pytest.raises(ExistsError, match="container a exists") as refusal:
+            asyncio.run(daemon.workloads.create(container("a", "front"), is_new=True))
+        assert refusal.value.field == "name"
+        assert len(daemon.engine.intent.containers) == 1
 
 
 class TestARefusedContainer:

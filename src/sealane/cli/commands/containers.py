@@ -135,8 +135,14 @@ def configure_rm(parser: ArgumentParser) -> None:
 
 def rm(context: Context, arguments: Namespace) -> int:
     force = 1 if arguments.force else None
+    names = arguments.container
+    if len(names) > 1:
+        # Who lives in another's sandbox goes before it.
+        views = context.client.request("GET", path_of("containers", all=1))
+        guests = {ref for v in views if v["sandbox"] != v["name"] for ref in (v["name"], v["id"])}
+        names = sorted(names, key=lambda name: name not in guests)
     return context.each(
-        arguments.container,
+        names,
         lambda ref: context.client.request("DELETE", path_of("containers", ref, force=force)),
     )
 

@@ -42,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-d", "--detach", action="store_true", help="return when it has started; print its name"
     )
-    parser.add_argument("--rm", action="store_true", help="remove it when it has ended (not with --detach)")
+    parser.add_argument("--rm", action="store_true", help="remove it when it has ended")
     add_container_flags(parser)
     parser.add_argument(
         "command_line",
@@ -53,12 +53,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
-    if arguments.rm and arguments.detach:
-        raise UsageError(
-            "--rm is this command's work, which has ended by then",
-            field="--rm",
-            cure="leave out --detach, or remove it with `sealane rm` later",
-        )
     if arguments.rm and arguments.restart not in (None, "", "no"):
         raise UsageError(
             "--rm takes away what --restart starts again", field="--restart", cure="leave out one of them"
@@ -109,7 +103,9 @@ def _created(client: Client, request: ContainerRequest, *, on_default: bool) -> 
     """The container's view. A default network that was made for nothing goes again."""
     made = on_default and _make_default_network(client)
     try:
-        view: dict[str, Any] = client.request("POST", "/v1/containers", msgspec.json.encode(request))
+        view: dict[str, Any] = client.request(
+            "POST", path_of("containers", new=1), msgspec.json.encode(request)
+        )
     except ApiError:
         if made:
             with contextlib.suppress(ClientError):
