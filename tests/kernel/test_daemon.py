@@ -4,15 +4,16 @@ import os
 import signal
 import socket
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
 from harness.api import Api, ApiError
-from harness.audit import audit
+from harness.audit import audit, settle
 from harness.host import Host, Lan, Workload
 from harness.netns import eventually
+from harness.scene import ANY
 
 pytestmark = pytest.mark.kernel
 
@@ -96,6 +97,47 @@ def test_a_namespace_has_one_daemon(host_machine: Host, tmp_path: Path) -> None:
         other.daemon, other.ns = None, own
         other.close()
     assert host_machine.api.status()["state"] == "ready"
+
+
+@pytest.mark.parametrize("driver", ["bridge", "routed"])
+def test_an_uplink_may_be_too_small_for_ipv6(host_machine: Host, driver: str) -> None:
+    """Below 1280 bytes a link has no IPv6, and no setting of it: a network without IPv6 follows, one with it does not."""
+    host_machine.start()
+    api = host_machine.api
+    api.network("four", "10.91.0.0/24", driver=driver)
+    api.network("both", "10.92.0.0/24", "fd92::/64", driver=driver)
+    names = [(network, f"{network}{number}") for network in ("four", "both") for number in (1, 2)]
+    with ExitStack() as stack:
+        box = {name: stack.enter_context(closing(Workload(host_machine, name))) for _, name in names}
+        for network, name in names:
+            box[name].attach(network)
+        servers = {
+            (n, f): box[f"{n}2"].ns.listen("udp", ANY[f], 7000)
+            for n, f in (("four", 4), ("both", 4), ("both", 6))
+        }
+
+        def ills() -> list[str]:
+            return audit(host_machine) + [
+                f"{network} over IPv{family}"
+                for (network, family), server in servers.items()
+                if not box[f"{network}1"].ns.reaches(server, box[f"{network}2"].address(family))
+            ]
+
+        for size, four, both in ((1000, 1000, 1280), (1500, 1500, 1500), (1279, 1279, 1280)):
+            host_machine.ns.ip("link", "set", api.status()["uplink"], "mtu", str(size))
+            for name, expected in (("four1", four), ("both1", both)):
+                inner = box[name].ns
+                eventually(
+                    lambda i=inner, e=expected: i.json("ip", "link", "show", "eth0")[0]["mtu"] == e,
+                    what=f"{name} of {size}",
+                )
+            settle(host_machine, 5.0)
+            assert ills() == [], size
+        api.network("late", "10.93.0.0/24", driver=driver, options={"mtu": "576"})
+        host_machine.stop()
+        host_machine.start()
+        assert (api.status()["writes"], api.status()["state"]) == (0, "ready")
+        assert ills() == []
 
 
 def test_networks_follow_the_mtu_of_the_uplink(host_machine: Host) -> None:

@@ -1,5 +1,6 @@
 """Laws of the compiler (style.md §5.7, 1 and 12) and of its increments."""
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -8,6 +9,7 @@ from property.strategies_intent import intents, networks
 from sealane.compile.facts import Facts, Features, reach
 from sealane.compile.host import HOST_UNIT, Compiled, compile_host, touched, units
 from sealane.kernel.nft import Chain, Element, Set
+from sealane.kernel.objects import Address, Link, Sysctl
 from sealane.kernel.state import HOST
 from sealane.model.change import Delete, Put
 from sealane.model.intent import Intent
@@ -139,3 +141,16 @@ def test_a_host_without_networks_holds_nothing(intent: Intent) -> None:
     for record in [*intent.endpoints.values(), *intent.sandboxes.values(), *intent.networks.values()]:
         intent.apply(Delete(record))
     assert non_empty(compile_host(intent, FACTS)) == {}
+
+
+@given(intents(), st.sampled_from([0, 576, 1279, 1280, 1500]))
+def test_no_link_without_ipv6_has_a_setting_of_it(intent: Intent, uplink_mtu: int) -> None:
+    """Below 1280 bytes the kernel has none, and a network with IPv6 is never so small."""
+    facts = msgspec.structs.replace(FACTS, uplink_mtu=uplink_mtu)
+    for items in compile_host(intent, facts).values():
+        small = {i.name for i in items.values() if isinstance(i, Link) and 0 < i.mtu < 1280}
+        about = {
+            i.path.split("/")[3] for i in items.values() if isinstance(i, Sysctl) and "/ipv6/conf/" in i.path
+        }
+        addressed = {i.link for i in items.values() if isinstance(i, Address) and ":" in i.address}
+        assert not small & (about | addressed)

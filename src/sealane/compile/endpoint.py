@@ -7,7 +7,7 @@ from sealane.compile import names
 from sealane.compile.facts import Facts
 from sealane.compile.fast_path import compile_fast_path
 from sealane.compile.names import NFT_FAMILY
-from sealane.compile.network import has_data_plane, is_apart, link_settings, mtu
+from sealane.compile.network import has_data_plane, is_apart, knows_ipv6, link_settings, mtu
 from sealane.kernel import nft
 from sealane.kernel.nft import Element, TypeName, Verdict
 from sealane.kernel.objects import (
@@ -89,7 +89,7 @@ def _links(endpoint: Endpoint, network: Network, facts: Facts) -> Iterator[Place
             group=GROUP_LIVE if bridged else names.network_group(network.id),
         ),
     )
-    if not bridged and endpoint.address(6) is None and facts.features.ipv6:
+    if not bridged and endpoint.address(6) is None and knows_ipv6(network, facts):
         # A link that is up is in the kernel's IPv6 tables, which are lists: bringing one up among 4,000 took ten times
         # as long as among none.
         yield HOST, Sysctl(path=f"net/ipv6/conf/{host_link}/disable_ipv6", value="1")
@@ -106,7 +106,7 @@ def _links(endpoint: Endpoint, network: Network, facts: Facts) -> Iterator[Place
             addr_gen_none=endpoint.address(6) is None,
         ),
     )
-    if bridged and is_apart(network):
+    if is_apart(network):
         verdict = Verdict("jump", names.network_chain(network.id, "apart"))
         yield HOST, Element(family="bridge", set="apart", value=nft.field("ifname", host_link), data=verdict)
     if bridged:

@@ -46,7 +46,17 @@ from sealane.kernel.nft import (
 )
 from sealane.kernel.objects import Address, Link, Route, Sysctl
 from sealane.kernel.state import Object
-from sealane.model.net import FAMILIES, Family, Mac, bounds, family_of, from_int, host_prefix, prefix_length
+from sealane.model.net import (
+    FAMILIES,
+    IPV6_MTU_MIN,
+    Family,
+    Mac,
+    bounds,
+    family_of,
+    from_int,
+    host_prefix,
+    prefix_length,
+)
 from sealane.model.network import Network, Subnet
 
 MTU_WITHOUT_UPLINK = 1500
@@ -61,7 +71,15 @@ REPLY: tuple[Statement, ...] = (
 
 
 def mtu(network: Network, facts: Facts) -> int:
-    return network.mtu or facts.uplink_mtu or MTU_WITHOUT_UPLINK
+    """A network with IPv6 keeps what IPv6 needs, however small the uplink: what is larger than that is fragmented, or
+    answered by ICMP."""
+    size = network.mtu or facts.uplink_mtu or MTU_WITHOUT_UPLINK
+    return max(size, IPV6_MTU_MIN) if network.subnet(6) is not None else size
+
+
+def knows_ipv6(network: Network, facts: Facts) -> bool:
+    """Whether the kernel has settings of IPv6 for its links: below 1280 bytes they have none."""
+    return facts.features.ipv6 and mtu(network, facts) >= IPV6_MTU_MIN
 
 
 def has_data_plane(network: Network) -> bool:
@@ -97,7 +115,7 @@ def _link(network: Network, facts: Facts) -> Iterator[Object]:
         group=names.network_group(network.id),
     )
     yield from link_settings(name, 4)
-    if facts.features.ipv6:
+    if knows_ipv6(network, facts):
         yield from link_settings(name, 6)
         if network.subnet(6) is not None:
             # Whatever links have by default: where it is off, no address can be added.
@@ -127,8 +145,8 @@ def link_settings(link: str, family: Family) -> Iterator[Sysctl]:
 
 def is_apart(network: Network) -> bool:
     """Whether its endpoints are kept from each other by the guards. (An adopted bridge's MAC is not ours to know: its
-    ports are isolated and nothing else.)"""
-    return not network.icc and not network.link_adopted
+    ports are isolated and nothing else. Those of a routed network have no port.)"""
+    return network.driver == "bridge" and not network.icc and not network.link_adopted
 
 
 def _apart(network: Network) -> Chain:

@@ -14,6 +14,7 @@ from sealane.model.ids import NetworkId, parse_name
 from sealane.model.intent import Intent
 from sealane.model.net import (
     FAMILIES,
+    IPV6_MTU_MIN,
     Address,
     Family,
     Prefix,
@@ -27,8 +28,6 @@ from sealane.model.network import Network, Subnet
 from sealane.wire.requests import NetworkRequest, SubnetRequest
 
 DRIVERS = ("bridge", "routed", "host", "none")
-IPV6_MTU_MIN = 1280
-"""RFC 8200 §5: below it the kernel turns IPv6 off on the link."""
 
 
 def network_record(

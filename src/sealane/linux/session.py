@@ -39,6 +39,7 @@ from sealane.linux.netlink import inet, link, tc_filter
 from sealane.linux.netlink.socket import NetlinkError, Socket
 from sealane.linux.prefix_routes import has_prefix_route, without_prefix_route
 from sealane.linux.progress import Progress, indexes, link_of
+from sealane.model.net import IPV6_MTU_MIN
 from sealane.reconcile.plan import Operation
 
 DOOMED_AT_ONCE = 512
@@ -267,13 +268,19 @@ class Session:
         was_up, was_small = False, False
         if found is not None:
             moves, mac = found.master != master, found.mac != item.mac
-            was_up, was_small = bool(found.flags & link.IFF_UP), found.mtu < link.IPV6_MTU_MIN
+            was_up, was_small = bool(found.flags & link.IFF_UP), found.mtu < IPV6_MTU_MIN
         elif isinstance(before, Link):
             moves, mac = before.master != item.master, before.mac != item.mac
-            was_up, was_small = before.up, before.mtu < link.IPV6_MTU_MIN
+            was_up, was_small = before.up, before.mtu < IPV6_MTU_MIN
         up = False if not item.up else (True if was_up and moves else None)
-        first = [link.widen(item, index)] if was_small and item.mtu >= link.IPV6_MTU_MIN else []
-        return first + link.change(item, index, master, mac=mac, moves=moves, up=up, ipv6=self._progress.ipv6)
+        messages = link.change(item, index, master, mac=mac, moves=moves, up=up, ipv6=self._progress.ipv6)
+        if was_small and item.mtu >= IPV6_MTU_MIN:
+            messages = [
+                *link.widen(item, index),
+                *messages,
+                *([link.set_up(index)] if was_up and item.up else []),
+            ]
+        return messages
 
     def _open(self, item: Link) -> list[bytes]:
         """Inside a sandbox the link gets its name of ours here too: unnamed, it has never been open."""

@@ -105,6 +105,10 @@ def prefix_length(value: str) -> int:
     return int(value.rpartition("/")[2])
 
 
+IPV6_MTU_MIN = 1280
+"""Bytes. Below it a link has no IPv6 at all (RFC 8200 §5), nor any setting for it."""
+
+
 def packed(address: str) -> bytes:
     """Its bytes, in the network's order. Raises ValueError for what is none."""
     try:

@@ -14,6 +14,7 @@ import msgspec
 
 from sealane.kernel.objects import GROUP_DOOMED, GROUP_LIVE, BridgePort, Link
 from sealane.linux.netlink import codec
+from sealane.model.net import IPV6_MTU_MIN
 
 RTM_NEWLINK = 16
 RTM_DELLINK = 17
@@ -24,8 +25,6 @@ IFF_UP = 1
 IFF_NOARP = 0x80
 LOOPBACK_INDEX = 1
 """`lo`'s, in every namespace (LOOPBACK_IFINDEX, net/flow.h)."""
-IPV6_MTU_MIN = 1280
-"""Below it a link has no IPv6 at all (RFC 8200 §5), nor any setting for it."""
 
 _IFLA_ADDRESS = 1
 _IFLA_IFNAME = 3
@@ -193,9 +192,11 @@ def settings(
     return _on(index, parts, up=up) if parts else None
 
 
-def widen(link: Link, index: int) -> bytes:
-    """The MTU alone: a link that was too small for IPv6 takes no setting for it in the message that widens it."""
-    return _on(index, codec.u32(_IFLA_MTU, link.mtu))
+def widen(link: Link, index: int) -> list[bytes]:
+    """The MTU alone: a link that was too small for IPv6 takes no setting for it in the message that widens it. Down, and down
+    until it has been told to have no link-local address. (A message sets the MTU before it takes a link down, and IPv6's
+    settings after it has brought it up.)"""
+    return [_on(index, b"", up=False), _on(index, codec.u32(_IFLA_MTU, link.mtu))]
 
 
 def change(
