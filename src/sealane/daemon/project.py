@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any
 
-from sealane.daemon.specs import host_of
 from sealane.daemon.workloads import SEE_CONTAINERS, Workloads
-from sealane.engine.containers import changed_by, departure, guests_first, request_of
+from sealane.engine.attachments import named_addresses
+from sealane.engine.containers import changed_by, departure, guests_first, host_of, request_of, sharers
 from sealane.engine.engine import Engine
 from sealane.engine.errors import ConflictError, ExistsError, NotFoundError, SealaneError
 from sealane.engine.preview import Preview
@@ -47,16 +47,33 @@ class Projects:
 
     def plan(self, manifest: Manifest, *, delete: bool) -> PlanView:
         """The kernel difference that `apply` (or `delete`) would make, line by line. Changes nothing."""
-        preview = Preview(self._engine)
         if delete:
+            preview = Preview(self._engine)
             preview.remove(self._removal(manifest))
         else:
-            self._rehearse(manifest, preview)
+            preview, _ = self._rehearsed(manifest)
             preview.remove(self._unused_networks(manifest, preview))
         return preview.view()
 
-    def _rehearse(self, manifest: Manifest, preview: Preview) -> None:
-        """Raises what `apply` would be refused with half-way, with its place in the manifest."""
+    def _rehearsed(self, manifest: Manifest) -> tuple[Preview, bool]:
+        """What `apply` makes, and whether all that is changed has to go at once: where one takes what another gives up that
+        starts later. Raises what `apply` would be refused with half-way, with its place in the manifest."""
+        self._check_owners(manifest)
+        first: ConflictError | None = None
+        for at_once in (False, True):
+            preview = Preview(self._engine)
+            preview.remove(self._leftover_changes(manifest))
+            try:
+                preview.add(manifest, at_once=at_once)
+            except ConflictError as error:
+                first = first or error
+            else:
+                return preview, at_once
+        assert first is not None
+        raise first
+
+    def _check_owners(self, manifest: Manifest) -> None:
+        """What somebody else made, or lives by, is not ours to take away."""
         for index, request in enumerate(manifest.containers):
             present = self._present(request)
             if present is not None and not _is_same_project(present.labels, request.labels):
@@ -65,8 +82,15 @@ class Projects:
                     field=f"containers[{index}].name",
                     cure=f"`sealane rm {request.name}` if it is not needed, or choose another name",
                 )
-        preview.remove(self._leftover_changes(manifest))
-        preview.add(manifest)
+        leftovers = self._leftovers(manifest)
+        for container in leftovers:
+            guests = [c.name for c in sharers(container, self._engine.intent) if c not in leftovers]
+            if guests:
+                raise ConflictError(
+                    f"container {container.name}, which the project has no more, lends its network to {', '.join(guests)}",
+                    field="containers",
+                    cure="remove those first",
+                )
 
     def _check(self, manifest: Manifest) -> None:
         """What no preview looks at: what containers are started with, and which others they name. (Sources of mounts and
@@ -88,7 +112,11 @@ class Projects:
         self._engine.check_may_change()
         # Before anything is changed.
         self._check(manifest)
-        self._rehearse(manifest, Preview(self._engine))
+        _, at_once = self._rehearsed(manifest)
+        with self._engine.drafts.addresses.leaving(named_addresses(manifest)):
+            return await self._make(manifest, at_once=at_once)
+
+    async def _make(self, manifest: Manifest, *, at_once: bool) -> ApplyView:
         view = ApplyView()
         for container in self._leftovers(manifest):
             await self._workloads.remove(container.id, force=True)
@@ -101,7 +129,7 @@ class Projects:
                 f"network {network.name}"
             )
         places = {container.name: f"containers[{i}]" for i, container in enumerate(manifest.containers)}
-        replaced = set[str]()
+        replaced = await self._make_room(manifest.containers, places) if at_once else set[str]()
         for wave in waves(manifest.containers):
             await self._apply_wave(wave, places, replaced, view)
         for index, attachment in enumerate(manifest.attachments):
@@ -119,16 +147,20 @@ class Projects:
         """Containers that do not wait for one another: started together, once what they wait for is there, and once all
         that are otherwise now have given up their ports and addresses."""
         await _together(self._wait_for(*need) for request in wave for need in request.depends_on.items())
-        changed = changed_by(wave, self._engine.intent, places.keys())
-        for container in changed:
-            await self._workloads.remove(container.id, force=True)
-        replaced |= {container.name for container in changed}
+        replaced |= await self._make_room(wave, places)
 
         async def come(request: ContainerRequest) -> None:
             with at_place(places[request.name]):
                 await self._apply_container(request, view, was_there=request.name in replaced)
 
         await _together(map(come, wave))
+
+    async def _make_room(self, wave: Iterable[ContainerRequest], places: Mapping[str, str]) -> set[str]:
+        """Take away what is otherwise now; its names."""
+        changed = changed_by(wave, self._engine.intent, places.keys())
+        for container in changed:
+            await self._workloads.remove(container.id, force=True)
+        return {container.name for container in changed}
 
     def _present(self, request: ContainerRequest) -> Container | None:
         identity = self._engine.intent.container_ids.get(request.name)

@@ -6,15 +6,13 @@ from sealane.containers.errors import SpecError
 from sealane.containers.images import Images
 from sealane.containers.spec import ContainerSpec, Dns, check_spec
 from sealane.daemon.images import spec_of
+from sealane.engine.containers import SHARED
 from sealane.engine.errors import InvalidError, SealaneError
 from sealane.wire.invalid import wrong
 from sealane.wire.requests import ContainerRequest
 
 FILLED_IN = frozenset({"id", "name", "netns", "dns", "hosts"})
 """Fields of a spec that a request does not set."""
-
-
-SHARED = ("container", "service")
 
 
 def network_mode(request: ContainerRequest) -> tuple[str, str]:
@@ -34,12 +32,6 @@ def network_mode(request: ContainerRequest) -> tuple[str, str]:
     if request.publish and not request.attachments:
         raise InvalidError("nothing can be published without a network", field="publish")
     return mode, other
-
-
-def host_of(request: ContainerRequest) -> list[tuple[str, str]]:
-    """The field and the name of the container whose network it shares, if it does."""
-    mode, _, other = request.network_mode.partition(":")
-    return [("network_mode", other)] if mode in SHARED and other else []
 
 
 def runtime_spec(

@@ -1,6 +1,8 @@
 """An endpoint's addresses: the ones asked for, and automatic ones for the network's other families."""
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from sealane.engine.errors import InvalidError
 from sealane.engine.problems import at_field, parsed
@@ -14,9 +16,21 @@ from sealane.model.network import Network
 class Addresses:
     """Remembers, per subnet, the last address given, so that a freed one comes back as late as it can."""
 
-    def __init__(self, intent: Intent) -> None:
+    def __init__(self, intent: Intent, like: "Addresses | None" = None) -> None:
+        """`like`: go on from where that is."""
         self._intent = intent
-        self._last: dict[tuple[NetworkId, Family], Address] = {}
+        self._last: dict[tuple[NetworkId, Family], Address] = dict(like._last) if like is not None else {}
+        self._named = Counter[tuple[str, Address]]()
+
+    @contextmanager
+    def leaving(self, named: Iterable[tuple[str, Address]]) -> Iterator[None]:
+        """Inside, nobody is given these (network, address) unasked: somebody will ask for them by name."""
+        added = Counter(named)
+        self._named += added
+        try:
+            yield
+        finally:
+            self._named -= added
 
     def choose(
         self, network: Network, wanted: Sequence[str], *, replaced: Collection[EndpointId] = ()
@@ -74,7 +88,11 @@ class Addresses:
         assert subnet is not None
         leases, key = self._intent.leases, (network.id, family)
         with at_field("addresses"):
-            address = allocate.next_address(subnet, lambda a: (network.id, a) in leases, self._last.get(key))
+            address = allocate.next_address(
+                subnet,
+                lambda a: (network.id, a) in leases or (network.name, a) in self._named,
+                self._last.get(key),
+            )
         self._last[key] = address
         if len(self._last) > 2 * len(FAMILIES) * len(self._intent.networks):
             self._last = {key: last for key, last in self._last.items() if key[0] in self._intent.networks}

@@ -1,7 +1,11 @@
 """A container's places on networks as requests to attach: the preview and the deed make the same ones. Pure."""
 
+from collections.abc import Iterator
+from contextlib import suppress
+
 from sealane.model.intent import Intent
-from sealane.wire.requests import Attachment, AttachRequest, ContainerRequest, PublishRequest
+from sealane.model.net import Address, ParseError, parse_address
+from sealane.wire.requests import Attachment, AttachRequest, ContainerRequest, Manifest, PublishRequest
 
 
 def attach_requests(container: ContainerRequest, intent: Intent) -> list[AttachRequest]:
@@ -41,3 +45,13 @@ def _attach_request(
         sysctls=attachment.sysctls,
         dns_servers=container.dns,
     )
+
+
+def named_addresses(manifest: Manifest) -> Iterator[tuple[str, Address]]:
+    """(network, address) of all that a manifest asks for by name. What is no address is found out elsewhere."""
+    places = [(a.network, a.addresses) for c in manifest.containers for a in c.attachments]
+    places += [(attach.network, attach.addresses) for attach in manifest.attachments]
+    for network, addresses in places:
+        for text in addresses:
+            with suppress(ParseError):
+                yield network, parse_address(text.partition("/")[0])

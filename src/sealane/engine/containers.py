@@ -13,12 +13,21 @@ from sealane.wire.requests import ContainerRequest
 OWNED_BY = "sealane.container"
 """Label on a sandbox that was made for a container: it goes with it."""
 
+SHARED = ("container", "service")
+"""Modes of a network that is another container's."""
+
 _REQUEST = msgspec.json.Decoder(ContainerRequest)
 
 
 def request_of(container: Container) -> ContainerRequest:
     """What it was asked for with."""
     return _REQUEST.decode(container.spec)
+
+
+def host_of(request: ContainerRequest) -> list[tuple[str, str]]:
+    """The field and the name of the container whose network it shares, if it does."""
+    mode, _, other = request.network_mode.partition(":")
+    return [("network_mode", other)] if mode in SHARED and other else []
 
 
 def owns_sandbox(container: Container, intent: Intent) -> bool:

@@ -1,9 +1,8 @@
 """From requests to changes of intent: names resolved, records made, nothing done.
 
 The engine commits and settles these changes; `plan` makes them on a copy of the intent and looks at what they would
-compile to. So a preview differs from the deed in
-what is drawn anew (ids and the link names made of them) or taken in turn (automatic addresses and ephemeral ports after
-something was given back), and in nothing else.
+compile to. So a preview differs from the deed in what is drawn anew (ids and the link names made of them), and in nothing
+else.
 """
 
 import secrets
@@ -40,12 +39,16 @@ def new_id() -> str:
 
 
 class Drafts:
-    def __init__(self, intent: Intent, kernel: Kernel, facts: Callable[[], Facts]) -> None:
+    def __init__(
+        self, intent: Intent, kernel: Kernel, facts: Callable[[], Facts], like: "Drafts | None" = None
+    ) -> None:
+        """`like`: what is taken in turn goes on from where that is."""
         self.intent = intent
         self._kernel = kernel
         self._facts = facts
-        self.publisher = Publisher(intent, kernel)
-        self._endpoints = EndpointMaker(intent, Addresses(intent), self.publisher)
+        self.publisher: Publisher = Publisher(intent, kernel, like.publisher if like is not None else None)
+        self.addresses: Addresses = Addresses(intent, like.addresses if like is not None else None)
+        self._endpoints = EndpointMaker(intent, self.addresses, self.publisher)
 
     # --- networks
 

@@ -1,13 +1,13 @@
 """What a manifest would change, without changing it: the same drafts, on a copy of the intent."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import TypeVar
 
 import msgspec
 
 from sealane.compile.host import Compiled, Unit
-from sealane.engine.attachments import attach_requests
-from sealane.engine.containers import changed_by, departure
+from sealane.engine.attachments import attach_requests, named_addresses
+from sealane.engine.containers import changed_by, departure, host_of
 from sealane.engine.drafts import Drafts
 from sealane.engine.engine import Engine
 from sealane.engine.errors import ExistsError
@@ -31,25 +31,32 @@ Item = TypeVar("Item", bound=Object | None)
 class Preview:
     """Collects changes on a copy of the intent, in the order in which `apply` makes them.
 
-    Ids are drawn anew. Addresses and ephemeral ports are the first free ones; the engine goes on from those it gave last,
-    so after something has been detached they can be others.
+    Ids are drawn anew.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.intent = Intent(engine.intent.records())
-        self._drafts = Drafts(self.intent, engine.kernel, lambda: engine.reconciler.compiled.facts)
+        self._drafts = Drafts(
+            self.intent, engine.kernel, lambda: engine.reconciler.compiled.facts, engine.drafts
+        )
         self._changes: list[Change] = []
 
-    def add(self, manifest: Manifest) -> None:
-        """Raises the first refusal, with its place in the manifest."""
+    def add(self, manifest: Manifest, *, at_once: bool = False) -> None:
+        """Raises the first refusal, with its place in the manifest. `at_once`: all containers that are changed go before any
+        comes, and not each wave's before that wave."""
+        with self._drafts.addresses.leaving(named_addresses(manifest)):
+            self._add(manifest, at_once=at_once)
+
+    def _add(self, manifest: Manifest, *, at_once: bool) -> None:
         for index, request in enumerate(manifest.networks):
             with at_place(f"networks[{index}]"):
                 self._apply(self._drafts.network(request)[1])
         place = {container.name: f"containers[{i}]" for i, container in enumerate(manifest.containers)}
+        if at_once:
+            self._make_room(manifest.containers, place.keys())
         for wave in waves(manifest.containers):
-            for container in changed_by(wave, self.intent, place.keys()):
-                self._apply(departure(container, self.intent))
+            self._make_room(wave, place.keys())
             for each in wave:
                 with at_place(place[each.name]):
                     self._container(each)
@@ -60,15 +67,26 @@ class Preview:
     def remove(self, changes: list[Change]) -> None:
         self._apply(changes)
 
+    def _make_room(self, wave: Iterable[ContainerRequest], manifest: Collection[str]) -> None:
+        for container in changed_by(wave, self.intent, manifest):
+            self._apply(departure(container, self.intent))
+
     def _container(self, container: ContainerRequest) -> None:
+        there = self.intent.container_ids.get(container.name)
+        if there is not None:
+            # It runs, or is started again.
+            self._apply(self._drafts.wake(self.intent.containers[there].sandbox))
+            return
         present = self.intent.sandbox_ids.get(container.name)
         if present is not None:
-            if container.name not in self.intent.container_ids:
-                raise ExistsError(f"sandbox {container.name} exists", field="name")
-            # It is there already, and runs or is started again.
-            self._apply(self._drafts.wake(present))
+            raise ExistsError(f"sandbox {container.name} exists", field="name")
+        if host_of(container):
+            # It lives in another's sandbox, which it may wake.
+            host = self.intent.container_named(host_of(container)[0][1])
+            if host is not None:
+                self._apply(self._drafts.wake(host.sandbox))
             return
-        if container.network_mode:
+        if container.network_mode == "host":
             return
         # Its namespace does not exist yet; nothing that is compiled depends on where it will be.
         ref = NetnsRef(path="", inode=0, owner="sealane")

@@ -18,10 +18,11 @@ from sealane.wire.requests import PublishRequest
 class Publisher:
     """Chooses and checks host ports. Ephemeral ones are taken in turn, so that a port just given up is reused last."""
 
-    def __init__(self, intent: Intent, kernel: Kernel) -> None:
+    def __init__(self, intent: Intent, kernel: Kernel, like: "Publisher | None" = None) -> None:
+        """`like`: go on from where that is."""
         self._intent = intent
         self._kernel = kernel
-        self._next = 0
+        self._next: int = like._next if like is not None else 0
         self._reserved_by = ""
 
     @contextlib.contextmanager

@@ -48,6 +48,9 @@ def addressed(daemon: Daemon) -> set[tuple[str, str]]:
     intent = daemon.engine.intent
     found = set()
     for netns, items in daemon.bench.kernel.snapshot().items():
+        if netns != HOST and netns not in intent.sandboxes:
+            # Of one that has gone, namespace and all.
+            continue
         where = HOST if netns == HOST else intent.sandboxes[netns].name  # type: ignore[index]
         sets = sets_of(items.values())
         found |= {(where, text) for item in items.values() for text in lines(item, sets)}
@@ -411,3 +414,91 @@ def test_what_was_made_without_a_project_is_known_by_its_name(daemon: Daemon) ->
     asyncio.run(daemon.projects.apply(manifest))
     view = asyncio.run(daemon.projects.delete(manifest))
     assert sorted(view.removed) == ["container a", "network front"]
+
+
+# --- addresses and ports of one manifest ------------------------------------------------------------------------------
+
+
+def addresses(daemon: Daemon) -> dict[str, list[str]]:
+    return {e.name: [a.partition("/")[0] for a in e.addresses] for e in daemon.engine.endpoints()}
+
+
+def pair(first: Attachment | str, second: Attachment | str, **fields) -> Manifest:
+    made = [
+        container("a", first, labels=PROJECT),
+        msgspec.structs.replace(container("b", second, labels=PROJECT), **fields),
+    ]
+    return Manifest(project="shop", networks=BASE, containers=made)
+
+
+def test_an_address_that_a_manifest_names_is_given_to_nobody_before(daemon: Daemon) -> None:
+    manifest = pair("front", fixed("front", "10.1.0.2"))
+    planned_addresses = planned(daemon.projects.plan(manifest, delete=False))
+    asyncio.run(daemon.projects.apply(manifest))
+    assert addresses(daemon) == {"a": ["10.1.0.3"], "b": ["10.1.0.2"]}
+    assert planned_addresses == addressed(daemon)
+    # And to whoever asks afterwards, it is an address as any other.
+    asyncio.run(daemon.projects.delete(manifest))
+    asyncio.run(daemon.projects.apply(Manifest(project="shop", networks=BASE)))
+
+    async def fill() -> None:
+        for number in range(252):
+            daemon.bench.attach(f"/run/netns/{number}", "front")
+
+    asyncio.run(fill())
+    assert "10.1.0.2" in {a for found in addresses(daemon).values() for a in found}
+
+
+def test_a_plan_gives_in_turn_what_the_deed_gives(daemon: Daemon) -> None:
+    """After something was given back, too: freed addresses come back last."""
+    daemon.engine.create_network(msgspec.structs.replace(BASE[0], labels=PROJECT))
+
+    for _ in range(3):
+        asyncio.run(daemon.workloads.create(container("x", "front")))
+        asyncio.run(daemon.workloads.remove("x", force=True))
+    manifest = msgspec.structs.replace(
+        pair("front", fixed("front", "10.1.0.6")), networks=[msgspec.structs.replace(BASE[0], labels=PROJECT)]
+    )
+    manifest.containers.append(container("c", "front", publish=[publish(0, 80)], labels=PROJECT))
+    plan = planned(daemon.projects.plan(manifest, delete=False))
+    asyncio.run(daemon.projects.apply(manifest))
+    assert plan == addressed(daemon)
+
+
+@pytest.mark.parametrize("depends", [{}, {"depends_on": {"a": "started"}}])
+def test_addresses_may_be_exchanged_also_by_who_starts_later(daemon: Daemon, depends) -> None:
+    one, other = "10.1.0.8", "10.1.0.9"
+    asyncio.run(daemon.projects.apply(pair(fixed("front", one), fixed("front", other), **depends)))
+    daemon.projects.plan(pair(fixed("front", other), fixed("front", one), **depends), delete=False)
+    view = asyncio.run(daemon.projects.apply(pair(fixed("front", other), fixed("front", one), **depends)))
+    assert sorted(view.changed) == ["container a", "container b"]
+    assert addresses(daemon) == {"a": [other], "b": [one]}
+
+
+def test_a_sandbox_without_a_network_may_be_attached_by_the_manifest(daemon: Daemon) -> None:
+    manifest = Manifest(
+        project="shop",
+        networks=BASE,
+        containers=[container("a", network_mode="none", labels=PROJECT)],
+        attachments=[AttachRequest(sandbox="a", network="front")],
+    )
+    asyncio.run(daemon.projects.apply(manifest))
+    assert addresses(daemon) == {"a": ["10.1.0.2"]}
+
+
+def test_an_ended_guest_wants_its_hosts_ports_back(daemon: Daemon) -> None:
+    asyncio.run(daemon.projects.apply(sharing(8080)))
+    for name in ("b", "a"):
+        asyncio.run(daemon.workloads.stop(name))
+    asyncio.run(daemon.workloads.create(container("thief", "front", publish=[publish(8080, 80)])))
+    with pytest.raises(ConflictError, match="endpoint thief"):
+        daemon.projects.plan(sharing(8080), delete=False)
+
+
+def test_a_leftover_that_lends_its_network_to_a_stranger_stops_it_first(daemon: Daemon) -> None:
+    asyncio.run(daemon.projects.apply(sharing(8080)))
+    asyncio.run(daemon.workloads.create(container("stranger", network_mode="container:a")))
+    before = list(daemon.engine.intent.records())
+    with pytest.raises(ConflictError, match="lends its network to stranger"):
+        asyncio.run(daemon.projects.apply(Manifest(project="shop", networks=BASE)))
+    assert list(daemon.engine.intent.records()) == before
