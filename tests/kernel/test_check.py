@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -209,3 +211,36 @@ def test_the_daemon_answers_meanwhile(street: Street) -> None:
             asked += 1
         running.result()
     assert asked > 20
+
+
+def test_a_server_that_takes_one_handshake_after_the_other_is_reached_at_every_port(host: Host) -> None:
+    """Python's own `http.server` listens for five at once; probes of all its published ports come at once."""
+    host.api.network("slow", "10.79.0.0/24")
+    box = Workload(host, "slow")
+    box.attach("slow", publish=[{"proto": "tcp", "host_first": 8300 + n, "port": 80} for n in range(24)])
+    descriptor = os.open(box.ns.path, os.O_RDONLY)
+    try:
+        with inside(descriptor):
+            listener = socket.create_server(("10.79.0.2", 80), backlog=2)
+    finally:
+        os.close(descriptor)
+    listener.settimeout(0.1)
+    ended = threading.Event()
+
+    def serve() -> None:
+        while not ended.is_set():
+            with contextlib.suppress(TimeoutError):
+                listener.accept()[0].close()
+                time.sleep(0.02)
+
+    server = threading.Thread(target=serve)
+    server.start()
+    try:
+        done = host.sealane("check", "host", "slow", "--json", check=False)
+        view = json.loads(done.stdout)
+        assert (done.returncode, view["disagree"], view["agree"]) == (AGREES, 0, 24), view["findings"]
+    finally:
+        ended.set()
+        server.join()
+        listener.close()
+        box.close()

@@ -32,6 +32,8 @@ NEIGHBOURS_MAX = 400
 """Asked for in a family at once. Each may cost two entries, at both ends, of the 1,024 that the machine has by default;
 a gateway costs one, however many are reached by it."""
 
+AGAIN_MAX = 8
+
 POLL_S = 0.05
 """Between two looks at whether to stop."""
 
@@ -79,8 +81,27 @@ def send(
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Observation]:
     """Send all and wait for each answer for `timeout_s`. `refs` finds the namespaces that probes call by sandbox id;
-    one that is in none is sent from here. Raises StoppedError."""
-    return _Volley(probes, refs, timeout_s).run(should_stop)
+    one that is in none is sent from here. Raises StoppedError.
+
+    A server takes as many handshakes at once as it has asked for (listen(2)), and is silent to the others. So those who
+    got no answer where another did are sent again, for as long as that gets some of them through.
+    """
+    seen = _Volley(probes, refs, timeout_s).run(should_stop)
+    for _ in range(AGAIN_MAX):
+        answering = {
+            p.target_netns for p, o in zip(probes, seen, strict=True) if p.proto == "tcp" and o.reached
+        }
+        silent = [
+            index
+            for index, (probe, one) in enumerate(zip(probes, seen, strict=True))
+            if one.is_silence and probe.proto == "tcp" and probe.target_netns in answering
+        ]
+        again = _Volley([probes[index] for index in silent], refs, timeout_s).run(should_stop)
+        for index, one in zip(silent, again, strict=True):
+            seen[index] = one
+        if all(one.is_silence for one in again):
+            break
+    return seen
 
 
 class _Flight:
