@@ -8,7 +8,7 @@ from sealane.containers.spec import Dns
 from sealane.dns.resolvconf import Resolver
 from sealane.model.endpoint import Endpoint
 from sealane.model.intent import Intent
-from sealane.model.net import Address, address_part
+from sealane.model.net import Address, address_part, is_loopback
 from sealane.wire.requests import ContainerRequest
 
 PATIENCE = ("timeout:1", "attempts:4")
@@ -21,20 +21,23 @@ NAMES_FIRST = "ndots:0"
 
 def dns_of(request: ContainerRequest, endpoints: Sequence[Endpoint], intent: Intent, host: Resolver) -> Dns:
     """The resolvers of its networks, in the order in which these are asked for a way out; `dns` of the request come after
-    them, so that names of the networks go on resolving. On the host's network it is the host's. The host's search domains
-    are for who has none of his own and a way out; a request for `.` is for none."""
+    them, so that names of the networks go on resolving. On the host's network it is the host's; and where a way out leads
+    by no resolver of ours, those of the host's that can be reached from elsewhere. The host's search domains are for who
+    has none of his own and a way out; a request for `.` is for none."""
     joined = [(intent.networks[e.network], e.gateway_priority) for e in endpoints]
     networks = [n for n, _ in sorted(joined, key=lambda pair: (pair[0].internal, -pair[1], pair[0].name))]
-    servers = [server for network in networks for server in network.resolvers or network.dns_servers]
     is_on_host = request.network_mode == "host"
-    if is_on_host and not request.dns:
-        servers = [Address(server) for server in host.servers]
-    inherited = host.searches if is_on_host or not all(network.internal for network in networks) else ()
+    leads_out = is_on_host or not all(network.internal for network in networks)
+    ours = [s for n in networks for s in (n.resolvers if host.serves else ()) or n.dns_servers]
+    servers = [*ours, *request.dns]
+    if not servers and leads_out:
+        servers = [Address(s) for s in host.servers if is_on_host or not is_loopback(s)]
+    inherited = host.searches if leads_out else ()
     search = tuple(domain for domain in request.dns_search or inherited if domain != ".")
     options = tuple(request.dns_options) or PATIENCE
     if not any(option.startswith("ndots:") for option in options):
         options = (*options, NAMES_FIRST)
-    return Dns(nameservers=tuple(dict.fromkeys([*servers, *request.dns])), search=search, options=options)
+    return Dns(nameservers=tuple(dict.fromkeys(servers)), search=search, options=options)
 
 
 def hosts_of(request: ContainerRequest, endpoints: Sequence[Endpoint], intent: Intent) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 
 from sealane import __version__
 from sealane.compile.facts import Facts
@@ -182,7 +183,9 @@ class Service:
         self._traces = Traces(self.engine, self._fast_path.held if self._fast_path else nullcontext)
         self._closing.append(self._traces.close)
         self._runtime = self._open_runtime(facts.instance)
-        self.workloads = Workloads(self.engine, self._runtime, self._runtime_missing, host_resolver)
+        self.workloads = Workloads(
+            self.engine, self._runtime, self._runtime_missing, partial(host_resolver, serves=self.config.dns)
+        )
         self.images = ImageVerbs(self.engine, self._runtime, self._runtime_missing)
         self.project = Projects(self.engine, self.workloads)
 

@@ -38,16 +38,18 @@ class Resolver(NamedTuple):
 
     servers: tuple[str, ...] = ()
     searches: tuple[str, ...] = ()
+    serves: bool = True
+    """Whether our own resolvers answer."""
 
 
-def host_resolver(path: str = PATH) -> Resolver:
+def host_resolver(path: str = PATH, *, serves: bool = True) -> Resolver:
     """The host's, now; nothing if there is nothing to be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             text = file.read(RESOLV_CONF_BYTES)
     except OSError:
-        return Resolver()
-    return Resolver(nameservers(text), searches(text))
+        return Resolver(serves=serves)
+    return Resolver(nameservers(text), searches(text), serves)
 
 
 class ResolvConf:

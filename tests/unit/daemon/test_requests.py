@@ -87,3 +87,24 @@ def test_on_the_hosts_network_names_are_resolved_as_on_the_host(
     request = ContainerRequest(name="web", spec=SPEC, network_mode=mode)
     dns = dns_of(request, [], bench.engine.intent, Resolver(("192.0.2.53",), ("corp.example",)))
     assert (dns.nameservers, dns.search) == (servers, searches)
+
+
+HOST = Resolver(("127.0.0.53", "192.0.2.53"))
+
+
+@pytest.mark.parametrize(
+    ("network", "asked", "host", "servers"),
+    [
+        ({}, [], HOST, ("10.3.0.1",)),
+        ({"options": {"dns": "false"}}, [], HOST, ("192.0.2.53",)),
+        ({"options": {"dns": "false"}}, ["9.9.9.9"], HOST, ("9.9.9.9",)),
+        ({"options": {"dns": "false", "dns-servers": "8.8.8.8"}}, [], HOST, ("8.8.8.8",)),
+        ({"options": {"dns": "false"}, "internal": True}, [], HOST, ()),
+        ({}, [], HOST._replace(serves=False), ("192.0.2.53",)),
+        ({"internal": True}, [], HOST._replace(serves=False), ()),
+    ],
+)
+def test_who_has_a_way_out_has_somebody_to_ask(bench: Bench, network, asked, host, servers) -> None:
+    bench.network("other", subnets=subnets("10.3.0.0/24"), **network)
+    request = ContainerRequest(name="web", spec=SPEC, dns=asked)
+    assert dns_of(request, endpoints(bench, "other"), bench.engine.intent, host).nameservers == servers
