@@ -2,8 +2,11 @@
 
 import re
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
+
+from sealane.client import ApiError
 
 COMMAND = "COMMAND"
 _DURATION = "write it as 500ms, 10s or 1m30s"
@@ -53,6 +56,35 @@ FLAGS: Mapping[str, tuple[tuple[str, ...], str]] = {
 }
 """A field of `ContainerRequest`, `AttachRequest` or `ExecRequest` → the flags that set it, and the cure if the daemon names none."""
 
+OF_ATTACH: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "sandbox": (("SANDBOX",), "see `sealane sandbox ls`"),
+    "network": (("NETWORK",), "see `sealane network ls`"),
+    "name": (("--name",), "choose another name"),
+    "addresses": (("--ip",), "write an address of the network's subnet"),
+    "mac": (("--mac",), "write it as 02:42:0a:01:00:02"),
+    "ifname": (("--ifname",), "write a name of 1 to 15 letters and digits that the sandbox has not"),
+    "aliases": (("--alias",), _HOSTNAME),
+    "publish": (("--publish",), "publish on a network, a port that is free"),
+    "gateway_priority": (("--gw-priority",), "write a whole number"),
+    "sysctls": (("--sysctl",), "write a setting of the link, as net.ipv4.conf.IFNAME.rp_filter=1"),
+    "labels": (("--label",), _LABEL),
+}
+
+OF_NETWORK: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "name": (("NAME",), "choose another name"),
+    "driver": (("--driver",), "write bridge, routed, host or none"),
+    "subnets[].prefix": (("--subnet",), "write 10.1.0.0/24 or fd00:1::/64"),
+    "subnets[].gateway": (("--gateway",), "write an address of the subnet"),
+    "subnets[].ip_range": (("--ip-range",), "write a part of the subnet"),
+    "subnets[].reserved": (("--aux-address",), "write NAME=ADDRESS, an address of the subnet"),
+    "subnets": (("--subnet",), "write 10.1.0.0/24 or fd00:1::/64"),
+    "ipv4": (("--ipv4",), ""),
+    "ipv6": (("--ipv6",), ""),
+    "internal": (("--internal",), "leave one of them out"),
+    "options": (("--opt",), "see `sealane network create --help`"),
+    "labels": (("--label",), _LABEL),
+}
+
 VOLUME = ("--volume", "bind what is there, to a target of its own outside /proc and /sys")
 TMPFS = ("--tmpfs", "write TARGET[:size=64m,mode=1777], each target once")
 
@@ -72,6 +104,19 @@ def as_typed(body: Mapping[str, Any], arguments: Namespace) -> dict[str, Any]:
     if message.startswith(path):
         message = f"{flag}: {message.removeprefix(path)}"
     return {**body, "field": flag, "message": message, "cure": body.get("cure") or cure}
+
+
+@contextmanager
+def in_flags(flags: Mapping[str, tuple[tuple[str, ...], str]]) -> Iterator[None]:
+    """Refusals inside name the flag of one of the tables above."""
+    try:
+        yield
+    except ApiError as error:
+        plain = re.sub(r"\[[0-9]+\]", "[]", error.field)
+        names = [name for field in (plain, error.field) for name in beginnings(field)]
+        flag, cure = next((flags[name] for name in names if name in flags), (("",), ""))
+        body = {**error.body, "field": flag[0], "cure": error.cure or cure} if flag[0] else error.body
+        raise ApiError(error.status, body) from error
 
 
 def _flag(field: str, arguments: Namespace) -> tuple[str, str]:

@@ -14,6 +14,7 @@ FAILED = 1
 USAGE = 2
 UNREACHABLE = 3
 INTERRUPTED = 130
+RUN_FAILED = 125
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
     except UnreachableError as error:
         output.error({"code": "unavailable", "message": str(error), "cure": _cure(error, context.socket)})
-        return UNREACHABLE
+        # Of a command in a container 3 would be taken for its own.
+        return RUN_FAILED if arguments.command in ("run", "exec") else UNREACHABLE
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:

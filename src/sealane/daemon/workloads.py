@@ -262,6 +262,13 @@ class Workloads:
 
     async def start(self, reference: str) -> ContainerView:
         async with self._locked(reference) as container:
+            for attachment in request_of(container).attachments:
+                if self._engine.intent.network_named(attachment.network) is None:
+                    raise NotFoundError(
+                        f"there is no network {attachment.network!r} any more, which container {container.name} was on",
+                        field="network",
+                        cure=f"make it, `sealane rm {container.name}`, and run it again",
+                    )
             if await self._call(self._state, container) is None:
                 await self._start_new(container, request_of(container))
             else:

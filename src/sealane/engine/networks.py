@@ -28,6 +28,8 @@ from sealane.model.network import Network, Subnet
 from sealane.wire.requests import NetworkRequest, SubnetRequest
 
 DRIVERS = ("bridge", "routed", "host", "none")
+MODES = ("host", "none")
+"""Words that stand where a network's name could."""
 
 
 def network_record(
@@ -39,6 +41,12 @@ def network_record(
 ) -> Network:
     """The record of a new network. `kind_of` tells of foreign links. Raises InvalidError, ConflictError, FullError."""
     name = parsed(parse_name, request.name, "name")
+    if name in MODES:
+        raise InvalidError(
+            f"{name!r} is how a container's network is said that is none",
+            field="name",
+            cure="choose another name",
+        )
     if request.driver not in DRIVERS:
         raise InvalidError(
             f"there is no driver {request.driver!r}", field="driver", cure=f"one of {', '.join(DRIVERS)}"

@@ -113,9 +113,7 @@ class Publisher:
         )
         holder = self._holder(port, chosen)
         if holder is not None:
-            raise ConflictError(
-                f"host port {port} is held by {holder}", field=field, cure="choose another host port"
-            )
+            raise ConflictError(f"host port {port} is held by {holder}", field=field, cure=_elsewhere(port))
         return port
 
     def _free(
@@ -152,6 +150,13 @@ class Publisher:
             return f"endpoint {self._intent.endpoints[endpoint].name} ({held})"
         user = self._kernel.port_user(port)
         return None if user is not None and user.partition(" ")[0] == self._reserved_by else user
+
+
+def _elsewhere(port: PublishedPort) -> str:
+    one = f"ADDRESS:{port.host_first}:{port.port}/{port.proto}"
+    return "choose another host port" + (
+        "" if port.host_address else f", or one address of the host's: {one}"
+    )
 
 
 def _check_numbers(request: PublishRequest, field: str) -> None:

@@ -100,7 +100,8 @@ def world_of(
     if copied:
         states = {netns: dict(state) for netns, state in states.items()}
         origins = dict(origins)
-    return World(states, surroundings, origins=origins, title=Titles(intent))
+    idle = {e.sandbox for e in intent.endpoints.values() if e.dormant and e.sandbox is not None}
+    return World(states, surroundings, origins=origins, title=Titles(intent), idle=idle)
 
 
 def explain(question: Question, intent: Intent, compiled: Compiled, surroundings: Surroundings) -> Trace:

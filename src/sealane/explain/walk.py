@@ -267,6 +267,9 @@ class _Journey:
             port = f"{packet.destination_port}/{packet.proto}"
             reason += f", and not to whom it is published for: {port} is published on the loopback only"
             cure = "publish it on this address, or on all"
+        if where.netns in self.path.world.idle:
+            reason += ", where nothing runs: its container has ended"
+            cure = f"`sealane start {where.name}`"
         self.path.end(Disposition.DELIVERED, reason, cure)
 
     def _check_loopback(self, iif: str) -> None:

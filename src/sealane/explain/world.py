@@ -8,7 +8,7 @@ An index is made when it is first asked for; a packet visits few namespaces. A w
 state make another.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TypeVar
 
@@ -55,11 +55,14 @@ class World:
         *,
         origins: Mapping[tuple[str, Key], Unit] | None = None,
         title: Callable[[Unit], str] = lambda unit: " ".join(unit).strip(),
+        idle: Collection[str] = (),
     ) -> None:
+        """`idle`: sandboxes in which nothing runs."""
         self.states = states
         self.surroundings = surroundings
         self.origins = origins or {}
         self.title = title
+        self.idle = idle
         self._namespaces: dict[str, Namespace] = {}
 
     def namespace(self, netns: str) -> "Namespace":

@@ -275,11 +275,8 @@ class Session:
         up = False if not item.up else (True if was_up and moves else None)
         messages = link.change(item, index, master, mac=mac, moves=moves, up=up, ipv6=self._progress.ipv6)
         if was_small and item.mtu >= IPV6_MTU_MIN:
-            messages = [
-                *link.widen(item, index),
-                *messages,
-                *([link.set_up(index)] if was_up and item.up else []),
-            ]
+            again = [link.set_up(index)] if was_up and item.up else []
+            messages = [*link.widen(item, index), *messages, *again]
         return messages
 
     def _open(self, item: Link) -> list[bytes]:

@@ -20,7 +20,7 @@ def test_a_refusal_is_1_with_message_field_and_hint(cli):
     assert (ran.code, ran.out) == (1, "")
     assert ran.err == (
         "error: network front exists with another driver\n"
-        "field: driver\n"
+        "field: --driver\n"
         "hint: `sealane network rm front` first, or choose another name\n"
     )
 
@@ -28,7 +28,7 @@ def test_a_refusal_is_1_with_message_field_and_hint(cli):
 def test_a_refusal_as_json_is_the_error_body(cli):
     ran = cli("--json", "network", "create", "a/b")
     assert (ran.code, ran.out) == (1, "")
-    assert json.loads(ran.err)["field"] == "name"
+    assert json.loads(ran.err)["field"] == "NAME"
 
 
 @pytest.mark.parametrize(

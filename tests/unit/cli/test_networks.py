@@ -4,6 +4,9 @@ import json
 
 import pytest
 
+from sealane.cli.flags import OF_ATTACH, in_flags
+from sealane.client import ApiError
+
 
 def made(cli, *words):
     """The request that reached the engine, as the double's view shows it."""
@@ -201,7 +204,10 @@ def test_a_port_that_is_wrong_is_2_and_one_that_is_taken_is_1(cli):
     assert (ran.code, "field: --publish" in ran.err, "hint: write 1 to 65535" in ran.err) == (2, True, True)
     ran = cli("attach", "web", "n", "-p", "80:80")
     assert ran.code == 1
-    assert ran.err == "error: port 80/tcp is published by endpoint web\nfield: publish[0]\n"
+    assert (
+        ran.err
+        == "error: port 80/tcp is published by endpoint web\nfield: --publish\nhint: publish on a network, a port that is free\n"
+    )
 
 
 def test_endpoints_are_listed(cli):
@@ -259,3 +265,42 @@ def test_sandboxes_are_made_listed_and_removed(cli, requests):
     )
     assert cli("sandbox", "rm", "lab", "vm7").out == "lab\nvm7\n"
     assert cli("sandbox", "ls", "-q").out == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "field"),
+    [
+        (("network", "create", "--subnet", "10.8.0.0/24", "--aux-address", "10.8.0.4", "x"), "--aux-address"),
+        (("network", "create", "--subnet", "10.8.0.0/99", "x"), "--subnet"),
+        (("network", "create", "a/b"), "NAME"),
+    ],
+)
+def test_a_refusal_names_the_flag(cli, words, field) -> None:
+    ran = cli(*words)
+    assert ran.code in (1, 2)
+    assert f"field: {field}\n" in ran.err
+    assert "hint: " in ran.err
+
+
+@pytest.mark.parametrize(
+    ("field", "flag"),
+    [
+        ("addresses[0]", "--ip"),
+        ("sysctls.net.x", "--sysctl"),
+        ("publish[1].port", "--publish"),
+        ("network", "NETWORK"),
+        ("unheard.of", "unheard.of"),
+    ],
+)
+def test_attach_tells_refusals_in_its_flags(field, flag) -> None:
+    with pytest.raises(ApiError) as refusal, in_flags(OF_ATTACH):
+        raise ApiError(409, {"code": "conflict", "message": "no", "field": field})
+    assert refusal.value.field == flag
+
+
+@pytest.mark.parametrize("verb", [("run", "true"), ("exec", "web", "true")])
+def test_without_a_daemon_a_command_in_a_container_ends_as_dockers(cli, api, tmp_path, verb) -> None:
+    """Its own code may be 3."""
+    ran = cli("--socket", str(tmp_path / "none.sock"), *verb)
+    assert ran.code == 125
+    assert cli("--socket", str(tmp_path / "none.sock"), "ps").code == 3

@@ -164,3 +164,17 @@ def test_logs_that_nobody_reads_any_more_are_not_waited_for(daemon: Daemon) -> N
 
     asyncio.run(asyncio.wait_for(read_one(), 10))
     assert stops[0].is_set()
+
+
+def test_one_whose_network_is_gone_is_not_started_without_it(daemon: Daemon) -> None:
+    asyncio.run(daemon.workloads.create(container("a", "front")))
+    asyncio.run(daemon.workloads.stop("a"))
+
+    async def remove() -> None:
+        daemon.engine.remove_network("front", force=True)
+
+    asyncio.run(remove())
+    with pytest.raises(NotFoundError, match="'front' any more") as refusal:
+        asyncio.run(daemon.workloads.start("a"))
+    assert refusal.value.field == "network"
+    assert daemon.workloads.view("a").status == "exited"

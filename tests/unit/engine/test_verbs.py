@@ -569,3 +569,11 @@ def test_the_same_resolver_in_other_letters_is_the_same_request() -> None:
     first = bench.attach("/run/netns/one", dns_servers=["2001:DB8::0:53"])
     assert bench.attach("/run/netns/one", dns_servers=["2001:DB8::0:53"]).id == first.id
     assert bench.attach("/run/netns/one", dns_servers=["2001:db8::53"]).id == first.id
+
+
+@pytest.mark.parametrize("name", ["host", "none"])
+def test_a_network_is_not_called_as_having_none_is(bench: Bench, name: str) -> None:
+    """`run --network none` would never mean it."""
+    with pytest.raises(InvalidError) as caught:
+        bench.network(name)
+    assert caught.value.field == "name"

@@ -481,3 +481,13 @@ def test_a_stale_flow_leads_to_where_it_was_made_for() -> None:
     assert again.netns == HOST
     assert published.send("outside", HOST_ADDRESS[4], 8080, proto="udp").netns == "sandbox-web"
     assert all(isinstance(flow, Flow) for flow in there.flows)
+
+
+def test_that_nothing_runs_there_is_said() -> None:
+    where = Town()
+    assert "nothing runs" not in where.send("web", API[4]).reason
+    where.idle = {"sandbox-api"}
+    trace = where.send("web", API[4])
+    assert trace.disposition is Disposition.DELIVERED
+    assert "nothing runs: its container has ended" in trace.reason
+    assert trace.cure.startswith("`sealane start ")

@@ -76,6 +76,7 @@ class Town:
         back_ports: tuple[PublishedPort, ...] = (),
         **around: Any,
     ) -> None:
+        self.idle: set[str] = set()
         self.front, self.back = network(1, "front", **(front or {})), network(2, "back", **(back or {}))
         web, api, db = sandbox(1, "web"), sandbox(2, "api"), sandbox(3, "db")
         self.web = endpoint(web, self.front, 10, ports=ports)
@@ -94,7 +95,13 @@ class Town:
         def title(unit: tuple[str, str]) -> str:
             return f"{unit[0]} {unit[1].removeprefix(unit[0] + '-')}"
 
-        return World(self.compiled.desired, self.surroundings, origins=self.compiled.origins, title=title)
+        return World(
+            self.compiled.desired,
+            self.surroundings,
+            origins=self.compiled.origins,
+            title=title,
+            idle=self.idle,
+        )
 
     def find(self, netns: str, *key: object) -> Object:
         return self.compiled.desired[netns][key]

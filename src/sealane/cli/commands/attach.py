@@ -70,7 +70,10 @@ def attach(context: Context, arguments: Namespace) -> int:
         from sealane.cli.publish import publish_documents
 
         request["publish"] = publish_documents(arguments.publish)
-    view = context.client.request("POST", "/v1/attach", request)
+    from sealane.cli.flags import OF_ATTACH, in_flags
+
+    with in_flags(OF_ATTACH):
+        view = context.client.request("POST", "/v1/attach", request)
     if context.output.as_json:
         context.output.document(view)
     else:

@@ -88,7 +88,10 @@ def create(context: Context, arguments: Namespace) -> int:
         "options": pairs(arguments.opt, "--opt"),
         "labels": pairs(arguments.label, "--label"),
     }
-    view = context.client.request("POST", "/v1/networks", request)
+    from sealane.cli.flags import OF_NETWORK, in_flags
+
+    with in_flags(OF_NETWORK):
+        view = context.client.request("POST", "/v1/networks", request)
     if context.output.as_json:
         context.output.document(view)
     else:
@@ -116,6 +119,8 @@ def _subnets(arguments: Namespace) -> list[dict[str, Any]]:
             raise UsageError(str(error), field="--subnet", cure="write 10.1.0.0/24 or fd00:1::/64") from error
     for key, flag, text in _parts(arguments):
         within = _home(subnets, text.rpartition("=")[2], flag)
+        if key == "reserved" and "=" not in text:
+            raise UsageError(f"{text!r} has no name", field=flag, cure="write NAME=ADDRESS")
         if key == "reserved":
             within.setdefault(key, {}).update(pairs([text], flag))
         elif key in within:
