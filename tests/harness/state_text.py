@@ -30,7 +30,7 @@ from sealane.kernel.objects import (
 
 FAMILY = "(ip|ip6|bridge)"
 PORT_WORDS = {name: name for name in ("isolated", "learning", "flood", "guard", "hairpin")}
-PORT_WORDS["bcast_flood"] = "broadcast"
+PORT_WORDS |= {"bcast_flood": "broadcast", "state": "forwarding"}
 FLAGS = {"up", "down", "onlink", "nodad"}
 """Words of one line that no value follows."""
 
@@ -69,7 +69,7 @@ def with_words(link, words):
         changed = msgspec.structs.replace(link.port or BridgePort(), **port)
         link = msgspec.structs.replace(link, port=changed)
     denied = [name.removeprefix("no") for name in found if is_denial(name)]
-    always = {*PORT_WORDS} - {"bcast_flood"}
+    always = {*PORT_WORDS} - {"bcast_flood", "state"}
     if always & {*denied}:
         assert always <= {*denied}, "a port that is half gone"
         link = msgspec.structs.replace(link, port=None)

@@ -209,6 +209,10 @@ def silence_port(home: Home) -> None:
     home.ns.ip(*port, "bcast_flood", "off", "mcast_flood", "off")
 
 
+def switch_port_off(home: Home) -> None:
+    home.ns.sh("bridge", "link", "set", "dev", home.web.host_link, "state", "0")
+
+
 def watch_bridge(home: Home) -> None:
     home.ns.ip("link", "set", home.bridge, "type", "bridge", "stp_state", "1", "mcast_snooping", "1")
 
@@ -292,12 +296,13 @@ def test_damage_is_repaired(home: Home, damage: Damage) -> None:
     [
         ("bridge", loosen_port),
         ("bridge", silence_port),
+        ("bridge", switch_port_off),
         ("bridge", flush_fdb),
         ("bridge", lose_prefix_routes),
         ("routed", flush_routes),
     ],
     indirect=["home"],
-    ids=["loosen_port", "silence_port", "flush_fdb", "lose_prefix_routes", "flush_routes"],
+    ids=["loosen_port", "silence_port", "switch_port_off", "flush_fdb", "lose_prefix_routes", "flush_routes"],
 )
 def test_damage_to_what_one_driver_alone_has_is_repaired(home: Home, damage: Damage) -> None:
     """Ports and forwarding entries of a bridge; routes to each endpoint."""

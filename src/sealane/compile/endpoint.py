@@ -139,7 +139,9 @@ def _port(network: Network, facts: Facts) -> BridgePort:
     let it, and the guards alone keep the network's endpoints from each other."""
     bridge_netfilter = facts.features.bridge_netfilter and not network.link_adopted
     return BridgePort(
-        isolated=not network.icc and not bridge_netfilter, hairpin=facts.features.bridge_netfilter
+        isolated=not network.icc and not bridge_netfilter,
+        hairpin=facts.features.bridge_netfilter,
+        forwarding=None if network.link_adopted else True,
     )
 
 

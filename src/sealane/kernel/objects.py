@@ -51,6 +51,9 @@ class BridgePort(msgspec.Struct, frozen=True, kw_only=True):
     on: it turns the translated packet back into a frame of the bridge."""
     broadcast: bool = True
     """Broadcast and multicast go out here: without them nobody is found by ARP or neighbour discovery."""
+    forwarding: bool | None = True
+    """Of a link that carries: false where somebody has switched the port off (`bridge link set … state`). None: on a bridge
+    of somebody else's, who may have a spanning tree do so."""
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):

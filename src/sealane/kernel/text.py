@@ -195,10 +195,14 @@ def _port(port: BridgePort) -> dict[str, str]:
         "hairpin": port.hairpin,
     }
     shown = {name: "on" if value else "off" for name, value in fields.items()}
-    return shown if port.broadcast else shown | {"bcast_flood": "off"}
+    if not port.broadcast:
+        shown["bcast_flood"] = "off"
+    if port.forwarding is False:
+        shown["state"] = "off"
+    return shown
 
 
-_USUAL = {"stp_state": "0", "mcast_snooping": "0", "arp": "on", "bcast_flood": "on"}
+_USUAL = {"stp_state": "0", "mcast_snooping": "0", "arp": "on", "bcast_flood": "on", "state": "on"}
 """What is said of a link only where it is otherwise, or is so again."""
 
 

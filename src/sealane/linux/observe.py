@@ -15,6 +15,7 @@ from sealane.kernel.objects import (
     GROUP_LIVE,
     RTPROT_SEALANE,
     Address,
+    BridgePort,
     FastPort,
     FdbEntry,
     Link,
@@ -158,7 +159,7 @@ def _link(found: link.RawLink, names: dict[int, str], wanted: NamespaceState) ->
         mac="" if want and not want.mac else found.mac,
         alias=found.alias + DOOMED if found.group == GROUP_DOOMED else found.alias,
         master=names.get(found.master, ""),
-        port=found.port,
+        port=_port(found.port, want),
         addr_gen_none=bool(want and want.addr_gen_none)
         if found.addr_gen_none is None
         else found.addr_gen_none,
@@ -168,6 +169,13 @@ def _link(found: link.RawLink, names: dict[int, str], wanted: NamespaceState) ->
         arp=not found.flags & link.IFF_NOARP,
         group=GROUP_LIVE if found.group == GROUP_DOOMED else found.group,
     )
+
+
+def _port(found: BridgePort | None, want: Link | None) -> BridgePort | None:
+    """Without what is not ours to look at."""
+    if found is None or want is None or want.port is None or want.port.forwarding is not None:
+        return found
+    return msgspec.structs.replace(found, forwarding=None)
 
 
 def _addresses(socket: Socket, links: _Links) -> Iterator[Address]:

@@ -274,10 +274,10 @@ class Session:
             was_up, was_small = before.up, before.mtu < IPV6_MTU_MIN
         up = False if not item.up else (True if was_up and moves else None)
         messages = link.change(item, index, master, mac=mac, moves=moves, up=up, ipv6=self._progress.ipv6)
-        if was_small and item.mtu >= IPV6_MTU_MIN:
-            again = [link.set_up(index)] if was_up and item.up else []
-            messages = [*link.widen(item, index), *messages, *again]
-        return messages
+        if isinstance(before, Link) and before.port and before.port.forwarding is False and not moves:
+            messages.append(link.forward(index))
+        grows = was_small and item.mtu >= IPV6_MTU_MIN
+        return link.widen(item, index, messages, up=was_up and item.up) if grows else messages
 
     def _open(self, item: Link) -> list[bytes]:
         """Inside a sandbox the link gets its name of ours here too: unnamed, it has never been open."""

@@ -23,6 +23,8 @@ RTM_SETLINK = 19
 
 IFF_UP = 1
 IFF_NOARP = 0x80
+IFF_RUNNING = 0x40
+"""It carries, and the kernel has taken note of that."""
 LOOPBACK_INDEX = 1
 """`lo`'s, in every namespace (LOOPBACK_IFINDEX, net/flow.h)."""
 
@@ -47,6 +49,8 @@ _VETH_INFO_PEER = 1
 _IFLA_BR_AGEING_TIME = 4
 _IFLA_BR_STP_STATE = 5
 _IFLA_BR_MCAST_SNOOPING = 23
+_IFLA_BRPORT_STATE = 1
+_BR_STATE_FORWARDING = 3
 _IFLA_BRPORT_MODE = 4
 """Hairpin."""
 _IFLA_BRPORT_GUARD = 5
@@ -192,11 +196,12 @@ def settings(
     return _on(index, parts, up=up) if parts else None
 
 
-def widen(link: Link, index: int) -> list[bytes]:
-    """The MTU alone: a link that was too small for IPv6 takes no setting for it in the message that widens it. Down, and down
-    until it has been told to have no link-local address. (A message sets the MTU before it takes a link down, and IPv6's
-    settings after it has brought it up.)"""
-    return [_on(index, b"", up=False), _on(index, codec.u32(_IFLA_MTU, link.mtu))]
+def widen(link: Link, index: int, messages: list[bytes], *, up: bool) -> list[bytes]:
+    """Around the other messages of a link that was too small for IPv6: the MTU alone comes first, since in the message that
+    widens it the link takes no setting for IPv6. Down, and down until it has been told to have no link-local address. (A
+    message sets the MTU before it takes a link down, and IPv6's settings after it has brought it up.) `up`: it is to be."""
+    first = [_on(index, b"", up=False), _on(index, codec.u32(_IFLA_MTU, link.mtu))]
+    return [*first, *messages, *([set_up(index)] if up else [])]
 
 
 def change(
@@ -217,6 +222,13 @@ def change(
         return [_on(index, parts, up=up, arp=link.arp)]
     first = _on(index, parts + codec.u32(_IFLA_MASTER, master), up=False, arp=link.arp)
     return [first, _on(index, _port_info(link.port) if link.port else b"", up=up)]
+
+
+def forward(index: int) -> bytes:
+    """Switch a bridge port on. Refused (ENETDOWN) where the link does not carry: then the bridge does it by itself, later."""
+    data = codec.nested(_IFLA_INFO_SLAVE_DATA, codec.u8(_IFLA_BRPORT_STATE, _BR_STATE_FORWARDING))
+    info = codec.nested(_IFLA_LINKINFO, codec.string(_IFLA_INFO_SLAVE_KIND, "bridge"), data)
+    return _on(index, info)
 
 
 def set_up(index: int) -> bytes:
@@ -277,7 +289,7 @@ def parse(payload: memoryview) -> RawLink:
         group=_number(found.get(_IFLA_GROUP)),
         master=_number(found.get(_IFLA_MASTER)),
         kind=kind,
-        port=None if port is None else _parse_port(port),
+        port=None if port is None else _parse_port(port, flags),
         addr_gen_none=_parse_generation(found.get(_IFLA_AF_SPEC, _EMPTY)),
         ageing_off=_IFLA_BR_AGEING_TIME in bridge and _number(bridge[_IFLA_BR_AGEING_TIME]) == 0,
         stp=bool(_number(bridge.get(_IFLA_BR_STP_STATE))),
@@ -352,8 +364,9 @@ def _number(payload: memoryview | None) -> int:
     return int.from_bytes(payload, sys.byteorder)
 
 
-def _parse_port(payload: memoryview) -> BridgePort:
+def _parse_port(payload: memoryview, flags: int) -> BridgePort:
     found = codec.attrs(payload)
+    state = _number(found.get(_IFLA_BRPORT_STATE))
     return BridgePort(
         isolated=bool(_number(found.get(_IFLA_BRPORT_ISOLATED))),
         learning=bool(_number(found.get(_IFLA_BRPORT_LEARNING))),
@@ -363,6 +376,7 @@ def _parse_port(payload: memoryview) -> BridgePort:
         broadcast=all(
             _number(found.get(kind)) for kind in (_IFLA_BRPORT_BCAST_FLOOD, _IFLA_BRPORT_MCAST_FLOOD)
         ),
+        forwarding=not flags & IFF_RUNNING or state == _BR_STATE_FORWARDING,
     )
 
 
