@@ -263,6 +263,7 @@ def _container_routes(containers: Containers) -> dict[Shape, Methods]:
             "GET": _route(Later(lambda call: containers.get(call.ref))),
             "DELETE": _route(remove, query=("force",)),
         },
+        ("containers", None, "request"): {"GET": _route(Later(lambda call: containers.request(call.ref)))},
         ("containers", None, "start"): {"POST": _route(Later(lambda call: containers.start(call.ref)))},
         ("containers", None, "stop"): {"POST": _route(stop, query=("timeout",))},
         ("containers", None, "kill"): {"POST": _route(kill, query=("signal",))},

@@ -35,6 +35,10 @@ class ContainerRecords(Protocol):
 
     async def get(self, ref: str) -> ContainerView: ...
 
+    async def request(self, ref: str) -> ContainerRequest:
+        """What it was asked for with."""
+        ...
+
     async def remove(self, ref: str, *, force: bool) -> ContainerView:
         """The view is of before. A running one needs `force`."""
         ...

@@ -35,6 +35,33 @@ _OF_SEVERAL = re.compile(
 )
 
 
+_ELSEWHERE = {
+    "'connect'": "`sealane attach CONTAINER NETWORK`",
+    "'disconnect'": "`sealane detach CONTAINER NETWORK`",
+    "'images'": "`sealane image ls`",
+    "'pull'": "`sealane image load oci-archive:FILE`, of an image that is here",
+    "'build'": "build images with another tool, and `sealane image load` them",
+    "'compose'": "`sealane up` and `sealane down` take compose files",
+    "'container'": "the verbs on containers stand alone: `sealane ps`, `sealane rm`",
+    "'create'": "`sealane run --detach`, or `sealane network create`",
+    "'info'": "`sealane status`",
+    "'system'": "`sealane gc`, `sealane network prune`, `sealane image prune`",
+    "arguments: -it": "there are no terminals: leave out -it; `sealane exec -i` has standard input",
+    "arguments: -ti": "there are no terminals: leave out -ti; `sealane exec -i` has standard input",
+    "arguments: -t": "there are no terminals: leave out -t",
+    "arguments: --tty": "there are no terminals: leave out --tty",
+    "arguments: -i": "`sealane exec -i` has standard input, a container's own command has none",
+    "arguments: --interactive": "`sealane exec -i` has standard input, a container's own command has none",
+    "explicit argument 't'": "there are no terminals: write -i alone",
+}
+"""Docker's words that are others here → where to go."""
+
+
+def _known_elsewhere(message: str) -> str:
+    begins = message.partition(" (choose from")[0]
+    return next((f"{cure}" for words, cure in _ELSEWHERE.items() if f"{words} " in f"{begins} "), "")
+
+
 class Parser(argparse.ArgumentParser):
     """Its errors are raised, with the usage of the command that they are about."""
 
@@ -48,7 +75,8 @@ class Parser(argparse.ArgumentParser):
             field = next((name for name in names if name.startswith("--")), one["field"])
         elif several:
             field = several["field"]
-        raise CommandLineError(message, self.format_usage(), field=field, cure=f"see `{self.prog} --help`")
+        cure = _known_elsewhere(message) or f"see `{self.prog} --help`"
+        raise CommandLineError(message, self.format_usage(), field=field, cure=cure)
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
         """argparse has the root refuse what a command does not know; the root's usage is of no use then."""

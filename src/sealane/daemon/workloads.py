@@ -309,6 +309,9 @@ class Workloads:
     async def get(self, reference: str) -> ContainerView:
         return self.view(reference)
 
+    async def request(self, reference: str) -> ContainerRequest:
+        return request_of(self.find(reference))
+
     def view(self, reference: str) -> ContainerView:
         return self._view(self.find(reference))
 

@@ -284,6 +284,9 @@ class DoubleContainers:
     async def get(self, ref):
         return self._get(ref)
 
+    async def request(self, ref):
+        return self.requests[self._get(ref).name]
+
     async def remove(self, ref, *, force):
         view = self._get(ref)
         if view.status == "running" and not force:
@@ -294,7 +297,9 @@ class DoubleContainers:
         return view
 
     async def start(self, ref):
-        return self._get(ref)
+        view = msgspec.structs.replace(self._get(ref), status="running", exit_code=None)
+        self.all[view.name] = view
+        return view
 
     async def stop(self, ref, timeout_s):
         await asyncio.sleep(0)

@@ -330,3 +330,53 @@ def test_stdin_that_is_too_long_is_refused_before_anything_runs(cli, api, monkey
     cli("run", "-d", "--name", "web", "true")
     ran = cli("exec", "-i", "web", "cat")
     assert (ran.code, api.services.workloads.exec_requests) == (2, [])
+
+
+def test_inspect_shows_what_was_asked_for(cli) -> None:
+    cli("run", "-d", "--name", "web", "-e", "A=1", "-v", "/srv:/srv", "--restart", "always", "true")
+    ran = cli("inspect", "web", "nope")
+    assert ran.code == 1
+    (found,) = json.loads(ran.out)
+    assert (found["name"], found["status"]) == ("web", "running")
+    spec = found["request"]["spec"]
+    assert (spec["env"], spec["restart"], spec["mounts"][0]["target"]) == ({"A": "1"}, "always", "/srv")
+    assert "'nope'" in ran.err
+
+
+def test_restart_stops_and_starts(cli, api) -> None:
+    cli("run", "-d", "--name", "web", "true")
+    assert cli("restart", "-t", "0", "web").out == "web\n"
+    assert json.loads(cli("ps", "--json").out)[0]["status"] == "running"
+    assert api.services.workloads.exited["web"].is_set(), "it was stopped"
+
+
+def test_a_name_that_is_taken_is_refused_and_nothing_runs(cli, api) -> None:
+    cli("run", "-d", "--name", "web", "true")
+    ran = cli("run", "--rm", "--name", "web", "true")
+    assert ran.code == 125
+    assert "container web exists" in ran.err
+    assert list(api.services.workloads.all) == ["web"]
+
+
+def test_guests_go_before_their_hosts(cli, api) -> None:
+    for name in ("web", "side"):
+        cli("run", "-d", "--name", name, "true")
+    views = api.services.workloads.all
+    views["side"] = msgspec.structs.replace(views["side"], sandbox="web")
+    assert cli("rm", "-f", "web", "side").out == "side\nweb\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "cure"),
+    [
+        (("network", "connect", "a", "b"), "sealane attach CONTAINER NETWORK"),
+        (("run", "-it", "x", "sh"), "leave out -it"),
+        (("exec", "-it", "x", "sh"), "write -i alone"),
+        (("images",), "sealane image ls"),
+        (("run", "--nonsense", "x"), "see `sealane run --help`"),
+    ],
+)
+def test_dockers_words_are_told_where_to_go(cli, words, cure) -> None:
+    ran = cli(*words)
+    assert ran.code == 2
+    assert cure in ran.err.splitlines()[-1]

@@ -101,14 +101,45 @@ def configure_stop(parser: ArgumentParser) -> None:
 
 
 def stop(context: Context, arguments: Namespace) -> int:
+    return context.each(arguments.container, lambda ref: _stop(context, ref, arguments.timeout))
+
+
+def _stop(context: Context, ref: str, timeout_s: float | None) -> object:
     # The daemon answers when it is done, which is at the container's own time if none is given.
-    patience = None if arguments.timeout is None else arguments.timeout + STOP_MARGIN_S
-    return context.each(
-        arguments.container,
-        lambda ref: context.client.request(
-            "POST", path_of("containers", ref, "stop", timeout=arguments.timeout), timeout_s=patience
-        ),
+    patience = None if timeout_s is None else timeout_s + STOP_MARGIN_S
+    path = path_of("containers", ref, "stop", timeout=timeout_s)  # type: ignore[arg-type]
+    return context.client.request("POST", path, timeout_s=patience)
+
+
+def configure_restart(parser: ArgumentParser) -> None:
+    configure_stop(parser)
+    describe(parser, "Stops each as `stop` does, and starts it again. One that has ended is started.")
+
+
+def restart(context: Context, arguments: Namespace) -> int:
+    def again(ref: str) -> object:
+        _stop(context, ref, arguments.timeout)
+        return context.client.request("POST", path_of("containers", ref, "start"))
+
+    return context.each(arguments.container, again)
+
+
+def configure_inspect(parser: ArgumentParser) -> None:
+    describe(
+        parser, "Prints JSON: what `ps` knows, and under `request` what the container was asked for with."
     )
+    add_containers(parser)
+
+
+def inspect(context: Context, arguments: Namespace) -> int:
+    def whole(ref: str) -> object:
+        view = context.client.request("GET", path_of("containers", ref))
+        return {
+            **view,
+            "request": context.client.request("GET", path_of("containers", view["id"], "request")),
+        }
+
+    return context.inspect(arguments.container, whole)
 
 
 def configure_kill(parser: ArgumentParser) -> None:
@@ -151,6 +182,8 @@ VERBS = {
     "ps": Verb(configure_ps, ps),
     "start": Verb(configure_start, start),
     "stop": Verb(configure_stop, stop),
+    "restart": Verb(configure_restart, restart),
+    "inspect": Verb(configure_inspect, inspect),
     "kill": Verb(configure_kill, kill),
     "rm": Verb(configure_rm, rm),
 }
