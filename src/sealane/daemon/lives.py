@@ -56,8 +56,8 @@ class Lives:
         self._starting = Counter[SandboxId]()
 
     def start(self, loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
-        """Learn of all containers, and look from now on at each whose shim says that something has changed. The result ends
-        it. Raises OSError."""
+        """Learn of all containers, and look from now on at each whose shim says that something has changed, and at all from
+        time to time. The result ends it."""
         self._loop = loop
         hints = _Hints(loop, self._runtime.changes_path, self._told)
         for identity in self._engine.intent.containers:
@@ -121,7 +121,8 @@ class Lives:
 
     def _joined(self, changes: Sequence[Change]) -> None:
         """An endpoint that comes to a container which has ended is dormant, as its others are."""
-        assert self._loop is not None
+        if self._loop is None:
+            return
         for change in changes:
             if isinstance(change, Put) and isinstance(change.record, Endpoint) and change.before is None:
                 # Behind whatever verb this is a part of.

@@ -81,6 +81,7 @@ class Workloads:
         if runtime is not None:
             lives = Lives(engine, runtime, ended=self._ended, lost=self._lost)
             self._found = _Parts(runtime, EtcFiles(engine, runtime, resolver), lives)
+        self._reviving = False
         self._tasks = set[asyncio.Task[None]]()
         """Begun by what became of containers, and by nobody who waits."""
         self._locks = WeakValueDictionary[str, asyncio.Lock]()
@@ -426,13 +427,19 @@ class Workloads:
         return [await self._restart(buried.id) for buried in found if buried.restart]
 
     def _lost(self, identity: str) -> None:
-        """Somebody killed a container's supervisor."""
+        """Somebody killed a container's supervisor. All that have lost theirs are revived at once, by one at a time."""
         log.error("container %s has lost its supervisor", by_name(identity, self._engine.intent))
+        if self._reviving:
+            return
 
         async def revive() -> None:
-            for line in await self._revive():
-                log.info("%s", line)
+            try:
+                for line in await self._revive():
+                    log.info("%s", line)
+            finally:
+                self._reviving = False
 
+        self._reviving = True
         self._begin_task(revive())
 
     def _ended(self, identity: str) -> None:
