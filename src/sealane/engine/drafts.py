@@ -221,8 +221,8 @@ class Drafts:
     def wake(self, sandbox: SandboxId) -> list[Change]:
         """Its dormant endpoints as they are when something runs there. Raises ConflictError for a port that somebody holds."""
         dormant = [e for e in self.intent.endpoints_by_sandbox.get(sandbox, {}).values() if e.dormant]
-        self.publisher.check(dormant)
-        return [Put(msgspec.structs.replace(e, dormant=False), e) for e in dormant]
+        awake = [msgspec.structs.replace(e, dormant=False) for e in self.publisher.again(dormant)]
+        return [Put(now, before) for now, before in zip(awake, dormant, strict=True)]
 
     def find_endpoint(self, reference: str) -> Endpoint:
         sandbox_name, slash, network_name = reference.partition("/")

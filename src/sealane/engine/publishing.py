@@ -4,6 +4,8 @@ before anything changes."""
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 
+import msgspec
+
 from sealane.engine.errors import ConflictError, FullError, InvalidError
 from sealane.engine.ports import Kernel
 from sealane.engine.problems import parsed
@@ -58,20 +60,36 @@ class Publisher:
                 chosen.append(self._port(request, address, chosen, field))
         return tuple(chosen)
 
-    def check(self, endpoints: Iterable[Endpoint]) -> None:
-        """That nobody holds these endpoints' ports, nor two of them one. Raises ConflictError, naming the holder."""
-        seen: dict[PublishedPort, Endpoint] = {}
+    def again(self, endpoints: Iterable[Endpoint]) -> list[Endpoint]:
+        """Endpoints that rested, with ports to publish again: theirs, but for ephemeral ones that somebody has come to hold,
+        which are chosen anew. Raises ConflictError, naming the holder; FullError."""
+        seen: list[PublishedPort] = []
+        result = []
         for endpoint in endpoints:
-            for port in endpoint.ports:
-                twin = next((e for held, e in seen.items() if held.conflicts(port)), None)
-                holder = f"endpoint {twin.name}" if twin is not None else self._holder(port, [])
-                if holder is not None:
-                    raise ConflictError(
-                        f"host port {port} of endpoint {endpoint.name} is held by {holder} now",
-                        field="publish",
-                        cure="end or detach that first",
-                    )
-                seen[port] = endpoint
+            ports = tuple(self._again(endpoint, port, seen) for port in endpoint.ports)
+            result.append(msgspec.structs.replace(endpoint, ports=ports))
+        return result
+
+    def _again(self, endpoint: Endpoint, port: PublishedPort, seen: list[PublishedPort]) -> PublishedPort:
+        holder = self._holder(port, seen)
+        if holder is not None:
+            if not port.is_ephemeral:
+                raise ConflictError(
+                    f"host port {port} of endpoint {endpoint.name} is held by {holder} now",
+                    field="publish",
+                    cure="end or detach that first",
+                )
+            count = port.host_last - port.host_first + 1
+            wanted = PublishRequest(proto=port.proto, port=port.port, count=count)
+            port = self._ephemeral(wanted, port.host_address, seen, "publish")
+        seen.append(port)
+        return port
+
+    def _ephemeral(
+        self, request: PublishRequest, address: Address | None, chosen: list[PublishedPort], field: str
+    ) -> PublishedPort:
+        found = self._free(request, address, chosen, field, *self._kernel.ephemeral_range())
+        return msgspec.structs.replace(found, is_ephemeral=True)
 
     def _addresses(
         self, request: PublishRequest, network: Network, families: set[Family], field: str
@@ -100,7 +118,7 @@ class Publisher:
     ) -> PublishedPort:
         _check_numbers(request, field)
         if request.host_first == 0:
-            return self._free(request, address, chosen, field, *self._kernel.ephemeral_range())
+            return self._ephemeral(request, address, chosen, field)
         if request.one_of:
             return self._free(request, address, chosen, field, request.host_first, request.host_last)
         last = request.host_last or request.host_first + request.count - 1

@@ -51,6 +51,8 @@ class PublishedPort(msgspec.Struct, frozen=True, kw_only=True):
     host_first: int
     host_last: int
     port: int
+    is_ephemeral: bool = False
+    """Nobody asked for the host's number: any other will do."""
 
     def __str__(self) -> str:
         host = self.host_address or "*"

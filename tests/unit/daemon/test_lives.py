@@ -163,6 +163,20 @@ class TestDormantEndpoints:
         asyncio.run(daemon.workloads.start("side"))
         assert states(daemon) == {"web": "up"}
 
+    def test_an_ephemeral_port_is_chosen_anew_where_somebody_has_taken_it(self, daemon: Daemon) -> None:
+        ports = [publish(0, 80), publish(0, 81)]
+        asyncio.run(daemon.workloads.create(container("web", "front", publish=ports)))
+        before = daemon.workloads.view("web").ports
+        asyncio.run(daemon.workloads.stop("web"))
+        taken = int(before[0].removeprefix("*:").partition("-")[0])
+        create(daemon, "other", port=taken)
+        asyncio.run(daemon.workloads.start("web"))
+        after = daemon.workloads.view("web").ports
+        assert after[1] == before[1]
+        assert after[0] != before[0]
+        assert after[0].endswith("->80/tcp")
+        assert states(daemon) == {"web": "up", "other": "up"}
+
     def test_ports_of_two_of_its_endpoints_do_not_meet(self, daemon: Daemon) -> None:
         """Free while it rests, one port may be published twice for it."""
         daemon.bench.network("back", subnets=subnets("10.2.0.0/24"))
