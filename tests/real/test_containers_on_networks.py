@@ -57,15 +57,17 @@ def events(host, name):
     ]
 
 
-def test_a_container_that_ends_by_itself_gives_up_its_name_and_its_port(machine):
+def test_a_container_that_ends_by_itself_gives_up_its_name_and_its_port(machine, tmp_path):
     """Docker's way: who asks for `web` gets those that run, and the port is free for the next version."""
     run(machine, "db", "front")
-    script = "sleep 1; exit 3"
+    script = "until test -e /kept/enough; do sleep 0.1; done; exit 3"
     publish = ("--publish", "8080:80")
-    machine.sealane("run", "-d", "--name", "web", "--network", "front", *publish, "sh", "-c", script)
+    options = ("--network", "front", *publish, "-v", f"{tmp_path}:/kept")
+    machine.sealane("run", "-d", "--name", "web", *options, "sh", "-c", script)
     asks = ("exec", "db", "getent", "hosts", "web")
     assert "10.71.0." in machine.sealane(*asks).stdout
     assert "8080" in machine.ns.sh("nft", "list", "map", "ip", "sealane", "publish")
+    (tmp_path / "enough").touch()
     eventually(lambda: events(machine, "web") == ["started", "exited"], what="its end")
     eventually(lambda: not machine.sealane(*asks, check=False).stdout, what="the end of its name")
     assert "8080" not in machine.ns.sh("nft", "list", "map", "ip", "sealane", "publish")
