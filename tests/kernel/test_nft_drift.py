@@ -126,8 +126,11 @@ def test_a_rule_in_the_place_of_ours_is_seen_whatever_its_comment_says(socket, d
     assert found.tags[-1] == "?"
     (chain,) = [item for item in drifting if isinstance(item, Chain)]
     assert apply_nft(socket, operations("change", [chain], before=found)) == []
-    contents.forget()
-    assert observe_nft(socket, contents) == before
+    contents.learn(socket, [(IP, "base")])
+    nft("flush", "chain", IP, "sealane", "base")
+    assert [i.tags[-1:] for i in observe_nft(socket, contents) if isinstance(i, ObservedChain)] == [("?",)]
+    assert apply_nft(socket, operations("change", [chain], before=found)) == []
+    assert observe_nft(socket, contents) == before, "rules are what was learnt, though made anew"
     assert "drop " in nft("list", "chain", IP, "sealane", "base")
 
 

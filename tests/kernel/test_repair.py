@@ -317,6 +317,20 @@ def repaired(home: Home, damage: Damage) -> None:
     assert changes(before, foreign(home.ns)) == []
 
 
+@pytest.mark.parametrize("verb", ["made", "removed"])
+def test_a_rule_is_not_believed_because_others_were_written(home: Home, verb: str) -> None:
+    """What somebody changes behind a change of ours, before anybody looks."""
+    home.machine.api.network("more", "10.76.0.0/24", "fd76::/64", driver=home.driver)
+    if verb == "removed":
+        home.machine.sealane("network", "rm", "more")
+    before = home.repairs()
+    forge_rule(home)
+    eventually(lambda: home.repairs() > before, timeout_s=REPAIR_S * BUSY, what="its repair")
+    home.heals(REPAIR_S)
+    if verb == "made":
+        home.machine.sealane("network", "rm", "more")
+
+
 def test_forgotten_flows_do_no_harm(home: Home) -> None:
     """DR7: `conntrack -F`."""
     forget_flows(home)

@@ -3,8 +3,8 @@
 import errno
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import cast
 
 import msgspec
@@ -13,7 +13,7 @@ from sealane.compile.facts import Facts
 from sealane.engine.ports import Flow, NamespaceGoneError
 from sealane.explain.doctor.evidence import Evidence, Request
 from sealane.explain.surroundings import Surroundings
-from sealane.kernel.nft import Chain, ObservedChain, Set, Table
+from sealane.kernel.nft import Chain, NftFamily, ObservedChain
 from sealane.kernel.objects import Sysctl
 from sealane.kernel.state import HOST, NamespaceState, Object, namespace
 from sealane.linux import facts, observe, passages, sysctl
@@ -49,9 +49,6 @@ CLAIM_PORT = 0x5EA1A9E
 
 EPHEMERAL_DEFAULT = (32768, 60999)
 """The kernel's own (net/ipv4/af_inet.c), should /proc not tell."""
-
-_OWNERS_OF_RULES = (Table, Set, Chain, ObservedChain)
-"""What rules are made anew with."""
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
@@ -176,9 +173,13 @@ class LinuxKernel(Closing):
 
     def apply(self, plan: Plan, refs: Mapping[str, NetnsRef]) -> list[Outcome]:
         self._check_home()
-        if any(isinstance(operation.object, _OWNERS_OF_RULES) for operation in plan):
-            self._rules.forget()
-        return self._applier.apply(plan, refs, self._visits)
+        outcomes = self._applier.apply(plan, refs, self._visits)
+        written = _chains(operation.object for operation in plan)
+        if written:
+            # Read at once: what the next look finds may be somebody else's. What cannot be read now is written once more.
+            with suppress(NetlinkError):
+                self._rules.learn(self._nft, written - _chains(o.operation.object for o in outcomes))
+        return outcomes
 
     def renew(self) -> None:
         """What is believed only while somebody says it again and again: that the fast path is open. Raises OSError."""
@@ -271,6 +272,10 @@ class LinuxKernel(Closing):
         """A thread that is somewhere else must not touch what it takes for the host."""
         if namespaces.own_inode() != self._inode:
             raise RuntimeError("this thread is not in the host's network namespace")
+
+
+def _chains(objects: Iterable[Object]) -> set[tuple[NftFamily, str]]:
+    return {(item.family, item.name) for item in objects if isinstance(item, Chain | ObservedChain)}
 
 
 def _overlap(held: str, wanted: str) -> bool:

@@ -9,7 +9,7 @@ other contents as one with a rule too many, a set of another making as one of no
 import errno
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple, cast
 
 from sealane.kernel.nft import TABLE, Element, Hook, NftFamily, ObservedChain, Set, Table, TypeName, Verdict
@@ -33,9 +33,15 @@ class RuleContents:
     def __init__(self) -> None:
         self._known: dict[tuple[NftFamily, str], int] = {}
 
-    def forget(self) -> None:
-        """The next reading is believed: rules have been made anew, by us."""
-        self._known.clear()
+    def learn(self, socket: Socket, chains: Iterable[tuple[NftFamily, str]]) -> None:
+        """Of chains that have been made anew, by us, just now. Those that have gone are forgotten. Raises NetlinkError."""
+        for chain in chains:
+            self._known.pop(chain, None)
+            family, name = chain
+            attrs = codec.string(1, TABLE) + codec.string(2, name)
+            found = [_content(rule) for rule in _dump(socket, nfnl.GETRULE, family, attrs)]
+            if found:
+                self.are_known(family, name, found)
 
     def are_known(self, family: NftFamily, chain: str, contents: Sequence[bytes]) -> bool:
         """Whether they are those of the last reading, or this is the first."""
