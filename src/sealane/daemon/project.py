@@ -1,7 +1,7 @@
 """Manifests: objects that belong together, made true or taken away in the order of their dependence."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Collection, Coroutine, Iterable, Mapping
 from typing import Any
 
 from sealane.daemon.workloads import SEE_CONTAINERS, Workloads
@@ -35,8 +35,8 @@ def _is_same_project(one: dict[str, str], other: dict[str, str]) -> bool:
     return one.get(PROJECT, "") == other.get(PROJECT, "")
 
 
-def _whose(container: Container) -> str:
-    project = container.labels.get(PROJECT)
+def _whose(record: Container | Network) -> str:
+    project = record.labels.get(PROJECT)
     return f"project {project}'s" if project else "of no project"
 
 
@@ -62,7 +62,8 @@ class Projects:
         first: ConflictError | None = None
         for at_once in (False, True):
             preview = Preview(self._engine)
-            preview.remove(self._leftover_changes(manifest))
+            intent = self._engine.intent
+            preview.remove([change for c in self._going(manifest) for change in departure(c, intent)])
             try:
                 preview.add(manifest, at_once=at_once)
             except ConflictError as error:
@@ -80,16 +81,27 @@ class Projects:
                 raise ExistsError(
                     f"container {request.name} exists, and is {_whose(present)}",
                     field=f"containers[{index}].name",
-                    cure=f"`sealane rm {request.name}` if it is not needed, or choose another name",
+                    cure=f"`sealane rm --force {request.name}` if it is not needed, or choose another name",
                 )
-        leftovers = self._leftovers(manifest)
-        for container in leftovers:
-            guests = [c.name for c in sharers(container, self._engine.intent) if c not in leftovers]
+        for index, wanted in enumerate(manifest.networks):
+            identity = self._engine.intent.network_ids.get(wanted.name)
+            network = self._engine.intent.networks[identity] if identity else None
+            if network is not None and not _is_same_project(network.labels, wanted.labels):
+                raise ExistsError(
+                    f"network {wanted.name} exists, and is {_whose(network)}",
+                    field=f"networks[{index}].name",
+                    cure="`external: true` joins it as it is; or choose another name",
+                )
+        self._check_guests(self._going(manifest))
+
+    def _check_guests(self, going: Collection[Container]) -> None:
+        """Who lives in the sandbox of one that goes, and does not go himself, keeps all from going."""
+        for container in going:
+            guests = [c.name for c in sharers(container, self._engine.intent) if c not in going]
             if guests:
                 raise ConflictError(
-                    f"container {container.name}, which the project has no more, lends its network to {', '.join(guests)}",
-                    field="containers",
-                    cure="remove those first",
+                    f"container {container.name}, which would go, lends its network to {', '.join(guests)}",
+                    cure=f"`sealane rm --force {' '.join(guests)}` first",
                 )
 
     def _check(self, manifest: Manifest) -> None:
@@ -118,9 +130,13 @@ class Projects:
 
     async def _make(self, manifest: Manifest, *, at_once: bool) -> ApplyView:
         view = ApplyView()
-        for container in self._leftovers(manifest):
+        coming, replaced = {request.name for request in manifest.containers}, set[str]()
+        for container in self._going(manifest):
             await self._workloads.remove(container.id, force=True)
-            view.removed.append(f"container {container.name}")
+            if container.name in coming:
+                replaced.add(container.name)
+            else:
+                view.removed.append(f"container {container.name}")
         for index, network in enumerate(manifest.networks):
             before = self._engine.revision
             with at_place(f"networks[{index}]"):
@@ -129,7 +145,7 @@ class Projects:
                 f"network {network.name}"
             )
         places = {container.name: f"containers[{i}]" for i, container in enumerate(manifest.containers)}
-        replaced = await self._make_room(manifest.containers, places) if at_once else set[str]()
+        replaced |= await self._make_room(manifest.containers, places) if at_once else set()
         for wave in waves(manifest.containers):
             await self._apply_wave(wave, places, replaced, view)
         for index, attachment in enumerate(manifest.attachments):
@@ -210,7 +226,9 @@ class Projects:
     async def delete(self, manifest: Manifest) -> ApplyView:
         """Take the manifest's objects away, and all of its project's. What is not there is no error."""
         view = ApplyView()
-        for wave in self._containers_of(manifest):
+        going = self._containers_of(manifest)
+        self._check_guests([container for wave in going for container in wave])
+        for wave in going:
             await asyncio.gather(*(self._workloads.stop(container.id) for container in wave))
             for container in wave:
                 await self._workloads.remove(container.id, force=True)
@@ -267,9 +285,12 @@ class Projects:
         mine = (c for c in intent.containers.values() if self._is_of(c.labels, manifest))
         return guests_first((c for c in mine if c.name not in names), intent)
 
-    def _leftover_changes(self, manifest: Manifest) -> list[Change]:
-        intent = self._engine.intent
-        return [change for c in self._leftovers(manifest) for change in departure(c, intent)]
+    def _going(self, manifest: Manifest) -> list[Container]:
+        """What goes before anything comes: leftovers, and who lives with one and comes again."""
+        intent, names = self._engine.intent, {c.name for c in manifest.containers}
+        leftovers = self._leftovers(manifest)
+        guests = [c for host in leftovers for c in sharers(host, intent) if c.name in names]
+        return guests_first([*guests, *leftovers], intent)
 
     def _unused_networks(self, manifest: Manifest, preview: Preview) -> list[Change]:
         names = {n.name for n in manifest.networks}

@@ -503,3 +503,46 @@ def test_a_leftover_that_lends_its_network_to_a_stranger_stops_it_first(daemon: 
     with pytest.raises(ConflictError, match="lends its network to stranger"):
         asyncio.run(daemon.projects.apply(Manifest(project="shop", networks=BASE)))
     assert list(daemon.engine.intent.records()) == before
+
+
+def test_guests_of_a_host_that_is_renamed_come_again_in_the_new_ones(daemon: Daemon) -> None:
+    asyncio.run(daemon.projects.apply(sharing(8080)))
+    host = container("tunnel", "front", publish=[publish(8080, 80)], labels=PROJECT)
+    guest = container("b", network_mode="container:tunnel", labels=PROJECT)
+    renamed = Manifest(project="shop", networks=BASE, containers=[host, guest])
+    assert "container a" in daemon.projects.plan(renamed, delete=False).remove
+    view = asyncio.run(daemon.projects.apply(renamed))
+    assert (view.created, view.changed, view.removed) == (
+        ["container tunnel"],
+        ["container b"],
+        ["container a"],
+    )
+    assert len(daemon.engine.intent.sandboxes) == 1
+
+
+def test_a_guest_may_get_a_network_of_its_own_when_its_host_goes(daemon: Daemon) -> None:
+    asyncio.run(daemon.projects.apply(sharing(8080)))
+    alone = Manifest(project="shop", networks=BASE, containers=[container("b", "front", labels=PROJECT)])
+    view = asyncio.run(daemon.projects.apply(alone))
+    assert (view.changed, view.removed) == (["container b"], ["container a"])
+    assert addresses(daemon) == {"b": ["10.1.0.3"]}
+
+
+def test_a_stranger_among_its_guests_keeps_a_project_whole(daemon: Daemon) -> None:
+    asyncio.run(daemon.projects.apply(sharing(8080)))
+    asyncio.run(daemon.workloads.create(container("stranger", network_mode="container:a")))
+    before, running = list(daemon.engine.intent.records()), set(daemon.runtime.running)
+    with pytest.raises(ConflictError, match="lends its network to stranger") as refusal:
+        asyncio.run(daemon.projects.delete(sharing(8080)))
+    assert refusal.value.cure == "`sealane rm --force stranger` first"
+    assert (list(daemon.engine.intent.records()), daemon.runtime.running) == (before, running)
+
+
+@pytest.mark.parametrize("labels", [{}, {"sealane.project": "other"}])
+def test_a_network_of_somebody_elses_is_told_with_its_owner(daemon: Daemon, labels) -> None:
+    daemon.engine.create_network(msgspec.structs.replace(network("front", "10.1.0.0/24"), labels=labels))
+    labelled = msgspec.structs.replace(network("front", "10.1.0.0/24"), labels=PROJECT)
+    with pytest.raises(ExistsError, match="project other's" if labels else "of no project") as refusal:
+        asyncio.run(daemon.projects.apply(Manifest(project="shop", networks=[labelled])))
+    assert refusal.value.field == "networks[0].name"
+    assert "external: true" in refusal.value.cure
