@@ -613,6 +613,33 @@ def test_verbs_work_on_a_container_without_its_shim(runtime, verb):
         assert runtime.state("web").status == "exited"
 
 
+def test_recover_spares_what_somebody_starts_meanwhile(runtime, monkeypatch):
+    """It looked before, and takes the lock after."""
+    runtime.create_and_start(spec())
+    kill_shim(runtime)
+    plain = runtime.list
+
+    def look_and_be_late():
+        seen = plain()
+        runtime.start("web")
+        return seen
+
+    monkeypatch.setattr(runtime, "list", look_and_be_late)
+    assert runtime.recover() == ()
+    assert runtime.state("web").supervised
+
+
+def test_a_damaged_record_keeps_nobody_else_from_recovery(runtime, tmp_path):
+    runtime.create_and_start(spec("broken"))
+    runtime.create_and_start(spec(restart="always"))
+    (tmp_path / "state" / "containers" / "broken" / "spec.json").write_bytes(b"{")
+    kill_shim(runtime)
+    assert [found.id for found in runtime.recover()] == ["web"]
+    assert runtime.state("broken").status == "dead"
+    runtime.remove("broken", force=True)
+    assert [state.id for state in runtime.list()] == ["web"]
+
+
 def test_recover_leaves_the_living_alone(runtime):
     pid = runtime.create_and_start(spec())
     assert runtime.recover() == ()
@@ -625,17 +652,22 @@ def test_recover_starts_nothing_that_a_user_stopped(runtime):
     assert runtime.recover() == ()
 
 
-def reboot(runtime, tmp_path):
-    """What a restarted machine leaves: no process, an empty run folder, the state folder as it was."""
-    status = runtime._store.status_file("web")
+def power_off(runtime, name):
+    status = runtime._store.status_file(name)
     for identity in (status.shim, status.init):
         process.send_signal(identity, signal.SIGKILL)
-    until(lambda: not runtime.state("web").supervised and not process.is_alive(status.init))
-    cgroups.remove(cgroups.detect(), f"/{cgroups.ROOT_GROUP}/{INSTANCE}/web")
-    shutil.rmtree(tmp_path / "run")
+    until(lambda: not runtime.state(name).supervised and not process.is_alive(status.init))
+    cgroups.remove(cgroups.detect(), f"/{cgroups.ROOT_GROUP}/{INSTANCE}/{name}")
     for identity in filter(None, (status.shim, status.init)):
         identity["boot_id"] = "the boot before"
-    files.write_atomic(runtime._store.paths("web").status, msgspec.json.encode(status))
+    files.write_atomic(runtime._store.paths(name).status, msgspec.json.encode(status))
+
+
+def reboot(runtime, tmp_path):
+    """What a restarted machine leaves: no process, an empty run folder, the state folder as it was."""
+    for name in runtime._store.ids():
+        power_off(runtime, name)
+    shutil.rmtree(tmp_path / "run")
     return Runtime(str(tmp_path / "state"), str(tmp_path / "run"), instance=INSTANCE)
 
 
@@ -661,6 +693,15 @@ def test_after_a_reboot_the_policy_decides(runtime, tmp_path, policy, stopped, c
     after.start("web")
     assert after.state("web").status == "running"
     until(lambda: len(list(after.logs("web"))) == 2)
+
+
+def test_after_a_reboot_who_ran_comes_before_who_had_been_stopped(runtime, tmp_path):
+    """They may want the same port, and the later container had it."""
+    runtime.create_and_start(spec("a", restart="always"))
+    runtime.stop("a", 0)
+    runtime.create_and_start(spec("b", restart="always"))
+    after = reboot(runtime, tmp_path)
+    assert [found.id for found in after.recover() if found.restart] == ["b", "a"]
 
 
 def test_a_sweep_spares_what_is_known(runtime):

@@ -1,7 +1,10 @@
 """Containers of the daemon's on networks that come and go while they run."""
 
 import json
+import os
+import pathlib
 import shutil
+import signal
 
 import pytest
 
@@ -144,3 +147,51 @@ def test_a_name_without_a_dot_is_a_services_and_its_own_hostname_is_its_own(mach
     assert "ndots:0" in written
     for name, address in (("db", "10.71.0.2"), ("box", "10.71.0.3"), ("web", "10.71.0.3")):
         assert address in machine.sealane("exec", "web", "getent", "ahostsv4", name).stdout, name
+
+
+# --- in the foreground ------------------------------------------------------------------------------------------------
+
+
+def foreground(host, *words):
+    return host.sealane_process("run", "--name", "web", "--network", "front", *words)
+
+
+def is_ended(host):
+    return "exited" in host.sealane("ps", "--all").stdout
+
+
+def test_the_exit_code_is_there_however_slowly_the_output_is_taken(machine):
+    """The daemon keeps it while somebody attends, and who removes it by force takes nothing from who has waited."""
+    with foreground(machine, "--rm", "sh", "-c", "seq 30000; exit 3") as client:
+        eventually(lambda: is_ended(machine), what="its end")
+        machine.sealane("rm", "-f", "web")
+        out, err = client.communicate(timeout=30)
+    assert (client.returncode, err) == (3, "")
+    assert out.splitlines()[0] == "1"
+
+
+def test_one_that_is_removed_while_it_runs_ended_by_being_killed(machine):
+    with foreground(machine, "sleep", "60") as client:
+        eventually(lambda: "running" in machine.sealane("ps").stdout, what="its start")
+        machine.sealane("rm", "-f", "web")
+        client.communicate(timeout=30)
+    assert client.returncode == 137
+
+
+def test_one_whose_supervisor_is_killed_ended_by_being_killed(machine):
+    with foreground(machine, "sleep", "60") as client:
+        eventually(lambda: "running" in machine.sealane("ps").stdout, what="its start")
+        [record] = pathlib.Path(machine.state_dir).glob("**/status.json")
+        os.kill(json.loads(record.read_bytes())["shim"]["pid"], signal.SIGKILL)
+        client.communicate(timeout=30)
+    assert client.returncode == 137
+    assert "exited 137" in machine.sealane("ps", "--all").stdout
+
+
+def test_a_name_is_free_as_soon_as_one_that_is_not_to_be_kept_has_stopped(machine):
+    options = ("--rm", "-d", "--name", "web", "--network", "front", "--ip", "10.71.0.9")
+    for _ in range(2):
+        machine.sealane("run", *options, "sleep", "60")
+        machine.sealane("stop", "-t", "0", "web")
+    machine.sealane("run", *options, "sleep", "60")
+    assert audit(machine) == []

@@ -34,6 +34,14 @@ class NotFoundError(ContainerError):
         super().__init__(f"no such container: {container_id}")
 
 
+class UnreadableError(ContainerError):
+    """Its record is damaged."""
+
+    def __init__(self, container_id: str, why: str) -> None:
+        super().__init__(f"the record of container {container_id} cannot be read: {why}")
+        self.cure = f"`sealane rm --force {container_id}`, and run it again"
+
+
 class ConflictError(ContainerError):
     """The container's present state forbids the verb."""
 
@@ -47,8 +55,9 @@ class NotRunningError(ContainerError):
 
     def __init__(self, container_id: str, status: str) -> None:
         super().__init__(f"container {container_id} is not running (it is {status})")
+        verb = "stop" if status == "restarting" else "start"
         self.cure = (
-            f"`sealane start {container_id}` starts it, `sealane logs {container_id}` shows its last words"
+            f"`sealane {verb} {container_id}` {verb}s it, `sealane logs {container_id}` shows its last words"
         )
 
 

@@ -21,10 +21,14 @@ def write_atomic(path: str, data: bytes, mode: int = 0o600) -> None:
     temporary = f"{path}.{os.getpid()}.{_thread.get_native_id()}.tmp"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
-        write_all(descriptor, data)
-    finally:
-        os.close(descriptor)
-    os.rename(temporary, path)
+        try:
+            write_all(descriptor, data)
+        finally:
+            os.close(descriptor)
+        os.rename(temporary, path)
+    except OSError:
+        remove(temporary)
+        raise
 
 
 def write_all(descriptor: int, data: bytes) -> None:

@@ -25,6 +25,7 @@ from sealane.containers.errors import (
     LimitsError,
     NotFoundError,
     NotRunningError,
+    UnreadableError,
 )
 from sealane.containers.execution import ExecSession
 from sealane.containers.host import Host, find_host, run_quietly
@@ -54,10 +55,12 @@ WAIT_PAUSE_S = 0.02
 
 
 class Recovered(msgspec.Struct, frozen=True):
-    """A container found without its shim. `restart`: its policy wants it started again (`Runtime.start`)."""
+    """A container found without its shim. `restart`: its policy wants it started again (`Runtime.start`). `was_running`: when
+    it lost its shim."""
 
     id: str
     restart: bool
+    was_running: bool = True
 
 
 class Runtime:
@@ -339,8 +342,8 @@ class Runtime:
     def _images_used(self) -> set[str]:
         used = set()
         for container_id in self._store.ids():
-            # One that is gone by now uses nothing.
-            with suppress(NotFoundError):
+            # One that is gone by now uses nothing, nor can one run that cannot be read.
+            with suppress(NotFoundError, UnreadableError):
                 used.add(digest_of_root(self.spec(container_id).rootfs))
         return {digest for digest in used if digest is not None}
 
@@ -396,19 +399,32 @@ class Runtime:
         Their rests are ended and recorded. The caller starts again those with `restart`, once their networks exist.
         """
         found = []
-        for container_id in self._store.ids():
-            status = self._store.status_file(container_id)
-            if status is None or self._store.state(container_id).supervised:
+        for state in self.list():
+            if state.supervised or state.status in {"created", "dead"}:
                 continue
-            policy = self.spec(container_id).restart_policy[0]
-            if status.status != "exited":
-                with self._store.locked(container_id):
-                    self._bury(container_id, "its supervisor was killed or the machine restarted")
-                found.append(Recovered(container_id, policy != "no" and not status.stopped_by_user))
-            elif policy == "always" and status.shim and status.shim.get("boot_id") != process.boot_id():
-                # Docker's: `always` comes back with the machine, even if somebody had stopped it.
-                found.append(Recovered(container_id, restart=True))
-        return tuple(found)
+            try:
+                with self._store.locked(state.id):
+                    recovered = self._recovered(state.id)
+            except NotFoundError:
+                continue
+            if recovered is not None:
+                found.append(recovered)
+        # A port is his who had it, and not who was stopped before.
+        return tuple(sorted(found, key=lambda each: not each.was_running))
+
+    def _recovered(self, container_id: str) -> Recovered | None:
+        """Under its lock: somebody may have started it before."""
+        state, status = self._store.state(container_id), self._store.status_file(container_id)
+        if state.supervised or state.status == "dead" or status is None:
+            return None
+        policy = self.spec(container_id).restart_policy[0]
+        if state.is_lost:
+            self._bury(container_id, "its supervisor was killed or the machine restarted")
+            return Recovered(container_id, restart=policy != "no" and not status.stopped_by_user)
+        if policy == "always" and status.shim and status.shim.get("boot_id") != process.boot_id():
+            # Docker's: `always` comes back with the machine, even if somebody had stopped it.
+            return Recovered(container_id, restart=True, was_running=False)
+        return None
 
     def _traces(self) -> set[str]:
         traces = self._store.traces()

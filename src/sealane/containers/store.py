@@ -19,7 +19,7 @@ from contextlib import contextmanager
 import msgspec
 
 from sealane.containers import files, process
-from sealane.containers.errors import ConflictError, NotFoundError
+from sealane.containers.errors import ConflictError, NotFoundError, UnreadableError
 from sealane.containers.plan import Paths
 from sealane.containers.spec import ContainerSpec, is_id
 
@@ -39,7 +39,7 @@ class Stored(msgspec.Struct, frozen=True):
 class ContainerState(msgspec.Struct, frozen=True, kw_only=True):
     """A container as it is now. Times are Unix seconds, 0.0 is never.
 
-    `status` is created, running, restarting or exited. `exit_code` is the last run's, 128 + N if signal N ended it.
+    `status` is created, running, restarting, exited, or dead, of one whose record cannot be read. `exit_code` is the last run's, 128 + N if signal N ended it.
     `supervised` False on a running container: its shim was killed; `Runtime.recover` puts that right.
     """
 
@@ -131,7 +131,10 @@ class Store:
         data = files.read_bytes(self.paths(container_id).spec)
         if data is None:
             raise NotFoundError(container_id)
-        return _STORED.decode(data)
+        try:
+            return _STORED.decode(data)
+        except msgspec.MsgspecError as error:
+            raise UnreadableError(container_id, str(error)) from error
 
     def save(self, stored: Stored) -> None:
         files.write_atomic(self.paths(stored.spec.id).spec, msgspec.json.encode(stored))
@@ -147,8 +150,15 @@ class Store:
             return None
 
     def state(self, container_id: str) -> ContainerState:
-        """NotFoundError if there is no such container."""
-        stored = self.stored(container_id)
+        """NotFoundError if there is no such container. One that cannot be read is dead: it can be removed, and it hinders no
+        other."""
+        try:
+            stored = self.stored(container_id)
+        except UnreadableError as damage:
+            supervised = process.is_locked(self.paths(container_id).lock)
+            return ContainerState(
+                id=container_id, name=container_id, status="dead", error=str(damage), supervised=supervised
+            )
         # Asked before the status is read: a shim writes its last status before it lets go of the lock.
         supervised = process.is_locked(self.paths(container_id).lock)
         status = self.status_file(container_id)

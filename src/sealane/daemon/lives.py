@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
-import msgspec
-
 from sealane.containers.changes import Changes
 from sealane.containers.errors import NotFoundError
 from sealane.containers.runtime import Runtime
@@ -54,6 +52,8 @@ class Lives:
         self._known: dict[str, ContainerState] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = Counter[SandboxId]()
+        self._retrying = set[str]()
+        """Whose endpoints are to be tried again."""
 
     def start(self, loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
         """Learn of all containers, and look from now on at each whose shim says that something has changed, and at all from
@@ -93,7 +93,7 @@ class Lives:
     def settle_all(self) -> None:
         """Once those are back that a policy brings back: what the others have is given up."""
         sandboxes = list(self._engine.intent.containers_by_sandbox)
-        ended = [sandbox for sandbox in sandboxes if self._is_over(sandbox)]
+        ended = [sandbox for sandbox in sandboxes if self._is_over(sandbox) is True]
         self._try(partial(self._engine.rest, ended), "ended containers", self.settle_all)
         for sandbox in set(sandboxes).difference(ended):
             self._settle(sandbox)
@@ -164,35 +164,49 @@ class Lives:
         containers = self._engine.intent.containers_by_sandbox.get(sandbox) if sandbox is not None else None
         if sandbox is None or not containers or sandbox in self._starting:
             return
-        if self._is_over(sandbox):
-            deed = partial(self._engine.rest, [sandbox])
-        else:
-            deed = partial(self._engine.wake, sandbox)
+        match self._is_over(sandbox):
+            case None:
+                return
+            case True:
+                deed = partial(self._engine.rest, [sandbox])
+            case False:
+                deed = partial(self._engine.wake, sandbox)
         name = next(iter(containers.values())).name
         self._try(deed, f"container {name}", partial(self._settle, sandbox))
 
-    def _is_over(self, sandbox: SandboxId) -> bool:
-        """Whether all containers there have ended."""
+    def _is_over(self, sandbox: SandboxId) -> bool | None:
+        """Whether all containers there have ended; None where it cannot be told."""
         states = [self._state(identity) for identity in self._engine.intent.containers_by_sandbox[sandbox]]
-        return all(state is not None and state.status not in ALIVE for state in states)
+        if any(state is None or state.status in ALIVE for state in states):
+            return False
+        return None if any(state is not None and state.status == "dead" for state in states) else True
 
     def _try(self, deed: Callable[[], None], whose: str, again: Callable[[], None]) -> None:
         try:
             deed()
         except SealaneError as error:
+            if whose in self._retrying:
+                return
             log.error("endpoints of %s: %s", whose, error.message)
             if self._loop is not None:
-                self._loop.call_later(RETRY_S, again)
+                self._retrying.add(whose)
+                self._loop.call_later(RETRY_S, self._retry, whose, again)
+
+    def _retry(self, whose: str, again: Callable[[], None]) -> None:
+        self._retrying.discard(whose)
+        again()
 
     def _state(self, identity: str) -> ContainerState | None:
-        """None for one that was never started; and for one whose files cannot be read, of which nothing is concluded."""
+        """None for one that was never started; "dead" of one whose files cannot be read, of which nothing is concluded."""
         try:
-            return self._runtime.state(identity)
+            state = self._runtime.state(identity)
         except NotFoundError:
             return None
-        except (OSError, msgspec.MsgspecError) as error:
-            log.error("container %s: %s", identity, error)
-            return None
+        except OSError as error:
+            state = ContainerState(id=identity, name=identity, status="dead", error=str(error))
+        if state.status == "dead" and self._known.get(identity) != state:
+            log.error("container %s: %s", identity, state.error)
+        return state
 
 
 class _Hints:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sealane.containers.errors import ConflictError as RuntimeConflict
-from sealane.containers.errors import ContainerError, LaunchError, NotRunningError, SpecError
+from sealane.containers.errors import ContainerError, LaunchError, NotRunningError, SpecError, UnreadableError
 from sealane.containers.errors import NotFoundError as RuntimeNotFound
 from sealane.engine.errors import ConflictError, InvalidError, KernelError, NotFoundError
 from sealane.model.intent import Intent
@@ -22,7 +22,7 @@ def translated(intent: Intent) -> Iterator[None]:
         raise InvalidError(str(error), field=f"spec.{error.field}") from error
     except RuntimeNotFound as error:
         raise NotFoundError(by_name(str(error), intent)) from error
-    except (RuntimeConflict, NotRunningError) as error:
+    except (RuntimeConflict, NotRunningError, UnreadableError) as error:
         raise ConflictError(by_name(str(error), intent), cure=by_name(error.cure, intent)) from error
     except LaunchError as error:
         # As a shell and Docker tell them apart: 127 not found, 126 not executable.

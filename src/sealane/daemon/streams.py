@@ -4,11 +4,12 @@ import asyncio
 import os
 import selectors
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 from sealane.containers.execution import ExecSession
-from sealane.wire.views import ExecView
+from sealane.containers.logs import LogLine
+from sealane.wire.views import ExecView, LogView
 
 T = TypeVar("T")
 
@@ -65,6 +66,14 @@ class Stream(Generic[T]):
                 yield item
         finally:
             stop.set()
+
+
+def log_views(lines: Iterable[LogLine], stop: threading.Event) -> Iterator[LogView]:
+    for line in lines:
+        if stop.is_set():
+            return
+        text = line.text.decode(errors="replace")
+        yield LogView(stream=line.stream, time=line.unix_time, text=text)  # type: ignore[arg-type]
 
 
 def exec_output(session: ExecSession, stdin: bytes, stop: threading.Event) -> Iterator[ExecView]:

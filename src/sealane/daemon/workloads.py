@@ -8,10 +8,9 @@ never is, nor what only reads a container's few files.
 
 import asyncio
 import contextlib
-import logging
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -21,11 +20,12 @@ from sealane.containers.images import Images
 from sealane.containers.runtime import Runtime
 from sealane.containers.spec import Dns
 from sealane.containers.store import ContainerState
+from sealane.daemon.aftercare import Aftercare
 from sealane.daemon.etc_files import EtcFiles
 from sealane.daemon.lives import Lives
-from sealane.daemon.refusals import by_name, translated
+from sealane.daemon.refusals import translated
 from sealane.daemon.specs import command_of, network_mode, runtime_spec
-from sealane.daemon.streams import Stream, exec_output
+from sealane.daemon.streams import Stream, exec_output, log_views
 from sealane.dns.resolvconf import Resolver
 from sealane.engine.attachments import attach_requests
 from sealane.engine.containers import OWNED_BY, departure, request_of, sharers
@@ -47,13 +47,11 @@ from sealane.model.net import address_part
 from sealane.wire.requests import ContainerRequest, ExecRequest
 from sealane.wire.views import ContainerView, ExecView, LogView
 
-log = logging.getLogger("sealane")
-
 T = TypeVar("T")
 Changes = list[Change]
 
-AUTO_REMOVE_S = 5.0
-"""After its end, of a container that is not to be kept."""
+LOST_LOOK_S = 0.2
+"""Until one that has lost its supervisor is looked at again."""
 
 SEE_CONTAINERS = "see `sealane ps --all`"
 
@@ -63,7 +61,7 @@ class _Parts(NamedTuple):
 
     runtime: Runtime
     etc: EtcFiles
-    lives: Lives
+    aftercare: Aftercare
 
 
 class Workloads:
@@ -79,17 +77,14 @@ class Workloads:
         self._missing = missing
         self._found: _Parts | None = None
         if runtime is not None:
-            lives = Lives(engine, runtime, ended=self._ended, lost=self._lost)
-            self._found = _Parts(runtime, EtcFiles(engine, runtime, resolver), lives)
-        self._reviving = False
-        self._tasks = set[asyncio.Task[None]]()
-        """Begun by what became of containers, and by nobody who waits."""
+            etc = EtcFiles(engine, runtime, resolver)
+            self._found = _Parts(runtime, etc, Aftercare(engine, runtime, self))
         self._locks = WeakValueDictionary[str, asyncio.Lock]()
         """By a container's name, for as long as somebody holds or awaits one."""
 
     @property
     def lives(self) -> Lives | None:
-        return self._found.lives if self._found is not None else None
+        return self._found.aftercare.lives if self._found is not None else None
 
     @property
     def _parts(self) -> _Parts:
@@ -111,8 +106,12 @@ class Workloads:
         """Make a container, join it to its networks and start it. Idempotent: the same request again answers the same
         container, started if it had not been; unless it `is_new`, when one of that name is an ExistsError."""
         async with self._lock(request.name):
-            present = self._engine.intent.container_named(request.name)
-            if present is not None and present.name == request.name:
+            present = self._engine.intent.containers.get(
+                self._engine.intent.container_ids.get(request.name, "")
+            )
+            if present is not None and self._parts.aftercare.is_spent(present):
+                await self._remove(present)
+            elif present is not None:
                 return await self._again(present, request, is_new=is_new)
             container = self._prepare(request)
             try:
@@ -212,7 +211,7 @@ class Workloads:
 
     async def _begin(self, container: Container, start: Callable[[], object]) -> None:
         """Its endpoints are awake before it runs: a port of its own that somebody else has come to hold is a reason not to."""
-        lives = self._parts.lives
+        lives = self._parts.aftercare.lives
         try:
             with lives.starting(container.sandbox):
                 self._engine.wake(container.sandbox)
@@ -230,16 +229,19 @@ class Workloads:
     async def remove(self, reference: str, *, force: bool = False) -> ContainerView:
         async with self._locked(reference) as container:
             view = self._view(container)
-            users = [c.name for c in sharers(container, self._engine.intent)]
-            if users:
-                raise ConflictError(
-                    f"container {container.name} lends its network to {', '.join(users)}",
-                    cure="remove those first",
-                )
-            await self._call(lambda: self._runtime.remove(container.id, force=force))
-            self._remove_records(container)
-            self._engine.events.emit("container.removed", container.name, id=container.id)
+            await self._remove(container, force=force)
             return view
+
+    async def _remove(self, container: Container, *, force: bool = False) -> None:
+        users = [c.name for c in sharers(container, self._engine.intent)]
+        if users:
+            raise ConflictError(
+                f"container {container.name} lends its network to {', '.join(users)}",
+                cure="remove those first",
+            )
+        await self._call(lambda: self._runtime.remove(container.id, force=force))
+        self._remove_records(container)
+        self._engine.events.emit("container.removed", container.name, id=container.id)
 
     def _remove_records(self, container: Container) -> None:
         """Of what there is of them."""
@@ -252,12 +254,12 @@ class Workloads:
             if isinstance(record, Endpoint):
                 engine.events.emit("endpoint.detached", record.name, id=record.id)
         if self._found is not None:
-            self._found.lives.gone(container)
+            self._found.aftercare.lives.gone(container)
 
     async def stop(self, reference: str, timeout_s: float | None = None) -> ContainerView:
         container = self.find(reference)
         await self._call(lambda: self._runtime.stop(container.id, timeout_s))
-        self._parts.lives.look(container.id)
+        self._parts.aftercare.lives.look(container.id)
         self._engine.events.emit("container.stopped", container.name, id=container.id)
         return self._view(container)
 
@@ -284,18 +286,22 @@ class Workloads:
         return self._view(container)
 
     async def wait(self, reference: str) -> ContainerView:
+        """Its view once it has ended. NotFoundError if it was removed before."""
         container = self.find(reference)
-        stream = Stream(lambda stop: self._until_ended(container.id, stop))
-        async for _ in stream:
-            pass
-        return self._view(container)
+        with self._parts.aftercare.attendance.of(container.id), translated(self._engine.intent):
+            async for state in Stream(lambda stop: self._until_ended(container.id, stop)):
+                if state.is_lost:
+                    self._parts.aftercare.lost(container.id)
+        return self._view(self.find(container.id))
 
-    def _until_ended(self, identity: str, stop: threading.Event) -> Iterator[None]:
+    def _until_ended(self, identity: str, stop: threading.Event) -> Iterator[ContainerState]:
         while not stop.is_set():
             state = self._runtime.wait(identity, 1.0)
-            if not state.supervised:
+            if not state.supervised and not state.is_lost:
                 return
-            yield None
+            yield state
+            if state.is_lost:
+                stop.wait(LOST_LOOK_S)
 
     # --- looking
 
@@ -385,93 +391,17 @@ class Workloads:
             lambda: self._runtime.logs(container.id, follow=follow, tail=tail, since=since, stop=ended)
         )
 
-        def run(stop: threading.Event) -> Iterator[LogView]:
-            for line in lines:
-                if stop.is_set():
-                    return
-                text = line.text.decode(errors="replace")
-                yield LogView(stream=line.stream, time=line.unix_time, text=text)  # type: ignore[arg-type]
-
-        try:
-            async for view in Stream(run):
-                yield view
-        finally:
-            # Who waits for a silent container's next line would wait on.
-            ended.set()
-
-    # --- after a start of the daemon
+        with self._parts.aftercare.attendance.of(container.id) if follow else contextlib.nullcontext():
+            try:
+                async for view in Stream(lambda stop: log_views(lines, stop)):
+                    yield view
+            finally:
+                # Who waits for a silent container's next line would wait on.
+                ended.set()
 
     async def recover(self, *, sweep: bool) -> Sequence[str]:
-        """Complete or remove what a crash left half-made; start again what its policy wants after a reboot."""
-        engine = self._engine
-        done = []
-        for sandbox in list(engine.intent.sandboxes.values()):
-            owner = sandbox.labels.get(OWNED_BY)
-            if owner is not None and owner not in engine.intent.containers:
-                with contextlib.suppress(SealaneError):
-                    engine.remove_sandbox(sandbox.id, force=True)
-                    done.append(f"sandbox {sandbox.name} removed: its container never was")
-        known = [c.id for c in engine.intent.containers.values()]
-        swept = await self._call(self._runtime.sweep, known) if sweep else ()
-        done += [f"container {identity[:12]} removed: no record" for identity in swept]
-        unstarted = [c.id for c in engine.intent.containers.values() if self._state(c) is None]
-        done += await self._revive()
-        done += [await self._restart(identity) for identity in unstarted]
-        return [line for line in done if line]
-
-    async def _revive(self) -> Sequence[str]:
-        """Bury what has lost its supervisor, and start again what its policy wants."""
-        found = await self._call(self._runtime.recover)
-        for buried in found:
-            self._parts.lives.look(buried.id)
-        return [await self._restart(buried.id) for buried in found if buried.restart]
-
-    def _lost(self, identity: str) -> None:
-        """Somebody killed a container's supervisor. All that have lost theirs are revived at once, by one at a time."""
-        log.error("container %s has lost its supervisor", by_name(identity, self._engine.intent))
-        if self._reviving:
-            return
-
-        async def revive() -> None:
-            try:
-                for line in await self._revive():
-                    log.info("%s", line)
-            finally:
-                self._reviving = False
-
-        self._reviving = True
-        self._begin_task(revive())
-
-    def _ended(self, identity: str) -> None:
-        container = self._engine.intent.containers.get(identity)
-        if container is None or not request_of(container).auto_remove:
-            return
-
-        async def remove() -> None:
-            # Who waits for it reads its exit code and its last words, and removes it himself.
-            await asyncio.sleep(AUTO_REMOVE_S)
-            with contextlib.suppress(NotFoundError):
-                if self.view(identity).status == "exited":
-                    await self.remove(identity)
-
-        self._begin_task(remove())
-
-    def _begin_task(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(_log_failure)
-
-    async def _restart(self, identity: str) -> str:
-        container = self._engine.intent.containers.get(identity)
-        if container is None:
-            return ""
-        try:
-            await self.start(container.id)
-        except SealaneError as error:
-            self._engine.events.emit("container.failed", container.name, error=error.message)
-            return f"container {container.name} not started: {error.message}"
-        return f"container {container.name} started again"
+        """After a start of the daemon: what was done, a line each."""
+        return await self._parts.aftercare.recover(sweep=sweep)
 
     # --- inside
 
@@ -491,8 +421,3 @@ class Workloads:
         """Run a blocking call of the runtime's on a thread."""
         with translated(self._engine.intent):
             return await asyncio.to_thread(function, *arguments)
-
-
-def _log_failure(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("a container's upkeep failed", exc_info=error)

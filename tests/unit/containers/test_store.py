@@ -1,6 +1,7 @@
 """What is on disk and what it means when nobody is alive any more."""
 
 import os
+import pathlib
 import subprocess
 import sys
 import threading
@@ -9,7 +10,7 @@ import msgspec
 import pytest
 
 from sealane.containers import process, store
-from sealane.containers.errors import ConflictError, NotFoundError
+from sealane.containers.errors import ConflictError, NotFoundError, UnreadableError
 from sealane.containers.spec import ContainerSpec
 from sealane.containers.store import StatusFile, Store, Stored
 
@@ -168,3 +169,17 @@ def test_the_first_to_read_may_be_several_at_once(tmp_path):
     learnt on first use a third of these processes died of SIGSEGV."""
     arguments = [sys.executable, "-c", FIRST_USE, str(tmp_path / "state"), str(tmp_path / "run")]
     assert [subprocess.run(arguments, check=False).returncode for _ in range(12)] == [0] * 12
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"spec": {"id": 1}}', b"\xff"])
+def test_one_whose_record_is_damaged_is_dead_and_hinders_nobody(disk, damage):
+    save(disk)
+    pathlib.Path(disk.paths("web1").spec).write_bytes(damage)
+    state = disk.state("web1")
+    assert (state.status, state.pid, state.supervised) == ("dead", 0, False)
+    assert "cannot be read" in state.error
+    assert disk.ids() == ["web1"]
+    with pytest.raises(UnreadableError, match="record of container web1"):
+        disk.stored("web1")
+    disk.erase("web1")
+    assert disk.ids() == []

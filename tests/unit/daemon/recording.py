@@ -1,11 +1,14 @@
 """A container runtime in memory that notes what it is told, and a daemon's verbs over it and a kernel in memory."""
 
-from collections.abc import Iterable
+import threading
+import time
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from harness.engines import Bench
 from sealane.containers.errors import NotFoundError
+from sealane.containers.logs import LogLine
 from sealane.containers.spec import ContainerSpec, Dns
 from sealane.containers.store import ContainerState
 from sealane.daemon.project import Projects
@@ -77,6 +80,16 @@ class RecordingRuntime:
         }
         fields |= self.told.get(identity, {})
         return ContainerState(id=identity, name=self.specs[identity].name, **fields)  # type: ignore[arg-type]
+
+    def wait(self, identity: str, timeout: float | None = None) -> ContainerState:
+        time.sleep(0.01)
+        return self.state(identity)
+
+    def logs(self, identity: str, *, follow: bool, stop: threading.Event, **_: object) -> Iterator[LogLine]:
+        """A line, and what follows has no end."""
+        yield LogLine("2026-11-28T20:00:00.000000000Z", "stdout", partial=False, text=b"hello")
+        while follow and not stop.wait(0.01):
+            pass
 
     def recover(self) -> tuple[()]:
         return ()

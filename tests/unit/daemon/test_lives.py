@@ -10,8 +10,9 @@ import pytest
 from harness.engines import publish, subnets
 from sealane.containers.changes import PIPE_BYTES, Changes, tell
 from sealane.containers.runtime import Recovered
-from sealane.daemon import lives, workloads
-from sealane.engine.errors import ConflictError
+from sealane.daemon import aftercare, lives, workloads
+from sealane.engine.errors import ConflictError, ExistsError
+from sealane.engine.errors import NotFoundError as EngineNotFound
 from sealane.kernel.state import HOST
 from sealane.store.base import StoreError
 from sealane.wire.requests import AttachRequest
@@ -411,7 +412,7 @@ class TestBesideALoop:
     def test_one_that_is_not_to_be_kept_goes_after_its_end(
         self, daemon: Daemon, tmp_path, monkeypatch, kept
     ) -> None:
-        monkeypatch.setattr(workloads, "AUTO_REMOVE_S", 0.01)
+        monkeypatch.setattr(aftercare, "AUTO_REMOVE_S", 0.01)
         identity = create(daemon, "web", port=8080, auto_remove=not kept)
 
         async def steps() -> None:
@@ -426,6 +427,112 @@ class TestBesideALoop:
 
         asyncio.run(steps())
         assert (daemon.engine.intent.container_named("web") is not None) == kept
+
+    def test_one_that_is_not_to_be_kept_stays_while_somebody_attends_or_shares_it(
+        self, daemon: Daemon, tmp_path, monkeypatch
+    ) -> None:
+        monkeypatch.setattr(aftercare, "AUTO_REMOVE_S", 0.01)
+        identity = create(daemon, "web", auto_remove=True)
+        create(daemon, "guest", network_mode="container:web")
+
+        def is_there() -> bool:
+            return daemon.engine.intent.container_named("web") is not None
+
+        async def steps() -> None:
+            assert daemon.workloads.lives is not None
+            daemon.runtime.changes_path = str(tmp_path / "changes")
+            stop = daemon.workloads.lives.start(asyncio.get_running_loop())
+            reading = daemon.workloads.logs("web", follow=True, tail=None, timestamps=False, since=None)
+            assert (await anext(reading)).text == "hello"
+            daemon.runtime.end(identity)
+            tell(daemon.runtime.changes_path, identity)
+            await daemon.workloads.remove("guest", force=True)
+            await asyncio.sleep(0.05)
+            assert is_there()
+            await reading.aclose()
+            await daemon.workloads.create(container("guest", network_mode="container:web"))
+            await asyncio.sleep(0.05)
+            assert is_there()
+            await daemon.workloads.remove("guest", force=True)
+            await until(lambda: not is_there())
+            stop()
+
+        asyncio.run(steps())
+
+    def test_nothing_is_concluded_of_what_cannot_be_read(self, daemon: Daemon) -> None:
+        identity = create(daemon, "web", port=8080)
+        create(daemon, "other", port=8081)
+        for before in ("up", "dormant"):
+            daemon.runtime.told[identity]["status"] = "dead"
+            look(daemon, identity)
+            assert states(daemon)["web"] == before
+            assert asyncio.run(daemon.workloads.get("web")).status == "dead"
+            del daemon.runtime.told[identity]["status"]
+            daemon.runtime.end(identity)
+            look(daemon, identity)
+        asyncio.run(daemon.workloads.remove("web"))
+        assert states(daemon) == {"other": "up"}
+
+    def test_one_at_a_time_is_tried_again_however_often_somebody_looks(
+        self, daemon: Daemon, tmp_path, monkeypatch, caplog
+    ) -> None:
+        monkeypatch.setattr(lives, "RETRY_S", 0.02)
+        identity = create(daemon, "web", port=8080)
+
+        def full(*_: object) -> None:
+            raise StoreError("full", "no space left on device")
+
+        async def steps() -> None:
+            assert daemon.workloads.lives is not None
+            daemon.runtime.changes_path = str(tmp_path / "changes")
+            stop = daemon.workloads.lives.start(asyncio.get_running_loop())
+            monkeypatch.setattr(daemon.engine.store, "commit", full)
+            daemon.runtime.end(identity)
+            for _ in range(20):
+                look(daemon, identity)
+            assert caplog.text.count("no space left") == 1
+            monkeypatch.undo()
+            await until(lambda: states(daemon) == {"web": "dormant"})
+            stop()
+
+        asyncio.run(steps())
+
+    def test_the_name_of_one_that_is_not_to_be_kept_is_free_at_its_end(self, daemon: Daemon) -> None:
+        first = create(daemon, "web", auto_remove=True)
+        with pytest.raises(ExistsError):
+            asyncio.run(daemon.workloads.create(container("web", "front"), is_new=True))
+        daemon.runtime.end(first)
+        asyncio.run(daemon.workloads.create(container("web", "front"), is_new=True))
+        [present] = daemon.engine.intent.containers
+        assert present != first
+
+    def test_who_waits_for_one_that_loses_its_supervisor_learns_its_end(
+        self, daemon: Daemon, monkeypatch
+    ) -> None:
+        monkeypatch.setattr(workloads, "LOST_LOOK_S", 0.01)
+        identity = create(daemon, "web")
+
+        def recover() -> tuple[Recovered, ...]:
+            daemon.runtime.end(identity, exit_code=137)
+            daemon.runtime.told[identity]["is_lost"] = False
+            return (Recovered(identity, restart=False),)
+
+        daemon.runtime.recover = recover  # type: ignore[method-assign, assignment]
+        daemon.runtime.told[identity] |= {"is_lost": True, "supervised": False}
+        view = asyncio.run(daemon.workloads.wait("web"))
+        assert (view.status, view.exit_code) == ("exited", 137)
+
+    def test_who_waits_for_one_that_is_removed_is_told_so(self, daemon: Daemon) -> None:
+        create(daemon, "web")
+
+        async def steps() -> None:
+            waiting = asyncio.create_task(daemon.workloads.wait("web"))
+            await asyncio.sleep(0.02)
+            await daemon.workloads.remove("web", force=True)
+            with pytest.raises(EngineNotFound):
+                await waiting
+
+        asyncio.run(steps())
 
 
 async def until(is_so: Callable[[], bool]) -> None:

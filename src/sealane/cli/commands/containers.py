@@ -60,7 +60,9 @@ def _row(view: dict[str, Any], now: float) -> tuple[Cell, ...]:
 def status_text(view: dict[str, Any], now: float) -> str:
     """`running 3m (healthy)`, `exited 137 2h ago`."""
     if view["status"] == "exited":
-        return f"exited {view['exit_code']} {_span(now - view['finished_at'])} ago"
+        # When one that lost its supervisor ended, nobody saw.
+        when = f" {_span(now - view['finished_at'])} ago" if view["finished_at"] else ""
+        return f"exited {view['exit_code']}{when}"
     text = str(view["status"])
     if view["status"] == "running":
         text += f" {_span(now - view['started_at'])}"

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from sealane.cli.commands.exec import command_words, failed_code
+from sealane.cli.commands.exec import DAEMON_FAILED, command_words, failed_code
 from sealane.cli.containerspec import DEFAULT_NETWORK, HOST_ROOT, add_container_flags, container_request
 from sealane.cli.context import Context, UsageError
 from sealane.cli.flags import as_typed
@@ -23,6 +23,8 @@ from sealane.model.image import ImageRef, digest_of_root, is_image_ref
 from sealane.wire.requests import ContainerRequest
 
 NAME_CHARS = 20
+KILLED = 137
+"""Docker's code, for one that somebody else removed while it ran."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -135,16 +137,45 @@ def _print(context: Context, view: dict[str, Any]) -> None:
 
 def _attend(context: Context, identity: str, *, remove: bool) -> int:
     """Show its output until it has ended; its exit code."""
+    end = _End(context, identity)
     try:
         with _passed_on(context, identity):
             for line in context.client.stream("GET", path_of("containers", identity, "logs", follow=1)):
                 _show(context, line)
-            view = context.client.request("POST", path_of("containers", identity, "wait"), timeout_s=None)
+            return end.code()
     finally:
         if remove:
             with contextlib.suppress(ClientError):
                 context.client.request("DELETE", path_of("containers", identity, force=1))
-    return int(view["exit_code"] or 0)
+
+
+class _End(threading.Thread):
+    """Waits for a container's end, from the beginning and by a connection of its own: its output may take longer to show
+    than the daemon, or somebody else, lets it stay after it."""
+
+    def __init__(self, context: Context, identity: str) -> None:
+        super().__init__(daemon=True)
+        self._context = context
+        self._path = path_of("containers", identity, "wait")
+        self._code: int | None = None
+        self._error: ClientError | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            with self._context.another_client() as client:
+                self._code = client.request("POST", self._path, timeout_s=None)["exit_code"]
+        except ClientError as error:
+            self._error = error
+
+    def code(self) -> int:
+        """Its exit code, once it has one. Raises ClientError."""
+        self.join()
+        if isinstance(self._error, ApiError) and self._error.code == "not_found":
+            return KILLED
+        if self._error is not None:
+            raise self._error
+        return DAEMON_FAILED if self._code is None else self._code
 
 
 def _show(context: Context, line: dict[str, Any]) -> None:

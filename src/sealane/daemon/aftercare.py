@@ -1,0 +1,142 @@
+"""What is done about containers that nobody asks about: whose supervisor or machine died, and who are not to be kept."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Coroutine, Sequence
+from typing import Any, Protocol
+
+from sealane.containers.errors import NotFoundError as RuntimeNotFound
+from sealane.containers.runtime import Runtime
+from sealane.daemon.attendance import Attendance
+from sealane.daemon.lives import Lives
+from sealane.daemon.refusals import by_name, translated
+from sealane.engine.containers import OWNED_BY, request_of, sharers
+from sealane.engine.engine import Engine
+from sealane.engine.errors import NotFoundError, SealaneError
+from sealane.model.container import Container
+
+log = logging.getLogger("sealane")
+
+AUTO_REMOVE_S = 5.0
+"""After its end, and after the last who attended it, of a container that is not to be kept."""
+
+
+class _Verbs(Protocol):
+    """What others ask for, and is done here unasked."""
+
+    async def start(self, reference: str) -> object: ...
+    async def remove(self, reference: str) -> object: ...
+
+
+class Aftercare:
+    def __init__(self, engine: Engine, runtime: Runtime, verbs: _Verbs) -> None:
+        self._engine, self._runtime, self._verbs = engine, runtime, verbs
+        self.lives = Lives(engine, runtime, ended=self._ended, lost=self.lost)
+        self.attendance = Attendance()
+        self._reviving = False
+        self._tasks = set[asyncio.Task[None]]()
+
+    # --- after a start of the daemon, and of the machine
+
+    async def recover(self, *, sweep: bool) -> Sequence[str]:
+        """Complete or remove what a crash left half-made; start again what its policy wants after a reboot."""
+        engine = self._engine
+        done = []
+        for sandbox in list(engine.intent.sandboxes.values()):
+            owner = sandbox.labels.get(OWNED_BY)
+            if owner is not None and owner not in engine.intent.containers:
+                with contextlib.suppress(SealaneError):
+                    engine.remove_sandbox(sandbox.id, force=True)
+                    done.append(f"sandbox {sandbox.name} removed: its container never was")
+        known = [c.id for c in engine.intent.containers.values()]
+        if sweep:
+            with translated(engine.intent):
+                swept = await asyncio.to_thread(self._runtime.sweep, known)
+            done += [f"container {identity[:12]} removed: no record" for identity in swept]
+        unstarted = [identity for identity in engine.intent.containers if not self._was_started(identity)]
+        done += await self._revive()
+        done += [await self._restart(identity) for identity in unstarted]
+        return [line for line in done if line]
+
+    def _was_started(self, identity: str) -> bool:
+        try:
+            self._runtime.state(identity)
+        except RuntimeNotFound:
+            return False
+        return True
+
+    async def _revive(self) -> Sequence[str]:
+        """Bury what has lost its supervisor, and start again what its policy wants."""
+        with translated(self._engine.intent):
+            found = await asyncio.to_thread(self._runtime.recover)
+        for buried in found:
+            self.lives.look(buried.id)
+        return [await self._restart(buried.id) for buried in found if buried.restart]
+
+    async def _restart(self, identity: str) -> str:
+        container = self._engine.intent.containers.get(identity)
+        if container is None:
+            return ""
+        try:
+            await self._verbs.start(container.id)
+        except SealaneError as error:
+            self._engine.events.emit("container.failed", container.name, error=error.message)
+            return f"container {container.name} not started: {error.message}"
+        return f"container {container.name} started again"
+
+    # --- meanwhile
+
+    def lost(self, identity: str) -> None:
+        """Somebody killed a container's supervisor. All that have lost theirs are revived at once, by one at a time."""
+        if self._reviving:
+            return
+        log.error("container %s has lost its supervisor", by_name(identity, self._engine.intent))
+
+        async def revive() -> None:
+            try:
+                for line in await self._revive():
+                    log.info("%s", line)
+            finally:
+                self._reviving = False
+
+        self._reviving = True
+        self._begin(revive())
+
+    def _ended(self, identity: str) -> None:
+        container = self._engine.intent.containers.get(identity)
+        if container is not None and request_of(container).auto_remove:
+            self._begin(self._remove_unattended(identity))
+
+    async def _remove_unattended(self, identity: str) -> None:
+        """Who waits for it reads its exit code and its last words, and removes it himself; guests of its sandbox keep it."""
+        with contextlib.suppress(NotFoundError):
+            while True:
+                await self.attendance.over(identity, AUTO_REMOVE_S)
+                container = self._engine.intent.containers.get(identity)
+                if container is None or self._runtime.state(identity).status != "exited":
+                    return
+                if self.is_spent(container):
+                    await self._verbs.remove(identity)
+
+    def is_spent(self, container: Container) -> bool:
+        """Whether it is there only until it is removed: its name is free for who asks."""
+        return (
+            request_of(container).auto_remove
+            and container.id not in self.attendance
+            and self._was_started(container.id)
+            and self._runtime.state(container.id).status == "exited"
+            and not sharers(container, self._engine.intent)
+        )
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """What nobody waits for."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(_log_failure)
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a container's upkeep failed", exc_info=error)
