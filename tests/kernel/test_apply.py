@@ -272,7 +272,9 @@ def test_a_port_that_moves_to_another_bridge_is_up_again_with_its_settings():
         it.make(endpoint())
         second = bridge(name=other, mac="02:00:00:00:00:09", alias=alias("other", "n"))
         moved = port(master=other, port=BridgePort(isolated=True))
-        assert it.do(("create", HOST, second), ("change", HOST, moved, port())) == []
+        assert it.do(("create", HOST, second)) == []
+        assert it.do(("open", HOST, second), stage="open") == []
+        assert it.do(("change", HOST, moved, port())) == []
         found = next(item for item in it.observed() if getattr(item, "name", "") == PORT)
         assert found == msgspec.structs.replace(moved, peer=None)
 
