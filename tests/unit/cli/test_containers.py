@@ -191,6 +191,20 @@ def test_a_foreground_run_shows_the_output_and_ends_with_the_code(api, cli):
     assert "web" not in api.services.workloads.all
 
 
+def test_one_that_is_removed_before_its_output_is_read_was_killed(api, cli, monkeypatch):
+    workloads = api.services.workloads
+    create = workloads.create
+
+    async def create_and_lose(request, **options):
+        view = await create(request, **options)
+        del workloads.all["web"]
+        return view
+
+    monkeypatch.setattr(workloads, "create", create_and_lose)
+    ran = cli("run", "--name", "web", "true")
+    assert (ran.code, ran.out, ran.err) == (137, "", "")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_is_passed_on_to_the_container(api, number):
     command = [sys.executable, "-m", "sealane", "--socket", api.path, "run", "--name", "web", "true"]

@@ -140,8 +140,13 @@ def _attend(context: Context, identity: str, *, remove: bool) -> int:
     end = _End(context, identity)
     try:
         with _passed_on(context, identity):
-            for line in context.client.stream("GET", path_of("containers", identity, "logs", follow=1)):
-                _show(context, line)
+            try:
+                for line in context.client.stream("GET", path_of("containers", identity, "logs", follow=1)):
+                    _show(context, line)
+            except ApiError as error:
+                # It may have been removed before anybody could read: `end` knows.
+                if error.code != "not_found":
+                    raise
             return end.code()
     finally:
         if remove:
