@@ -14,7 +14,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import msgspec
 
@@ -205,10 +205,14 @@ class Store:
         deadline = time.monotonic() + LOCK_TIMEOUT_S
         while True:
             if create:
-                os.makedirs(folder, mode=0o700, exist_ok=True)
+                # Not `exist_ok`: it looks again at what exists, and somebody may be removing it.
+                with suppress(FileExistsError):
+                    os.makedirs(folder, mode=0o700)
             try:
                 descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             except FileNotFoundError:
+                if create:
+                    continue
                 raise NotFoundError(container_id) from None
             try:
                 if files.try_lock(descriptor) and _is_same(descriptor, folder):

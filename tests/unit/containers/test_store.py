@@ -134,6 +134,33 @@ def test_a_waiter_gets_the_lock_of_the_new_folder(disk):
     assert disk.ids() == ["web1"]
 
 
+def test_a_folder_may_go_at_any_moment_of_its_being_made(disk, monkeypatch):
+    """It is there to who makes it, and gone to who opens it."""
+    save(disk)
+    folder, open_, removals = disk.paths("web1").state_folder, os.open, iter([True, True])
+
+    def late(path, *arguments, **options):
+        if path == folder and next(removals, False):
+            disk.erase("web1")
+        return open_(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", late)
+    with disk.locked("web1", create=True):
+        assert os.path.isdir(folder)
+    assert next(removals, None) is None
+
+
+def test_what_was_there_and_is_gone_at_a_second_look_is_made(disk, monkeypatch):
+    """As `makedirs` looks, where `mkdir` says that there is something."""
+    save(disk)
+    is_dir = os.path.isdir
+    monkeypatch.setattr(
+        os.path, "isdir", lambda path: path != disk.paths("web1").state_folder and is_dir(path)
+    )
+    with disk.locked("web1", create=True):
+        pass
+
+
 def test_locking_what_does_not_exist_makes_nothing(disk):
     with pytest.raises(NotFoundError), disk.locked("nosuch"):
         pass
