@@ -6,7 +6,15 @@ from typing import Any
 
 from sealane.daemon.workloads import SEE_CONTAINERS, Workloads
 from sealane.engine.attachments import named_addresses
-from sealane.engine.containers import changed_by, departure, guests_first, host_of, request_of, sharers
+from sealane.engine.containers import (
+    changed_by,
+    check_guests,
+    departure,
+    guests_first,
+    host_of,
+    request_of,
+    sharers,
+)
 from sealane.engine.engine import Engine
 from sealane.engine.errors import ConflictError, ExistsError, NotFoundError, SealaneError
 from sealane.engine.preview import Preview
@@ -90,19 +98,15 @@ class Projects:
                 raise ExistsError(
                     f"network {wanted.name} exists, and is {_whose(network)}",
                     field=f"networks[{index}].name",
-                    cure="`external: true` joins it as it is; or choose another name",
+                    cure="leave it out to join it as it is (compose: `external: true`), or choose another name",
                 )
         self._check_guests(self._going(manifest))
 
     def _check_guests(self, going: Collection[Container]) -> None:
         """Who lives in the sandbox of one that goes, and does not go himself, keeps all from going."""
+        names = {container.name for container in going}
         for container in going:
-            guests = [c.name for c in sharers(container, self._engine.intent) if c not in going]
-            if guests:
-                raise ConflictError(
-                    f"container {container.name}, which would go, lends its network to {', '.join(guests)}",
-                    cure=f"`sealane rm --force {' '.join(guests)}` first",
-                )
+            check_guests(container, self._engine.intent, names)
 
     def _check(self, manifest: Manifest) -> None:
         """What no preview looks at: what containers are started with, and which others they name. (Sources of mounts and

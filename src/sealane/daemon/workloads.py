@@ -28,12 +28,11 @@ from sealane.daemon.specs import command_of, network_mode, runtime_spec
 from sealane.daemon.streams import Stream, exec_output, log_views
 from sealane.dns.resolvconf import Resolver
 from sealane.engine.attachments import attach_requests
-from sealane.engine.containers import OWNED_BY, departure, request_of, sharers
+from sealane.engine.containers import OWNED_BY, check_guests, departure, request_of
 from sealane.engine.drafts import new_id
 from sealane.engine.endpoints import sandbox_sysctls
 from sealane.engine.engine import Engine
 from sealane.engine.errors import (
-    ConflictError,
     ExistsError,
     HoldError,
     NotFoundError,
@@ -233,12 +232,7 @@ class Workloads:
             return view
 
     async def _remove(self, container: Container, *, force: bool = False) -> None:
-        users = [c.name for c in sharers(container, self._engine.intent)]
-        if users:
-            raise ConflictError(
-                f"container {container.name} lends its network to {', '.join(users)}",
-                cure="remove those first",
-            )
+        check_guests(container, self._engine.intent)
         await self._call(lambda: self._runtime.remove(container.id, force=force))
         self._remove_records(container)
         self._engine.events.emit("container.removed", container.name, id=container.id)

@@ -42,6 +42,16 @@ def sharers(container: Container, intent: Intent) -> list[Container]:
     return [c for c in intent.containers_by_sandbox[container.sandbox].values() if c.id != container.id]
 
 
+def check_guests(container: Container, intent: Intent, going: Collection[str] = ()) -> None:
+    """Raises ConflictError for those who live in its sandbox and are not among `going`, by name."""
+    staying = sorted(c.name for c in sharers(container, intent) if c.name not in going)
+    if staying:
+        raise ConflictError(
+            f"container {container.name} lends its network to {', '.join(staying)}",
+            cure=f"`sealane rm --force {' '.join(staying)}` first",
+        )
+
+
 def departure(container: Container, intent: Intent) -> list[Change]:
     """A container's record, and with it the sandbox that was made for it, with all its endpoints."""
     changes: list[Change] = [Delete(container)]
@@ -62,14 +72,8 @@ def changed_by(
         if identity is None or request_of(intent.containers[identity]) == request:
             continue
         container = intent.containers[identity]
-        guests = sharers(container, intent)
-        strangers = sorted(c.name for c in guests if c.name not in manifest)
-        if strangers:
-            raise ConflictError(
-                f"container {container.name} lends its network to {', '.join(strangers)}",
-                cure="remove those first",
-            )
-        going |= {c.id: c for c in (*guests, container)}
+        check_guests(container, intent, manifest)
+        going |= {c.id: c for c in (*sharers(container, intent), container)}
     return guests_first(going.values(), intent)
 
 
