@@ -59,7 +59,7 @@ _ELSEWHERE = {
 
 def _known_elsewhere(message: str) -> str:
     begins = message.partition(" (choose from")[0]
-    return next((f"{cure}" for words, cure in _ELSEWHERE.items() if f"{words} " in f"{begins} "), "")
+    return next((cure for words, cure in _ELSEWHERE.items() if f"{words} " in f"{begins} "), "")
 
 
 class Parser(argparse.ArgumentParser):

@@ -39,7 +39,8 @@ class Stored(msgspec.Struct, frozen=True):
 class ContainerState(msgspec.Struct, frozen=True, kw_only=True):
     """A container as it is now. Times are Unix seconds, 0.0 is never.
 
-    `status` is created, running, restarting, exited, or dead, of one whose record cannot be read. `exit_code` is the last run's, 128 + N if signal N ended it.
+    `status` is created, running, restarting, exited, or dead, of one whose record cannot be read. `exit_code` is the last
+    run's, 128 + N if signal N ended it.
     `supervised` False on a running container: its shim was killed; `Runtime.recover` puts that right.
     """
 
@@ -152,15 +153,14 @@ class Store:
     def state(self, container_id: str) -> ContainerState:
         """NotFoundError if there is no such container. One that cannot be read is dead: it can be removed, and it hinders no
         other."""
+        # Asked before the status is read: a shim writes its last status before it lets go of the lock.
+        supervised = process.is_locked(self.paths(container_id).lock)
         try:
             stored = self.stored(container_id)
         except UnreadableError as damage:
-            supervised = process.is_locked(self.paths(container_id).lock)
             return ContainerState(
                 id=container_id, name=container_id, status="dead", error=str(damage), supervised=supervised
             )
-        # Asked before the status is read: a shim writes its last status before it lets go of the lock.
-        supervised = process.is_locked(self.paths(container_id).lock)
         status = self.status_file(container_id)
         known = ContainerState(
             id=container_id,

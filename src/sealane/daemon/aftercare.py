@@ -54,17 +54,17 @@ class Aftercare:
             with translated(engine.intent):
                 swept = await asyncio.to_thread(self._runtime.sweep, known)
             done += [f"container {identity[:12]} removed: no record" for identity in swept]
-        unstarted = [identity for identity in engine.intent.containers if not self._was_started(identity)]
+        unstarted = [identity for identity in engine.intent.containers if not self._status(identity)]
         done += await self._revive()
         done += [await self._restart(identity) for identity in unstarted]
         return [line for line in done if line]
 
-    def _was_started(self, identity: str) -> bool:
+    def _status(self, identity: str) -> str:
+        """Empty for one that was never started, or is gone."""
         try:
-            self._runtime.state(identity)
+            return self._runtime.state(identity).status
         except RuntimeNotFound:
-            return False
-        return True
+            return ""
 
     async def _revive(self) -> Sequence[str]:
         """Bury what has lost its supervisor, and start again what its policy wants."""
@@ -114,7 +114,7 @@ class Aftercare:
             while True:
                 await self.attendance.over(identity, AUTO_REMOVE_S)
                 container = self._engine.intent.containers.get(identity)
-                if container is None or self._runtime.state(identity).status != "exited":
+                if container is None or self._status(identity) != "exited":
                     return
                 if self.is_spent(container):
                     await self._verbs.remove(identity)
@@ -124,8 +124,7 @@ class Aftercare:
         return (
             request_of(container).auto_remove
             and container.id not in self.attendance
-            and self._was_started(container.id)
-            and self._runtime.state(container.id).status == "exited"
+            and self._status(container.id) == "exited"
             and not sharers(container, self._engine.intent)
         )
 

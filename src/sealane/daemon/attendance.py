@@ -1,4 +1,5 @@
-"""Who waits for a container's end, or reads its output until then: one that is not to be kept stays while they are there."""
+"""That somebody is at something, and how many. Who waits for a container's end, or reads its output until then: one that is
+not to be kept stays while they are there. Who starts something in a sandbox: it does not rest meanwhile."""
 
 import asyncio
 from collections import Counter

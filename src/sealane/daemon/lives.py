@@ -7,15 +7,15 @@ look too many does nothing, and one that came late misses nothing but what was u
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 
 from sealane.containers.changes import Changes
 from sealane.containers.errors import NotFoundError
 from sealane.containers.runtime import Runtime
 from sealane.containers.store import ContainerState
+from sealane.daemon.attendance import Attendance
 from sealane.engine.engine import Engine
 from sealane.engine.errors import SealaneError
 from sealane.model.change import Change, Put
@@ -51,7 +51,7 @@ class Lives:
         self._ended, self._lost = ended, lost
         self._known: dict[str, ContainerState] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._starting = Counter[SandboxId]()
+        self._starting = Attendance()
         self._retrying = set[str]()
         """Whose endpoints are to be tried again."""
 
@@ -101,14 +101,9 @@ class Lives:
             if state.status == "exited":
                 self._ended(identity)
 
-    @contextmanager
-    def starting(self, sandbox: SandboxId) -> Iterator[None]:
+    def starting(self, sandbox: SandboxId) -> AbstractContextManager[None]:
         """Inside, nothing is concluded from nothing running there: something will in a moment."""
-        self._starting[sandbox] += 1
-        try:
-            yield
-        finally:
-            self._starting -= Counter({sandbox: 1})
+        return self._starting.of(sandbox)
 
     def gone(self, container: Container) -> None:
         """A container has been removed. Who shared its sandbox may be the last."""

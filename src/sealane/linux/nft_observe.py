@@ -60,8 +60,7 @@ def _content(rule: dict[int, memoryview]) -> bytes:
 
 def observe_nft(socket: Socket, contents: RuleContents | None = None) -> list[Object]:
     """Tables `sealane` of the families ip, ip6 and bridge, their sets, chains and elements. Elements of interval sets
-    always have their `end`. `contents`: of the readings before; a chain with others reads as one with a rule
-    too many.
+    always have their `end`. `contents`: of the readings before; a chain with others reads as one with a rule too many.
     Raises NetlinkError."""
     for _ in range(OBSERVE_ATTEMPTS):
         generation = _generation(socket)
