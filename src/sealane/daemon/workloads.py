@@ -280,20 +280,20 @@ class Workloads:
         return self._view(container)
 
     async def wait(self, reference: str) -> ContainerView:
-        """Its view once it has ended. NotFoundError if it was removed before."""
-        container = self.find(reference)
+        """Its view as it ended, though it may have been removed since. NotFoundError if that was before anybody looked."""
+        container, state = self.find(reference), None
         with self._parts.aftercare.attendance.of(container.id), translated(self._engine.intent):
             async for state in Stream(lambda stop: self._until_ended(container.id, stop)):
                 if state.is_lost:
                     self._parts.aftercare.lost(container.id)
-        return self._view(self.find(container.id))
+        return self._view(container, state)
 
     def _until_ended(self, identity: str, stop: threading.Event) -> Iterator[ContainerState]:
         while not stop.is_set():
             state = self._runtime.wait(identity, 1.0)
+            yield state
             if not state.supervised and not state.is_lost:
                 return
-            yield state
             if state.is_lost:
                 stop.wait(LOST_LOOK_S)
 
@@ -326,9 +326,10 @@ class Workloads:
         except RuntimeNotFound:
             return None
 
-    def _view(self, container: Container) -> ContainerView:
+    def _view(self, container: Container, state: ContainerState | None = None) -> ContainerView:
+        """`state`: as it was seen, else as it is."""
         intent = self._engine.intent
-        state = self._state(container)
+        state = state or self._state(container)
         request = request_of(container)
         endpoints = intent.endpoints_by_sandbox.get(container.sandbox, {}).values()
         sandbox = intent.sandboxes.get(container.sandbox)

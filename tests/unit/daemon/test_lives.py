@@ -10,6 +10,7 @@ import pytest
 from harness.engines import publish, subnets
 from sealane.containers.changes import PIPE_BYTES, Changes, tell
 from sealane.containers.runtime import Recovered
+from sealane.containers.store import ContainerState
 from sealane.daemon import aftercare, lives, workloads
 from sealane.engine.errors import ConflictError, ExistsError
 from sealane.engine.errors import NotFoundError as EngineNotFound
@@ -521,6 +522,20 @@ class TestBesideALoop:
         daemon.runtime.told[identity] |= {"is_lost": True, "supervised": False}
         view = asyncio.run(daemon.workloads.wait("web"))
         assert (view.status, view.exit_code) == ("exited", 137)
+
+    def test_who_waits_learns_the_exit_code_though_it_is_removed_at_its_end(self, daemon: Daemon) -> None:
+        identity = create(daemon, "web")
+        look_at = daemon.runtime.wait
+
+        def end_and_be_removed(identity: str, timeout: float | None = None) -> ContainerState:
+            daemon.runtime.end(identity, exit_code=3)
+            seen = look_at(identity, timeout)
+            daemon.runtime.remove(identity)
+            return seen
+
+        daemon.runtime.wait = end_and_be_removed  # type: ignore[method-assign]
+        view = asyncio.run(daemon.workloads.wait(identity))
+        assert (view.status, view.exit_code) == ("exited", 3)
 
     def test_who_waits_for_one_that_is_removed_is_told_so(self, daemon: Daemon) -> None:
         create(daemon, "web")
