@@ -1,6 +1,6 @@
 """Paths to verbs: the table of `sealane.wire`, one line each. A route translates and does nothing else."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
@@ -9,12 +9,12 @@ from sealane.api.follow import events
 from sealane.api.services import Containers, Images, Projects, Services
 from sealane.doors.cni import handed
 from sealane.doors.cni.verbs import Cni
-from sealane.doors.labels import check_labels
 from sealane.doors.netavark.verbs import Netavark
 from sealane.doors.oci.verbs import Oci
 from sealane.engine.engine import Engine
 from sealane.engine.errors import InvalidError, NotFoundError
 from sealane.engine.explaining import explain_packet
+from sealane.engine.labels import belonging, check_labels
 from sealane.engine.sockets import list_sockets
 from sealane.http.call import Call, Later, Lines, MethodError, Now, Query, Route
 from sealane.http.json import Body
@@ -220,18 +220,13 @@ def _door_routes(services: Services, detacher: Detacher) -> dict[Shape, Methods]
 
 
 def _project_routes(project: Projects) -> dict[Shape, Methods]:
-    def checked(manifest: Manifest) -> Manifest:
-        for number, network in enumerate(manifest.networks):
-            check_labels(network.labels, f"networks[{number}].labels")
-        for number, attachment in enumerate(manifest.attachments):
-            check_labels(attachment.labels, f"attachments[{number}].labels")
-        return manifest
-
-    plan = Now(lambda call: project.plan(checked(call.body), delete=call.query.flag("delete")))
+    plan = Now(lambda call: project.plan(belonging(call.body), delete=call.query.flag("delete")))
+    apply = Later(lambda call: project.apply(belonging(call.body)))
+    delete = Later(lambda call: project.delete(belonging(call.body)))
     return {
         ("plan",): {"POST": _route(plan, query=("delete",), body=Manifest)},
-        ("apply",): {"POST": _route(Later(lambda call: project.apply(checked(call.body))), body=Manifest)},
-        ("delete",): {"POST": _route(Later(lambda call: project.delete(call.body)), body=Manifest)},
+        ("apply",): {"POST": _route(apply, body=Manifest)},
+        ("delete",): {"POST": _route(delete, body=Manifest)},
     }
 
 
@@ -248,7 +243,11 @@ def _image_routes(images: Images) -> dict[Shape, Methods]:
 
 def _container_routes(containers: Containers) -> dict[Shape, Methods]:
     listed = Later(lambda call: containers.list(stopped=call.query.flag("all")))
-    create = Later(lambda call: containers.create(call.body, is_new=call.query.flag("new")))
+
+    def create(call: Call[ContainerRequest]) -> Awaitable[object]:
+        check_labels(call.body.labels)
+        return containers.create(call.body, is_new=call.query.flag("new"))
+
     remove = Later(lambda call: containers.remove(call.ref, force=call.query.flag("force")))
     stop = Later(lambda call: containers.stop(call.ref, call.query.seconds("timeout")))
     kill = Later(lambda call: containers.kill(call.ref, _signal(call.query)))
@@ -257,7 +256,7 @@ def _container_routes(containers: Containers) -> dict[Shape, Methods]:
     return {
         ("containers",): {
             "GET": _route(listed, query=("all",)),
-            "POST": _route(create, query=("new",), body=ContainerRequest),
+            "POST": _route(Later(create), query=("new",), body=ContainerRequest),
         },
         ("containers", None): {
             "GET": _route(Later(lambda call: containers.get(call.ref))),

@@ -11,9 +11,10 @@ from sealane.containers.runtime import Runtime
 from sealane.daemon.attendance import Attendance
 from sealane.daemon.lives import Lives
 from sealane.daemon.refusals import by_name, translated
-from sealane.engine.containers import OWNED_BY, request_of, sharers
+from sealane.engine.containers import request_of, sharers
 from sealane.engine.engine import Engine
 from sealane.engine.errors import NotFoundError, SealaneError
+from sealane.engine.labels import OWNED_BY
 from sealane.model.container import Container
 
 log = logging.getLogger("sealane")

@@ -17,6 +17,7 @@ from sealane.engine.containers import (
 )
 from sealane.engine.engine import Engine
 from sealane.engine.errors import ConflictError, ExistsError, NotFoundError, SealaneError
+from sealane.engine.labels import PROJECT
 from sealane.engine.preview import Preview
 from sealane.engine.problems import at_place
 from sealane.engine.waves import waves
@@ -26,7 +27,6 @@ from sealane.model.network import Network
 from sealane.wire.requests import ContainerRequest, DetachRequest, Manifest
 from sealane.wire.views import ApplyView, PlanView
 
-PROJECT = "sealane.project"
 CONDITION_POLL_S = 0.05
 CONDITION_TIMEOUT_S = 300.0
 

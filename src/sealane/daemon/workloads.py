@@ -28,7 +28,7 @@ from sealane.daemon.specs import command_of, network_mode, runtime_spec
 from sealane.daemon.streams import Stream, exec_output, log_views
 from sealane.dns.resolvconf import Resolver
 from sealane.engine.attachments import attach_requests
-from sealane.engine.containers import OWNED_BY, check_guests, departure, request_of
+from sealane.engine.containers import check_guests, departure, request_of
 from sealane.engine.drafts import new_id
 from sealane.engine.endpoints import sandbox_sysctls
 from sealane.engine.engine import Engine
@@ -38,6 +38,7 @@ from sealane.engine.errors import (
     NotFoundError,
     SealaneError,
 )
+from sealane.engine.labels import OWNED_BY
 from sealane.model.change import Change, Put
 from sealane.model.container import Container
 from sealane.model.endpoint import Endpoint, Sandbox

@@ -5,13 +5,11 @@ from collections.abc import Collection, Iterable
 import msgspec
 
 from sealane.engine.errors import ConflictError
+from sealane.engine.labels import OWNED_BY
 from sealane.model.change import Change, Delete
 from sealane.model.container import Container
 from sealane.model.intent import Intent
 from sealane.wire.requests import ContainerRequest
-
-OWNED_BY = "sealane.container"
-"""Label on a sandbox that was made for a container: it goes with it."""
 
 SHARED = ("container", "service")
 """Modes of a network that is another container's."""

@@ -161,8 +161,9 @@ class Manifest(Request, frozen=True, kw_only=True):
     started in the order of their `depends_on`."""
 
     project: str = ""
-    """Objects of an earlier apply of the same project that are not in this one are removed (label
-    `sealane.project`)."""
+    """Networks and containers of an earlier apply of the same project that are not in this one are removed; they have it
+    as their label `sealane.project`. Without one nothing is removed, and what bears a name that is asked for is what was
+    asked for before, unless it is some project's."""
     networks: list[NetworkRequest] = []
     containers: list[ContainerRequest] = []
     attachments: list[AttachRequest] = []

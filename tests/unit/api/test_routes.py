@@ -116,15 +116,18 @@ def test_gc_deletes_only_on_confirmation(api):
         ("attach", {"sandbox": "web", "network": "n"}, "labels"),
         ("plan", {"networks": [{"name": "n"}, {"name": "m"}]}, "networks[1].labels"),
         ("apply", {"attachments": [{"sandbox": "web", "network": "n"}]}, "attachments[0].labels"),
+        ("delete", {"networks": [{"name": "n"}]}, "networks[0].labels"),
+        ("containers", {"name": "web", "spec": {"command": ["x"]}}, "labels"),
     ],
 )
-def test_a_label_by_which_a_door_knows_its_own_is_refused(api, path, request_, field):
-    forged = {"sealane.podman.network": "x"}
-    labelled = [request_] if path not in {"plan", "apply"} else next(iter(request_.values()))
+@pytest.mark.parametrize("label", ["sealane.podman.network", "sealane.project", "sealane.container"])
+def test_a_label_by_which_sealane_knows_its_own_is_refused(api, path, request_, field, label):
+    forged = {label: "x"}
+    labelled = [request_] if path not in {"plan", "apply", "delete"} else next(iter(request_.values()))
     labelled[-1]["labels"] = forged
     status, body = ask(api.path, post(f"/v1/{path}", request_))
     assert (status, body["error"]["field"]) == (400, field)
-    assert "sealane.podman.network" in body["error"]["message"]
+    assert label in body["error"]["message"]
     assert ask(api.path, get("/v1/networks")) == (200, [])
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 
+import msgspec
 import pytest
 
 import sealane
@@ -91,8 +92,9 @@ def test_apply_takes_manifests_in_yaml_and_json(cli, tmp_path, manifests):
     (tmp_path / "lab.json").write_text(json.dumps(document))
     assert cli("apply", "--json", "-f", str(tmp_path / "lab.json")).code == 0
     first, second = manifests
-    assert first.networks == second.networks
-    assert (first.networks[0].ipv6, first.networks[0].labels) == (True, {"n": "1", "s": "true"})
+    (lab,), (same,) = first.networks, second.networks
+    assert (lab.ipv6, lab.labels) == (True, {"n": "1", "s": "true"})
+    assert msgspec.structs.replace(lab, labels={**lab.labels, "sealane.project": "p"}) == same
     assert first.attachments[0].publish[0].host_first == 8080
     assert (first.project, second.project) == ("", "p")
 

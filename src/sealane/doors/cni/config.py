@@ -3,9 +3,9 @@
 import ipaddress
 from collections.abc import Iterator, Mapping
 
-from sealane.doors.labels import check_labels
 from sealane.doors.ports import parse_proto
 from sealane.engine.errors import ExistsError, InvalidError
+from sealane.engine.labels import check_labels
 from sealane.engine.problems import parsed
 from sealane.model.ids import NAME_MAX, parse_name
 from sealane.model.net import ParseError, address_part, family_of

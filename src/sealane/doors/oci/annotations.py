@@ -18,9 +18,9 @@ import msgspec
 from sealane.compose.ports import parse_port_spec
 from sealane.compose.problems import BadValue
 from sealane.compose.publish import publish_request
-from sealane.doors.labels import check_labels
 from sealane.engine.attachments import attach_requests
 from sealane.engine.errors import InvalidError
+from sealane.engine.labels import check_labels
 from sealane.engine.problems import parsed
 from sealane.model.ids import NAME_MAX, parse_name
 from sealane.model.intent import Intent
