@@ -28,7 +28,8 @@ from sealane.kernel.nft import (
 from sealane.linux import nft_observe
 from sealane.linux.netlink.socket import NetlinkError
 from sealane.linux.nft import apply_nft, observe_nft
-from sealane.linux.nft_observe import RuleContents
+from sealane.linux.nft_observe import learn_contents
+from sealane.linux.rule_contents import RuleContents
 
 pytestmark = pytest.mark.kernel
 
@@ -126,7 +127,7 @@ def test_a_rule_in_the_place_of_ours_is_seen_whatever_its_comment_says(socket, d
     assert found.tags[-1] == "?"
     (chain,) = [item for item in drifting if isinstance(item, Chain)]
     assert apply_nft(socket, operations("change", [chain], before=found)) == []
-    contents.learn(socket, [(IP, "base")])
+    learn_contents(socket, contents, [(IP, "base")])
     nft("flush", "chain", IP, "sealane", "base")
     assert [i.tags[-1:] for i in observe_nft(socket, contents) if isinstance(i, ObservedChain)] == [("?",)]
     assert apply_nft(socket, operations("change", [chain], before=found)) == []

@@ -393,6 +393,24 @@ def test_damage_of_a_dead_daemons_time_is_repaired_at_its_start(home: Home) -> N
     home.heals(REPAIR_S)
 
 
+@pytest.mark.parametrize("damage", [forge_rule, restore_ruleset])
+def test_a_rule_changed_under_our_comment_is_not_believed_because_the_daemon_was_away(
+    home: Home, damage: Damage
+) -> None:
+    listing = home.ns.sh("nft", "list", "chain", "ip", "sealane", "prerouting_raw")
+    home.machine.kill9()
+    damage(home)
+    home.machine.start()
+    home.heals(REPAIR_S)
+    assert home.machine.api.status()["writes"] > 0
+    found = home.ns.sh("nft", "list", "chain", "ip", "sealane", "prerouting_raw")
+    assert without_counts(found) == without_counts(listing)
+
+
+def without_counts(listing: str) -> str:
+    return re.sub(r"packets \d+ bytes \d+", "", listing)
+
+
 def test_a_restart_writes_nothing(home: Home) -> None:
     """LD14: nothing changed, so nothing is written; and no packet is lost on the way."""
     home.client.ns("stream_start", name="steady", address=home.web.v4, port=80, interval=0.001)

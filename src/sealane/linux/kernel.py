@@ -13,7 +13,7 @@ from sealane.compile.facts import Facts
 from sealane.engine.ports import Flow, NamespaceGoneError
 from sealane.explain.doctor.evidence import Evidence, Request
 from sealane.explain.surroundings import Surroundings
-from sealane.kernel.nft import Chain, NftFamily, ObservedChain
+from sealane.kernel.nft import Chain, ObservedChain
 from sealane.kernel.objects import Sysctl
 from sealane.kernel.state import HOST, NamespaceState, Object, namespace
 from sealane.linux import facts, observe, passages, sysctl
@@ -37,7 +37,8 @@ from sealane.linux.netlink.socket import (
     Socket,
 )
 from sealane.linux.nft import apply_nft, observe_nft
-from sealane.linux.nft_observe import RuleContents
+from sealane.linux.nft_observe import learn_contents
+from sealane.linux.rule_contents import ChainRef, RuleContents
 from sealane.linux.surroundings import read_surroundings
 from sealane.model.endpoint import NetnsRef, PublishedPort
 from sealane.model.net import FAMILIES, Proto, family_of, is_wildcard
@@ -109,7 +110,7 @@ class LinuxKernel(Closing):
         )
         self._route = Socket(NETLINK_ROUTE, background=len(os.sched_getaffinity(0)) > 1)
         self._nft = Socket(NETLINK_NETFILTER)
-        self._rules = RuleContents()
+        self._rules = RuleContents(f"{runtime_dir}/rules.json")
         self._visits: Visits | None = None
         self._applier = Applier(
             instance,
@@ -178,7 +179,9 @@ class LinuxKernel(Closing):
         if written:
             # Read at once: what the next look finds may be somebody else's. What cannot be read now is written once more.
             with suppress(NetlinkError):
-                self._rules.learn(self._nft, written - _chains(o.operation.object for o in outcomes))
+                learn_contents(
+                    self._nft, self._rules, written - _chains(o.operation.object for o in outcomes)
+                )
         return outcomes
 
     def renew(self) -> None:
@@ -274,7 +277,7 @@ class LinuxKernel(Closing):
             raise RuntimeError("this thread is not in the host's network namespace")
 
 
-def _chains(objects: Iterable[Object]) -> set[tuple[NftFamily, str]]:
+def _chains(objects: Iterable[Object]) -> set[ChainRef]:
     return {(item.family, item.name) for item in objects if isinstance(item, Chain | ObservedChain)}
 
 

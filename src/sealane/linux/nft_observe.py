@@ -7,9 +7,8 @@ other contents as one with a rule too many, a set of another making as one of no
 """
 
 import errno
-import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple, cast
 
 from sealane.kernel.nft import TABLE, Element, Hook, NftFamily, ObservedChain, Set, Table, TypeName, Verdict
@@ -17,6 +16,7 @@ from sealane.kernel.state import Object
 from sealane.linux.netlink import codec, nfnl
 from sealane.linux.netlink.nft_expr import NFPROTO, VERDICT_CODES, VerdictCode
 from sealane.linux.netlink.socket import NetlinkError, Socket
+from sealane.linux.rule_contents import ChainRef, RuleContents, content
 
 OBSERVE_ATTEMPTS = 5
 """Readings of several dumps each, begun again when a transaction came between two of them."""
@@ -26,51 +26,31 @@ _CODES: dict[int, VerdictCode] = {number: code for code, number in VERDICT_CODES
 _OUR_SET_FLAGS = nfnl.SET_INTERVAL | nfnl.SET_MAP | nfnl.SET_CONCAT
 
 
-class RuleContents:
-    """What the rules of each chain did when they were read last: not what it is, but whether it is the same. A comment of
-    ours tells what a rule was made to do, and stays when somebody makes it do something else."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[NftFamily, str], int] = {}
-
-    def learn(self, socket: Socket, chains: Iterable[tuple[NftFamily, str]]) -> None:
-        """Of chains that have been made anew, by us, just now. Those that have gone are forgotten. Raises NetlinkError."""
-        for chain in chains:
-            self._known.pop(chain, None)
-            family, name = chain
-            attrs = codec.string(1, TABLE) + codec.string(2, name)
-            found = [_content(rule) for rule in _dump(socket, nfnl.GETRULE, family, attrs)]
-            if found:
-                self.are_known(family, name, found)
-
-    def are_known(self, family: NftFamily, chain: str, contents: Sequence[bytes]) -> bool:
-        """Whether they are those of the last reading, or this is the first."""
-        found = hash(tuple(contents))
-        return self._known.setdefault((family, chain), found) == found
-
-
-_COUNTER = re.compile(rb"counter\0.{28}", re.DOTALL)
-"""An expression's name, and behind it a header and two numbers of 64 bits with theirs."""
-
-
-def _content(rule: dict[int, memoryview]) -> bytes:
-    """What a rule does, as the kernel gives it, without what it has counted."""
-    return _COUNTER.sub(b"counter", bytes(rule.get(4, b"")))
+def learn_contents(socket: Socket, contents: RuleContents, chains: Iterable[ChainRef]) -> None:
+    """Read chains that we have made anew, or taken away, just now. Raises NetlinkError."""
+    for chain in chains:
+        contents.learn(chain, ())
+        family, name = chain
+        attrs = codec.string(1, TABLE) + codec.string(2, name)
+        contents.learn(chain, [_content(rule) for rule in _dump(socket, nfnl.GETRULE, family, attrs)])
+    contents.keep()
 
 
 def observe_nft(socket: Socket, contents: RuleContents | None = None) -> list[Object]:
     """Tables `sealane` of the families ip, ip6 and bridge, their sets, chains and elements. Elements of interval sets
     always have their `end`. `contents`: of the readings before; a chain with others reads as one with a rule too many.
     Raises NetlinkError."""
+    contents = contents or RuleContents()
     for _ in range(OBSERVE_ATTEMPTS):
         generation = _generation(socket)
         try:
-            found = _observe(socket, contents or RuleContents())
+            found = _observe(socket, contents)
         except NetlinkError as error:
             if error.errno != errno.ENOENT:  # What one dump named was gone at the next.
                 raise
             continue
         if _generation(socket) == generation:
+            contents.keep()
             return found
     raise NetlinkError(errno.EAGAIN, f"nftables changed during each of {OBSERVE_ATTEMPTS} readings")
 
@@ -155,9 +135,13 @@ def _chains(socket: Socket, family: NftFamily, known: RuleContents) -> Iterator[
         found = tags.get(name, [])
         if nfnl.number(chain.get(5, None)) != nfnl.POLICY_ACCEPT and 4 in chain:
             found.append("?")
-        if not known.are_known(family, name, contents.get(name, ())):
+        if not known.are_known((family, name), contents.get(name, ())):
             found.append("?")
         yield ObservedChain(family=family, name=name, tags=tuple(found), hook=_hook(chain))
+
+
+def _content(rule: dict[int, memoryview]) -> bytes:
+    return content(rule.get(4, b""))
 
 
 def _hook(chain: dict[int, memoryview]) -> Hook | None:
