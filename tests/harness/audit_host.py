@@ -182,6 +182,14 @@ def _nft(stored: Stored, observed: Observed) -> Iterator[str]:
         yield from difference(
             f"{table} publish element", published(stored, family), _found_publishes(observed, table)
         )
+        served = {
+            (sub["gateway"], proto, "53")
+            for network in stored.networks.values()
+            if driver(network) in {"bridge", "routed"} and (sub := subnet(network, family))
+            if network.get("dns", True) and network.get("gateway_on_link", True)
+            for proto in ("tcp", "udp")
+        }
+        yield from difference(f"{table} served element", served, nft.ours(table, "served"))
         yield from _workloads(stored, observed, family, table)
     sources = {4: set(), 6: set()}
     for endpoint, network in stored.plugged():

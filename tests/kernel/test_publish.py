@@ -232,6 +232,35 @@ def test_the_same_number_of_another_protocol_or_address_is_free(stage: Stage) ->
         )
 
 
+@pytest.mark.parametrize(
+    "numbers", [{"host_first": 53, "port": 53}, {"host_first": 50, "port": 50, "count": 9}]
+)
+def test_a_published_name_server_takes_nobodys_names_away(
+    stage: Stage, numbers: dict[str, int], family: int
+) -> None:
+    """`-p 53:53`: at the host's addresses it answers, at the gateways' who knows the workloads' names."""
+    publish = [{"proto": proto, **numbers} for proto in ("tcp", "udp")]
+    with stage.machine.workload("other", "pihole", publish=publish) as pihole:
+        assert audit(stage.machine) == []
+        for proto in ("tcp", "udp"):
+            server = pihole.ns.listen(proto, ANY[family], 53)
+            for origin in ("ext", "host", "sibling", "stranger"):
+                assert stage.vantage(origin).reaches(server, lan_address(family), 53), (origin, proto)
+            for asker, gateway, name, address in (
+                (stage.sibling, {4: "10.72.0.1", 6: "fd72::1"}, "web", stage.web),
+                (stage.stranger, {4: "10.73.0.1", 6: "fd73::1"}, "pihole", pihole),
+                (pihole, {4: "10.73.0.1", 6: "fd73::1"}, "stranger", stage.stranger),
+            ):
+                found = asked(asker, gateway[family], name, family, tcp=proto == "tcp")
+                assert found == [address.v4 if family == 4 else address.v6], (name, proto)
+            server.close()
+
+
+def asked(asker: Workload, server: str, name: str, family: int, *, tcp: bool) -> list[str]:
+    words = ["+tcp" if tcp else "+notcp", "+short", "+time=2", "+tries=2", f"@{server}"]
+    return asker.ns.sh("dig", *words, name, "A" if family == 4 else "AAAA").split()
+
+
 # --- flows that outlive their publish (B11) -------------------------------------------------------------------------
 
 PINNED, INNER_ONE, INNER_TWO = 9300, 5300, 5400

@@ -311,6 +311,9 @@ def test_who_holds_a_port_is_named(family, kind, proto, address, asked, taken):
             proto=proto, host_address=asked, host_first=number + 1, host_last=number + 1, port=80
         )
         assert it.kernel.port_user(beside) is None
+        assert it.kernel.port_user(port, {(address, number)}) is None
+        others = {(address, number + 1), ("10.9.8.7", number)}
+        assert (it.kernel.port_user(port, others) is not None) == taken
 
 
 @pytest.mark.parametrize(

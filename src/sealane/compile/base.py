@@ -11,7 +11,7 @@ The IPv4 and IPv6 tables come from one generator. What a packet meets (for `ip`;
                             a link of ours that no map knows → drop
                             from elsewhere, to or from a private subnet → drop   (before DNAT: published ports are
                             addressed to the host here, so nothing but unpublished access is caught)
-    prerouting nat -100     to an address of the host's → publish maps → DNAT
+    prerouting nat -100     to an address of the host's, and not to what it serves there itself → publish maps → DNAT
     output nat -100         the same for the host's own connections, 127.0.0.0/8 excepted (socket program)
     forward 0               from a workload → its network's `from` chain: own network, or internal, or on
                             to a workload   → its network's `to` chain: replies, published, or drop
@@ -146,6 +146,7 @@ def _by_link(group: Meta, link: Meta, verdicts: str, why: str, *, adopted: bool)
 def _publish(daddr: Payload) -> Iterator[Rule]:
     anywhere = Concat((L4PROTO, DPORT))
     at_address = Concat((daddr, L4PROTO, DPORT))
+    yield Rule((Lookup(at_address, "served"), ACCEPT), "base:served")
     yield Rule((DnatMap(at_address, "publish_at", with_port=True),), "base:publish-at")
     yield Rule((DnatMap(anywhere, "publish", with_port=True),), "base:publish")
     yield Rule((DnatMap(at_address, "publish_ranges", with_port=False),), "base:publish-ranges")
@@ -162,6 +163,7 @@ def _sets(family: Family, *, adopted: bool) -> Iterator[Set]:
     yield Set(family=name, name="private", type=(address,), interval=True)
     yield Set(family=name, name="sources", type=("ifname", address), data=("verdict",))
     yield Set(family=name, name="open", type=where, interval=True)
+    yield Set(family=name, name="served", type=where)
     yield Set(
         family=name, name="publish", type=("inet_proto", "inet_service"), data=(address, "inet_service")
     )

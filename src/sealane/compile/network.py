@@ -49,6 +49,7 @@ from sealane.kernel.state import Object
 from sealane.model.net import (
     FAMILIES,
     IPV6_MTU_MIN,
+    PROTO_NUMBERS,
     Family,
     Mac,
     bounds,
@@ -57,7 +58,7 @@ from sealane.model.net import (
     host_prefix,
     prefix_length,
 )
-from sealane.model.network import Network, Subnet
+from sealane.model.network import RESOLVER_PORT, RESOLVER_PROTOS, Network, Subnet
 
 MTU_WITHOUT_UPLINK = 1500
 
@@ -97,6 +98,17 @@ def compile_network(network: Network, facts: Facts) -> Iterator[Object]:
         if subnet is not None:
             yield from _addresses(network, subnet)
             yield from _chains(network, subnet, family)
+    yield from _served(network)
+
+
+def _served(network: Network) -> Iterator[Element]:
+    """Where workloads ask for names, whatever is published on every address of the host."""
+    for address in network.resolvers:
+        family = family_of(address)
+        kinds = (ADDRESS_TYPE[family], "inet_proto", "inet_service")
+        for proto in RESOLVER_PROTOS:
+            value = nft.concat(kinds, (address, PROTO_NUMBERS[proto], RESOLVER_PORT))
+            yield Element(family=NFT_FAMILY[family], set="served", value=value)
 
 
 def _link(network: Network, facts: Facts) -> Iterator[Object]:

@@ -11,8 +11,12 @@ from sealane.explain.doctor.evidence import Evidence, Request
 from sealane.explain.surroundings import Surroundings
 from sealane.kernel.state import NamespaceState
 from sealane.model.endpoint import NetnsRef, PublishedPort
+from sealane.model.net import Address
 from sealane.reconcile.plan import Operation, Outcome, Plan
 from sealane.wire.diagnosis import SocketView
+
+SocketPlace = tuple[Address, int]
+"""Address and port that a socket is bound to."""
 
 
 class NamespaceGoneError(Exception):
@@ -85,8 +89,9 @@ class Kernel(Protocol):
         """Until its end a namespace that is resolved stays open, for `apply` to work in: one look instead of two."""
         ...
 
-    def port_user(self, port: PublishedPort) -> str | None:
-        """The process that listens on a host port already, e.g. `nginx (pid 812)`; None if nobody does."""
+    def port_user(self, port: PublishedPort, beside: Collection[SocketPlace] = ()) -> str | None:
+        """The process that listens on a host port already, e.g. `nginx (pid 812)`; None if nobody does. `beside`: who listens
+        there is in nobody's way."""
         ...
 
     def sockets(self, ref: NetnsRef | None, *, every_state: bool = False) -> list[SocketView]:

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from sealane.engine.errors import ConflictError, FullError, InvalidError
-from sealane.engine.ports import Kernel
+from sealane.engine.ports import Kernel, SocketPlace
 from sealane.engine.problems import parsed
 from sealane.limits import EPHEMERAL_TRIES, PUBLISHES_PER_ENDPOINT, RANGE_PORTS_MAX
 from sealane.model.endpoint import Endpoint, PublishedPort
 from sealane.model.intent import Intent
 from sealane.model.net import Address, Family, family_of, is_loopback, parse_address
-from sealane.model.network import Network
+from sealane.model.network import RESOLVER_PORT, RESOLVER_PROTOS, Network
 from sealane.wire.requests import PublishRequest
 
 
@@ -166,8 +166,22 @@ class Publisher:
         if claim is not None:
             held, endpoint = claim
             return f"endpoint {self._intent.endpoints[endpoint].name} ({held})"
-        user = self._kernel.port_user(port)
+        served = self._served(port)
+        if port.host_address is not None and (port.host_address, RESOLVER_PORT) in served:
+            return f"the resolver of network {served[port.host_address, RESOLVER_PORT]}"
+        user = self._kernel.port_user(port, served.keys())
         return None if user is not None and user.partition(" ")[0] == self._reserved_by else user
+
+    def _served(self, port: PublishedPort) -> dict[SocketPlace, str]:
+        """Where workloads ask for names, and of which network: what is published on every address is not published there
+        (`compile.base`). Of a range that those ports are not in, nothing."""
+        if port.proto not in RESOLVER_PROTOS or not port.host_first <= RESOLVER_PORT <= port.host_last:
+            return {}
+        return {
+            (address, RESOLVER_PORT): network.name
+            for network in self._intent.networks.values()
+            for address in network.resolvers
+        }
 
 
 def _elsewhere(port: PublishedPort) -> str:

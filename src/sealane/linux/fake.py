@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, nullcontext
 import msgspec
 
 from sealane.compile.facts import Facts
-from sealane.engine.ports import Flow, NamespaceGoneError
+from sealane.engine.ports import Flow, NamespaceGoneError, SocketPlace
 from sealane.explain.doctor.evidence import Evidence, Request
 from sealane.explain.surroundings import Surroundings, surroundings_of
 from sealane.kernel.nft import (
@@ -60,6 +60,8 @@ class FakeKernel:
         """Paths at which there is no namespace (yet)."""
         self.foreign_links: dict[str, str] = {}
         self.port_users: dict[tuple[str, int], str] = {}
+        self.port_places: dict[int, SocketPlace] = {}
+        """Where who holds a port listens; without an entry at every address."""
         self.open_sockets: dict[int, list[SocketView]] = {}
         """By the namespace's inode; 0 is the host's."""
         self.processes: dict[int, tuple[int, str]] = {}
@@ -183,8 +185,12 @@ class FakeKernel:
     def visiting(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def port_user(self, port: PublishedPort) -> str | None:
-        numbers = range(port.host_first, port.host_last + 1)
+    def port_user(self, port: PublishedPort, beside: Collection[SocketPlace] = ()) -> str | None:
+        numbers = (
+            number
+            for number in range(port.host_first, port.host_last + 1)
+            if self.port_places.get(number) not in beside
+        )
         return next(
             (self.port_users[port.proto, n] for n in numbers if (port.proto, n) in self.port_users), None
         )

@@ -10,7 +10,7 @@ from typing import cast
 import msgspec
 
 from sealane.compile.facts import Facts
-from sealane.engine.ports import Flow, NamespaceGoneError
+from sealane.engine.ports import Flow, NamespaceGoneError, SocketPlace
 from sealane.explain.doctor.evidence import Evidence, Request
 from sealane.explain.surroundings import Surroundings
 from sealane.kernel.nft import Chain, ObservedChain
@@ -215,10 +215,12 @@ class LinuxKernel(Closing):
     def resolve_namespace(self, where: str) -> NetnsRef:
         return namespaces.resolve(where) if self._visits is None else self._visits.resolve(where)
 
-    def port_user(self, port: PublishedPort) -> str | None:
+    def port_user(self, port: PublishedPort, beside: Collection[SocketPlace] = ()) -> str | None:
         if port.host_first == port.host_last and sock_diag.is_free(port.proto, port.host_first):
             return None
         for found in sock_diag.bound(port.proto, port.host_first, port.host_last):
+            if (found.address, found.port) in beside:
+                continue
             if port.host_address is None or _overlap(found.address, port.host_address):
                 process = sock_diag.holder(found.inode)
                 return str(process) if process else "a process that cannot be named"

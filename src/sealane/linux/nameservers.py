@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 
-from sealane.explain.doctor.evidence import RESOLVER_PORT, Upstream
+from sealane.explain.doctor.evidence import Upstream
 from sealane.linux.facts import RESOLV_CONF, RESOLV_CONF_BYTES
 from sealane.model.net import ParseError, parse_address
+from sealane.model.network import RESOLVER_PORT
 
 NAMESERVERS_MAX = 3
 """As many as glibc asks (resolv.conf(5))."""

@@ -5,12 +5,17 @@ from typing import Literal
 import msgspec
 
 from sealane.model.ids import NetworkId
-from sealane.model.net import Address, Family, Prefix, family_of
+from sealane.model.net import Address, Family, Prefix, Proto, family_of
 
 Driver = Literal["bridge", "routed", "host", "none"]
 
 BRIDGE_PORTS_MAX = 1023
 """A Linux bridge takes 1023 ports (BR_PORT_BITS is 10, net/bridge/br_private.h); the next one fails `Exchange full`."""
+
+
+RESOLVER_PORT = 53
+RESOLVER_PROTOS: tuple[Proto, ...] = ("tcp", "udp")
+"""Where names are asked for (RFC 1035 §4.2), at `Network.resolvers`."""
 
 
 class Subnet(msgspec.Struct, frozen=True, kw_only=True):

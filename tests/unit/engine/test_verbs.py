@@ -334,6 +334,34 @@ class TestPublish:
             bench.attach(B, publish=[publish(7000, 81), publish(7000, 82)])
         bench.attach(B, publish=[publish(8080, 80, proto="udp")])
 
+    @pytest.mark.parametrize("where", ["", "0.0.0.0"])
+    @pytest.mark.parametrize(("first", "count"), [(53, 1), (50, 5)])
+    def test_where_names_are_answered_is_in_nobodys_way(self, bench: Bench, where, first, count) -> None:
+        gateway = bench.engine.network("front").subnets[0].gateway
+        wanted = publish(first, first, proto="udp", count=count, address=where)
+        bench.kernel.port_users["udp", 53] = "systemd-resolved (pid 7)"
+        bench.kernel.port_places[53] = ("127.0.0.53", 53)
+        with pytest.raises(ConflictError, match="systemd-resolved"):
+            bench.attach(A, publish=[wanted])
+        bench.kernel.port_places[53] = (gateway, 53)
+        assert bench.attach(A, publish=[wanted]).ports
+
+    def test_another_port_of_who_answers_names_is_held(self, bench: Bench) -> None:
+        gateway = bench.engine.network("front").subnets[0].gateway
+        bench.kernel.port_users["tcp", 54] = "nginx (pid 7)"
+        bench.kernel.port_places[54] = (gateway, 54)
+        with pytest.raises(ConflictError, match="nginx"):
+            bench.attach(A, publish=[publish(50, 50, count=8)])
+
+    @pytest.mark.parametrize(("first", "count"), [(53, 1), (50, 5)])
+    @pytest.mark.parametrize("proto", ["tcp", "udp"])
+    def test_nobody_takes_a_resolvers_place(self, bench: Bench, first, count, proto) -> None:
+        gateway = bench.engine.network("front").subnets[0].gateway
+        wanted = publish(first, first, proto=proto, count=count, address=gateway)
+        with pytest.raises(ConflictError, match="held by the resolver of network front"):
+            bench.attach(A, publish=[wanted])
+        bench.attach(A, publish=[publish(54, 54, proto=proto, address=gateway)])
+
     def test_a_range_is_one_element(self, bench: Bench) -> None:
         bench.kinds()
         bench.attach(A, publish=[publish(20000, 20000, count=1000)])

@@ -12,8 +12,6 @@ from sealane.model.net import FAMILIES, Family, Proto, is_loopback, is_wildcard
 
 NftTableFamily = Literal["inet", "ip", "ip6", "bridge"]
 
-RESOLVER_PORT = 53
-
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be read besides the host: the causes decide nothing here, the intent does."""

@@ -10,9 +10,9 @@ from fnmatch import fnmatchcase
 
 from sealane.compile.names import BRIDGE_PREFIX, ENDPOINT_PREFIX, network_link
 from sealane.explain.doctor.case import HOST_SUBJECT, Case, Finding, Level, Publish
-from sealane.explain.doctor.evidence import RESOLVER_PORT, BaseChain, ForeignTable, Listener, PortRule
+from sealane.explain.doctor.evidence import BaseChain, ForeignTable, Listener, PortRule
 from sealane.model.net import FAMILIES, WILDCARDS, Family, family_of, is_wildcard, overlaps, prefix_length
-from sealane.model.network import Network
+from sealane.model.network import RESOLVER_PORT, Network
 
 NAMES_MAX = 3
 """Networks named in one finding."""

@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 from sealane.explain.doctor.case import HOST_SUBJECT, Case, Finding
-from sealane.explain.doctor.evidence import RESOLVER_PORT, SandboxEvidence
+from sealane.explain.doctor.evidence import SandboxEvidence
 from sealane.model.endpoint import Sandbox
 from sealane.model.net import contains
-from sealane.model.network import Network
+from sealane.model.network import RESOLVER_PORT, Network
 
 
 def stale_flow(case: Case) -> Iterator[Finding]:
