@@ -218,6 +218,44 @@ def test_a_port_of_a_process_on_the_host_is_refused(stage: Stage, proto: str) ->
     assert unchanged(stage) == before
 
 
+@pytest.mark.parametrize("address", ["192.0.2.200", "2001:db8::200", "10.72.0.77"])
+def test_an_address_that_is_not_the_hosts_is_refused(stage: Stage, address: str) -> None:
+    publish = [{"proto": "tcp", "host_address": address, "host_first": 8400, "port": WEB}]
+    with Netns("late") as late:
+        with pytest.raises(ApiError) as refusal:
+            stage.machine.api.attach(late.path, "other", name="late", publish=publish)
+        assert (refusal.value.code, refusal.value.field) == ("invalid", "publish[0].host_address")
+        assert f"{address} is no address of this host" in refusal.value.message
+
+
+@pytest.mark.parametrize("address", ["192.0.2.215", "2001:db8::215"])
+def test_an_address_that_has_only_just_come_is_the_hosts(stage: Stage, address: str) -> None:
+    """One of IPv6 cannot be listened at for a second, until nobody else has claimed it."""
+    link = stage.machine.ns.json("ip", "route", "get", "192.0.2.1")[0]["dev"]
+    prefix = f"{address}/{64 if ':' in address else 24}"
+    stage.machine.ns.ip("address", "add", prefix, "dev", link)
+    try:
+        publish = [{"proto": "tcp", "host_address": address, "host_first": 8400, "port": WEB}]
+        with stage.machine.workload("pub", "late", publish=publish) as late:
+            server = late.ns.listen("tcp", ANY[6 if ":" in address else 4], WEB)
+            eventually(lambda: stage.lan.ext.reaches(server, address, 8400), 10, what="the new address")
+    finally:
+        stage.machine.ns.ip("address", "del", prefix, "dev", link)
+
+
+def test_an_address_that_may_be_bound_before_it_comes_is_taken(stage: Stage) -> None:
+    """As where a second machine has it until it fails."""
+    name = "net/ipv4/ip_nonlocal_bind"
+    before = stage.machine.ns.sysctl(name)
+    stage.machine.ns.sysctl(name, "1")
+    try:
+        publish = [{"proto": "tcp", "host_address": "192.0.2.201", "host_first": 8400, "port": WEB}]
+        with stage.machine.workload("other", "floating", publish=publish) as floating:
+            assert floating.endpoints["other"]["ports"] == ["192.0.2.201:8400->80/tcp"]
+    finally:
+        stage.machine.ns.sysctl(name, before)
+
+
 def test_the_same_number_of_another_protocol_or_address_is_free(stage: Stage) -> None:
     publish = [
         {"proto": "udp", "host_first": 8092, "host_address": LAN4, "port": WEB},

@@ -94,6 +94,10 @@ class Kernel(Protocol):
         there is in nobody's way."""
         ...
 
+    def has_address(self, address: Address) -> bool:
+        """Whether it is one of the host's, or may be listened at as if it were (`ip_nonlocal_bind`)."""
+        ...
+
     def sockets(self, ref: NetnsRef | None, *, every_state: bool = False) -> list[SocketView]:
         """TCP and UDP sockets of a namespace (`ref` None: the host's), without `sandbox` and owner: those that listen
         and those that are connected, or in `every_state`. Raises NamespaceGoneError, OSError."""

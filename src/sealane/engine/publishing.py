@@ -12,7 +12,7 @@ from sealane.engine.problems import parsed
 from sealane.limits import EPHEMERAL_TRIES, PUBLISHES_PER_ENDPOINT, RANGE_PORTS_MAX
 from sealane.model.endpoint import Endpoint, PublishedPort
 from sealane.model.intent import Intent
-from sealane.model.net import Address, Family, family_of, is_loopback, parse_address
+from sealane.model.net import Address, Family, family_of, is_loopback, is_wildcard, parse_address
 from sealane.model.network import RESOLVER_PORT, RESOLVER_PROTOS, Network
 from sealane.wire.requests import PublishRequest
 
@@ -95,7 +95,10 @@ class Publisher:
         self, request: PublishRequest, network: Network, families: set[Family], field: str
     ) -> Iterator[Address | None]:
         if request.host_address == "":
-            yield from (a for a in network.publish_addresses if family_of(a) in families)
+            for address in network.publish_addresses:
+                if family_of(address) in families:
+                    self._check_is_ours(address, field)
+                    yield address
             if not network.publish_addresses:
                 yield None
             return
@@ -111,7 +114,19 @@ class Publisher:
                 field=f"{field}.host_address",
                 cure="publish it on another address of the host",
             )
+        self._check_is_ours(address, f"{field}.host_address")
         yield address
+
+    def _check_is_ours(self, address: Address, field: str) -> None:
+        """What is published at somebody else's address nobody would ever reach. A gateway may be about to come."""
+        if is_wildcard(address) or is_loopback(address) or self._kernel.has_address(address):
+            return
+        if not any(address == s.gateway for n in self._intent.networks.values() for s in n.subnets):
+            raise InvalidError(
+                f"{address} is no address of this host",
+                field=field,
+                cure=f"publish at one that is, or, if it comes later, allow it: `sysctl net.ipv{family_of(address)}.ip_nonlocal_bind=1`",
+            )
 
     def _port(
         self, request: PublishRequest, address: Address | None, chosen: list[PublishedPort], field: str

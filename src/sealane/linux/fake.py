@@ -35,6 +35,7 @@ from sealane.kernel.nft import (
 from sealane.kernel.objects import FdbEntry, Key, Link, Route, Sysctl
 from sealane.kernel.state import HOST, NamespaceState, Object, hangs_on
 from sealane.model.endpoint import NetnsRef, PublishedPort
+from sealane.model.net import Address
 from sealane.reconcile.plan import Operation, Outcome, Plan
 from sealane.wire.diagnosis import SocketView
 
@@ -62,6 +63,8 @@ class FakeKernel:
         self.port_users: dict[tuple[str, int], str] = {}
         self.port_places: dict[int, SocketPlace] = {}
         """Where who holds a port listens; without an entry at every address."""
+        self.foreign_addresses: set[Address] = set()
+        """Not the host's; all others are."""
         self.open_sockets: dict[int, list[SocketView]] = {}
         """By the namespace's inode; 0 is the host's."""
         self.processes: dict[int, tuple[int, str]] = {}
@@ -194,6 +197,9 @@ class FakeKernel:
         return next(
             (self.port_users[port.proto, n] for n in numbers if (port.proto, n) in self.port_users), None
         )
+
+    def has_address(self, address: Address) -> bool:
+        return address not in self.foreign_addresses
 
     def sockets(self, ref: NetnsRef | None, *, every_state: bool = False) -> list[SocketView]:
         if ref is not None and ref.inode in self.dead:

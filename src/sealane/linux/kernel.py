@@ -26,7 +26,7 @@ from sealane.linux.firewalls import firewalls
 from sealane.linux.jobs import LoopbackPublisher
 from sealane.linux.monitor import Ports
 from sealane.linux.namespaces import Visits
-from sealane.linux.netlink import link, sock_diag
+from sealane.linux.netlink import inet, link, sock_diag
 from sealane.linux.netlink.conntrack import PORT_MAX, FlowMatch, delete_flows
 from sealane.linux.netlink.socket import (
     NETLINK_NETFILTER,
@@ -41,7 +41,7 @@ from sealane.linux.nft_observe import learn_contents
 from sealane.linux.rule_contents import ChainRef, RuleContents
 from sealane.linux.surroundings import read_surroundings
 from sealane.model.endpoint import NetnsRef, PublishedPort
-from sealane.model.net import FAMILIES, Proto, family_of, is_wildcard
+from sealane.model.net import FAMILIES, Address, Proto, address_part, family_of, is_wildcard
 from sealane.reconcile.plan import Operation, Outcome, Plan
 from sealane.wire.diagnosis import SocketView
 
@@ -225,6 +225,13 @@ class LinuxKernel(Closing):
                 process = sock_diag.holder(found.inode)
                 return str(process) if process else "a process that cannot be named"
         return None
+
+    def has_address(self, address: Address) -> bool:
+        if sock_diag.can_bind(address):
+            return True
+        family, _ = inet.pack_address(address)
+        answers = self._route.dump(inet.dump_addresses(family))
+        return any(address_part(inet.parse_address(p).address) == address for _, p in answers)
 
     def sockets(self, ref: NetnsRef | None, *, every_state: bool = False) -> list[SocketView]:
         self._check_home()

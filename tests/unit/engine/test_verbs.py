@@ -362,6 +362,26 @@ class TestPublish:
             bench.attach(A, publish=[wanted])
         bench.attach(A, publish=[publish(54, 54, proto=proto, address=gateway)])
 
+    def test_nothing_is_published_at_somebody_elses_address(self, bench: Bench) -> None:
+        bench.kernel.foreign_addresses |= {"192.0.2.7", "10.1.0.1", "10.1.0.9"}
+        with pytest.raises(InvalidError, match=r"192\.0\.2\.7 is no address of this host") as caught:
+            bench.attach(A, publish=[publish(80, 80), publish(81, 81, address="192.0.2.7")])
+        assert caught.value.field == "publish[1].host_address"
+        assert "net.ipv4.ip_nonlocal_bind=1" in caught.value.cure
+        with pytest.raises(InvalidError):
+            bench.attach(A, publish=[publish(80, 80, address="10.1.0.9")])
+        gateway = bench.engine.network("front").subnets[0].gateway
+        bench.kernel.foreign_addresses.add(gateway)
+        bench.attach(A, publish=[publish(80, 80, address=gateway)])
+
+    def test_nor_at_its_networks_own_choice(self, bench: Bench) -> None:
+        bench.network("pinned", options={"publish-address": "192.0.2.7"})
+        bench.kernel.foreign_addresses.add("192.0.2.7")
+        with pytest.raises(InvalidError, match="no address of this host") as caught:
+            bench.attach(A, "pinned", publish=[publish(80, 80)])
+        assert caught.value.field == "publish[0]"
+        bench.attach(A, "pinned")
+
     def test_a_range_is_one_element(self, bench: Bench) -> None:
         bench.kinds()
         bench.attach(A, publish=[publish(20000, 20000, count=1000)])

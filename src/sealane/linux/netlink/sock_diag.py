@@ -102,6 +102,18 @@ def is_free(proto: str, port: int) -> bool:
     return True
 
 
+def can_bind(address: str) -> bool:
+    """Whether a socket of the namespace we are in can be bound to an address; one of IPv6 not before it is known to be
+    nobody else's. True, too, if it cannot be told."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError as error:
+            return error.errno != errno.EADDRNOTAVAIL
+    return True
+
+
 def bound(proto: str, first: int, last: int) -> list[Bound]:
     """Sockets of the namespace we are in that hold one of the ports. Empty for a protocol that the kernel lacks."""
     found: list[Bound] = []
