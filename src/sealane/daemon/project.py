@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Collection, Coroutine, Iterable, Mapping
 from typing import Any
 
+from sealane.daemon.specs import network_mode
 from sealane.daemon.workloads import SEE_CONTAINERS, Workloads
 from sealane.engine.attachments import named_addresses
 from sealane.engine.containers import (
@@ -59,6 +60,8 @@ class Projects:
             preview = Preview(self._engine)
             preview.remove(self._removal(manifest))
         else:
+            # Not the specs: images are fetched only for what is made.
+            self._check_others(manifest)
             preview, _ = self._rehearsed(manifest)
             preview.remove(self._unused_networks(manifest, preview))
         return preview.view()
@@ -108,14 +111,19 @@ class Projects:
         for container in going:
             check_guests(container, self._engine.intent, names)
 
-    def _check(self, manifest: Manifest) -> None:
-        """What no preview looks at: what containers are started with, and which others they name. (Sources of mounts and
-        programs are looked for when they are needed.)"""
+    def _check_specs(self, manifest: Manifest) -> None:
+        """What containers are started with. (Sources of mounts and programs are looked for when they are needed.)"""
+        for index, request in enumerate(manifest.containers):
+            with at_place(f"containers[{index}]"):
+                self._workloads.check(request)
+
+    def _check_others(self, manifest: Manifest) -> None:
+        """Which others they name, who are there or come."""
         coming = {request.name for request in manifest.containers}
         going = {container.id for container in self._leftovers(manifest)}
         for index, request in enumerate(manifest.containers):
             with at_place(f"containers[{index}]"):
-                self._workloads.check(request)
+                network_mode(request)
                 for field, name in (*(("depends_on", n) for n in request.depends_on), *host_of(request)):
                     present = self._engine.intent.container_named(name)
                     if name not in coming and (present is None or present.id in going):
@@ -127,7 +135,8 @@ class Projects:
         """Make the manifest's objects, those of the project that it no longer has go first."""
         self._engine.check_may_change()
         # Before anything is changed.
-        self._check(manifest)
+        self._check_specs(manifest)
+        self._check_others(manifest)
         _, at_once = self._rehearsed(manifest)
         with self._engine.drafts.addresses.leaving(named_addresses(manifest)):
             return await self._make(manifest, at_once=at_once)

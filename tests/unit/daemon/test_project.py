@@ -204,6 +204,9 @@ REFUSED = {
     "containers[0].depends_on": Manifest(
         networks=BASE, containers=[container("a", "front", depends_on={"nobody": "started"})]
     ),
+    "containers[1].network_mode": Manifest(
+        networks=BASE, containers=[container("a", "front"), container("b", network_mode="container:nobody")]
+    ),
     "attachments[0].addresses[0]": Manifest(
         networks=BASE,
         attachments=[AttachRequest(sandbox="/run/netns/x", network="front", addresses=["10.2.0.1"])],
@@ -211,7 +214,7 @@ REFUSED = {
 }
 
 
-ONLY_OF_A_DEED = {"containers[1].spec.command", "containers[0].network_mode", "containers[0].depends_on"}
+ONLY_OF_A_DEED = {"containers[1].spec.command"}
 """A plan is of networks: its containers' images need not be there."""
 
 
