@@ -248,11 +248,9 @@ class Host:
     def sealane_process(self, *argv: str, **options: Any) -> subprocess.Popen[str]:
         """The command line tool, left running: `nsenter` becomes it, so signals reach it. Text, on pipes."""
         enter = ["nsenter", f"--net={self.ns.path}", f"--mount=/proc/{self.ns.pid}/ns/mnt", "--"]
-        options = {"text": True, **options}
+        options = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
         return subprocess.Popen(
             [*enter, sys.executable, "-m", "sealane", *argv],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
             env=self._environment(),
             cwd=ROOT,
             **options,

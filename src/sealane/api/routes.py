@@ -7,6 +7,7 @@ from urllib.parse import unquote
 from sealane.api.detach import Detacher
 from sealane.api.follow import events
 from sealane.api.services import Containers, Images, Projects, Services
+from sealane.containers.frames import PROTOCOL
 from sealane.doors.cni import handed
 from sealane.doors.cni.verbs import Cni
 from sealane.doors.netavark.verbs import Netavark
@@ -16,7 +17,7 @@ from sealane.engine.errors import InvalidError, NotFoundError
 from sealane.engine.explaining import explain_packet
 from sealane.engine.labels import belonging, check_labels
 from sealane.engine.sockets import list_sockets
-from sealane.http.call import Call, Later, Lines, MethodError, Now, Query, Route
+from sealane.http.call import Call, Later, Lines, MethodError, Now, Query, Route, Taker, Upgraded
 from sealane.http.json import Body
 from sealane.model.signals import signal_number
 from sealane.wire.cni import CniRequest
@@ -105,10 +106,15 @@ def _parse_query(text: str, known: frozenset[str]) -> dict[str, str]:
 
 
 def _route(
-    verb: Now | Later | Lines, *, query: tuple[str, ...] = (), body: type[Any] | object = None
+    verb: Now | Later | Lines,
+    *,
+    query: tuple[str, ...] = (),
+    body: type[Any] | object = None,
+    upgraded: Upgraded | None = None,
 ) -> Route:
     return Route(
         verb=verb,
+        upgraded=upgraded,
         query=frozenset(query),
         body=None if body is None else Body(body),  # type: ignore[arg-type]
     )
@@ -248,15 +254,21 @@ def _container_routes(containers: Containers) -> dict[Shape, Methods]:
         check_labels(call.body.labels)
         return containers.create(call.body, is_new=call.query.flag("new"))
 
+    def attend(call: Call[ContainerRequest]) -> Awaitable[Taker]:
+        check_labels(call.body.labels)
+        return containers.create_attended(call.body)
+
+    attended = Upgraded(PROTOCOL, attend)
     remove = Later(lambda call: containers.remove(call.ref, force=call.query.flag("force")))
     stop = Later(lambda call: containers.stop(call.ref, call.query.seconds("timeout")))
     kill = Later(lambda call: containers.kill(call.ref, _signal(call.query)))
     wait = Later(lambda call: containers.wait(call.ref), only_waits=True)
     execute = Lines(lambda call: containers.exec(call.ref, call.body))
+    session = Upgraded(PROTOCOL, lambda call: containers.exec_session(call.ref, call.body))
     return {
         ("containers",): {
             "GET": _route(listed, query=("all",)),
-            "POST": _route(Later(create), query=("new",), body=ContainerRequest),
+            "POST": _route(Later(create), query=("new",), body=ContainerRequest, upgraded=attended),
         },
         ("containers", None): {
             "GET": _route(Later(lambda call: containers.get(call.ref))),
@@ -267,7 +279,7 @@ def _container_routes(containers: Containers) -> dict[Shape, Methods]:
         ("containers", None, "stop"): {"POST": _route(stop, query=("timeout",))},
         ("containers", None, "kill"): {"POST": _route(kill, query=("signal",))},
         ("containers", None, "wait"): {"POST": _route(wait)},
-        ("containers", None, "exec"): {"POST": _route(execute, body=ExecRequest)},
+        ("containers", None, "exec"): {"POST": _route(execute, body=ExecRequest, upgraded=session)},
         ("containers", None, "logs"): {
             "GET": _route(_logs(containers), query=("follow", "since", "tail", "timestamps"))
         },

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from sealane.engine.engine import Engine
 from sealane.engine.upkeep import Upkeep
+from sealane.http.call import Taker
 from sealane.wire.diagnosis import CheckRequest, CheckView, DoctorRequest, DoctorView, TraceRequest, TraceView
 from sealane.wire.requests import ContainerRequest, ExecRequest, ImageRequest, Manifest
 from sealane.wire.views import (
@@ -27,6 +28,10 @@ from sealane.wire.views import (
 class ContainerRecords(Protocol):
     async def create(self, request: ContainerRequest, *, is_new: bool = False) -> ContainerView:
         """Make, attach and start. Idempotent for an equal request; after an error nothing is left."""
+        ...
+
+    async def create_attended(self, request: ContainerRequest) -> Taker:
+        """A new one, for the client at its input and output whose connection starts it."""
         ...
 
     async def list(self, *, stopped: bool) -> Sequence[ContainerView]:
@@ -61,6 +66,10 @@ class ContainerProcesses(Protocol):
 class ContainerStreams(Protocol):
     def exec(self, ref: str, request: ExecRequest) -> AsyncGenerator[ExecView, None]:
         """Output as it comes; the last is of stream `exit`. Closed when the client leaves."""
+        ...
+
+    async def exec_session(self, ref: str, request: ExecRequest) -> Taker:
+        """What starts the process, for the client whose connection it is given."""
         ...
 
     def logs(

@@ -252,6 +252,8 @@ def _spec(context: Context, arguments: argparse.Namespace, command: Sequence[str
             cpus=_maybe(parse_cpus, arguments.cpus, "--cpus"),
             pids=arguments.pids_limit,
         ),
+        "tty": arguments.tty,
+        "stdin_open": arguments.interactive,
         "restart": arguments.restart,
         "stop_signal": arguments.stop_signal,
         "stop_timeout_s": arguments.stop_timeout,

@@ -218,6 +218,8 @@ def _spec(service: Service) -> dict[str, Any]:
         "user": service.user,
         "read_only": service.read_only,
         "init": service.init,
+        "tty": service.tty,
+        "stdin_open": service.stdin_open,
         "hostname": _hostname(service),
         "cap_add": list(service.cap_add),
         "cap_drop": list(service.cap_drop),

@@ -46,13 +46,6 @@ _ELSEWHERE = {
     "'create'": "`sealane run --detach`, or `sealane network create`",
     "'info'": "`sealane status`",
     "'system'": "`sealane gc`, `sealane network prune`, `sealane image prune`",
-    "arguments: -it": "there are no terminals: leave out -it; `sealane exec -i` has standard input",
-    "arguments: -ti": "there are no terminals: leave out -ti; `sealane exec -i` has standard input",
-    "arguments: -t": "there are no terminals: leave out -t",
-    "arguments: --tty": "there are no terminals: leave out --tty",
-    "arguments: -i": "`sealane exec -i` has standard input, a container's own command has none",
-    "arguments: --interactive": "`sealane exec -i` has standard input, a container's own command has none",
-    "explicit argument 't'": "there are no terminals: write -i alone",
 }
 """Docker's words that are others here → where to go."""
 

@@ -124,11 +124,29 @@ class Client:
             if not is_whole:
                 self.close()
 
+    def upgrade(self, path: str, protocol: str, body: Any) -> tuple[socket.socket, bytes]:
+        """POST, and have the connection, with what has come on it already, to speak another protocol; both are the caller's.
+        Raises as `request`."""
+        self._send("POST", path, body, f"Connection: Upgrade\r\nUpgrade: {protocol}\r\n")
+        assert self._socket is not None
+        try:
+            status, headers = self._read_head()
+            if status != 101:
+                _checked(status, self._read_body(headers))
+                raise UnreachableError("the daemon speaks no other protocol there", is_sent=True)
+            connection, early = self._socket, bytes(self._buffer)
+            self._socket = None
+        except OSError as error:
+            raise _lost(error) from error
+        finally:
+            self.close()
+        return connection, early
+
     # --- out
 
-    def _send(self, method: str, path: str, body: Any) -> None:
+    def _send(self, method: str, path: str, body: Any, headers: str = "") -> None:
         data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
-        head = f"{method} {path} HTTP/1.1\r\nHost: \r\n"
+        head = f"{method} {path} HTTP/1.1\r\nHost: \r\n{headers}"
         if data or method != "GET":
             head += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n"
         sock = self._connected()

@@ -126,6 +126,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     working_dir: str | None = None
     read_only: bool = False
     init: bool = False
+    tty: bool = False
+    stdin_open: bool = False
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
     binds: tuple[Bind, ...] = ()

@@ -90,6 +90,8 @@ def read_service(cursor: Cursor, context: Context) -> ServiceDraft | None:
         working_dir=fields.parse("working_dir", parse_container_path, None),
         read_only=fields.flag("read_only", default=False),
         init=fields.flag("init", default=False),
+        tty=fields.flag("tty", default=False),
+        stdin_open=fields.flag("stdin_open", default=False),
         cap_add=fields.read("cap_add", lambda place: place.each_text(parse_capability), ()),
         cap_drop=fields.read("cap_drop", lambda place: place.each_text(parse_capability), ()),
         binds=binds,

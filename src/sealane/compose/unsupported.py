@@ -78,7 +78,5 @@ FALSE_ONLY: Reasons = {
         "a process with every right can undo its own network",
         "add the one right it needs with cap_add",
     ),
-    "stdin_open": ("services run without a terminal", "write false"),
-    "tty": ("services run without a terminal", "write false"),
 }
 """Keys that may be given as long as they ask for nothing."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import select
+import socket
 import stat
 import subprocess
 import time
 from contextlib import ExitStack
 
 from sealane.containers import cgroups, files, process
+from sealane.containers.attendant import Errand
 from sealane.containers.errors import ConflictError, LaunchError, SpecError
 from sealane.containers.host import Host
 from sealane.containers.images import Images
@@ -24,13 +27,17 @@ from sealane.containers.users import User, is_mapped, resolve_user
 from sealane.model.image import digest_of_root
 
 SHIM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "shim.py")
+EXEC_SHIM = os.path.join(os.path.dirname(SHIM), "execshim.py")
 ANSWER_TIMEOUT_S = LAUNCH_TIMEOUT_S + 10.0
 MAX_ANSWER_BYTES = 65536
 MAX_ACCOUNT_FILE_BYTES = 1024 * 1024
 
 
-def prepare(spec: ContainerSpec, paths: Paths, host: Host, hidden: tuple[str, ...], images: Images) -> None:
-    """Write all files a shim and the OCI runtime need. Repeatable; /etc files that exist are kept, they may be newer."""
+def prepare(
+    spec: ContainerSpec, paths: Paths, host: Host, hidden: tuple[str, ...], images: Images, early: bytes = b""
+) -> None:
+    """Write all files a shim and the OCI runtime need. Repeatable; /etc files that exist are kept, they may be newer. `early`:
+    what has come of its client already."""
     if spec.netns is not None and not os.path.exists(spec.netns):
         raise SpecError("netns", f"{spec.netns} does not exist")
     for folder in (paths.logs, paths.run_folder, paths.etc):
@@ -46,7 +53,9 @@ def prepare(spec: ContainerSpec, paths: Paths, host: Host, hidden: tuple[str, ..
     check = spec.health.command if spec.health else ()
     if check:
         files.write_json(paths.probe_process, build_process(spec, user, command=check))
-    _plan(spec, paths, host, has_check=bool(check)).save(paths.plan)
+    plan = _plan(spec, paths, host, has_check=bool(check))
+    plan.early = early.hex()
+    plan.save(paths.plan)
     files.remove(paths.desired)
 
 
@@ -74,8 +83,9 @@ def resolve(spec: ContainerSpec, paths: Paths, host: Host) -> User:
     return User(user.uid, user.gid, groups, user.home)
 
 
-def launch_shim(python: str, paths: Paths) -> int:
-    """Start the shim and wait for its answer: the container's pid. LaunchError if it did not start."""
+def launch_shim(python: str, paths: Paths, client: socket.socket | None = None) -> int:
+    """Start the shim and wait for its answer: the container's pid. LaunchError if it did not start. `client`: a connection
+    that the shim gets one end of, and the caller keeps one, too."""
     errors_path = os.path.join(paths.run_folder, "shim.err")
     lock = process.take_lock(paths.lock)
     if lock is None:
@@ -90,8 +100,8 @@ def launch_shim(python: str, paths: Paths) -> int:
             errors = the_shims.enter_context(open(errors_path, "wb"))
             shim = subprocess.Popen(
                 # -I -S: nothing of the user's environment, no site-packages: small, fast, and not to be led astray.
-                [python, "-I", "-S", SHIM, paths.plan, str(lock), str(writer)],
-                pass_fds=(lock, writer), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors,
+                [python, "-I", "-S", SHIM, paths.plan, str(lock), str(writer), str(client.fileno() if client else -1)],
+                pass_fds=(lock, writer, *([client.fileno()] if client else [])), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors,
                 start_new_session=True, cwd="/",
             )  # fmt: skip
         answer = _read_answer(reader)
@@ -103,6 +113,22 @@ def launch_shim(python: str, paths: Paths) -> int:
     if "error" in answer:
         raise LaunchError(str(answer["error"]), int(str(answer["exit_code"])))
     return int(str(answer["pid"]))
+
+
+def launch_attendant(python: str, errand: Errand, paths: Paths, connection: socket.socket) -> None:
+    """Start an attendant and hand it a client's connection. Raises OSError."""
+    path = os.path.join(paths.run_folder, f"exec-{secrets.token_hex(8)}.json")
+    errand.save(path)
+    try:
+        starter = subprocess.Popen(
+            [python, "-I", "-S", EXEC_SHIM, path, str(connection.fileno())],
+            pass_fds=(connection.fileno(),), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True, cwd="/",
+        )  # fmt: skip
+    except OSError:
+        files.remove(path)
+        raise
+    starter.wait()
 
 
 def _read_answer(reader: int) -> dict[str, object] | None:
@@ -143,6 +169,8 @@ def _plan(spec: ContainerSpec, paths: Paths, host: Host, *, has_check: bool) -> 
         stop_timeout_s=spec.stop_timeout_s,
         oom_file=cgroups.oom_file(host.cgroups, host.group_of(spec.id)) if host.facts.cgroup_path else "",
         health=health,
+        has_terminal=spec.tty,
+        has_stdin=spec.stdin_open,
     )
 
 

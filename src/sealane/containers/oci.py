@@ -61,7 +61,7 @@ def build_config(spec: ContainerSpec, user: User, root: Root, facts: HostFacts) 
     """The whole configuration. Assumes a checked spec."""
     return {
         "ociVersion": OCI_VERSION,
-        "process": build_process(spec, user, command=_command(spec, root)),
+        "process": build_process(spec, user, command=_command(spec, root), has_terminal=spec.tty),
         "root": {"path": root.path, "readonly": root.read_only},
         "hostname": spec.effective_hostname,
         "mounts": _mounts(spec, root, facts),
@@ -76,13 +76,15 @@ def build_process(
     command: tuple[str, ...],
     env: dict[str, str] | None = None,
     working_dir: str | None = None,
+    has_terminal: bool = False,
 ) -> Json:
     """The OCI `process` object; also what `exec` runs, with what it overrides."""
     variables = {"PATH": DEFAULT_PATH, "HOSTNAME": spec.effective_hostname, "HOME": user.home}
+    variables |= {"TERM": "xterm"} if has_terminal else {}
     variables |= spec.env | (env or {})
     capabilities = list(effective_capabilities(spec.cap_add, spec.cap_drop))
     return {
-        "terminal": False,
+        "terminal": has_terminal,
         "user": {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.groups)},
         "args": list(command),
         "env": [f"{name}={value}" for name, value in variables.items()],

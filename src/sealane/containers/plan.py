@@ -27,7 +27,8 @@ class Plan:
     def __init__(
         self, *, container_id: str, runtime: list[str], state_folder: str, run_folder: str,
         restart: str, max_restarts: int, stop_signal: int, stop_timeout_s: float,
-        oom_file: str, health: dict[str, float] | None,
+        oom_file: str, health: dict[str, float] | None, has_terminal: bool = False, has_stdin: bool = False,
+        early: str = "",
     ) -> None:  # fmt: skip
         self.container_id = container_id
         # Program and global options of the OCI runtime, without `--log`.
@@ -42,6 +43,11 @@ class Plan:
         # Where the kernel counts OOM kills of the container's cgroup; "" if it has none of its own.
         self.oom_file = oom_file
         self.health = health
+        self.has_terminal = has_terminal
+        # Its input is open, though nobody may be there to give any. (A terminal is an input, too.)
+        self.has_stdin = has_stdin
+        # What a client that comes with the shim has sent already, in hexadecimal digits.
+        self.early = early
 
     @classmethod
     def load(cls, path: str) -> Plan | None:

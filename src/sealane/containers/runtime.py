@@ -10,15 +10,17 @@ import json
 import os
 import select
 import signal
+import socket
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 
 import msgspec
 
 from sealane.containers import cgroups, files, process
+from sealane.containers.attendant import Errand
 from sealane.containers.errors import (
     ConflictError,
     ContainerError,
@@ -31,10 +33,11 @@ from sealane.containers.execution import ExecSession
 from sealane.containers.host import Host, find_host, run_quietly
 from sealane.containers.imageconfig import Image
 from sealane.containers.images import Images
-from sealane.containers.launch import launch_shim, prepare, resolve
+from sealane.containers.launch import launch_attendant, launch_shim, prepare, resolve
 from sealane.containers.layer import unmount_layer
 from sealane.containers.logs import LogLine, follow_logs, read_logs
-from sealane.containers.oci import build_process, hosts_file, resolv_file
+from sealane.containers.oci import Json, build_process, hosts_file, resolv_file
+from sealane.containers.plan import Paths
 from sealane.containers.spec import (
     ContainerSpec,
     Dns,
@@ -52,6 +55,11 @@ from sealane.model.image import digest_of_root
 # What a stop may take beyond its own timeout: the kill, the runtime's clean-up, the shim's last words.
 STOP_MARGIN_S = 40.0
 WAIT_PAUSE_S = 0.02
+
+
+Client = tuple[socket.socket, bytes]
+"""A connection in `containers.frames`, and what has come on it already. It stays the caller's: the shim gets an end of its
+own."""
 
 
 class Recovered(msgspec.Struct, frozen=True):
@@ -105,8 +113,8 @@ class Runtime:
 
     # Starting
 
-    def create_and_start(self, spec: ContainerSpec) -> int:
-        """Make and start a container; the pid of its first process.
+    def create_and_start(self, spec: ContainerSpec, client: Client | None = None) -> int:
+        """Make and start a container; the pid of its first process. `client`: somebody at its input and output.
 
         The same spec again changes nothing and answers the present pid (0 once it has ended). Another spec under the
         same id is a ConflictError. After any error nothing is left of the container.
@@ -125,7 +133,7 @@ class Runtime:
                 if state.started_at:
                     return state.pid
             try:
-                return self._start(spec)
+                return self._start(spec, client)
             except (ContainerError, OSError):
                 self._destroy(spec.id)
                 raise
@@ -139,11 +147,12 @@ class Runtime:
                 return state.pid
             return self._start(spec)
 
-    def _start(self, spec: ContainerSpec) -> int:
+    def _start(self, spec: ContainerSpec, client: Client | None = None) -> int:
         paths = self._store.paths(spec.id)
         self._bury(spec.id, "")
-        prepare(spec, paths, self._host, self._hidden, self.images)
-        return launch_shim(self._python, paths)
+        connection, early = client or (None, b"")
+        prepare(spec, paths, self._host, self._hidden, self.images, early)
+        return launch_shim(self._python, paths, connection)
 
     def _settled(self, container_id: str) -> ContainerState:
         """The state once a shim just starting or just ending has done so (its starter may have been killed)."""
@@ -359,6 +368,48 @@ class Runtime:
         working_dir: str | None = None,
     ) -> ExecSession:
         """Start a further process in a running container, with the container's environment, user and rights."""
+        paths, description = self._further(container_id, command, env, user, working_dir)
+        runtime = list(self._host.runtime)
+        return ExecSession(runtime, json.dumps(description).encode(), paths.run_folder, container_id)
+
+    def exec_session(
+        self,
+        container_id: str,
+        command: tuple[str, ...],
+        *,
+        env: dict[str, str] | None = None,
+        user: str = "",
+        working_dir: str | None = None,
+        has_terminal: bool = False,
+    ) -> Callable[[socket.socket, bytes], None]:
+        """What starts one that a client talks with (`containers.frames`), given its connection, of which an end stays the
+        caller's, and what has come on it. From then on the client hears what goes wrong."""
+        paths, description = self._further(
+            container_id, command, env, user, working_dir, has_terminal=has_terminal
+        )
+
+        def start(connection: socket.socket, early: bytes) -> None:
+            errand = Errand(
+                container_id=container_id,
+                runtime=list(self._host.runtime),
+                process=description,
+                early=early.hex(),
+            )
+            launch_attendant(self._python, errand, paths, connection)
+
+        return start
+
+    def _further(
+        self,
+        container_id: str,
+        command: tuple[str, ...],
+        env: dict[str, str] | None,
+        user: str,
+        working_dir: str | None,
+        *,
+        has_terminal: bool = False,
+    ) -> tuple[Paths, Json]:
+        """A further process of a running container, as OCI describes it."""
         check_command(command)
         check_env(env or {})
         if working_dir is not None:
@@ -369,9 +420,9 @@ class Runtime:
         spec = msgspec.structs.replace(stored.spec, user=user) if user else stored.spec
         paths = self._store.paths(container_id)
         user_found = resolve(spec, paths, self._host)
-        description = build_process(spec, user_found, command=command, env=env, working_dir=working_dir)
-        folder = paths.run_folder
-        return ExecSession(list(self._host.runtime), json.dumps(description).encode(), folder, container_id)
+        return paths, build_process(
+            spec, user_found, command=command, env=env, working_dir=working_dir, has_terminal=has_terminal
+        )
 
     def update_hosts(self, container_id: str, lines: tuple[str, ...]) -> None:
         """Replace the extra lines of /etc/hosts, seen at once by a running container."""

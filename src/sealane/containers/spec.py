@@ -107,6 +107,9 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     limits: Limits = Limits()
     restart: str = "no"
     tty: bool = False
+    """Its streams are a terminal."""
+    stdin_open: bool = False
+    """Its input is open even while nobody is there."""
     stop_signal: str = "SIGTERM"
     stop_timeout_s: float = 10.0
     labels: dict[str, str] = {}
@@ -288,8 +291,6 @@ def _check_behaviour(spec: ContainerSpec) -> None:
         raise SpecError("restart", f"{spec.restart!r} is none of no, on-failure[:N], always, unless-stopped")
     if spec.restart_policy[1] > MAX_RESTARTS:
         raise SpecError("restart", f"at most {MAX_RESTARTS} restarts")
-    if spec.tty:
-        raise SpecError("tty", "a container's processes have pipes, and no terminal")
     parse_signal(spec.stop_signal)
     if not 0 <= spec.stop_timeout_s <= MAX_STOP_TIMEOUT_S:
         raise SpecError(

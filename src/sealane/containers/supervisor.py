@@ -11,6 +11,7 @@ so it alone learns the exit status. It talks through files, one signal and one h
     LOCK_FD       shim.lock, locked by the starter before it starts the shim and held for the shim's whole life:
                   whoever finds it free knows that there is no shim, not even one just starting
     READY_FD      one JSON line to the starter: {"pid": n} or {"error": text, "exit_code": n}
+    CLIENT_FD     somebody at the container's input and output (`frames.py`), who may hang up at any time; -1: nobody
 
 SIGTERM ends the container as `stop` does, but is not remembered as the user's wish (a machine shutting down sends it).
 """
@@ -31,6 +32,7 @@ from sealane.containers.changes import tell
 from sealane.containers.logwriter import LogWriter
 from sealane.containers.plan import Paths, Plan
 from sealane.containers.probe import Probe, spawn
+from sealane.containers.streams import Streams
 
 FIRST_DELAY_S = 0.1
 MAX_DELAY_S = 60.0
@@ -39,19 +41,19 @@ GOOD_RUN_S = 10.0
 # The OCI runtime answers within 50 ms on an idle machine; only a stuck one takes this long.
 LAUNCH_TIMEOUT_S = 60.0
 DELETE_TIMEOUT_S = 30.0
-READ_BYTES = 65536
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 
 
 def main(arguments: list[str]) -> None:
     """Detach from the starter and supervise until the container has ended for good."""
-    plan_path, lock, ready_fd = arguments[0], int(arguments[1]), int(arguments[2])
+    plan_path, (lock, ready_fd, client_fd) = arguments[0], map(int, arguments[1:])
     if os.fork():
         os._exit(0)
     os.setsid()
-    for descriptor in (lock, ready_fd):
-        os.set_inheritable(descriptor, False)
+    for descriptor in (lock, ready_fd, client_fd):
+        if descriptor >= 0:
+            os.set_inheritable(descriptor, False)
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_NAME, b"sealane-shim", 0, 0, 0)
     if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
@@ -65,7 +67,7 @@ def main(arguments: list[str]) -> None:
     if plan is None:
         answer(ready_fd, {"error": f"cannot read {plan_path}", "exit_code": 125})
         return
-    supervisor = Supervisor(plan, ready_fd)
+    supervisor = Supervisor(plan, ready_fd, client_fd)
     try:
         supervisor.supervise()
     except Exception as problem:
@@ -90,12 +92,13 @@ class Supervisor:
     health checks; so the life cycle in `supervise` reads from top to bottom.
     """
 
-    def __init__(self, plan: Plan, ready_fd: int) -> None:
+    def __init__(self, plan: Plan, ready_fd: int, client_fd: int = -1) -> None:
         self._plan = plan
         self._ready_fd = ready_fd
         self._paths = Paths(plan.state_folder, plan.run_folder)
         self._runtime = [*plan.runtime, "--log", self._paths.runtime_log]
         self._log = LogWriter(self._paths.logs)
+        self._streams = Streams(plan, self._paths.run_folder, self._log, client_fd)
         self._exits: dict[int, int] = {}
         self._init = 0
         self._probe: Probe | None = None
@@ -109,14 +112,7 @@ class Supervisor:
         self._open_descriptors()
 
     def _open_descriptors(self) -> None:
-        # The shim keeps the writing ends too: one pair of pipes serves all restarts and never reports an end.
         self._null = os.open(os.devnull, os.O_RDONLY)
-        self._writers: dict[str, int] = {}
-        self._readers: dict[int, str] = {}
-        for stream in ("stdout", "stderr"):
-            reader, self._writers[stream] = os.pipe()
-            os.set_blocking(reader, False)
-            self._readers[reader] = stream
         self._wake, wake_writer = os.pipe()
         os.set_blocking(self._wake, False)
         os.set_blocking(wake_writer, False)
@@ -164,9 +160,10 @@ class Supervisor:
             files.remove(path)
         self._exits.clear()
         command = [*self._runtime, "run", "--detach", "--bundle", self._paths.run_folder]
-        command += ["--pid-file", self._paths.pid_file, self._plan.container_id]
+        command += ["--pid-file", self._paths.pid_file]
         try:
-            runtime = spawn(command, self._null, self._writers["stdout"], self._writers["stderr"])
+            options, ends = self._streams.open()
+            runtime = spawn([*command, *options, self._plan.container_id], *ends)
         except OSError as problem:
             return f"cannot run {command[0]}: {problem.strerror}", 125
         if not self._pump(lambda: runtime in self._exits, time.monotonic() + LAUNCH_TIMEOUT_S):
@@ -179,6 +176,7 @@ class Supervisor:
             # Its end would never be reported to us.
             self._init = 0
             return "the OCI runtime did not hand over the container's first process", 125
+        self._streams.connect()
         self._publish(
             status="running", pid=self._init, init=process.identify(self._init), error="", exit_code=0,
             started_at=time.time(), finished_at=0.0, oom_killed=False,
@@ -214,10 +212,7 @@ class Supervisor:
         self._status["oom_killed"] = count_oom_kills(self._plan.oom_file) > 0
         self._init = 0
         self._delete()
-        for reader in self._readers:
-            while self._copy(reader):
-                pass
-        self._log.flush(time.time_ns())
+        self._streams.drain()
 
     def _delete(self) -> None:
         command = [*self._runtime, "delete", "--force", self._plan.container_id]
@@ -241,7 +236,10 @@ class Supervisor:
             status="exited", pid=0, init=None, exit_code=exit_code, error=error, finished_at=finished
         )
         if self._ready_fd >= 0:
+            # Who started it tells its client, too.
             answer(self._ready_fd, {"error": error, "exit_code": exit_code})
+        else:
+            self._streams.end(exit_code, error)
 
     # Waiting
 
@@ -253,23 +251,26 @@ class Supervisor:
                 return False
             self._tick(now)
             poll = select.poll()
-            for descriptor in self._descriptors():
-                poll.register(descriptor, select.POLLIN)
-            for descriptor, _events in poll.poll(self._patience_ms(now, deadline)):
+            for descriptor, wanted in self._interests().items():
+                poll.register(descriptor, wanted)
+            for descriptor, events in poll.poll(self._patience_ms(now, deadline)):
                 if descriptor == self._wake:
                     self._woken()
-                elif descriptor in self._readers:
-                    self._copy(descriptor)
+                elif self._streams.serve(descriptor, events):
+                    continue
                 elif self._probe and descriptor == self._probe.output_fd:
                     # Else the check ended, and its descriptor was closed, while this round was at work.
                     self._probe.read_output()
         return True
 
-    def _descriptors(self) -> list[int]:
-        probe = [self._probe.output_fd] if self._probe and self._probe.output_fd >= 0 else []
-        return [self._wake, *self._readers, *probe]
+    def _interests(self) -> dict[int, int]:
+        interests = {self._wake: select.POLLIN, **self._streams.interests()}
+        if self._probe and self._probe.output_fd >= 0:
+            interests[self._probe.output_fd] = select.POLLIN
+        return interests
 
     def _tick(self, now: float) -> None:
+        self._streams.tick(now)
         if self._kill_at is not None and now >= self._kill_at and self._init and not self._killed:
             self._killed = True
             self._send(signal.SIGKILL)
@@ -277,21 +278,12 @@ class Supervisor:
             self._probe.tick(now)
 
     def _patience_ms(self, now: float, deadline: float | None) -> int | None:
-        moments = [] if deadline is None else [deadline]
+        moments = [moment for moment in (deadline, self._streams.deadline) if moment is not None]
         if self._kill_at is not None and self._init and not self._killed:
             moments.append(self._kill_at)
         if self._probe:
             moments.append(self._probe.deadline)
         return max(0, int((min(moments) - now) * 1000) + 1) if moments else None
-
-    def _copy(self, reader: int) -> bool:
-        """Copy one chunk of output to the log; False if there is none now."""
-        try:
-            chunk = os.read(reader, READ_BYTES)
-        except BlockingIOError:
-            return False
-        self._log.feed(self._readers[reader], chunk, time.time_ns())
-        return bool(chunk)
 
     def _woken(self) -> None:
         numbers = os.read(self._wake, 512)

@@ -8,8 +8,9 @@ never is, nor what only reads a container's few files.
 
 import asyncio
 import contextlib
+import socket
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
@@ -17,13 +18,14 @@ import msgspec
 
 from sealane.containers.errors import NotFoundError as RuntimeNotFound
 from sealane.containers.images import Images
-from sealane.containers.runtime import Runtime
+from sealane.containers.runtime import Client, Runtime
 from sealane.containers.spec import Dns
 from sealane.containers.store import ContainerState
 from sealane.daemon.aftercare import Aftercare
 from sealane.daemon.etc_files import EtcFiles
 from sealane.daemon.lives import Lives
 from sealane.daemon.refusals import translated
+from sealane.daemon.sessions import told
 from sealane.daemon.specs import command_of, network_mode, runtime_spec
 from sealane.daemon.streams import Stream, exec_output, log_views
 from sealane.dns.resolvconf import Resolver
@@ -35,10 +37,12 @@ from sealane.engine.engine import Engine
 from sealane.engine.errors import (
     ExistsError,
     HoldError,
+    InvalidError,
     NotFoundError,
     SealaneError,
 )
 from sealane.engine.labels import OWNED_BY
+from sealane.http.call import Taker
 from sealane.model.change import Change, Put
 from sealane.model.container import Container
 from sealane.model.endpoint import Endpoint, Sandbox
@@ -121,6 +125,37 @@ class Workloads:
                 raise
             return self._view(container)
 
+    async def create_attended(self, request: ContainerRequest) -> Taker:
+        """As `create`, of a new one, with somebody at its input and output. What can be refused before it is started is; what
+        comes after is for its client to hear."""
+        prepared: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        client: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
+        work = asyncio.create_task(self._create_attended(request, prepared, client))
+        await asyncio.wait({prepared, work}, return_when=asyncio.FIRST_COMPLETED)
+        if not prepared.done():
+            await work
+
+        def take(connection: socket.socket, early: bytes) -> Awaitable[None]:
+            client.set_result((connection, early))
+            return told(connection, work)
+
+        return take
+
+    async def _create_attended(
+        self, request: ContainerRequest, prepared: "asyncio.Future[None]", client: "asyncio.Future[Client]"
+    ) -> None:
+        async with self._lock(request.name):
+            present = self._engine.intent.container_ids.get(request.name, "")
+            if present in self._engine.intent.containers:
+                await self._again(self._engine.intent.containers[present], request, is_new=True)
+            container = self._prepare(request)
+            try:
+                prepared.set_result(None)
+                await self._start_new(container, request, await client)
+            except BaseException:
+                await asyncio.shield(self._undo(container))
+                raise
+
     async def _again(self, present: Container, request: ContainerRequest, *, is_new: bool) -> ContainerView:
         if is_new or request_of(present) != request:
             raise ExistsError(
@@ -196,7 +231,9 @@ class Workloads:
         for each in attach_requests(request, self._engine.intent):
             self._engine.attach(msgspec.structs.replace(each, sandbox=sandbox.name))
 
-    async def _start_new(self, container: Container, request: ContainerRequest) -> None:
+    async def _start_new(
+        self, container: Container, request: ContainerRequest, client: Client | None = None
+    ) -> None:
         sandbox = self._engine.intent.sandboxes[container.sandbox]
         hosts, dns = self._parts.etc.contents(request, sandbox.id)
         spec = runtime_spec(
@@ -207,7 +244,7 @@ class Workloads:
             dns=dns,
             hosts=hosts,
         )
-        await self._begin(container, lambda: self._runtime.create_and_start(spec))
+        await self._begin(container, lambda: self._runtime.create_and_start(spec, client))
 
     async def _begin(self, container: Container, start: Callable[[], object]) -> None:
         """Its endpoints are awake before it runs: a port of its own that somebody else has come to hold is a reason not to."""
@@ -353,7 +390,27 @@ class Workloads:
             labels=dict(container.labels),
         )
 
+    async def exec_session(self, reference: str, request: ExecRequest) -> Taker:
+        if request.stdin:
+            raise InvalidError("a session's input comes as frames", field="stdin", cure="leave it out")
+        container = self.find(reference)
+        start = await self._call(
+            lambda: self._runtime.exec_session(
+                container.id,
+                tuple(request.command),
+                env=dict(request.env),
+                user=request.user,
+                working_dir=request.working_dir or None,
+                has_terminal=request.terminal,
+            )
+        )
+        return lambda connection, early: told(connection, self._call(start, connection, early))
+
     async def exec(self, reference: str, request: ExecRequest) -> AsyncGenerator[ExecView, None]:
+        if request.terminal:
+            raise InvalidError(
+                "a terminal is of a session alone", field="terminal", cure="`Upgrade: sealane-frames`"
+            )
         container = self.find(reference)
         session = await self._call(
             lambda: self._runtime.exec(

@@ -1,6 +1,7 @@
 """One request, parsed: what a verb is given, and how a route declares it."""
 
 import math
+import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -81,6 +82,18 @@ class Lines(msgspec.Struct, frozen=True):
     answer: Callable[[Call[Any]], AsyncGenerator[Any, None]]
 
 
+Taker = Callable[[socket.socket, bytes], Awaitable[None]]
+"""Takes over a connection, and what has been read of it already. The socket is its own, and stays open as long as it likes."""
+
+
+class Upgraded(msgspec.Struct, frozen=True):
+    """Answered by another protocol, in which both sides speak for as long as they like, if the client asks for it
+    (`Upgrade`, RFC 9110 §7.8). What is refused is refused before that."""
+
+    protocol: str
+    answer: Callable[[Call[Any]], Awaitable[Taker]]
+
+
 class Decoder(Protocol):
     """Of one kind of request."""
 
@@ -91,6 +104,8 @@ class Decoder(Protocol):
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
     verb: Now | Later | Lines
+    upgraded: Upgraded | None = None
+    """In the verb's place, for who asks."""
     query: frozenset[str] = frozenset()
     body: Decoder | None = None
     """None: the request has none."""

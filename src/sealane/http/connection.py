@@ -8,6 +8,8 @@ a client that leaves is noticed, and what it sends ahead is bounded.
 import asyncio
 import logging
 import math
+import os
+import socket
 from collections.abc import AsyncGenerator, Awaitable
 from typing import Any, Protocol, cast
 
@@ -15,7 +17,7 @@ import h11
 import msgspec
 
 from sealane.engine.errors import InvalidError
-from sealane.http.call import Call, Later, MethodError, Now, Route
+from sealane.http.call import Call, Later, MethodError, Now, Route, Upgraded
 from sealane.http.json import encode, error_document, failure
 from sealane.http.listen import peer_uid
 from sealane.limits import CONNECTIONS_MAX, REQUEST_BYTES_MAX
@@ -206,7 +208,9 @@ class Connection(asyncio.Protocol):
         try:
             route, call = self._server.routes.find(request.method.decode(), request.target.decode())
             call = Call(call.ref, call.query, self._decoded(route))
-            if isinstance(route.verb, Now):
+            if route.upgraded is not None and _asks_for(request, route.upgraded.protocol):
+                self._start(self._upgrade(route.upgraded, call), only_waits=False)
+            elif isinstance(route.verb, Now):
                 self._respond(200, encode(route.verb.answer(call)))
             elif isinstance(route.verb, Later):
                 self._start(self._later(route.verb.answer(call)), only_waits=route.verb.only_waits)
@@ -249,6 +253,27 @@ class Connection(asyncio.Protocol):
         self._advance()
 
     # --- answers
+
+    async def _upgrade(self, verb: Upgraded, call: Call[Any]) -> None:
+        try:
+            take = await verb.answer(call)
+        except Exception as error:
+            self._fail(error)
+            return
+        await take(*self._switched(verb.protocol.encode()))
+
+    def _switched(self, protocol: bytes) -> tuple[socket.socket, bytes]:
+        """The connection itself, and what came after the request. If the client has left, one that somebody has left."""
+        if self._transport.is_closing():
+            ours, theirs = socket.socketpair()
+            theirs.close()
+            return ours, b""
+        self._transport.pause_reading()
+        headers = [(b"connection", b"upgrade"), (b"upgrade", protocol)]
+        self._send(h11.InformationalResponse(status_code=101, headers=headers))
+        # asyncio's own object is not for others to read from. A few bytes are written at once.
+        own = self._transport.get_extra_info("socket")
+        return socket.socket(fileno=os.dup(own.fileno())), self._http.trailing_data[0]
 
     async def _later(self, answer: Awaitable[object]) -> None:
         try:
@@ -343,6 +368,10 @@ class Connection(asyncio.Protocol):
         else:
             seconds = bounds.request_s if self._begun else bounds.idle_s
         self.deadline = self._loop.time() + seconds
+
+
+def _asks_for(request: h11.Request, protocol: str) -> bool:
+    return any(name == b"upgrade" and value == protocol.encode() for name, value in request.headers)
 
 
 def _refusal(request: h11.Request, bounds: Bounds) -> tuple[int, str] | None:

@@ -36,13 +36,15 @@ are not known are refused, so that a misspelt one is named and not ignored.
 | POST /v1/images/prune | | PruneView |
 | DELETE /v1/images/REF | | ImageView; REF is a reference, a digest, or its beginning |
 | GET /v1/containers | ?all=1 | list of ContainerView |
-| POST /v1/containers | ContainerRequest | ContainerView |
+| POST /v1/containers | ContainerRequest; ?new=1 | ContainerView; with `Upgrade` a session |
 | GET, DELETE /v1/containers/REF | ?force=1 | ContainerView |
 | POST /v1/containers/REF/stop, /start, /kill | ?timeout=S, ?signal=N | ContainerView |
 | POST /v1/containers/REF/wait | | ContainerView once it has exited |
-| POST /v1/containers/REF/exec | ExecRequest | ExecView, one JSON document a line |
+| POST /v1/containers/REF/exec | ExecRequest | ExecView, one JSON document a line; with `Upgrade` a session |
 | GET /v1/containers/REF/logs | ?follow=1&tail=N&timestamps=1&since=T | LogView, one JSON document a line |
 
 REF is a name, an id, or the beginning of an id (at least 4 characters) that only one object has. An endpoint's REF
 may also be `SANDBOX/NETWORK`.
+
+A session is asked for by `Upgrade: sealane-frames`; after the answer 101 both sides send frames (`sealane.containers.frames`).
 """

@@ -175,3 +175,6 @@ class ExecRequest(Request, frozen=True, kw_only=True):
     user: str = ""
     working_dir: str = ""
     stdin: bytes = b""
+    """All of it; a session has it as frames."""
+    terminal: bool = False
+    """Its streams are a terminal: of a session alone."""

@@ -4,6 +4,7 @@ It keeps names and answers views; it allocates nothing, checks little and has no
 """
 
 import asyncio
+import contextlib
 import threading
 import time
 from types import SimpleNamespace
@@ -11,6 +12,8 @@ from types import SimpleNamespace
 import msgspec
 
 from sealane.api import ApiServer
+from sealane.containers.frames import ERRORS, INPUT, OUTPUT, Peer, exit_frame, frame
+from sealane.daemon.sessions import told
 from sealane.engine.errors import (
     ConflictError,
     ExistsError,
@@ -236,6 +239,7 @@ class DoubleContainers:
         self.waits_cancelled = threading.Event()
         self.signals = []
         self.exec_requests = []
+        self.removed = []
 
     async def create(self, request, *, is_new=False):
         if is_new and request.name in self.all:
@@ -288,6 +292,7 @@ class DoubleContainers:
         return self.requests[self._get(ref).name]
 
     async def remove(self, ref, *, force):
+        self.removed.append(ref)
         view = self._get(ref)
         if view.status == "running" and not force:
             raise ConflictError(
@@ -328,6 +333,39 @@ class DoubleContainers:
         if request.command[0] == "fail":
             raise RuntimeError("secret of the daemon")
         yield ExecView(stream="exit", exit_code=int(request.env.get("CODE", "0")))
+
+    async def exec_session(self, ref, request):
+        self._get(ref)
+        self.exec_requests.append(request)
+        if request.command[0] == "nope":
+            raise NotFoundError("nope: not found", field="command")
+        return lambda connection, early: self._talk(connection, early, request.command[0], request.env)
+
+    async def create_attended(self, request):
+        if request.name in self.all:
+            raise ExistsError(f"container {request.name} exists", field="name", cure="choose another name")
+
+        async def take(connection, early):
+            mine = connection.dup()
+            await told(connection, self.create(request, is_new=True))
+            if request.name in self.all:
+                await self._talk(mine, early, "", msgspec.json.decode(request.spec).get("env", {}))
+            mine.close()
+
+        return take
+
+    @staticmethod
+    async def _talk(connection, early, word, env):
+        """As a process that reads all of its input first."""
+        with contextlib.closing(Peer(connection, early)) as peer:
+            frames = list(peer.received())
+            while (INPUT, b"") not in frames and peer.is_open:
+                await asyncio.sleep(0.001)
+                frames += peer.receive()
+            given = b"".join(payload for kind, payload in frames if kind == INPUT)
+            peer.send(frame(OUTPUT, b"out:" + given) + frame(ERRORS, b"err\n"))
+            if word != "fail":
+                peer.send(exit_frame(int(env.get("CODE", "0"))))
 
     async def logs(self, ref, *, follow, tail, timestamps, since):
         name = self._get(ref).name

@@ -1,7 +1,7 @@
 """`run`, `exec`, `ps`, `logs`, `stop`, `start`, `kill`, `rm`, with Docker's flags and codes."""
 
+import contextlib
 import hashlib
-import io
 import json
 import os
 import signal
@@ -18,6 +18,7 @@ from sealane.cli.commands.containers import status_text
 from sealane.cli.commands.run import _passed_on
 from sealane.cli.context import Context
 from sealane.cli.follow import since_time, stamp
+from sealane.cli.main import main
 from sealane.containers.spec import ContainerSpec, check_spec
 from sealane.engine.errors import NotFoundError
 from unit.api.doubles import until
@@ -236,33 +237,95 @@ def test_a_signal_is_passed_on_though_no_handler_can_run(api):
     assert [moment < (began + returned) / 2 for moment in arrived] == [True]
 
 
-def test_exec_passes_bytes_both_ways_and_the_code_on(cli, api, monkeypatch, capfdbinary):
-    cli("run", "-d", "--name", "web", "true")
+@contextlib.contextmanager
+def stdin_of(data):
     reader, writer = os.pipe()
-    os.write(writer, b"\x00\xffin")
-    os.close(writer)
+    feeder = threading.Thread(target=lambda: (os.write(writer, data), os.close(writer)))
+    feeder.start()
     saved = os.dup(0)
     os.dup2(reader, 0)
     try:
-        from sealane.cli.main import main
-
-        code = main(
-            ["--socket", api.path, "exec", "-i", "-e", "CODE=7", "-u", "9", "-w", "/x", "web", "cat", "-n"]
-        )
+        yield
     finally:
+        feeder.join()
         os.dup2(saved, 0)
         os.close(saved)
         os.close(reader)
+
+
+def test_exec_passes_bytes_both_ways_and_the_code_on(cli, api, capfdbinary):
+    cli("run", "-d", "--name", "web", "true")
+    with stdin_of(b"\x00\xffin"):
+        code = main(
+            ["--socket", api.path, "exec", "-i", "-e", "CODE=7", "-u", "9", "-w", "/x", "web", "cat", "-n"]
+        )
     captured = capfdbinary.readouterr()
     assert (code, captured.out, captured.err) == (7, b"out:\x00\xffin", b"err\n")
     (request,) = api.services.workloads.exec_requests
     assert (request.command, request.user, request.working_dir) == (["cat", "-n"], "9", "/x")
+    assert not request.terminal
+
+
+def test_exec_gives_no_input_unless_it_is_asked_to(cli, api, capfdbinary):
+    cli("run", "-d", "--name", "web", "true")
+    with stdin_of(b"never"):
+        assert main(["--socket", api.path, "exec", "web", "cat"]) == 0
+    assert capfdbinary.readouterr().out == b"out:"
+
+
+def test_exec_prints_documents_too(cli):
+    cli("run", "-d", "--name", "web", "true")
+    ran = cli("--json", "exec", "-e", "CODE=3", "web", "cat")
+    assert [json.loads(line) for line in ran.out.splitlines()] == [
+        {"stream": "stdout", "data": "b3V0Og==", "exit_code": None},
+        {"stream": "stderr", "data": "ZXJyCg==", "exit_code": None},
+        {"stream": "exit", "data": "", "exit_code": 3},
+    ]
+    assert ran.code == 3
+
+
+def test_a_terminal_is_asked_for_where_there_is_one(cli, api):
+    cli("run", "-d", "--name", "web", "true")
+    with stdin_of(b""):
+        ran = cli("exec", "-it", "web", "sh")
+    assert (ran.code, api.services.workloads.exec_requests) == (2, [])
+    assert ran.err.startswith("error: the input device is not a TTY\nfield: --tty\n")
+    assert cli("exec", "-t", "web", "sh").code == 0
+    assert api.services.workloads.exec_requests[0].terminal
+
+
+def test_run_is_at_a_new_containers_input_and_output(cli, api):
+    with stdin_of(b"in"):
+        ran = cli("run", "-i", "--rm", "--name", "web", "-e", "CODE=5", "cat")
+    assert (ran.code, ran.out, ran.err) == (5, "out:in", "err\n")
+    spec = msgspec.json.decode(api.services.workloads.requests["web"].spec)
+    assert (spec["stdin_open"], "tty" in spec) == (True, False)
+    assert "web" not in api.services.workloads.all
+
+
+def test_what_run_is_refused_after_the_connection_is_another_takes_nothing_away(cli, api):
+    with stdin_of(b""):
+        ran = cli("run", "-i", "--rm", "--name", "unlaunchable", "nope")
+    assert ran.code == 127
+    assert ran.err.startswith("error: the runtime refused: nope: not found\nfield: COMMAND\n")
+    assert api.services.workloads.removed == []
+    cli("run", "-d", "--name", "web", "true")
+    with stdin_of(b""):
+        assert cli("run", "-i", "--rm", "--name", "web", "true").code == 125
+    assert list(api.services.workloads.all) == ["web"]
+
+
+def test_a_container_in_the_background_has_its_input_open(cli, api):
+    cli("run", "-d", "-it", "--name", "web", "sh")
+    spec = msgspec.json.decode(api.services.workloads.requests["web"].spec)
+    assert (spec["stdin_open"], spec["tty"]) == (True, True)
 
 
 def test_an_exec_that_the_daemon_breaks_off_is_125(cli):
     cli("run", "-d", "--name", "web", "true")
     ran = cli("exec", "web", "fail")
     assert (ran.code, ran.out) == (125, "out:")
+    assert "the daemon was lost" in ran.err
     assert "secret" not in ran.err
 
 
@@ -337,15 +400,6 @@ def test_times_are_read_as_people_write_them():
     assert stamp(1_700_000_000.25) == "2023-11-14T22:13:20.250Z"
 
 
-def test_stdin_that_is_too_long_is_refused_before_anything_runs(cli, api, monkeypatch):
-    from sealane.cli.commands import exec as module
-
-    monkeypatch.setattr(module.os, "fdopen", lambda *_: io.BytesIO(b"x" * (module.STDIN_BYTES_MAX + 1)))
-    cli("run", "-d", "--name", "web", "true")
-    ran = cli("exec", "-i", "web", "cat")
-    assert (ran.code, api.services.workloads.exec_requests) == (2, [])
-
-
 def test_inspect_shows_what_was_asked_for(cli) -> None:
     cli("run", "-d", "--name", "web", "-e", "A=1", "-v", "/srv:/srv", "--restart", "always", "true")
     ran = cli("inspect", "web", "nope")
@@ -384,8 +438,6 @@ def test_guests_go_before_their_hosts(cli, api) -> None:
     ("words", "cure"),
     [
         (("network", "connect", "a", "b"), "sealane attach CONTAINER NETWORK"),
-        (("run", "-it", "x", "sh"), "leave out -it"),
-        (("exec", "-it", "x", "sh"), "write -i alone"),
         (("images",), "sealane image ls"),
         (("run", "--nonsense", "x"), "see `sealane run --help`"),
     ],

@@ -12,7 +12,7 @@ from sealane.dns.resolvconf import Resolver
 from sealane.engine.errors import InvalidError, NotFoundError
 from sealane.model.intent import Intent
 
-NO_FLAG = {"tty", "sysctls", "read_only", "init", "labels"}
+NO_FLAG = {"tty", "stdin_open", "sysctls", "read_only", "init", "labels"}
 """Either not the command line's to give, or of no value that could be wrong."""
 
 
@@ -127,9 +127,8 @@ def _options(parser):
 def test_exec_names_its_flags_too(cli, api, words, field, flag):
     async def refuse(ref, request):
         raise InvalidError(f"{field.removeprefix('spec.')}: no", field=field)
-        yield
 
-    api.services.workloads.exec = refuse
+    api.services.workloads.exec_session = refuse
     ran = cli("exec", *words, "web", "true")
     assert ran.err.startswith(f"error: {flag}: no\nfield: {flag}\nhint: ")
 

@@ -191,6 +191,7 @@ ACCEPTED = [
     ),
     ("stop_signal: SIGINT, stop_grace_period: 1m", changed(stop_signal=2, stop_grace_period_s=60.0)),
     ("tty: false, stdin_open: false, privileged: false", changed()),
+    ("tty: true, stdin_open: true", changed(tty=True, stdin_open=True)),
     ("labels: {a: 1}", changed(labels=(("a", "1"),))),
     (
         "volumes: [./d:/data:ro, '~:/h', /etc:/e:rw]",

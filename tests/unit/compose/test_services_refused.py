@@ -66,7 +66,6 @@ REFUSED = [
             f"{S}.privileged: privileged is not supported: a process with every right can undo its own network; add the one right it needs with cap_add"
         ],
     ),
-    ("tty: true", [f"{S}.tty: tty is not supported: services run without a terminal; write false"]),
     (
         "links: [db]",
         [

@@ -118,7 +118,6 @@ def test_a_full_spec_is_accepted():
         ("restart", {"restart": "always:3"}),
         ("restart", {"restart": "on-failure:-1"}),
         ("restart", {"restart": "on-failure:1000001"}),
-        ("tty", {"tty": True}),
         ("stop_signal", {"stop_signal": "SIGNOPE"}),
         ("stop_signal", {"stop_signal": "99"}),
         ("stop_timeout_s", {"stop_timeout_s": -1.0}),

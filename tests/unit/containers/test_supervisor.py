@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import pytest
 
 from sealane.containers import files, process
 from sealane.containers.errors import ConflictError, LaunchError
+from sealane.containers.frames import ERRORS, EXIT, INPUT, OUTPUT, Peer, frame
 from sealane.containers.launch import launch_shim
 from sealane.containers.logs import read_logs
 from sealane.containers.plan import Paths, Plan
@@ -29,7 +31,7 @@ case $verb in
 run) bundle=$3 pid_file=$5
      [ -e "$bundle/refuse" ] && { cat "$bundle/refuse" >> "$log"; exit 1; }
      parent=$$ setsid bash -c 'while [ "$(cut -d" " -f4 /proc/$$/stat)" = "$parent" ]; do :; done
-                               exec bash "$0"' "$bundle/command" & echo $! > "$pid_file"
+                               exec bash "$0"' "$bundle/command" <&0 & echo $! > "$pid_file"
      if [ -e "$bundle/reap" ]; then kill $!; wait; fi ;;
 exec) echo $$ > "$2"; exec bash "$4" ;;
 esac
@@ -40,6 +42,7 @@ class Container:
     """A shim with its files, for one test."""
 
     def __init__(self, folder: str) -> None:
+        self.peers: list[Peer] = []
         self.paths = Paths(os.path.join(folder, "state"), os.path.join(folder, "run"))
         for path in (self.paths.logs, self.paths.run_folder):
             os.makedirs(path)
@@ -48,7 +51,7 @@ class Container:
             file.write(RUNTIME)
         os.chmod(self.runtime, 0o755)
 
-    def start(self, command: str, **changes: object) -> int:
+    def start(self, command: str, *, client: socket.socket | None = None, **changes: object) -> int:
         with open(os.path.join(self.paths.run_folder, "command"), "w", encoding="ascii") as file:
             file.write(command)
         fields = {
@@ -57,7 +60,7 @@ class Container:
             "stop_timeout_s": 5.0, "oom_file": "", "health": None,
         }  # fmt: skip
         Plan(**(fields | changes)).save(self.paths.plan)
-        return launch_shim(sys.executable, self.paths)
+        return launch_shim(sys.executable, self.paths, client)
 
     @property
     def status(self) -> dict[str, object]:
@@ -94,6 +97,8 @@ class Container:
 def container(tmp_path):
     made = Container(str(tmp_path))
     yield made
+    for peer in made.peers:
+        peer.close()
     process.send_signal(made.status.get("shim"), signal.SIGKILL)
     if process.is_alive(made.status.get("init")):
         for send in (os.kill, os.killpg):
@@ -313,7 +318,7 @@ def test_the_starter_may_die_before_the_answer(container):
     Plan(**plan).save(container.paths.plan)
     shim = os.path.join(os.path.dirname(files.__file__), "shim.py")
     lock = process.take_lock(container.paths.lock)
-    command = [sys.executable, "-I", "-S", shim, container.paths.plan, str(lock), str(writer)]
+    command = [sys.executable, "-I", "-S", shim, container.paths.plan, str(lock), str(writer), "-1"]
     subprocess.run(command, pass_fds=(lock, writer), check=True)
     os.close(writer)
     os.close(lock)
@@ -446,3 +451,111 @@ def test_oom_kills_are_read_in_both_formats(tmp_path, text, count):
     (tmp_path / "f").write_text(text)
     assert count_oom_kills(str(tmp_path / "f")) == count
     assert count_oom_kills("") == 0
+
+
+# A client that comes with the container
+
+
+class Talk:
+    """The client's end of a container's connection."""
+
+    def __init__(self, container, command, **changes):
+        mine, theirs = socket.socketpair()
+        with theirs:
+            container.start(command, client=theirs, has_stdin=True, **changes)
+        self.peer = Peer(mine)
+        container.peers.append(self.peer)
+        mine.setblocking(True)
+        self.frames = []
+
+    def hear(self, done):
+        while not done(self.frames):
+            assert self.peer.is_open, self.frames
+            self.frames += self.peer.receive()
+
+    def text(self, kind=OUTPUT):
+        return b"".join(payload for found, payload in self.frames if found == kind)
+
+    def end(self):
+        self.hear(lambda frames: EXIT in dict(frames))
+        return json.loads(self.text(EXIT))
+
+
+def test_a_client_hears_all_in_order_and_then_the_end(container):
+    talk = Talk(container, "read word; echo got $word; echo err >&2; exit 7")
+    talk.peer.send(frame(INPUT, b"one\n"))
+    assert talk.end() == {"exit_code": 7, "error": ""}
+    assert (talk.text(), talk.text(ERRORS)) == (b"got one\n", b"err\n")
+    assert talk.frames[-1][0] == EXIT
+    assert container.ended()["exit_code"] == 7
+    assert sorted(container.log()) == [("stderr", b"err"), ("stdout", b"got one")]
+
+
+def test_the_containers_input_ends_with_the_clients(container):
+    talk = Talk(container, "cat; exit 3")
+    talk.peer.send(frame(INPUT, b"all") + frame(INPUT))
+    assert talk.end()["exit_code"] == 3
+    assert talk.text() == b"all"
+
+
+def test_what_came_with_the_request_is_read_first(container):
+    talk = Talk(container, "cat", early=frame(INPUT, b"early ").hex())
+    talk.peer.send(frame(INPUT, b"late") + frame(INPUT))
+    talk.end()
+    assert talk.text() == b"early late"
+
+
+def test_a_client_stays_over_restarts(container):
+    talk = Talk(
+        container, "echo set; read word; echo got $word; exit 1", restart="on-failure", max_restarts=1
+    )
+    said = b""
+    for word in (b"one", b"two"):
+        said += b"set\n"
+        # What goes to a process that is about to end goes with it.
+        talk.hear(lambda _, said=said: talk.text() == said)
+        talk.peer.send(frame(INPUT, word + b"\n"))
+        said += b"got " + word + b"\n"
+    assert talk.end()["exit_code"] == 1
+    assert talk.text() == said
+
+
+def test_a_client_that_hangs_up_ends_the_input_and_nothing_else(container):
+    talk = Talk(container, "cat; echo on; exit 4")
+    talk.peer.close()
+    assert container.ended()["exit_code"] == 4
+    assert container.log() == [("stdout", b"on")]
+
+
+def test_a_client_that_takes_nothing_holds_the_container_up_and_loses_nothing(container):
+    talk = Talk(container, "seq 300000; exit 5")
+    time.sleep(1)
+    assert container.status["status"] == "running"
+    assert talk.end()["exit_code"] == 5
+    assert talk.text().split()[-1] == b"300000"
+
+
+def test_a_client_hears_nothing_of_a_container_that_does_not_start(container):
+    """Who started it says it all."""
+    with open(os.path.join(container.paths.run_folder, "refuse"), "w", encoding="ascii") as file:
+        file.write('{"level": "error", "msg": "no"}\n')
+    mine, theirs = socket.socketpair()
+    with mine, theirs:
+        with pytest.raises(LaunchError, match="no"):
+            container.start("true", client=theirs, has_stdin=True)
+        theirs.close()
+        mine.settimeout(5)
+        assert mine.recv(100) == b""
+
+
+def test_input_is_open_though_nobody_is_there(container):
+    container.start("cat; exit 6", has_stdin=True)
+    time.sleep(0.2)
+    assert container.status["status"] == "running"
+    container.stop(0.1)
+    container.ended()
+
+
+def test_input_is_none_unless_it_is_asked_for(container):
+    container.start("cat; exit 6")
+    assert container.ended()["exit_code"] == 6

@@ -9,6 +9,7 @@ import msgspec
 from harness.engines import Bench
 from sealane.containers.errors import NotFoundError
 from sealane.containers.logs import LogLine
+from sealane.containers.runtime import Client
 from sealane.containers.spec import ContainerSpec, Dns
 from sealane.containers.store import ContainerState
 from sealane.daemon.project import Projects
@@ -24,6 +25,7 @@ class RecordingRuntime:
         self.images = None
         self.specs: dict[str, ContainerSpec] = {}
         self.running: set[str] = set()
+        self.clients: dict[str, Client] = {}
         self.now = 0.0
         self.told: dict[str, dict[str, object]] = {}
         """Fields of a container's state that are otherwise than said above."""
@@ -38,8 +40,11 @@ class RecordingRuntime:
         unused = [d for d in there if root_of_digest(d) not in used and (only is None or d in only)]
         return tuple(there.pop(digest) for digest in unused)
 
-    def create_and_start(self, spec: ContainerSpec) -> int:
+    def create_and_start(self, spec: ContainerSpec, client: Client | None = None) -> int:
         self.specs[spec.id] = spec
+        if client is not None:
+            # As a shim, which says nothing before it has ended.
+            self.clients[spec.id] = (client[0].dup(), client[1])
         return self.start(spec.id)
 
     def start(self, identity: str) -> int:

@@ -34,10 +34,10 @@ class TestRecovery:
         daemon.runtime.specs.clear()
         plain = daemon.runtime.create_and_start
 
-        def start(spec):
+        def start(spec, client):
             if spec.name == "a":
                 raise FULL
-            return plain(spec)
+            return plain(spec, client)
 
         daemon.runtime.create_and_start = start
         told = asyncio.run(daemon.workloads.recover(sweep=False))

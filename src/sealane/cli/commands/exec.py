@@ -1,9 +1,6 @@
 """`sealane exec`."""
 
 import argparse
-import base64
-import os
-import sys
 
 from sealane.cli.context import Context, UsageError
 from sealane.cli.flags import as_typed
@@ -14,19 +11,20 @@ from sealane.client import ApiError, path_of
 DAEMON_FAILED = 125
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
-STDIN_BYTES_MAX = 700 * 1024
-"""A request has at most 1 MiB, and base64 makes four bytes of three."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     describe(
         parser,
-        "Its output comes as it is written, and its exit code is this command's.",
-        ["sealane exec web cat /etc/hosts", "sealane exec -i db psql -U shop < schema.sql"],
+        "Its output comes as it is written, and its exit code is this command's. It is killed if this command is.",
+        [
+            "sealane exec -it web sh",
+            "sealane exec web cat /etc/hosts",
+            "sealane exec -i db psql -U shop < schema.sql",
+        ],
     )
-    parser.add_argument(
-        "-i", "--interactive", action="store_true", help="give it this command's whole stdin first"
-    )
+    parser.add_argument("-i", "--interactive", action="store_true", help="give it this command's stdin")
+    parser.add_argument("-t", "--tty", action="store_true", help="give it a terminal")
     parser.add_argument(
         "-e",
         "--env",
@@ -42,34 +40,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(context: Context, arguments: argparse.Namespace) -> int:
+    from sealane.cli.terminal import check_terminal, converse
+    from sealane.containers.frames import PROTOCOL
+
     request = {
         "command": command_words(arguments.command_line),
         "env": environment(context, arguments.env),
         "user": arguments.user,
         "working_dir": arguments.workdir,
+        "terminal": arguments.tty,
     }
-    if arguments.interactive:
-        request["stdin"] = base64.b64encode(_standard_input()).decode()
+    if arguments.tty:
+        check_terminal(interactive=arguments.interactive)
+    path = path_of("containers", arguments.container, "exec")
     try:
-        return _relay(context, arguments.container, request)
+        connection, early = context.client.upgrade(path, PROTOCOL, request)
+        return converse(context, connection, early, interactive=arguments.interactive, terminal=arguments.tty)
     except ApiError as error:
         context.output.error(as_typed(error.body, arguments))
         return failed_code(error)
-
-
-def _relay(context: Context, container: str, request: dict[str, object]) -> int:
-    code = DAEMON_FAILED
-    for view in context.client.stream("POST", path_of("containers", container, "exec"), request):
-        if context.output.as_json:
-            context.output.document_line(view)
-        if view["stream"] == "exit":
-            code = view["exit_code"]
-        elif not context.output.as_json:
-            stream = sys.stderr if view["stream"] == "stderr" else sys.stdout
-            stream.flush()
-            stream.buffer.write(base64.b64decode(view["data"]))
-            stream.flush()
-    return code
 
 
 def command_words(words: list[str], *, may_be_none: bool = False) -> list[str]:
@@ -99,18 +88,6 @@ def failed_code(error: ApiError) -> int:
     if error.field.rpartition(".")[2] == "command":
         return NOT_FOUND if error.code == "not_found" else NOT_EXECUTABLE
     return DAEMON_FAILED
-
-
-def _standard_input() -> bytes:
-    with os.fdopen(os.dup(0), "rb") as file:
-        data = file.read(STDIN_BYTES_MAX + 1)
-    if len(data) > STDIN_BYTES_MAX:
-        raise UsageError(
-            f"stdin is longer than {STDIN_BYTES_MAX} bytes",
-            field="--interactive",
-            cure="copy a file into a volume",
-        )
-    return data
 
 
 VERBS = {"exec": Verb(configure, execute)}

@@ -18,7 +18,9 @@ from sealane.cli.flags import as_typed
 from sealane.cli.images import fetch, image_ref
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
-from sealane.client import ApiError, Client, ClientError, path_of
+from sealane.cli.terminal import check_terminal, converse
+from sealane.client import ApiError, Client, ClientError, UnreachableError, path_of
+from sealane.containers.frames import PROTOCOL
 from sealane.model.image import ImageRef, digest_of_root, is_image_ref
 from sealane.wire.requests import ContainerRequest
 
@@ -33,6 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "In the foreground its output is shown, SIGINT and SIGTERM are passed on to it, and its exit code is\n"
         "this command's. With --detach the command returns when it has started.",
         [
+            "sealane run -it --rm sh",
             "sealane run --rm wget -qO- http://web",
             "sealane run -d --name web --network front -p 8080:80 nginx -g 'daemon off;'",
             "sealane run -p 8080:80 oci:./build:latest",
@@ -44,6 +47,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-d", "--detach", action="store_true", help="return when it has started; print its name"
     )
+    parser.add_argument("-i", "--interactive", action="store_true", help="give it this command's stdin")
+    parser.add_argument("-t", "--tty", action="store_true", help="give it a terminal")
     parser.add_argument("--rm", action="store_true", help="remove it when it has ended")
     add_container_flags(parser)
     parser.add_argument(
@@ -59,6 +64,9 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         raise UsageError(
             "--rm takes away what --restart starts again", field="--restart", cure="leave out one of them"
         )
+    talks = (arguments.interactive or arguments.tty) and not arguments.detach
+    if arguments.tty and talks:
+        check_terminal(interactive=arguments.interactive)
     _take_image(arguments)
     reference = image_ref(arguments.rootfs, "--rootfs") if is_image_ref(arguments.rootfs) else None
     is_image = reference is not None or digest_of_root(arguments.rootfs) is not None
@@ -71,7 +79,10 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         if reference is not None:
             arguments.rootfs = fetch(context, reference)["rootfs"]
             request = container_request(context, arguments, name, command)
-        view = _created(context.client, request, on_default=not arguments.network)
+        with _default_network(context.client, wanted=not arguments.network):
+            if talks:
+                return _converse(context, request, arguments)
+            view = _created(context.client, request)
         if arguments.detach:
             _print(context, view)
             return 0
@@ -101,19 +112,23 @@ def _made_name(program: str) -> str:
     return f"{base[:NAME_CHARS] or 'container'}-{os.urandom(3).hex()}"
 
 
-def _created(client: Client, request: ContainerRequest, *, on_default: bool) -> dict[str, Any]:
-    """The container's view. A default network that was made for nothing goes again."""
-    made = on_default and _make_default_network(client)
+def _created(client: Client, request: ContainerRequest) -> dict[str, Any]:
+    """The container's view."""
+    view: dict[str, Any] = client.request("POST", path_of("containers", new=1), msgspec.json.encode(request))
+    return view
+
+
+@contextlib.contextmanager
+def _default_network(client: Client, *, wanted: bool) -> Iterator[None]:
+    """There is one inside; one that was made for nothing goes again."""
+    made = wanted and _make_default_network(client)
     try:
-        view: dict[str, Any] = client.request(
-            "POST", path_of("containers", new=1), msgspec.json.encode(request)
-        )
+        yield
     except ApiError:
         if made:
             with contextlib.suppress(ClientError):
                 client.request("DELETE", path_of("networks", DEFAULT_NETWORK))
         raise
-    return view
 
 
 def _make_default_network(client: Client) -> bool:
@@ -126,6 +141,25 @@ def _make_default_network(client: Client) -> bool:
         client.request("POST", "/v1/networks", {"name": DEFAULT_NETWORK})
         return True
     return False
+
+
+def _converse(context: Context, request: ContainerRequest, arguments: argparse.Namespace) -> int:
+    """Be at its input and output until it has ended; its exit code."""
+    body = msgspec.json.encode(request)
+    connection, early = context.client.upgrade(path_of("containers"), PROTOCOL, body)
+    keys, terminal = arguments.interactive, arguments.tty
+    try:
+        # At a terminal ^C is a key as any other.
+        with contextlib.nullcontext() if terminal and keys else _passed_on(context, request.name):
+            code = converse(context, connection, early, interactive=keys, terminal=terminal)
+    except UnreachableError:
+        # Its supervisor is gone, and with it, soon, the container.
+        code = _End(context, request.name).code()
+    if arguments.rm:
+        # The daemon would do it in a few seconds, as if this command is ended before.
+        with contextlib.suppress(ClientError):
+            context.client.request("DELETE", path_of("containers", request.name, force=1))
+    return code
 
 
 def _print(context: Context, view: dict[str, Any]) -> None:

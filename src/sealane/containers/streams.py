@@ -1,0 +1,187 @@
+"""A container's input and output over all its restarts: to the log, and to a client if one came with it. Standard library
+only; it lives in the shim."""
+
+from __future__ import annotations
+
+import _socket
+import os
+import select
+import time
+
+from sealane.containers.console import Console
+from sealane.containers.frames import ERRORS, OUTPUT, Peer, Session, exit_frame, frame
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sealane.containers.logwriter import LogWriter
+    from sealane.containers.plan import Plan
+
+READ_BYTES = 65536
+CLIENT_TIMEOUT_S = 60.0
+"""A client that takes nothing for so long, while it holds the container up, is gone."""
+FAREWELL_S = 10.0
+DRAIN_READS = 256
+DRAIN_PAUSE_MS = 50
+_READY = select.POLLIN | select.POLLHUP | select.POLLERR
+
+
+class Streams:
+    def __init__(self, plan: Plan, folder: str, log: LogWriter, client_fd: int) -> None:
+        """`client_fd`: a connection in `frames`, this object's; -1: nobody is there."""
+        self._has_terminal, self._has_stdin = plan.has_terminal, plan.has_stdin
+        self._folder = folder
+        self._log = log
+        self._session = _session(client_fd, plan.early) if client_fd >= 0 else None
+        self._full_since: float | None = None
+        self._is_running = False
+        self._console: Console | None = None
+        self._stdin = self._terminal = self._theirs = -1
+        self._null = os.open(os.devnull, os.O_RDONLY)
+        self._readers: dict[int, str] = {}
+        self._writers: list[int] = []
+        for stream in () if self._has_terminal else ("stdout", "stderr"):
+            # The writing ends are kept: one pair of pipes serves all restarts and never reports an end.
+            reader, writer = os.pipe()
+            os.set_blocking(reader, False)
+            self._readers[reader] = stream
+            self._writers.append(writer)
+
+    # --- a run
+
+    def open(self) -> tuple[list[str], tuple[int, int, int]]:
+        """Before each run: options for the OCI runtime, and what to start it with. Raises OSError."""
+        self._close()
+        if self._has_terminal:
+            self._console = Console(self._folder)
+            return ["--console-socket", self._console.path], (self._null, self._null, self._null)
+        stdin = self._null
+        if self._has_stdin:
+            self._theirs, self._stdin = os.pipe()
+            os.set_blocking(self._stdin, False)
+            stdin = self._theirs
+        return [], (stdin, self._writers[0], self._writers[1])
+
+    def connect(self) -> None:
+        """The container runs."""
+        if self._console is not None:
+            self._terminal = self._console.take()
+            self._console.close()
+            self._console = None
+            if self._terminal >= 0:
+                self._readers = {self._terminal: "stdout"}
+        self._close_theirs()
+        self._is_running = True
+        if self._session is not None:
+            self._session.connect(self._stdin, self._terminal)
+            self._stdin = -1
+
+    def drain(self) -> None:
+        """The container has ended: what it wrote is there, or (of a terminal) will be in a moment."""
+        for _ in range(DRAIN_READS):
+            poll = select.poll()
+            for reader in self._readers:
+                poll.register(reader, select.POLLIN)
+            ready = poll.poll(DRAIN_PAUSE_MS if self._has_terminal else 0) if self._readers else []
+            copied = [self._copy(reader) for reader, _ in ready]
+            if not any(copied):
+                break
+            if self._session is not None:
+                self._session.client.finish(FAREWELL_S)
+                if self._session.client.pending:
+                    self._hang_up()
+        self._log.flush(time.time_ns())
+        self._close()
+
+    def end(self, exit_code: int, error: str) -> None:
+        """For good: tell the client."""
+        if self._session is not None:
+            self._session.client.send(exit_frame(exit_code, error))
+            self._session.client.finish(FAREWELL_S)
+
+    def _close(self) -> None:
+        """What belongs to one run."""
+        self._is_running = False
+        self._close_theirs()
+        if self._session is not None:
+            self._session.disconnect()
+        if self._console is not None:
+            self._console.close()
+            self._console = None
+        for descriptor in (self._stdin, self._terminal):
+            if descriptor >= 0:
+                os.close(descriptor)
+        if self._has_terminal:
+            self._readers = {}
+        self._stdin = self._terminal = -1
+
+    def _close_theirs(self) -> None:
+        """The container's end of its input."""
+        if self._theirs >= 0:
+            os.close(self._theirs)
+            self._theirs = -1
+
+    # --- while it runs
+
+    @property
+    def deadline(self) -> float | None:
+        """When `tick` has to be called next, on the monotonic clock."""
+        return None if self._full_since is None else self._full_since + CLIENT_TIMEOUT_S
+
+    def tick(self, now: float) -> None:
+        if self._session is None:
+            return
+        if not self._session.client.is_full:
+            self._full_since = None
+        elif self._full_since is None:
+            self._full_since = now
+        elif now >= self._full_since + CLIENT_TIMEOUT_S:
+            self._hang_up()
+
+    def interests(self) -> dict[int, int]:
+        """What to poll for, by descriptor. Who does not take output holds the container up; until it runs there may be some
+        of the OCI runtime's, which is not for him."""
+        session = self._session
+        found = session.interests() if session is not None else {}
+        if session is None or (self._is_running and not session.client.is_full):
+            for reader in self._readers:
+                found[reader] = found.get(reader, 0) | select.POLLIN
+        return found
+
+    def serve(self, descriptor: int, events: int) -> bool:
+        """Whether that was one of the interests."""
+        session, is_reader = self._session, descriptor in self._readers
+        is_mine = is_reader or (session is not None and descriptor in session.interests())
+        if is_reader and events & _READY:
+            self._copy(descriptor)
+        if is_mine and session is not None:
+            session.serve(descriptor, events)
+            if session.has_ended:
+                self._hang_up()
+        return is_mine
+
+    def _copy(self, reader: int) -> bool:
+        """Copy one piece of output; False if there is none now."""
+        try:
+            chunk = os.read(reader, READ_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError:
+            # EIO: nobody has the terminal open any more.
+            del self._readers[reader]
+            return False
+        stream = self._readers[reader]
+        self._log.feed(stream, chunk, time.time_ns())
+        if self._session is not None and self._is_running:
+            self._session.client.send(frame(OUTPUT if stream == "stdout" else ERRORS, chunk))
+        return bool(chunk)
+
+    def _hang_up(self) -> None:
+        """The container goes on. Its input has an end, unless it is a terminal's: that may hang."""
+        if self._session is not None:
+            self._session.disconnect()
+            self._session.client.close()
+        self._session = self._full_since = None
+
+
+def _session(client_fd: int, early: str) -> Session:
+    return Session(Peer(_socket.socket(fileno=client_fd), bytes.fromhex(early)))

@@ -1,0 +1,32 @@
+"""Connections that are handed over to who attends a process: the daemon's part in them."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable
+
+import msgspec
+
+from sealane.containers.frames import EXIT, Peer, frame
+from sealane.http.json import failure
+
+FAREWELL_S = 10.0
+DAEMON_FAILED = 125
+"""Docker's code."""
+
+
+async def told(connection: socket.socket, work: Awaitable[object]) -> None:
+    """Hand it over by `work`, which keeps an end of its own. If that fails, who is at the other end is told why."""
+    with connection:
+        try:
+            await work
+        except Exception as error:
+            await asyncio.to_thread(_refuse, connection, error)
+
+
+def _refuse(connection: socket.socket, error: Exception) -> None:
+    """In the place of an exit code, what would have been the answer."""
+    _, body = failure(error)
+    end = {"exit_code": DAEMON_FAILED, "error": "", "refusal": body}
+    client = Peer(connection)
+    client.send(frame(EXIT, msgspec.json.encode(end)))
+    client.finish(FAREWELL_S)

@@ -1,0 +1,419 @@
+"""Processes in containers with somebody at their input, or at their terminal."""
+
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import re
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import termios
+import time
+
+import pytest
+
+from harness.host import Host
+from harness.netns import eventually
+
+pytestmark = [pytest.mark.real, pytest.mark.kernel]
+
+HOST_NUMBER = 17
+PATIENCE_S = 20
+
+if not any(shutil.which(name, path="/usr/sbin:/usr/bin:/usr/local/bin") for name in ("runc", "crun")):
+    pytest.skip("needs runc or crun", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def machine(lan):
+    with Host(lan, number=HOST_NUMBER).start() as host:
+        host.sealane("network", "create", "--subnet", "10.74.0.0/24", "front")
+        host.sealane("run", "-d", "--name", "web", "--network", "front", "sleep", "600")
+        yield host
+        host.sealane("rm", "-f", "web", "box", check=False)
+
+
+class Seat:
+    """A terminal that a command line is at, and somebody who types."""
+
+    def __init__(self, host, *words, rows=30, columns=100):
+        self._keys, slave = os.openpty()
+        self.resize(rows, columns)
+        self.before = termios.tcgetattr(slave)
+        self._slave = slave
+        self.screen = ""
+        self.process = host.sealane_process(
+            *words,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            text=False,
+            preexec_fn=lambda: os.login_tty(slave),
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        os.close(self._keys)
+        os.close(self._slave)
+
+    def resize(self, rows, columns):
+        fcntl.ioctl(self._keys, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def type(self, text):
+        os.write(self._keys, text.encode())
+
+    def sees(self, pattern):
+        """Wait for it; what comes after it is looked at next."""
+        deadline = time.monotonic() + PATIENCE_S
+        while (found := re.search(pattern, self.screen)) is None:
+            left = deadline - time.monotonic()
+            assert left > 0, f"{pattern!r} is not in {self.screen!r}"
+            if select.select([self._keys], [], [], left)[0]:
+                self.screen += os.read(self._keys, 4096).decode()
+        self.screen = self.screen[found.end() :]
+        return found.group()
+
+    def ends(self):
+        """Its exit code, once it has ended and its terminal is as it was."""
+        code = self.process.wait(PATIENCE_S)
+        assert termios.tcgetattr(self._slave) == self.before
+        return code
+
+
+def inside(host, name="web"):
+    """Command lines of what runs in a container."""
+    return host.sealane("exec", name, "sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '").stdout
+
+
+# --- exec
+
+
+def test_a_shell_at_a_terminal(machine):
+    with Seat(machine, "exec", "-it", "web", "sh") as seat:
+        seat.type("echo $TERM; stty size; tty\n")
+        seat.sees("xterm\r\n30 100\r\n/dev/pts/[0-9]+")
+        seat.resize(40, 120)
+        seat.type("until [ \"$(stty size)\" = '40 120' ]; do sleep 0.1; done; echo gr''own\n")
+        seat.sees("grown")
+        seat.type("exit 3\n")
+        assert seat.ends() == 3
+
+
+def test_a_key_that_interrupts_interrupts_what_runs_inside(machine):
+    with Seat(
+        machine, "exec", "-it", "web", "sh", "-c", "trap 'echo caught; exit 7' INT; echo set; sleep 77"
+    ) as seat:
+        seat.sees("set")
+        seat.type("\x03")
+        seat.sees("caught")
+        assert seat.ends() == 7
+
+
+def test_end_of_input_is_the_shells_to_understand(machine):
+    with Seat(machine, "exec", "-it", "web", "cat") as seat:
+        seat.type("one\n")
+        seat.sees("one\r\none\r\n")
+        seat.type("\x04")
+        assert seat.ends() == 0
+
+
+def test_more_than_a_screenful_comes_whole_and_in_order(machine):
+    with Seat(machine, "exec", "-it", "web", "seq", "20000") as seat:
+        for number in (1, 9999, 20000):
+            seat.sees(f"(^|\n){number}\r\n")
+        assert seat.ends() == 0
+
+
+def test_a_terminal_that_goes_takes_its_process_along(machine):
+    with Seat(machine, "exec", "-it", "web", "sh", "-c", "trap '' HUP; echo set; sleep 78") as seat:
+        seat.sees("set")
+        assert "sleep 78" in inside(machine)
+    eventually(lambda: "sleep 78" not in inside(machine), what="its end")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_terminal_is_as_it_was_though_its_command_is_ended(machine, number):
+    with Seat(machine, "exec", "-it", "web", "sh", "-c", "echo set; sleep 79") as seat:
+        seat.sees("set")
+        seat.process.send_signal(number)
+        assert seat.ends() == 128 + number
+    eventually(lambda: "sleep 79" not in inside(machine), what="its end")
+
+
+def test_what_cannot_run_at_a_terminal_says_so(machine):
+    with Seat(machine, "exec", "-it", "web", "nosuch") as seat:
+        seat.sees("nosuch")
+        assert seat.ends() == 127
+
+
+def test_a_terminal_without_input(machine):
+    """As in a script that wants colours."""
+    ran = machine.sealane("exec", "-t", "web", "sh", "-c", "tty; echo err >&2")
+    assert re.fullmatch("/dev/pts/[0-9]+\r?\nerr\r?\n", ran.stdout)
+
+
+def test_a_terminal_needs_one_here(machine):
+    ran = machine.sealane("exec", "-it", "web", "sh", check=False)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("error: the input device is not a TTY\nfield: --tty\n")
+
+
+def test_input_of_any_length_goes_in_and_comes_out(machine):
+    data = os.urandom(8 << 20)
+    with machine.sealane_process("exec", "-i", "web", "cat", stdin=subprocess.PIPE, text=False) as process:
+        out, err = process.communicate(data, timeout=60)
+    assert (process.returncode, err) == (0, b"")
+    assert hashlib.sha256(out).digest() == hashlib.sha256(data).digest()
+
+
+def test_input_goes_in_as_it_comes(machine):
+    with machine.sealane_process(
+        "exec", "-i", "web", "sed", "-u", "s/^/got /", stdin=subprocess.PIPE
+    ) as process:
+        for word in ("one", "two"):
+            process.stdin.write(f"{word}\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == f"got {word}\n"
+        process.stdin.close()
+        assert process.wait(PATIENCE_S) == 0
+
+
+@pytest.mark.parametrize(("command", "said"), [(("head", "-c", "3"), b"xxx"), (("true",), b"")])
+def test_input_that_nobody_reads_keeps_nothing_from_ending(machine, command, said):
+    words = ("exec", "-i", "web", *command)
+    with machine.sealane_process(*words, stdin=subprocess.PIPE, text=False) as process:
+        out, err = process.communicate(b"x" * (2 << 20), timeout=60)
+    assert (process.returncode, out, err) == (0, said, b"")
+
+
+def test_streams_are_apart_and_there_is_no_input_unless_it_is_given(machine):
+    ran = machine.sealane(
+        "exec", "web", "sh", "-c", "cat; echo out; echo err >&2; exit 4", text="never\n", check=False
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (4, "out\n", "err\n")
+
+
+def test_who_interrupts_the_command_ends_the_process(machine):
+    with machine.sealane_process("exec", "web", "sh", "-c", "echo set; sleep 76") as process:
+        assert process.stdout.readline() == "set\n"
+        process.send_signal(signal.SIGINT)
+        process.wait(PATIENCE_S)
+    eventually(lambda: "sleep 76" not in inside(machine), what="its end")
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_sessions_outlive_the_daemon(machine, terminal):
+    """Its end, however sudden, is nothing to who talks with a process."""
+    script = "echo set; read word; echo got $word; sleep 0.5; exit 6"
+    with (
+        Seat(machine, "exec", "-it", "web", "sh", "-c", script)
+        if terminal
+        else Pipes(machine, "exec", "-i", "web", "sh", "-c", script) as seat
+    ):
+        seat.sees("set")
+        machine.kill9()
+        seat.type("one\n")
+        seat.sees("got one")
+        machine.start()
+        assert seat.ends() == 6
+
+
+class Pipes:
+    """What `Seat` is, without a terminal."""
+
+    def __init__(self, host, *words):
+        self.process = host.sealane_process(*words, stdin=subprocess.PIPE)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.communicate()
+
+    def type(self, text):
+        self.process.stdin.write(text)
+        self.process.stdin.flush()
+
+    def sees(self, line):
+        assert self.process.stdout.readline() == f"{line}\n"
+
+    def ends(self):
+        return self.process.wait(PATIENCE_S)
+
+
+def test_a_session_ends_with_its_container(machine):
+    machine.sealane("run", "-d", "--name", "box", "sleep", "600")
+    with Seat(machine, "exec", "-it", "box", "sh", "-c", "echo set; sleep 74") as seat:
+        seat.sees("set")
+        machine.sealane("rm", "-f", "box")
+        assert seat.ends() == 137
+
+
+def test_what_a_process_leaves_behind_keeps_nobody(machine):
+    ran = machine.sealane("exec", "web", "sh", "-c", "seq 3; sleep 73 & exit 0")
+    assert ran.stdout == "1\n2\n3\n"
+    with Seat(machine, "exec", "-it", "web", "sh", "-c", "seq 2000; trap '' HUP; sleep 72 & exit 5") as seat:
+        seat.sees("\n2000\r\n")
+        assert seat.ends() == 5
+
+
+# --- run
+
+
+def statuses(host):
+    """`running`, or the exit code, of each container."""
+    views = json.loads(host.sealane("ps", "--all", "--json").stdout)
+    return {v["name"]: v["status"] if v["exit_code"] is None else v["exit_code"] for v in views}
+
+
+def test_a_container_with_a_shell_at_a_terminal(machine):
+    with Seat(machine, "run", "-it", "--rm", "--name", "box", "--network", "front", "sh") as seat:
+        seat.type("echo $TERM; stty size; getent ahostsv4 web | head -1\n")
+        seat.sees("xterm\r\n30 100\r\n10.74.0.2 ")
+        seat.resize(40, 120)
+        seat.type("until [ \"$(stty size)\" = '40 120' ]; do sleep 0.1; done; echo gr''own\n")
+        seat.sees("grown")
+        seat.type("sleep 71\n")
+        eventually(lambda: "sleep 71" in inside(machine, "box"), what="its beginning")
+        seat.type("\x03")
+        seat.type("exit 9\n")
+        assert seat.ends() == 9
+    assert "box" not in statuses(machine)
+
+
+def test_what_a_container_says_at_once_is_seen_and_logged(machine):
+    with Seat(machine, "run", "-it", "--name", "box", "sh", "-c", "seq 5000; exit 2") as seat:
+        seat.sees("^1\r\n2\r\n")
+        seat.sees("\n5000\r\n")
+        assert seat.ends() == 2
+    logged = machine.sealane("logs", "box").stdout.split()
+    assert logged == [str(number) for number in range(1, 5001)]
+    machine.sealane("rm", "box")
+
+
+def test_a_container_takes_input_of_any_length(machine):
+    data = os.urandom(4 << 20)
+    words = ("run", "-i", "--rm", "--name", "box", "sha256sum")
+    with machine.sealane_process(*words, stdin=subprocess.PIPE, text=False) as process:
+        out, err = process.communicate(data, timeout=60)
+    assert (process.returncode, err) == (0, b"")
+    assert out.split()[0].decode() == hashlib.sha256(data).hexdigest()
+    assert "box" not in statuses(machine)
+
+
+@pytest.mark.parametrize("command", ["echo out; echo err >&2; exit 3", "exec head -c 3 >/dev/null; exit 3"])
+def test_a_containers_streams_are_apart(machine, command):
+    words = ("run", "-i", "--rm", "--name", "box", "sh", "-c", f"({command}); exit 3")
+    with machine.sealane_process(*words, stdin=subprocess.PIPE) as process:
+        out, err = process.communicate("x" * (1 << 20), timeout=60)
+    assert (process.returncode, out, err) == (3, *(("out\n", "err\n") if "out" in command else ("", "")))
+
+
+def test_signals_are_passed_on_to_a_container_that_reads(machine):
+    script = "trap 'echo caught; exit 4' INT; echo set; while :; do sleep 0.1; done"
+    with Pipes(machine, "run", "-i", "--rm", "--name", "box", "sh", "-c", script) as seat:
+        seat.sees("set")
+        seat.process.send_signal(signal.SIGINT)
+        seat.sees("caught")
+        assert seat.ends() == 4
+
+
+def test_a_container_whose_terminal_goes_goes_on(machine):
+    with Seat(machine, "run", "-it", "--name", "box", "sh", "-c", "echo set; read word; sleep 600") as seat:
+        seat.sees("set")
+    assert statuses(machine)["box"] == "running"
+    machine.sealane("rm", "-f", "box")
+
+
+def test_a_container_whose_input_goes_has_its_end(machine):
+    with Pipes(machine, "run", "-i", "--name", "box", "sh", "-c", "echo set; cat; exit 8") as seat:
+        seat.sees("set")
+    eventually(lambda: statuses(machine)["box"] == 8, what="its end")
+    machine.sealane("rm", "box")
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_conversation_outlives_the_daemon_and_restarts(machine, terminal):
+    """Of whatever starts anew with the same shim."""
+    flags = ("-it" if terminal else "-i", "--restart", "on-failure:1", "--name", "box")
+    script = "echo set; read word; echo got $word; exit 5"
+    place = Seat if terminal else Pipes
+    with place(machine, "run", *flags, "sh", "-c", script) as seat:
+        seat.sees("set")
+        machine.kill9()
+        seat.type("one\n")
+        seat.sees("got one")
+        machine.start()
+        seat.sees("set")
+        seat.type("two\n")
+        seat.sees("got two")
+        assert seat.ends() == 5
+    machine.sealane("rm", "box")
+
+
+def test_one_that_is_removed_ends_its_conversation(machine):
+    with Seat(machine, "run", "-it", "--name", "box", "sh", "-c", "echo set; sleep 600") as seat:
+        seat.sees("set")
+        machine.sealane("rm", "-f", "box")
+        assert seat.ends() == 137
+
+
+def test_one_whose_supervisor_is_killed_ends_its_conversation(machine):
+    with Seat(machine, "run", "-it", "--name", "box", "sh", "-c", "echo set; sleep 600") as seat:
+        seat.sees("set")
+        [record] = [
+            p
+            for p in pathlib.Path(machine.state_dir).glob("**/status.json")
+            if '"running"' in p.read_text() and '"box"' in (p.parent / "spec.json").read_text()
+        ]
+        os.kill(json.loads(record.read_bytes())["shim"]["pid"], signal.SIGKILL)
+        assert seat.ends() == 137
+    machine.sealane("rm", "-f", "box")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (("nosuch",), 127, "nosuch"),
+        (("/etc/passwd",), 126, "permission denied"),
+        (("--network", "nowhere", "sh"), 125, "no network 'nowhere'"),
+        (("--name", "web", "sh"), 125, "container web exists"),
+        (("-v", "/nonexistent:/x", "sh"), 125, "/nonexistent"),
+    ],
+)
+def test_what_cannot_run_is_refused_as_without_a_terminal(machine, words, code, text):
+    name = () if "--name" in words else ("--name", "box")
+    plain = machine.sealane("run", *name, *words, check=False)
+    asked = machine.sealane("run", "-i", "--rm", *name, *words, check=False)
+    assert (asked.returncode, asked.stdout, asked.stderr) == (code, "", plain.stderr)
+    assert text in asked.stderr
+    assert statuses(machine) == {"web": "running"}
+
+
+def test_input_stays_open_for_one_that_nobody_talks_with(machine):
+    machine.sealane("run", "-d", "-it", "--name", "box", "sh", "-c", "tty; cat; exit 1")
+    eventually(lambda: "/dev/pts" in machine.sealane("logs", "box").stdout, what="its terminal")
+    assert statuses(machine)["box"] == "running"
+    machine.sealane("rm", "-f", "box")
+    machine.sealane("run", "-d", "-i", "--name", "box", "sh", "-c", "cat; exit 1")
+    machine.sealane("exec", "box", "true")
+    machine.sealane("rm", "-f", "box")
+
+
+def test_nothing_is_left_of_sessions(machine):
+    machine.sealane("exec", "web", "true")
+    machine.sealane("exec", "-t", "web", "true")
+    machine.sealane("exec", "web", "nosuch", check=False)
+    folders = machine.ns.sh("sh", "-c", "ls /run/sealane/containers/*/ 2>/dev/null || true")
+    assert "exec-" not in folders
+    assert "console-" not in folders
+    eventually(lambda: "sealane-exec" not in machine.ns.sh("ps", "-eo", "comm"), what="the attendants' end")
