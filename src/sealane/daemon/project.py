@@ -215,6 +215,8 @@ class Projects:
                     f"container {name} was not {condition} within {CONDITION_TIMEOUT_S:.0f} s"
                 )
             await asyncio.sleep(CONDITION_POLL_S)
+        if condition == "completed":
+            self._workloads.settle(name)
 
     def _is_met(self, name: str, condition: str) -> bool:
         view = self._workloads.view(name)

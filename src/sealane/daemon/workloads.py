@@ -354,6 +354,10 @@ class Workloads:
     def view(self, reference: str) -> ContainerView:
         return self._view(self.find(reference))
 
+    def settle(self, reference: str) -> None:
+        """Conclude what follows from what a container's state is now: of one that has ended, that its ports are free."""
+        self._parts.aftercare.lives.look(self.find(reference).id)
+
     async def list(self, *, stopped: bool) -> Sequence[ContainerView]:
         views = [self._view(c) for c in sorted(self._engine.intent.containers.values(), key=lambda c: c.name)]
         return [v for v in views if stopped or v.status in ("running", "restarting")]

@@ -12,7 +12,7 @@ from sealane.engine.drafts import Drafts
 from sealane.engine.engine import Engine
 from sealane.engine.errors import ExistsError
 from sealane.engine.problems import at_place
-from sealane.engine.waves import waves
+from sealane.engine.waves import completed_before, waves
 from sealane.kernel.objects import Link
 from sealane.kernel.state import HOST, Object
 from sealane.kernel.text import Sets, operation_lines, sets_of
@@ -55,7 +55,9 @@ class Preview:
         place = {container.name: f"containers[{i}]" for i, container in enumerate(manifest.containers)}
         if at_once:
             self._make_room(manifest.containers, place.keys())
+        hosts = {other for request in manifest.containers for _, other in host_of(request)}
         for wave in waves(manifest.containers):
+            self._rest({name for name in completed_before(wave) if name not in hosts})
             self._make_room(wave, place.keys())
             for each in wave:
                 with at_place(place[each.name]):
@@ -63,6 +65,13 @@ class Preview:
         for index, attach in enumerate(manifest.attachments):
             with at_place(f"attachments[{index}]"):
                 self._apply(self._drafts.attach(attach)[1])
+
+    def _rest(self, names: Iterable[str]) -> None:
+        """Containers that have ended by then: they publish nothing any more."""
+        for name in names:
+            sandbox = self.intent.sandbox_ids.get(name)
+            endpoints = self.intent.endpoints_by_sandbox.get(sandbox, {}).values() if sandbox else ()
+            self._apply([Put(msgspec.structs.replace(e, dormant=True), e) for e in endpoints])
 
     def remove(self, changes: list[Change]) -> None:
         self._apply(changes)

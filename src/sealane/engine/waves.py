@@ -22,6 +22,16 @@ def waves(containers: Iterable[ContainerRequest]) -> list[list[ContainerRequest]
     return result
 
 
+def completed_before(wave: Iterable[ContainerRequest]) -> set[str]:
+    """Names of containers that have run to their end when this wave comes."""
+    return {
+        name
+        for container in wave
+        for name, condition in container.depends_on.items()
+        if condition == "completed"
+    }
+
+
 def _needs(container: ContainerRequest) -> list[str]:
     mode, _, other = container.network_mode.partition(":")
     return [*container.depends_on, *([other] if mode == "container" else [])]

@@ -28,7 +28,7 @@ from sealane.wire.requests import (
     NetworkRequest,
     SandboxRequest,
 )
-from sealane.wire.views import PlanView
+from sealane.wire.views import ApplyView, PlanView
 from unit.daemon.recording import Daemon, container
 
 PROJECT = {"sealane.project": "shop"}
@@ -256,6 +256,55 @@ def test_ports_may_be_exchanged(daemon: Daemon) -> None:
     view = asyncio.run(daemon.projects.apply(manifest(8081, 8080)))
     assert sorted(view.changed) == ["container a", "container b"]
     assert daemon.workloads.view("a").ports == ["*:8081->80/tcp"]
+
+
+async def applied_while_it_ends(daemon: Daemon, manifest: Manifest, name: str) -> ApplyView:
+    work = asyncio.create_task(daemon.projects.apply(manifest))
+    while (
+        record := daemon.engine.intent.container_named(name)
+    ) is None or record.id not in daemon.runtime.running:
+        assert not work.done(), work.exception()
+        await asyncio.sleep(0.01)
+    daemon.runtime.end(record.id)
+    return await work
+
+
+def test_a_port_is_handed_on_from_one_that_runs_first_to_its_end(daemon: Daemon) -> None:
+    def manifest(condition: str) -> Manifest:
+        ports = [publish(8080, 80)]
+        return Manifest(
+            project="shop",
+            networks=BASE,
+            containers=[
+                container("migrate", "front", publish=ports, labels=PROJECT),
+                container("web", "front", publish=ports, labels=PROJECT, depends_on={"migrate": condition}),
+            ],
+        )
+
+    with pytest.raises(ConflictError, match="endpoint migrate"):
+        daemon.projects.plan(manifest("started"), delete=False)
+    plan = daemon.projects.plan(manifest("completed"), delete=False)
+    assert sum("publish { tcp . 8080" in line.text for line in plan.lines) == 1
+    view = asyncio.run(applied_while_it_ends(daemon, manifest("completed"), "migrate"))
+    assert "container web" in view.created
+    assert daemon.workloads.view("web").ports == ["*:8080->80/tcp"]
+    assert daemon.workloads.view("migrate").ports == []
+
+
+def test_one_whose_network_others_use_hands_nothing_on(daemon: Daemon) -> None:
+    manifest = Manifest(
+        project="shop",
+        networks=BASE,
+        containers=[
+            container("first", "front", publish=[publish(8080, 80)], labels=PROJECT),
+            container("guest", network_mode="container:first", labels=PROJECT),
+            container(
+                "web", "front", publish=[publish(8080, 80)], labels=PROJECT, depends_on={"first": "completed"}
+            ),
+        ],
+    )
+    with pytest.raises(ConflictError, match="endpoint first"):
+        daemon.projects.plan(manifest, delete=False)
 
 
 def test_a_port_that_somebody_took_from_an_ended_container_is_found_first(daemon: Daemon) -> None:
