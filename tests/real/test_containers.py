@@ -5,11 +5,13 @@ groups are made below `sealane/test-PID` of the machine's hierarchies and are go
 """
 
 import contextlib
+import inspect
 import os
 import pathlib
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -18,6 +20,7 @@ import time
 import msgspec
 import pytest
 
+from harness.sessions import ran
 from sealane.containers import cgroups, files, process
 from sealane.containers.errors import (
     ConflictError,
@@ -179,7 +182,7 @@ def test_names_change_in_a_running_container(runtime):
     runtime.create_and_start(shell("sleep 60", hosts=("10.0.0.9 db",)))
     runtime.update_hosts("web", ("10.0.0.10 db2",))
     runtime.update_resolv("web", Dns(nameservers=("10.0.0.1",)))
-    _code, out, _err = runtime.exec("web", ("cat", "/etc/hosts", "/etc/resolv.conf")).communicate()
+    _, out, _, _ = ran(runtime.exec("web", ("cat", "/etc/hosts", "/etc/resolv.conf")))
     assert b"10.0.0.10 db2\nnameserver 10.0.0.1\n" in out
     assert b"10.0.0.9" not in out
     with pytest.raises(SpecError, match=r"hosts\[0\]"):
@@ -401,7 +404,7 @@ def test_a_stopped_container_starts_again_with_the_same_names(runtime):
     runtime.stop("web", 0)
     runtime.start("web")
     assert runtime.state("web").status == "running"
-    assert b"10.0.0.10 db" in runtime.exec("web", ("cat", "/etc/hosts")).communicate()[1]
+    assert b"10.0.0.10 db" in ran(runtime.exec("web", ("cat", "/etc/hosts")))[1]
 
 
 def test_restarts_are_counted_and_end_with_stop(runtime):
@@ -421,7 +424,7 @@ def test_health_is_checked_inside_the_container(runtime):
     check = HealthCheck(test=("CMD-SHELL", "echo looked; test -e /tmp/well"), interval_s=0.1, retries=1)
     runtime.create_and_start(spec(health=check))
     until(lambda: runtime.state("web").health == "unhealthy")
-    runtime.exec("web", ("touch", "/tmp/well")).communicate()
+    ran(runtime.exec("web", ("touch", "/tmp/well")))
     until(lambda: runtime.state("web").health == "healthy")
     assert runtime.state("web").health_log[-1]["output"] == "looked\n"
 
@@ -431,36 +434,40 @@ def test_health_is_checked_inside_the_container(runtime):
 
 def test_exec_has_streams_and_an_exit_code(runtime):
     runtime.create_and_start(spec(env={"A": "1"}))
-    session = runtime.exec(
+    start = runtime.exec(
         "web", ("sh", "-c", "cat; echo $A $B >&2; pwd >&2; exit 5"), env={"B": "2"}, working_dir="/usr"
     )
-    assert session.communicate(b"in") == (5, b"in", b"1 2\n/usr\n")
+    assert ran(start, b"in") == (5, b"in", b"1 2\n/usr\n", "")
 
 
 @pytest.mark.parametrize(("command", "code"), [("nosuch", 127), ("/nosuch", 127), ("/etc/passwd", 126)])
 def test_exec_of_what_cannot_run(runtime, command, code):
     runtime.create_and_start(spec())
-    with runtime.exec("web", (command,)) as session:
-        assert session.wait() == code
-        assert command in session.error
+    found, out, err, error = ran(runtime.exec("web", (command,)))
+    assert (found, out, err) == (code, b"", b"")
+    assert command in error
 
 
 def test_exec_runs_as_another_user(runtime):
     runtime.create_and_start(spec())
-    assert runtime.exec("web", ("id", "-u"), user="1:1").communicate()[1] == b"1\n"
+    assert ran(runtime.exec("web", ("id", "-u"), user="1:1"))[1] == b"1\n"
     with pytest.raises(SpecError, match="user"):
         runtime.exec("web", ("id",), user="nosuch")
 
 
 def test_a_killed_exec_leaves_no_process(runtime):
     runtime.create_and_start(spec())
-    with runtime.exec("web", ("sh", "-c", "echo up; sleep 50 & sleep 51")) as session:
-        session.stdout.read(3)
-    _code, out, _err = runtime.exec(
-        "web", ("sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
-    ).communicate()
-    assert b"sleep 60" in out
-    assert b"sleep 5" not in out
+    mine, theirs = socket.socketpair()
+    with mine, theirs:
+        runtime.exec("web", ("sh", "-c", "echo up; sleep 50 & sleep 51"))(theirs, b"")
+        theirs.close()
+        assert mine.recv(100).endswith(b"up\n")
+
+    def running():
+        return ran(runtime.exec("web", ("sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '")))[1]
+
+    assert b"sleep 60" in running()
+    until(lambda: b"sleep 5" not in running())
 
 
 def test_exec_needs_a_running_container(runtime):
@@ -719,6 +726,9 @@ sys.path[:0] = {paths!r}
 from sealane.containers.errors import LimitsError, SpecError
 from sealane.containers.runtime import Runtime
 from sealane.containers.spec import *
+import contextlib, json, socket
+from sealane.containers.frames import ERRORS, EXIT, INPUT, OUTPUT, Peer, frame
+{ran}
 runtime = Runtime("/run/state", "/run/run")
 spec = lambda *command, **more: ContainerSpec(id="web", name="web", command=command, **more)
 def refused(kind, wanted):
@@ -736,8 +746,8 @@ while runtime.state("web").health != "healthy" or len(list(runtime.logs("web")))
     assert time.monotonic() < deadline, runtime.state("web")
     time.sleep(0.02)
 print(*(line.text.decode() for line in runtime.logs("web")), sep="\\n")
-print(runtime.exec("web", ("sh", "-c", "tail -1 /etc/hosts; exit 3")).communicate())
-print(runtime.exec("web", ("nosuch",)).communicate()[0])
+print(ran(runtime.exec("web", ("sh", "-c", "tail -1 /etc/hosts; exit 3"))))
+print(ran(runtime.exec("web", ("nosuch",)))[0])
 degraded = Runtime("/run/state2", "/run/run2", degrade_limits=True)
 degraded.create_and_start(spec("true", limits=Limits(pids=5)))
 print(degraded.wait("web", 10).warnings[-1])
@@ -755,7 +765,7 @@ def test_an_unprivileged_user_runs_containers_in_a_user_namespace(tmp_path):
     # The sources and the interpreter may lie where only root may look.
     shutil.copytree(SOURCE, copied)
     shutil.copytree(os.path.dirname(msgspec.__file__), f"{copied}/msgspec")
-    script = ROOTLESS.format(paths=[copied])
+    script = ROOTLESS.format(paths=[copied], ran=inspect.getsource(ran))
     inner = ["sh", "-c", 'mount -t tmpfs run /run && exec "$@"', "sh", "/usr/bin/python3", "-c", script]
     try:
         done = subprocess.run(
@@ -770,6 +780,6 @@ def test_an_unprivileged_user_runs_containers_in_a_user_namespace(tmp_path):
     assert lines[0].startswith("limits.pids: cannot be set here: no permission to make groups")
     assert lines[1] == "user: uid 1 does not exist in this user namespace"
     assert sorted(lines[2:5]) == ["0", "null", "touch: cannot touch '/usr/x': Read-only file system"]
-    assert lines[5:7] == ["(3, b'10.0.0.9 db\\n', b'')", "127"]
+    assert lines[5:7] == ["(3, b'10.0.0.9 db\\n', b'', '')", "127"]
     assert lines[7].startswith("limits-ignored: limits.pids")
     assert lines[8:] == ["()", "()"]

@@ -6,7 +6,6 @@ next cannot read. All verbs block; all are idempotent.
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
@@ -29,15 +28,13 @@ from sealane.containers.errors import (
     NotRunningError,
     UnreadableError,
 )
-from sealane.containers.execution import ExecSession
 from sealane.containers.host import Host, find_host, run_quietly
 from sealane.containers.imageconfig import Image
 from sealane.containers.images import Images
 from sealane.containers.launch import launch_attendant, launch_shim, prepare, resolve
 from sealane.containers.layer import unmount_layer
 from sealane.containers.logs import LogLine, follow_logs, read_logs
-from sealane.containers.oci import Json, build_process, hosts_file, resolv_file
-from sealane.containers.plan import Paths
+from sealane.containers.oci import build_process, hosts_file, resolv_file
 from sealane.containers.spec import (
     ContainerSpec,
     Dns,
@@ -366,26 +363,23 @@ class Runtime:
         env: dict[str, str] | None = None,
         user: str = "",
         working_dir: str | None = None,
-    ) -> ExecSession:
-        """Start a further process in a running container, with the container's environment, user and rights."""
-        paths, description = self._further(container_id, command, env, user, working_dir)
-        runtime = list(self._host.runtime)
-        return ExecSession(runtime, json.dumps(description).encode(), paths.run_folder, container_id)
-
-    def exec_session(
-        self,
-        container_id: str,
-        command: tuple[str, ...],
-        *,
-        env: dict[str, str] | None = None,
-        user: str = "",
-        working_dir: str | None = None,
         has_terminal: bool = False,
     ) -> Callable[[socket.socket, bytes], None]:
-        """What starts one that a client talks with (`containers.frames`), given its connection, of which an end stays the
-        caller's, and what has come on it. From then on the client hears what goes wrong."""
-        paths, description = self._further(
-            container_id, command, env, user, working_dir, has_terminal=has_terminal
+        """A further process in a running container, with the container's environment, user and rights: what starts it, given
+        the connection of whom it talks with (`containers.frames`), of which an end stays the caller's, and what has come on
+        it. From then on that client hears what goes wrong."""
+        check_command(command)
+        check_env(env or {})
+        if working_dir is not None:
+            check_path("working_dir", working_dir)
+        stored, state = self._store.stored(container_id), self.state(container_id)
+        if state.status != "running":
+            raise NotRunningError(container_id, state.status)
+        spec = msgspec.structs.replace(stored.spec, user=user) if user else stored.spec
+        paths = self._store.paths(container_id)
+        found = resolve(spec, paths, self._host)
+        description = build_process(
+            spec, found, command=command, env=env, working_dir=working_dir, has_terminal=has_terminal
         )
 
         def start(connection: socket.socket, early: bytes) -> None:
@@ -398,31 +392,6 @@ class Runtime:
             launch_attendant(self._python, errand, paths, connection)
 
         return start
-
-    def _further(
-        self,
-        container_id: str,
-        command: tuple[str, ...],
-        env: dict[str, str] | None,
-        user: str,
-        working_dir: str | None,
-        *,
-        has_terminal: bool = False,
-    ) -> tuple[Paths, Json]:
-        """A further process of a running container, as OCI describes it."""
-        check_command(command)
-        check_env(env or {})
-        if working_dir is not None:
-            check_path("working_dir", working_dir)
-        stored, state = self._store.stored(container_id), self.state(container_id)
-        if state.status != "running":
-            raise NotRunningError(container_id, state.status)
-        spec = msgspec.structs.replace(stored.spec, user=user) if user else stored.spec
-        paths = self._store.paths(container_id)
-        user_found = resolve(spec, paths, self._host)
-        return paths, build_process(
-            spec, user_found, command=command, env=env, working_dir=working_dir, has_terminal=has_terminal
-        )
 
     def update_hosts(self, container_id: str, lines: tuple[str, ...]) -> None:
         """Replace the extra lines of /etc/hosts, seen at once by a running container."""

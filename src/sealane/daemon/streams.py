@@ -1,23 +1,23 @@
 """Output of blocking readers as asynchronous streams, bounded, and ended when nobody reads any more."""
 
 import asyncio
-import os
-import selectors
+import contextlib
+import json
+import select
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from sealane.containers.execution import ExecSession
+from sealane.containers.frames import ERRORS, EXIT, INPUT, Peer, frame
 from sealane.containers.logs import LogLine
+from sealane.engine.errors import KernelError
 from sealane.wire.views import ExecView, LogView
 
 T = TypeVar("T")
 
 QUEUE = 64
 """Pieces between the thread that reads and a client that is slow to take them."""
-
-PIECE = 32768
-"""Bytes of output in one piece."""
 
 POLL_S = 0.25
 """How long a reader waits before it looks whether anybody still wants its output."""
@@ -76,34 +76,27 @@ def log_views(lines: Iterable[LogLine], stop: threading.Event) -> Iterator[LogVi
         yield LogView(stream=line.stream, time=line.unix_time, text=text)  # type: ignore[arg-type]
 
 
-def exec_output(session: ExecSession, stdin: bytes, stop: threading.Event) -> Iterator[ExecView]:
-    """Feed a process its input, and yield its output as it comes and its exit code at the end."""
-    feeder = threading.Thread(target=_feed, args=(session, stdin), daemon=True)
-    feeder.start()
-    has_said_why = False
-    with selectors.DefaultSelector() as selector:
-        selector.register(session.stdout, selectors.EVENT_READ, "stdout")
-        selector.register(session.stderr, selectors.EVENT_READ, "stderr")
-        while selector.get_map() and not stop.is_set():
-            for key, _ in selector.select(POLL_S):
-                data = os.read(key.fd, PIECE)
-                if data:
-                    has_said_why |= key.data == "stderr"
-                    yield ExecView(stream=key.data, data=data)
-                else:
-                    selector.unregister(key.fileobj)
+def exec_output(connection: socket.socket, stdin: bytes, stop: threading.Event) -> Iterator[ExecView]:
+    """What a process that is given this input and no more says, as it comes, and its exit code at the end. Without its
+    attendant it has no end: KernelError."""
+    with contextlib.closing(Peer(connection)) as attendant:
+        attendant.send((frame(INPUT, stdin) if stdin else b"") + frame(INPUT))
+        poll = select.poll()
+        while not stop.is_set() and attendant.is_open:
+            poll.register(attendant.fileno(), attendant.events())
+            if not poll.poll(POLL_S * 1000):
+                continue
+            attendant.flush()
+            for kind, payload in attendant.receive():
+                if kind == EXIT:
+                    yield from _end_views(json.loads(payload))
+                    return
+                yield ExecView(stream="stderr" if kind == ERRORS else "stdout", data=payload)
     if not stop.is_set():
-        code = session.wait()
-        if session.error and not has_said_why:
-            yield ExecView(stream="stderr", data=session.error.encode() + b"\n")
-        yield ExecView(stream="exit", exit_code=code)
+        raise KernelError("the process was lost: somebody killed its attendant")
 
 
-def _feed(session: ExecSession, stdin: bytes) -> None:
-    try:
-        if stdin:
-            session.stdin.write(stdin)
-        session.stdin.close()
-    except OSError:
-        # The process ended without reading its input.
-        return
+def _end_views(end: dict[str, Any]) -> Iterator[ExecView]:
+    if end["error"]:
+        yield ExecView(stream="stderr", data=f"{end['error']}\n".encode())
+    yield ExecView(stream="exit", exit_code=end["exit_code"])

@@ -397,9 +397,27 @@ class Workloads:
     async def exec_session(self, reference: str, request: ExecRequest) -> Taker:
         if request.stdin:
             raise InvalidError("a session's input comes as frames", field="stdin", cure="leave it out")
+        start = await self._further(reference, request)
+        return lambda connection, early: told(connection, self._call(start, connection, early))
+
+    async def exec(self, reference: str, request: ExecRequest) -> AsyncGenerator[ExecView, None]:
+        if request.terminal:
+            raise InvalidError(
+                "a terminal is of a session alone", field="terminal", cure="`Upgrade: sealane-frames`"
+            )
+        start = await self._further(reference, request)
+        mine, theirs = socket.socketpair()
+        with mine:
+            with theirs:
+                await self._call(start, theirs, b"")
+            async for view in Stream(lambda stop: exec_output(mine.dup(), request.stdin, stop)):
+                yield view
+
+    async def _further(self, reference: str, request: ExecRequest) -> Callable[[socket.socket, bytes], None]:
+        """What starts a further process."""
         container = self.find(reference)
-        start = await self._call(
-            lambda: self._runtime.exec_session(
+        return await self._call(
+            lambda: self._runtime.exec(
                 container.id,
                 tuple(request.command),
                 env=dict(request.env),
@@ -408,30 +426,6 @@ class Workloads:
                 has_terminal=request.terminal,
             )
         )
-        return lambda connection, early: told(connection, self._call(start, connection, early))
-
-    async def exec(self, reference: str, request: ExecRequest) -> AsyncGenerator[ExecView, None]:
-        if request.terminal:
-            raise InvalidError(
-                "a terminal is of a session alone", field="terminal", cure="`Upgrade: sealane-frames`"
-            )
-        container = self.find(reference)
-        session = await self._call(
-            lambda: self._runtime.exec(
-                container.id,
-                tuple(request.command),
-                env=dict(request.env),
-                user=request.user,
-                working_dir=request.working_dir or None,
-            )
-        )
-
-        def run(stop: threading.Event) -> Iterator[ExecView]:
-            with session:
-                yield from exec_output(session, request.stdin, stop)
-
-        async for view in Stream(run):
-            yield view
 
     async def logs(
         self,

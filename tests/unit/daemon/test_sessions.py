@@ -111,10 +111,10 @@ def test_a_further_process_is_started_with_its_clients_connection(daemon, ends):
     asyncio.run(daemon.workloads.create(container("a", "front")))
     seen = []
 
-    def exec_session(identity, command, **rest):
+    def start_of(identity, command, **rest):
         return lambda connection, early: seen.append((command, rest, connection.fileno(), early))
 
-    daemon.runtime.exec_session = exec_session
+    daemon.runtime.exec = start_of
 
     async def talk():
         request = ExecRequest(command=["sh"], user="9", terminal=True)
@@ -135,7 +135,7 @@ def test_a_further_process_that_nobody_can_start_is_told(daemon, ends):
     def start(connection, early):
         raise OSError(12, "Cannot allocate memory")
 
-    daemon.runtime.exec_session = lambda *_, **__: start
+    daemon.runtime.exec = lambda *_, **__: start
 
     async def talk():
         await (await daemon.workloads.exec_session("a", ExecRequest(command=["sh"])))(theirs, b"")
