@@ -108,8 +108,7 @@ class MadeTwiceError(ValueError):
 def touched(change: Change, intent: Intent) -> set[Unit]:
     """The units whose result a change may alter, `intent` being as it is after it."""
     result: set[Unit] = set()
-    records = [change.record, getattr(change, "before", None)]
-    for record in records:
+    for record in (change.record, change.before):
         match record:
             case Network():
                 result |= {HOST_UNIT, ("network", record.id)}

@@ -35,7 +35,7 @@ class EtcFiles:
 
     def changed(self, changes: Sequence[Change]) -> None:
         for change in changes:
-            record, before = change.record, getattr(change, "before", None)
+            record, before = change.record, change.before
             if not isinstance(record, Endpoint) or record.sandbox is None:
                 continue
             if not isinstance(before, Endpoint) or before.sandbox != record.sandbox:

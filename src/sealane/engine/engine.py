@@ -337,7 +337,7 @@ class Engine:
         if not changes:
             return
         self.check_may_change()
-        endpoints = [e for c in changes for e in (c.record, _before(c)) if isinstance(e, Endpoint)]
+        endpoints = [e for c in changes for e in (c.record, c.before) if isinstance(e, Endpoint)]
         try:
             for failure in self._settle(changes):
                 self.events.emit("apply.failed", describe(failure))
@@ -467,10 +467,6 @@ def _claims(change: Change) -> bool:
     if isinstance(change.record, Endpoint):
         return not isinstance(change.before, Endpoint) or change.record.published != change.before.published
     return isinstance(change.record, Network) and change.before is None
-
-
-def _before(change: Change) -> object:
-    return change.before if isinstance(change, Put) else None
 
 
 def _refused(failures: list[Outcome]) -> KernelError:

@@ -21,6 +21,11 @@ class Delete(msgspec.Struct, frozen=True):
 
     record: Record
 
+    @property
+    def before(self) -> None:
+        """It is replaced by nothing."""
+        return
+
 
 Change = Put | Delete
 
