@@ -271,9 +271,13 @@ class Connection(asyncio.Protocol):
         self._transport.pause_reading()
         headers = [(b"connection", b"upgrade"), (b"upgrade", protocol)]
         self._send(h11.InformationalResponse(status_code=101, headers=headers))
-        # asyncio's own object is not for others to read from. A few bytes are written at once.
+        # asyncio's own object is not for others to read from.
         own = self._transport.get_extra_info("socket")
-        return socket.socket(fileno=os.dup(own.fileno())), self._http.trailing_data[0]
+        connection = socket.socket(fileno=os.dup(own.fileno()))
+        if self._transport.get_write_buffer_size():
+            # Of a client that has not taken what it asked for before. Two would write at once.
+            connection.shutdown(socket.SHUT_RDWR)
+        return connection, self._http.trailing_data[0]
 
     async def _later(self, answer: Awaitable[object]) -> None:
         try:
