@@ -1,5 +1,6 @@
 """Processes in containers with somebody at their input, or at their terminal."""
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -9,8 +10,10 @@ import re
 import select
 import shutil
 import signal
+import socket
 import struct
 import subprocess
+import sys
 import termios
 import time
 
@@ -112,6 +115,8 @@ def test_a_key_that_interrupts_interrupts_what_runs_inside(machine):
         machine, "exec", "-it", "web", "sh", "-c", "trap 'echo caught; exit 7' INT; echo set; sleep 77"
     ) as seat:
         seat.sees("set")
+        # A shell that is just forking for it may lose the signal.
+        eventually(lambda: inside(machine).count("sleep 77") == 2, what="what it runs")
         seat.type("\x03")
         seat.sees("caught")
         assert seat.ends() == 7
@@ -237,7 +242,10 @@ class Pipes:
 
     def __exit__(self, *_):
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
 
     def type(self, text):
         self.process.stdin.write(text)
@@ -406,6 +414,167 @@ def test_input_stays_open_for_one_that_nobody_talks_with(machine):
     machine.sealane("rm", "-f", "box")
     machine.sealane("run", "-d", "-i", "--name", "box", "sh", "-c", "cat; exit 1")
     machine.sealane("exec", "box", "true")
+    machine.sealane("rm", "-f", "box")
+
+
+# --- what a user's patience, a name and a terminal can do ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [("run", "-i", "--rm", "--name", "box"), ("exec", "web")])
+def test_whoever_reads_slowly_gets_all(machine, words):
+    """`| less`, with time spent on the first page: longer than the process lives, and than the shim would have waited."""
+    with machine.sealane_process(*words, "seq", "300000", stdin=subprocess.DEVNULL, text=False) as process:
+        assert process.stdout.read(2) == b"1\n"
+        if words[0] == "run":
+            eventually(
+                lambda: statuses(machine).get("box") == 0 or blocked(machine), what="all that it can write"
+            )
+        time.sleep(11)
+        rest = process.stdout.read()
+        assert process.wait(PATIENCE_S) == 0
+    assert rest.split()[-1] == b"300000"
+    assert len(rest.split()) == 299_999
+
+
+def blocked(machine):
+    return statuses(machine).get("box") == "running"
+
+
+def test_an_ended_container_is_removed_though_nobody_takes_its_output(machine):
+    with machine.sealane_process(
+        "run", "-i", "--name", "box", "seq", "60000", stdin=subprocess.DEVNULL
+    ) as process:
+        eventually(lambda: statuses(machine).get("box") == 0, what="its end")
+        began = time.monotonic()
+        machine.sealane("rm", "box")
+        assert time.monotonic() - began < 5
+        out, _ = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, out.split()[-1]) == (0, "60000")
+
+
+@pytest.mark.parametrize("rm", [(), ("--rm",)])
+def test_a_name_that_is_somebody_elses_by_now_is_left_to_him(machine, rm):
+    """A command that was stopped (^Z, a laptop asleep) meanwhile."""
+    loop = "trap 'echo caught; exit 9' INT; while :; do sleep 0.1; done"
+    with Pipes(machine, "run", "-i", *rm, "--name", "box", "sh", "-c", "echo set; sleep 600") as seat:
+        seat.sees("set")
+        seat.process.send_signal(signal.SIGSTOP)
+        machine.sealane("rm", "-f", "box")
+        machine.sealane("run", "-d", "--name", "box", "sh", "-c", loop)
+        seat.process.send_signal(signal.SIGINT)
+        seat.process.send_signal(signal.SIGCONT)
+        assert seat.ends() == 137
+    assert statuses(machine)["box"] == "running"
+    assert "caught" not in machine.sealane("logs", "box").stdout
+    machine.sealane("rm", "-f", "box")
+
+
+@pytest.mark.parametrize(
+    "words", [("exec", "web", "echo", "hi"), ("exec", "-i", "web", "cat"), ("run", "-i", "--rm", "cat")]
+)
+@pytest.mark.parametrize("closed", ["<&-", "<&- 2>&-"])
+def test_an_input_that_is_closed_is_at_its_end(machine, words, closed):
+    command = [sys.executable, "-m", "sealane", *words]
+    enter = ["nsenter", f"--net={machine.ns.path}", f"--mount=/proc/{machine.ns.pid}/ns/mnt", "--"]
+    ran = subprocess.run(
+        [*enter, "sh", "-c", f'"$@" {closed}', "sh", *command],
+        env=machine._environment(), capture_output=True, timeout=PATIENCE_S, check=False,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stdout) == (0, b"hi\n" if "hi" in words else b"")
+
+
+def test_an_output_that_is_closed_is_no_reason_to_fail(machine):
+    enter = ["nsenter", f"--net={machine.ns.path}", f"--mount=/proc/{machine.ns.pid}/ns/mnt", "--"]
+    command = [sys.executable, "-m", "sealane", "exec", "web", "sh", "-c", "echo hi; exit 3"]
+    ran = subprocess.run(
+        [*enter, "sh", "-c", '"$@" >&-', "sh", *command], env=machine._environment(), capture_output=True,
+        timeout=PATIENCE_S, check=False,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stderr) == (3, b"")
+
+
+@pytest.mark.parametrize("words", [("run", "-it", "--rm", "--name", "box"), ("exec", "-it", "web")])
+def test_a_terminal_that_everybody_closed_may_be_opened_again(machine, words):
+    """As init systems and daemons do."""
+    script = "T=$(tty); exec </dev/null >/dev/null 2>&1; sleep 0.5; seq 20000 >$T; exit 4"
+    with Seat(machine, *words, "sh", "-c", script) as seat:
+        seat.sees("(^|\n)1\r\n")
+        seat.sees("\n20000\r\n")
+        assert seat.ends() == 4
+
+
+@pytest.mark.parametrize("words", [("run", "-it", "--rm", "--name", "box"), ("exec", "-it", "web")])
+def test_a_terminal_has_its_size_from_the_first_instant(machine, words):
+    for _ in range(8):
+        with Seat(machine, *words, "stty", "size") as seat:
+            seat.sees("^30 100\r\n")
+            assert seat.ends() == 0
+
+
+def test_a_name_that_is_only_kept_until_it_is_needed_is_free(machine):
+    machine.sealane("run", "-d", "--rm", "--name", "box", "true")
+    eventually(lambda: statuses(machine).get("box", 0) == 0, what="its end")
+    with Pipes(machine, "run", "-i", "--rm", "--name", "box", "cat") as seat:
+        seat.type("one\n")
+        seat.sees("one")
+        seat.process.stdin.close()
+        assert seat.ends() == 0
+
+
+@pytest.mark.parametrize("after_ms", range(20, 120, 4))
+def test_whoever_leaves_at_any_instant_leaves_nothing_running(machine, after_ms):
+    """Before, while and after the OCI runtime starts it."""
+    path = machine.socket_path
+    body = json.dumps({"command": ["sleep", "777"]}).encode()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(path)
+        head = f"POST /v1/containers/web/exec HTTP/1.1\r\nHost: \r\nContent-Length: {len(body)}\r\n"
+        client.sendall(f"{head}Connection: Upgrade\r\nUpgrade: sealane-frames\r\n\r\n".encode() + body)
+        time.sleep(after_ms / 1000)
+    time.sleep(0.3)
+    eventually(lambda: "sleep 777" not in inside(machine), what="its end")
+
+
+def test_keys_that_leave_leave_it_running(machine):
+    with Seat(
+        machine, "run", "-it", "--rm", "--name", "box", "sh", "-c", "echo set; stty raw -echo; cat -v"
+    ) as seat:
+        seat.sees("set")
+        time.sleep(0.5)
+        seat.type("a\x10b\x10")
+        seat.sees("a\\^Pb")
+        seat.type("\x11")
+        assert seat.ends() == 0
+    assert statuses(machine)["box"] == "running"
+    machine.sealane("rm", "-f", "box")
+
+
+def test_a_window_that_closes_is_a_hangup(machine):
+    with Seat(machine, "exec", "-it", "web", "sh", "-c", "echo set; sleep 70") as seat:
+        seat.sees("set")
+        os.close(seat._keys)
+        seat._keys = os.open(os.devnull, os.O_RDONLY)
+        assert seat.process.wait(PATIENCE_S) == 128 + signal.SIGHUP
+
+
+def attendant_of(word):
+    """The parent of the shell whose command has this word."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"sh\0-c\0echo set; " + word):
+                return int(pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    raise AssertionError(f"nobody runs {word}")
+
+
+def test_what_a_killed_attendant_leaves_goes_with_the_next_start(machine):
+    machine.sealane("run", "-d", "--name", "box", "sleep", "600")
+    with Seat(machine, "exec", "-it", "box", "sh", "-c", "echo set; sleep 69") as seat:
+        seat.sees("set")
+        os.kill(attendant_of(b"sleep 69"), signal.SIGKILL)
+        assert seat.process.wait(PATIENCE_S) == 125
+        seat.sees("the process was lost")
+    machine.sealane("restart", "-t", "0", "box")
+    assert "exec-" not in machine.ns.sh("sh", "-c", "ls /run/sealane/containers/containers/*/")
     machine.sealane("rm", "-f", "box")
 
 

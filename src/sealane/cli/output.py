@@ -1,6 +1,7 @@
 """What is printed: tables, lines, JSON, errors. Nothing from outside can move anybody's cursor (reliability.md F11)."""
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
@@ -126,7 +127,16 @@ def _text(cell: Cell) -> str:
 
 
 def prepare_streams() -> None:
-    """Text that the terminal's encoding does not have is escaped instead of being an error."""
+    """Whatever was closed when this process was started is open, and empty: what is opened next would be taken for it. Text
+    that the terminal's encoding does not have is escaped instead of being an error."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest number that is free.
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

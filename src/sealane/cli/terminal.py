@@ -6,7 +6,6 @@ import json
 import os
 import select
 import signal
-import socket
 import sys
 import termios
 import tty
@@ -15,11 +14,13 @@ from typing import Any
 
 from sealane.cli.context import Context, UsageError
 from sealane.client import ApiError, UnreachableError
-from sealane.containers.frames import ERRORS, EXIT, INPUT, OUTPUT, Peer, frame, size_frame
+from sealane.containers.frames import BEGUN, ERRORS, EXIT, INPUT, OUTPUT, PROTOCOL, Peer, frame, size_frame
 
 READ_BYTES = 32 * 1024
 STDIN, STDOUT, STDERR = 0, 1, 2
 DEFAULT_SIZE = os.terminal_size((80, 24))
+DETACH = b"\x10\x11"
+"""^P ^Q, as Docker's."""
 _NAMES = {OUTPUT: "stdout", ERRORS: "stderr"}
 
 
@@ -31,46 +32,126 @@ def check_terminal(*, interactive: bool) -> None:
         )
 
 
-def converse(
-    context: Context, connection: socket.socket, early: bytes, *, interactive: bool, terminal: bool
-) -> int:
-    """Until the process has ended; its exit code. Raises ApiError if it never ran, UnreachableError if its end is not told."""
-    with (
-        contextlib.closing(Peer(connection, early)) as peer,
-        _raw(terminal and interactive),
-        _woken_by_resizing(terminal and interactive) as wake,
-    ):
-        if terminal:
-            peer.send(_size())
-        if not interactive:
-            peer.send(frame(INPUT))
-        return _relay(context, peer, wake, reads=interactive and peer.fileno() != STDIN)
+class Conversation:
+    """With one process, from its request to its end."""
 
+    def __init__(self, context: Context, path: str, body: Any, *, interactive: bool, terminal: bool) -> None:
+        """POST it. Raises ApiError if it is refused, UnreachableError."""
+        self._context = context
+        self._interactive, self._terminal = interactive, terminal
+        first = _size() if terminal else b""
+        connection, early = context.client.upgrade(path, PROTOCOL, body, first)
+        self._peer = Peer(connection, early)
+        self._said = list(self._peer.received())
+        """What has come and is not shown yet."""
 
-def _relay(context: Context, peer: Peer, wake: int | None, *, reads: bool) -> int:
-    if (code := _shown(context, peer.received())) is not None:
-        return code
-    while peer.is_open:
-        poll = select.poll()
-        poll.register(peer.fileno(), peer.events())
-        if wake is not None:
-            poll.register(wake, select.POLLIN)
-        if reads and not peer.is_full:
-            poll.register(STDIN, select.POLLIN)
-        for descriptor, events in poll.poll():
-            if wake is not None and descriptor == wake:
-                os.read(wake, READ_BYTES)
-                peer.send(_size())
-            elif descriptor == STDIN:
-                data = _read()
-                reads = bool(data)
-                peer.send(frame(INPUT, data))
-            else:
-                if events & select.POLLOUT:
+    def identity(self) -> str:
+        """Of the container that was made for it. Raises ApiError if it could not be started, UnreachableError."""
+        while not self._said and self._peer.is_open:
+            select.select([self._peer], [], [])
+            self._said += self._peer.receive()
+        if not self._said:
+            raise _lost()
+        kind, payload = self._said[0]
+        if kind == BEGUN:
+            return str(json.loads(payload)["id"])
+        return ""
+
+    def hold(self, *, may_detach: bool = False) -> int | None:
+        """Until the process has ended; its exit code. `may_detach`: or until somebody types ^P ^Q, and it goes on (None).
+        Raises ApiError if it never ran, UnreachableError if its end is not told."""
+        has_keys = self._terminal and self._interactive
+        with contextlib.closing(self._peer), _raw(has_keys), _woken_by_resizing(has_keys) as wake:
+            if not self._interactive:
+                self._peer.send(frame(INPUT))
+            keys = _Keys(DETACH if may_detach and has_keys else b"")
+            end = self._relay(wake, keys)
+        if end is None:
+            return None
+        if refusal := end.get("refusal"):
+            raise ApiError(0, refusal)
+        return self._told(end)
+
+    def _relay(self, wake: int | None, keys: "_Keys") -> dict[str, Any] | None:
+        """What its last frame says; None: somebody left it."""
+        reads, peer = self._interactive, self._peer
+        while (end := self._shown()) is None and peer.is_open:
+            poll = select.poll()
+            poll.register(peer.fileno(), peer.events())
+            if wake is not None:
+                poll.register(wake, select.POLLIN)
+            if reads and not peer.is_full:
+                poll.register(STDIN, select.POLLIN)
+            for descriptor, _ in poll.poll():
+                if descriptor == wake:
+                    os.read(wake, READ_BYTES)
+                    peer.send(_size())
+                elif descriptor == STDIN:
+                    data = _read()
+                    reads = bool(data)
+                    peer.send(frame(INPUT, keys.typed(data)))
+                    if keys.has_left:
+                        return None
+                else:
                     peer.flush()
-                if events & ~select.POLLOUT and (code := _shown(context, peer.receive())) is not None:
-                    return code
-    raise UnreachableError("the daemon was lost: it hung up", is_sent=True)
+                    self._said += peer.receive()
+        if end is None:
+            raise _lost()
+        return end
+
+    def _shown(self) -> dict[str, Any] | None:
+        """Show what has come; what the last frame says, once it has come, too."""
+        said, self._said = self._said, []
+        for kind, payload in said:
+            if kind == EXIT:
+                found: dict[str, Any] = json.loads(payload)
+                return found
+            if kind in _NAMES:
+                self._show(kind, payload)
+        return None
+
+    def _show(self, kind: int, payload: bytes) -> None:
+        if self._context.output.as_json:
+            data = base64.b64encode(payload).decode()
+            self._context.output.document_line({"stream": _NAMES[kind], "data": data, "exit_code": None})
+        else:
+            stream = sys.stdout if kind == OUTPUT else sys.stderr
+            stream.flush()
+            stream.buffer.write(payload)
+            stream.flush()
+
+    def _told(self, end: dict[str, Any]) -> int:
+        code = int(str(end["exit_code"]))
+        if self._context.output.as_json:
+            self._context.output.document_line({"stream": "exit", "data": "", "exit_code": code})
+        if end["error"]:
+            sys.stderr.write(f"{end['error']}\n")
+        return code
+
+
+class _Keys:
+    """What is typed, but for the keys that leave."""
+
+    def __init__(self, leaving: bytes) -> None:
+        self._leaving = leaving
+        self._held = b""
+        self.has_left = False
+
+    def typed(self, data: bytes) -> bytes:
+        """To be sent on. The beginning of the keys that leave is held back until it is known what follows."""
+        if not self._leaving:
+            return data
+        data = self._held + data
+        before, found, _ = data.partition(self._leaving)
+        if found:
+            self.has_left = True
+            return before
+        self._held = self._leaving[:1] if data.endswith(self._leaving[:1]) else b""
+        return data[: len(data) - len(self._held)]
+
+
+def _lost() -> UnreachableError:
+    return UnreachableError("the process was lost: whoever attended it hung up", is_sent=True)
 
 
 def _read() -> bytes:
@@ -79,35 +160,6 @@ def _read() -> bytes:
         return os.read(STDIN, READ_BYTES)
     except OSError:
         return b""
-
-
-def _shown(context: Context, frames: Iterator[tuple[int, bytes]]) -> int | None:
-    """The exit code, once it has come."""
-    for kind, payload in frames:
-        if kind == EXIT:
-            return _told_end(context, json.loads(payload))
-        if kind not in _NAMES:
-            continue
-        if context.output.as_json:
-            data = base64.b64encode(payload).decode()
-            context.output.document_line({"stream": _NAMES[kind], "data": data, "exit_code": None})
-        else:
-            stream = sys.stdout if kind == OUTPUT else sys.stderr
-            stream.flush()
-            stream.buffer.write(payload)
-            stream.flush()
-    return None
-
-
-def _told_end(context: Context, end: dict[str, Any]) -> int:
-    if refusal := end.get("refusal"):
-        raise ApiError(0, refusal)
-    code = int(str(end["exit_code"]))
-    if context.output.as_json:
-        context.output.document_line({"stream": "exit", "data": "", "exit_code": code})
-    if end["error"]:
-        sys.stderr.write(f"{end['error']}\n")
-    return code
 
 
 def _size() -> bytes:
@@ -135,7 +187,8 @@ def _raw(wanted: bool) -> Iterator[None]:
         tty.setraw(STDIN, termios.TCSADRAIN)
         yield
     finally:
-        termios.tcsetattr(STDIN, termios.TCSADRAIN, before)
+        with contextlib.suppress(termios.error):  # It may be gone.
+            termios.tcsetattr(STDIN, termios.TCSADRAIN, before)
         for number, handler in handlers.items():
             signal.signal(number, handler)
 

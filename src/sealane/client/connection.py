@@ -124,10 +124,10 @@ class Client:
             if not is_whole:
                 self.close()
 
-    def upgrade(self, path: str, protocol: str, body: Any) -> tuple[socket.socket, bytes]:
+    def upgrade(self, path: str, protocol: str, body: Any, first: bytes = b"") -> tuple[socket.socket, bytes]:
         """POST, and have the connection, with what has come on it already, to speak another protocol; both are the caller's.
-        Raises as `request`."""
-        self._send("POST", path, body, f"Connection: Upgrade\r\nUpgrade: {protocol}\r\n")
+        `first`: said in it at once, behind the request. Raises as `request`."""
+        self._send("POST", path, body, f"Connection: Upgrade\r\nUpgrade: {protocol}\r\n", first)
         assert self._socket is not None
         try:
             status, headers = self._read_head()
@@ -144,7 +144,7 @@ class Client:
 
     # --- out
 
-    def _send(self, method: str, path: str, body: Any, headers: str = "") -> None:
+    def _send(self, method: str, path: str, body: Any, headers: str = "", after: bytes = b"") -> None:
         data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         head = f"{method} {path} HTTP/1.1\r\nHost: \r\n{headers}"
         if data or method != "GET":
@@ -152,7 +152,7 @@ class Client:
         sock = self._connected()
         sock.settimeout(self._timeout_s)
         try:
-            sock.sendall(f"{head}\r\n".encode() + data)
+            sock.sendall(f"{head}\r\n".encode() + data + after)
         except (BrokenPipeError, ConnectionResetError):
             # A daemon that refuses a long request answers and hangs up before all of it is sent.
             return

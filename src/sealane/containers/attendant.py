@@ -20,16 +20,32 @@ import time
 
 from sealane.containers import files
 from sealane.containers.console import Console
-from sealane.containers.frames import ERRORS, OUTPUT, Peer, Session, exit_frame, frame
+from sealane.containers.frames import (
+    ERRORS,
+    OUTPUT,
+    Peer,
+    Session,
+    exit_frame,
+    frame,
+    hold_open,
+    size_in,
+)  # fmt: skip
 from sealane.containers.probe import spawn
-from sealane.containers.streams import CLIENT_TIMEOUT_S, DRAIN_PAUSE_MS, DRAIN_READS, READ_BYTES
-from sealane.containers.supervisor import PR_SET_CHILD_SUBREAPER, PR_SET_NAME, explain_failure
+from sealane.containers.process import children
+from sealane.containers.streams import DRAIN_PAUSE_MS, DRAIN_READS, READ_BYTES
+from sealane.containers.supervisor import (
+    PR_SET_CHILD_SUBREAPER,
+    PR_SET_NAME,
+    explain_failure,
+    is_child,
+)  # fmt: skip
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 LAUNCH_TIMEOUT_S = 60.0
+GRACE_S = 5.0
 
 
 class Errand:
@@ -71,7 +87,7 @@ def main(arguments: list[str]) -> None:
     errand = Errand.load(path)
     client = Peer(_socket.socket(fileno=connection), bytes.fromhex(errand.early) if errand else b"")
     if errand is None or libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        _end(client, 125, "the session's attendant could not begin")
+        _say_end(client, 125, "the session's attendant could not begin")
         return
     os.chdir("/")
     null = os.open(os.devnull, os.O_RDWR)
@@ -83,12 +99,12 @@ def main(arguments: list[str]) -> None:
         except Exception as problem:
             # The wall of this process: no process is left running without its attendant.
             attendant.kill()
-            _end(client, 125, f"the session's attendant failed: {problem!r}")
+            _say_end(client, 125, f"the session's attendant failed: {problem!r}")
 
 
-def _end(client: Peer, exit_code: int, error: str) -> None:
+def _say_end(client: Peer, exit_code: int, error: str) -> None:
     client.send(exit_frame(exit_code, error))
-    client.finish(CLIENT_TIMEOUT_S)
+    client.finish()
 
 
 class Attendant:
@@ -104,7 +120,7 @@ class Attendant:
         self._outputs: dict[int, int] = {}
         """Descriptors, and the kind of frame that what comes there is."""
         self._console: Console | None = None
-        self._stdin = -1
+        self._stdin = self._held = -1
         self._pipes: dict[int, int] = {}
         """Outputs of a process without a terminal, until it runs."""
         self._wake, writer = os.pipe()
@@ -114,26 +130,45 @@ class Attendant:
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
 
     def attend(self) -> None:
-        files.write_json(self._process_file, self._errand.process)
+        process = dict(self._errand.process)
+        if (size := size_in(bytes.fromhex(self._errand.early))) is not None:
+            process["consoleSize"] = {"height": size[0], "width": size[1]}
+        files.write_json(self._process_file, process)
         runtime = self._launch()
-        deadline = time.monotonic() + LAUNCH_TIMEOUT_S
-        if not self._until(lambda: runtime in self._exits, deadline):
+        if not self._is_launched(runtime):
             os.kill(runtime, signal.SIGKILL)
+            # What it has begun is left to us.
+            self._until(lambda: runtime in self._exits, time.monotonic() + 1.0, attended=False)
             self.kill()
-            _end(self._session.client, 125, f"the OCI runtime did not answer within {LAUNCH_TIMEOUT_S:.0f} s")
+            self._end(125, f"the OCI runtime did not answer within {LAUNCH_TIMEOUT_S:.0f} s")
             return
         if self._exits[runtime] != 0:
             error, code = explain_failure(self._log, self._exits[runtime])
-            _end(self._session.client, code, error)
+            self._end(code, error)
+            return
+        pid = self._pid()
+        if pid not in self._exits and not is_child(pid):
+            self.kill()
+            self._end(125, "the OCI runtime did not hand over the process")
             return
         # Not read before: what the runtime says itself is in its log.
         self._connect()
-        pid = self._pid()
         if not self._until(lambda: pid in self._exits):
             self.kill()
             return
         self._drain()
-        _end(self._session.client, self._exits[pid], "")
+        self._end(self._exits[pid], "")
+
+    def _is_launched(self, runtime: int) -> bool:
+        """Whether the runtime has done its part in time. Before that there is nothing that could be ended: a client that has
+        hung up is waited for, too, for a while."""
+        done = lambda: runtime in self._exits  # noqa: E731
+        return self._until(done, time.monotonic() + LAUNCH_TIMEOUT_S) or self._until(
+            done, time.monotonic() + GRACE_S, attended=False
+        )
+
+    def _end(self, exit_code: int, error: str) -> None:
+        _say_end(self._session.client, exit_code, error)
 
     def _launch(self) -> int:
         """The runtime's pid."""
@@ -163,16 +198,19 @@ class Attendant:
             self._session.connect(self._stdin)
             return
         terminal = self._console.take()
-        self._outputs = {terminal: OUTPUT} if terminal >= 0 else {}
+        if terminal >= 0:
+            self._outputs = {terminal: OUTPUT}
+            self._held = hold_open(terminal)
         self._session.connect(terminal=terminal)
 
     def _pid(self) -> int:
         return int(files.read_bytes(self._pid_file) or b"0")
 
     def kill(self) -> None:
-        """End the process and its group. Idempotent."""
-        pid = self._pid()
-        if pid and pid not in self._exits:
+        """End the process and its group, and whatever else is our child. Idempotent."""
+        for pid in {self._pid(), *children()} - self._exits.keys() - {0}:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
             with contextlib.suppress(ProcessLookupError):
                 # The OCI runtime makes the process leader of a session of its own.
                 os.killpg(pid, signal.SIGKILL)
@@ -186,32 +224,28 @@ class Attendant:
 
     # --- waiting
 
-    def _until(self, done: Callable[[], bool], deadline: float | None = None) -> bool:
-        """Work until `done` (True), or until the client has gone or the time has come (False)."""
+    def _until(
+        self, done: Callable[[], bool], deadline: float | None = None, *, attended: bool = True
+    ) -> bool:
+        """Work until `done` (True), or until the time has come (False), or (`attended`) the client has gone."""
         while not done():
-            is_full = self._session.client.is_full
+            if attended and self._session.has_ended:
+                return False
             poll = select.poll()
             poll.register(self._wake, select.POLLIN)
             interests = self._session.interests()
-            if not is_full:
+            if not self._session.client.is_full:
                 for descriptor in self._outputs:
                     interests[descriptor] = interests.get(descriptor, 0) | select.POLLIN
             for descriptor, events in interests.items():
                 poll.register(descriptor, events)
-            ready = poll.poll(self._patience_ms(deadline, is_full=is_full))
+            left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+            ready = poll.poll(left)
             if not ready:
                 return False
             for descriptor, events in ready:
                 self._serve(descriptor, events)
-            if self._session.has_ended:
-                return False
         return True
-
-    @staticmethod
-    def _patience_ms(deadline: float | None, *, is_full: bool) -> float | None:
-        if is_full:
-            return CLIENT_TIMEOUT_S * 1000
-        return None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
 
     def _serve(self, descriptor: int, events: int) -> None:
         if descriptor == self._wake:
@@ -241,6 +275,9 @@ class Attendant:
     def _drain(self) -> None:
         """The process has ended, and what it wrote is there, or (of a terminal) will be in a moment. What others write whom
         it left behind, nobody waits for."""
+        if self._held >= 0:
+            os.close(self._held)
+            self._held = -1
         for _ in range(DRAIN_READS):
             poll = select.poll()
             for output in self._outputs:
@@ -250,7 +287,6 @@ class Attendant:
                 return
             for output, _ in ready:
                 self._copy(output)
-            self._session.client.finish(CLIENT_TIMEOUT_S)
 
     def _reap(self) -> None:
         """Collect every ended child, also orphans that the process left to us."""

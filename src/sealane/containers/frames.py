@@ -5,11 +5,13 @@ A frame is its kind (one byte), the length of its payload (four, big-endian), an
 | kind | from | payload |
 |---|---|---|
 | INPUT | who asks | for its standard input; empty: there is no more |
-| SIZE | who asks | rows and columns of the terminal, two bytes each |
+| SIZE | who asks | rows and columns of the terminal, two bytes each; one that comes with the request is there from the beginning |
+| BEGUN | the daemon | JSON, the first frame of a container: its `id` |
 | OUTPUT, ERRORS | the process | what it wrote; a terminal has no ERRORS |
 | EXIT | the process | JSON, the last frame: `exit_code`, and `error`, why it never ran; of the daemon `refusal`, an error of the API's |
 
-Who asks hangs up after EXIT, and not before: until then it means that nobody is there any more.
+Who asks hangs up after EXIT, and not before: until then it means that nobody is there any more. Who is there and takes
+nothing is waited for, as behind a pipe: his process's end is seen, his patience is his own.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 PROTOCOL = "sealane-frames"
 """Of the `Upgrade` by which a connection to the API becomes one of these."""
 
-INPUT, OUTPUT, ERRORS, SIZE, EXIT = range(5)
+INPUT, OUTPUT, ERRORS, SIZE, EXIT, BEGUN = range(6)
 Frame = tuple[int, bytes]
 
 PAYLOAD_BYTES_MAX = 64 * 1024
@@ -40,6 +42,8 @@ PENDING_BYTES_MAX = 256 * 1024
 
 _HEAD = struct.Struct(">BI")
 _SIZE = struct.Struct(">HH")
+_TIOCGPTPEER = 0x5441
+"""asm-generic/ioctls.h: by the master alone, whatever is mounted where. Linux 4.13."""
 
 
 def frame(kind: int, payload: bytes = b"") -> bytes:
@@ -59,6 +63,18 @@ def size_of(payload: bytes) -> tuple[int, int]:
         raise ValueError("a size is two numbers of two bytes")
     rows, columns = _SIZE.unpack(payload)
     return rows, columns
+
+
+def size_in(early: bytes) -> tuple[int, int] | None:
+    """Rows and columns, if they are among frames that came with the request."""
+    place = 0
+    while place + _HEAD.size <= len(early):
+        kind, length = _HEAD.unpack_from(early, place)
+        place += _HEAD.size
+        if kind == SIZE and length == _SIZE.size and place + length <= len(early):
+            return size_of(early[place : place + length])
+        place += length
+    return None
 
 
 def exit_frame(exit_code: int, error: str = "") -> bytes:
@@ -117,7 +133,7 @@ class Peer:
         """Frames that have come already."""
         while len(self._in) >= _HEAD.size:
             kind, length = _HEAD.unpack_from(self._in)
-            if kind > EXIT or length > PAYLOAD_BYTES_MAX:
+            if kind > BEGUN or length > PAYLOAD_BYTES_MAX:
                 self._in.clear()
                 self.is_open = False
                 return
@@ -144,11 +160,11 @@ class Peer:
             self._is_deaf = True
             self._out.clear()
 
-    def finish(self, timeout_s: float) -> None:
-        """Wait until all is sent, but no longer than this for any of it."""
+    def finish(self, timeout_s: float | None = None) -> None:
+        """Wait until all is sent, or the other end has gone; but no longer than this for any of it."""
         poll = select.poll()
         poll.register(self._socket, select.POLLOUT)
-        while self._out and self.is_open and poll.poll(timeout_s * 1000):
+        while self._out and self.is_open and poll.poll(None if timeout_s is None else timeout_s * 1000):
             self.flush()
 
 
@@ -239,6 +255,14 @@ class Session:
         if not self._has_more and not self._input and self._stdin >= 0 and self._stdin != self._terminal:
             os.close(self._stdin)
             self._stdin = -1
+
+
+def hold_open(terminal: int) -> int:
+    """The other end of a terminal, so that it does not hang up whenever nobody inside has it open; -1: it cannot be had."""
+    try:
+        return fcntl.ioctl(terminal, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return -1
 
 
 def set_size(terminal: int, rows: int, columns: int) -> None:

@@ -10,11 +10,12 @@ import socket
 import stat
 import subprocess
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from sealane.containers import cgroups, files, process
 from sealane.containers.attendant import Errand
 from sealane.containers.errors import ConflictError, LaunchError, SpecError
+from sealane.containers.frames import size_in
 from sealane.containers.host import Host
 from sealane.containers.images import Images
 from sealane.containers.layer import mount_layer
@@ -40,6 +41,7 @@ def prepare(
     what has come of its client already."""
     if spec.netns is not None and not os.path.exists(spec.netns):
         raise SpecError("netns", f"{spec.netns} does not exist")
+    _forget_attendants(paths)
     for folder in (paths.logs, paths.run_folder, paths.etc):
         os.makedirs(folder, mode=0o700, exist_ok=True)
     _mount_image(spec, paths, host, images)
@@ -49,7 +51,7 @@ def prepare(
         path = os.path.join(paths.etc, name)
         if not os.path.exists(path):
             files.write_atomic(path, content, 0o644)
-    files.write_json(paths.config, build_config(spec, user, root, host.facts))
+    files.write_json(paths.config, build_config(spec, user, root, host.facts, size_in(early)))
     check = spec.health.command if spec.health else ()
     if check:
         files.write_json(paths.probe_process, build_process(spec, user, command=check))
@@ -57,6 +59,14 @@ def prepare(
     plan.early = early.hex()
     plan.save(paths.plan)
     files.remove(paths.desired)
+
+
+def _forget_attendants(paths: Paths) -> None:
+    """Files of those that were killed. None is alive: they end with the container."""
+    with suppress(FileNotFoundError):
+        for name in os.listdir(paths.run_folder):
+            if name.startswith(("exec-", "console-")):
+                files.remove(os.path.join(paths.run_folder, name))
 
 
 def _mount_image(spec: ContainerSpec, paths: Paths, host: Host, images: Images) -> None:

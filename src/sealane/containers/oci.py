@@ -57,11 +57,16 @@ class Root(msgspec.Struct, frozen=True, kw_only=True):
     """A small init program on the host; "" if the container has none."""
 
 
-def build_config(spec: ContainerSpec, user: User, root: Root, facts: HostFacts) -> Json:
-    """The whole configuration. Assumes a checked spec."""
+def build_config(
+    spec: ContainerSpec, user: User, root: Root, facts: HostFacts, size: tuple[int, int] | None = None
+) -> Json:
+    """The whole configuration. Assumes a checked spec. `size`: rows and columns of its terminal, if it has one."""
+    process = build_process(spec, user, command=_command(spec, root), has_terminal=spec.tty)
+    if spec.tty and size is not None:
+        process["consoleSize"] = {"height": size[0], "width": size[1]}
     return {
         "ociVersion": OCI_VERSION,
-        "process": build_process(spec, user, command=_command(spec, root), has_terminal=spec.tty),
+        "process": process,
         "root": {"path": root.path, "readonly": root.read_only},
         "hostname": spec.effective_hostname,
         "mounts": _mounts(spec, root, facts),

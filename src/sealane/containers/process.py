@@ -35,6 +35,18 @@ def start_time(pid: int) -> int | None:
     return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
+def children() -> set[int]:
+    """Of this process, also those that were left to it; none where the kernel does not tell (CONFIG_PROC_CHILDREN)."""
+    found: set[int] = set()
+    for thread in os.listdir("/proc/self/task"):
+        try:
+            with open(f"/proc/self/task/{thread}/children", "rb") as file:
+                found.update(map(int, file.read().split()))
+        except FileNotFoundError:
+            continue
+    return found
+
+
 def identify(pid: int) -> ProcessIdentity | None:
     """Identity to store for a live process, None if it is gone."""
     started = start_time(pid)

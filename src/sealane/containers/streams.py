@@ -9,7 +9,7 @@ import select
 import time
 
 from sealane.containers.console import Console
-from sealane.containers.frames import ERRORS, OUTPUT, Peer, Session, exit_frame, frame
+from sealane.containers.frames import ERRORS, OUTPUT, Peer, Session, exit_frame, frame, hold_open
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,10 +17,8 @@ if TYPE_CHECKING:
     from sealane.containers.plan import Plan
 
 READ_BYTES = 65536
-CLIENT_TIMEOUT_S = 60.0
-"""A client that takes nothing for so long, while it holds the container up, is gone."""
-FAREWELL_S = 10.0
-DRAIN_READS = 256
+DRAIN_READS = 64
+"""Pieces of what is left at the end: of pipes it is at most a MiB each."""
 DRAIN_PAUSE_MS = 50
 _READY = select.POLLIN | select.POLLHUP | select.POLLERR
 
@@ -32,10 +30,9 @@ class Streams:
         self._folder = folder
         self._log = log
         self._session = _session(client_fd, plan.early) if client_fd >= 0 else None
-        self._full_since: float | None = None
         self._is_running = False
         self._console: Console | None = None
-        self._stdin = self._terminal = self._theirs = -1
+        self._stdin = self._terminal = self._held = self._theirs = -1
         self._null = os.open(os.devnull, os.O_RDONLY)
         self._readers: dict[int, str] = {}
         self._writers: list[int] = []
@@ -69,6 +66,7 @@ class Streams:
             self._console = None
             if self._terminal >= 0:
                 self._readers = {self._terminal: "stdout"}
+                self._held = hold_open(self._terminal)
         self._close_theirs()
         self._is_running = True
         if self._session is not None:
@@ -77,6 +75,7 @@ class Streams:
 
     def drain(self) -> None:
         """The container has ended: what it wrote is there, or (of a terminal) will be in a moment."""
+        self._let_go()
         for _ in range(DRAIN_READS):
             poll = select.poll()
             for reader in self._readers:
@@ -85,18 +84,29 @@ class Streams:
             copied = [self._copy(reader) for reader, _ in ready]
             if not any(copied):
                 break
-            if self._session is not None:
-                self._session.client.finish(FAREWELL_S)
-                if self._session.client.pending:
-                    self._hang_up()
         self._log.flush(time.time_ns())
         self._close()
 
     def end(self, exit_code: int, error: str) -> None:
-        """For good: tell the client."""
-        if self._session is not None:
-            self._session.client.send(exit_frame(exit_code, error))
-            self._session.client.finish(FAREWELL_S)
+        """For good: tell the client. One that has not taken all yet may take his time, and is left to a process of its own:
+        this one's end is waited for."""
+        if self._session is None:
+            return
+        client = self._session.client
+        client.send(exit_frame(exit_code, error))
+        if client.pending and client.is_open and os.fork() == 0:
+            self._say_farewell(client)
+
+    @staticmethod
+    def _say_farewell(client: Peer) -> None:
+        """Holds nothing but the connection: neither the lock nor anybody's pipes."""
+        try:
+            os.setsid()
+            os.closerange(0, client.fileno())
+            os.closerange(client.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+            client.finish()
+        finally:
+            os._exit(0)
 
     def _close(self) -> None:
         """What belongs to one run."""
@@ -107,12 +117,19 @@ class Streams:
         if self._console is not None:
             self._console.close()
             self._console = None
+        self._let_go()
         for descriptor in (self._stdin, self._terminal):
             if descriptor >= 0:
                 os.close(descriptor)
         if self._has_terminal:
             self._readers = {}
         self._stdin = self._terminal = -1
+
+    def _let_go(self) -> None:
+        """Of the terminal's other end."""
+        if self._held >= 0:
+            os.close(self._held)
+            self._held = -1
 
     def _close_theirs(self) -> None:
         """The container's end of its input."""
@@ -121,21 +138,6 @@ class Streams:
             self._theirs = -1
 
     # --- while it runs
-
-    @property
-    def deadline(self) -> float | None:
-        """When `tick` has to be called next, on the monotonic clock."""
-        return None if self._full_since is None else self._full_since + CLIENT_TIMEOUT_S
-
-    def tick(self, now: float) -> None:
-        if self._session is None:
-            return
-        if not self._session.client.is_full:
-            self._full_since = None
-        elif self._full_since is None:
-            self._full_since = now
-        elif now >= self._full_since + CLIENT_TIMEOUT_S:
-            self._hang_up()
 
     def interests(self) -> dict[int, int]:
         """What to poll for, by descriptor. Who does not take output holds the container up; until it runs there may be some
@@ -180,7 +182,7 @@ class Streams:
         if self._session is not None:
             self._session.disconnect()
             self._session.client.close()
-        self._session = self._full_since = None
+        self._session = None
 
 
 def _session(client_fd: int, early: str) -> Session:

@@ -47,7 +47,8 @@ PR_SET_CHILD_SUBREAPER = 36
 
 def main(arguments: list[str]) -> None:
     """Detach from the starter and supervise until the container has ended for good."""
-    plan_path, (lock, ready_fd, client_fd) = arguments[0], map(int, arguments[1:])
+    # A daemon that was started before this release was installed gives no CLIENT_FD.
+    plan_path, (lock, ready_fd, client_fd, *_) = arguments[0], [*map(int, arguments[1:]), -1]
     if os.fork():
         os._exit(0)
     os.setsid()
@@ -270,7 +271,6 @@ class Supervisor:
         return interests
 
     def _tick(self, now: float) -> None:
-        self._streams.tick(now)
         if self._kill_at is not None and now >= self._kill_at and self._init and not self._killed:
             self._killed = True
             self._send(signal.SIGKILL)
@@ -278,7 +278,7 @@ class Supervisor:
             self._probe.tick(now)
 
     def _patience_ms(self, now: float, deadline: float | None) -> int | None:
-        moments = [moment for moment in (deadline, self._streams.deadline) if moment is not None]
+        moments = [] if deadline is None else [deadline]
         if self._kill_at is not None and self._init and not self._killed:
             moments.append(self._kill_at)
         if self._probe:

@@ -1,17 +1,24 @@
 """Connections that are handed over to who attends a process: the daemon's part in them."""
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Awaitable
 
 import msgspec
 
-from sealane.containers.frames import EXIT, Peer, frame
+from sealane.containers.frames import BEGUN, EXIT, Peer, frame
 from sealane.http.json import failure
 
 FAREWELL_S = 10.0
 DAEMON_FAILED = 125
 """Docker's code."""
+
+
+def introduce(connection: socket.socket, identity: str) -> None:
+    """Tell a client which container is his: a name may be somebody else's by the time that he uses it."""
+    with contextlib.suppress(OSError):
+        connection.send(frame(BEGUN, msgspec.json.encode({"id": identity})))
 
 
 async def told(connection: socket.socket, work: Awaitable[object]) -> None:

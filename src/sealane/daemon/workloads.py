@@ -11,7 +11,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -25,7 +25,7 @@ from sealane.daemon.aftercare import Aftercare
 from sealane.daemon.etc_files import EtcFiles
 from sealane.daemon.lives import Lives
 from sealane.daemon.refusals import translated
-from sealane.daemon.sessions import told
+from sealane.daemon.sessions import introduce, told
 from sealane.daemon.specs import command_of, network_mode, runtime_spec
 from sealane.daemon.streams import Stream, exec_output, log_views
 from sealane.dns.resolvconf import Resolver
@@ -110,12 +110,8 @@ class Workloads:
         """Make a container, join it to its networks and start it. Idempotent: the same request again answers the same
         container, started if it had not been; unless it `is_new`, when one of that name is an ExistsError."""
         async with self._lock(request.name):
-            present = self._engine.intent.containers.get(
-                self._engine.intent.container_ids.get(request.name, "")
-            )
-            if present is not None and self._parts.aftercare.is_spent(present):
-                await self._remove(present)
-            elif present is not None:
+            present = await self._present(request.name)
+            if present is not None:
                 return await self._again(present, request, is_new=is_new)
             container = self._prepare(request)
             try:
@@ -128,33 +124,44 @@ class Workloads:
     async def create_attended(self, request: ContainerRequest) -> Taker:
         """As `create`, of a new one, with somebody at its input and output. What can be refused before it is started is; what
         comes after is for its client to hear."""
-        prepared: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        prepared: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         client: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
         work = asyncio.create_task(self._create_attended(request, prepared, client))
-        await asyncio.wait({prepared, work}, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {prepared, work}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not prepared.done():
+            # This raises why.
             await work
 
         def take(connection: socket.socket, early: bytes) -> Awaitable[None]:
+            introduce(connection, prepared.result())
             client.set_result((connection, early))
             return told(connection, work)
 
         return take
 
     async def _create_attended(
-        self, request: ContainerRequest, prepared: "asyncio.Future[None]", client: "asyncio.Future[Client]"
+        self, request: ContainerRequest, prepared: "asyncio.Future[str]", client: "asyncio.Future[Client]"
     ) -> None:
         async with self._lock(request.name):
-            present = self._engine.intent.container_ids.get(request.name, "")
-            if present in self._engine.intent.containers:
-                await self._again(self._engine.intent.containers[present], request, is_new=True)
+            present = await self._present(request.name)
+            if present is not None:
+                await self._again(present, request, is_new=True)
             container = self._prepare(request)
+            prepared.set_result(container.id)
             try:
-                prepared.set_result(None)
                 await self._start_new(container, request, await client)
             except BaseException:
                 await asyncio.shield(self._undo(container))
                 raise
+
+    async def _present(self, name: str) -> Container | None:
+        """The container of a name; one that was only there until somebody needs its name goes."""
+        present = self._engine.intent.containers.get(self._engine.intent.container_ids.get(name, ""))
+        if present is not None and self._parts.aftercare.is_spent(present):
+            await self._remove(present)
+            return None
+        return present
 
     async def _again(self, present: Container, request: ContainerRequest, *, is_new: bool) -> ContainerView:
         if is_new or request_of(present) != request:

@@ -256,28 +256,32 @@ class Connection(asyncio.Protocol):
 
     async def _upgrade(self, verb: Upgraded, call: Call[Any]) -> None:
         try:
-            take = await verb.answer(call)
-        except Exception as error:
+            # asyncio's own object is not for others to read from.
+            connection = socket.socket(fileno=os.dup(self._transport.get_extra_info("socket").fileno()))
+        except OSError as error:
             self._fail(error)
             return
-        await take(*self._switched(verb.protocol.encode()))
+        try:
+            take = await verb.answer(call)
+        except BaseException as error:
+            connection.close()
+            if not isinstance(error, Exception):
+                raise
+            self._fail(error)
+            return
+        await take(connection, self._switched(verb.protocol.encode(), connection))
 
-    def _switched(self, protocol: bytes) -> tuple[socket.socket, bytes]:
-        """The connection itself, and what came after the request. If the client has left, one that somebody has left."""
+    def _switched(self, protocol: bytes, connection: socket.socket) -> bytes:
+        """What came after the request. If the client has left meanwhile, that is seen on the connection."""
         if self._transport.is_closing():
-            ours, theirs = socket.socketpair()
-            theirs.close()
-            return ours, b""
+            return b""
         self._transport.pause_reading()
         headers = [(b"connection", b"upgrade"), (b"upgrade", protocol)]
         self._send(h11.InformationalResponse(status_code=101, headers=headers))
-        # asyncio's own object is not for others to read from.
-        own = self._transport.get_extra_info("socket")
-        connection = socket.socket(fileno=os.dup(own.fileno()))
         if self._transport.get_write_buffer_size():
             # Of a client that has not taken what it asked for before. Two would write at once.
             connection.shutdown(socket.SHUT_RDWR)
-        return connection, self._http.trailing_data[0]
+        return self._http.trailing_data[0]
 
     async def _later(self, answer: Awaitable[object]) -> None:
         try:
@@ -375,7 +379,9 @@ class Connection(asyncio.Protocol):
 
 
 def _asks_for(request: h11.Request, protocol: str) -> bool:
-    return any(name == b"upgrade" and value == protocol.encode() for name, value in request.headers)
+    """Names of protocols are whatever their case, and may be several (RFC 9110 §7.8)."""
+    asked = (token for name, value in request.headers if name == b"upgrade" for token in value.split(b","))
+    return any(token.strip().lower() == protocol.encode() for token in asked)
 
 
 def _refusal(request: h11.Request, bounds: Bounds) -> tuple[int, str] | None:

@@ -13,7 +13,7 @@ import msgspec
 
 from sealane.api import ApiServer
 from sealane.containers.frames import ERRORS, INPUT, OUTPUT, Peer, exit_frame, frame
-from sealane.daemon.sessions import told
+from sealane.daemon.sessions import introduce, told
 from sealane.engine.errors import (
     ConflictError,
     ExistsError,
@@ -347,6 +347,7 @@ class DoubleContainers:
 
         async def take(connection, early):
             mine = connection.dup()
+            introduce(mine, f"{len(self.all) + 65536:032x}")
             await told(connection, self.create(request, is_new=True))
             if request.name in self.all:
                 await self._talk(mine, early, "", msgspec.json.decode(request.spec).get("env", {}))

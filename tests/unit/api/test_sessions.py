@@ -5,7 +5,7 @@ import json
 import pytest
 
 from sealane.client import ApiError, Client, UnreachableError, path_of
-from sealane.containers.frames import ERRORS, EXIT, INPUT, OUTPUT, PROTOCOL, Peer, frame
+from sealane.containers.frames import BEGUN, ERRORS, EXIT, INPUT, OUTPUT, PROTOCOL, Peer, frame
 from unit.api.doubles import until
 from unit.api.raw import Raw, ask, post
 
@@ -65,8 +65,8 @@ def test_what_is_refused_is_refused_before(client):
 def test_what_is_refused_after_that_comes_as_the_end(client):
     body = {"name": "unlaunchable", "spec": {"command": ["nope"]}}
     connection, early = client.upgrade(path_of("containers"), PROTOCOL, body)
-    [(kind, payload)] = heard(connection, early)
-    assert kind == EXIT
+    (begun, _), (kind, payload) = heard(connection, early)
+    assert (begun, kind) == (BEGUN, EXIT)
     assert json.loads(payload)["refusal"] == {
         "code": "not_found",
         "message": "the runtime refused: nope: not found",
@@ -79,6 +79,13 @@ def test_what_is_refused_after_that_comes_as_the_end(client):
 def test_a_path_that_speaks_nothing_else_answers_as_ever(client):
     with pytest.raises(UnreachableError, match="speaks no other protocol there"):
         client.upgrade(path_of("networks", "prune"), PROTOCOL, b"")
+
+
+@pytest.mark.parametrize("protocol", ["Sealane-Frames", "h2c, sealane-frames", " SEALANE-FRAMES ,x"])
+def test_its_name_is_read_as_http_reads_names(api, client, protocol):
+    with Raw(api.path) as raw:
+        raw.send(upgraded("/v1/containers/web/exec", REQUEST, protocol=protocol, after=frame(INPUT)))
+        assert raw.socket.recv(12) == b"HTTP/1.1 101"
 
 
 @pytest.mark.parametrize("protocol", ["websocket", "h2c", ""])

@@ -325,7 +325,7 @@ def test_an_exec_that_the_daemon_breaks_off_is_125(cli):
     cli("run", "-d", "--name", "web", "true")
     ran = cli("exec", "web", "fail")
     assert (ran.code, ran.out) == (125, "out:")
-    assert "the daemon was lost" in ran.err
+    assert "the process was lost" in ran.err
     assert "secret" not in ran.err
 
 

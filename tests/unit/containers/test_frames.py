@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealane.containers.frames import (
+    BEGUN,
     ERRORS,
     EXIT,
     INPUT,
@@ -26,6 +27,7 @@ from sealane.containers.frames import (
     exit_frame,
     frame,
     size_frame,
+    size_in,
     size_of,
 )
 
@@ -83,7 +85,7 @@ def test_a_long_payload_is_several_frames(payload):
 
 
 @pytest.mark.parametrize(
-    "data", [struct.pack(">BI", EXIT + 1, 0), struct.pack(">BI", INPUT, PAYLOAD_BYTES_MAX + 1)]
+    "data", [struct.pack(">BI", BEGUN + 1, 0), struct.pack(">BI", INPUT, PAYLOAD_BYTES_MAX + 1)]
 )
 def test_what_is_no_frame_ends_it(data):
     with connected() as (peer, other):
@@ -97,6 +99,14 @@ def test_a_size_is_two_numbers(rows, columns):
     with connected(size_frame(rows, columns)) as (peer, _):
         [(kind, payload)] = peer.received()
     assert (kind, size_of(payload)) == (SIZE, (rows, columns))
+
+
+@given(FRAMES, st.integers(0, 100))
+def test_a_size_that_came_with_the_request_is_found(frames, cut):
+    before = b"".join(frame(kind, payload) for kind, payload in frames if kind != SIZE)
+    assert size_in(before) is None
+    assert size_in(before + size_frame(30, 100) + size_frame(1, 1)) == (30, 100)
+    assert size_in((before + size_frame(30, 100))[:-cut] if cut else before) is None
 
 
 @pytest.mark.parametrize("payload", [b"", b"\0\0\0", b"\0" * 5])

@@ -5,11 +5,12 @@ import contextlib
 import json
 import socket
 
+import msgspec
 import pytest
 
 from harness.engines import publish
 from sealane.containers.errors import LaunchError
-from sealane.containers.frames import EXIT, Peer
+from sealane.containers.frames import BEGUN, EXIT, Peer, frame
 from sealane.engine.errors import ConflictError, ExistsError, InvalidError, NotFoundError
 from sealane.wire.requests import ExecRequest
 from unit.daemon.recording import Daemon, container
@@ -33,7 +34,7 @@ def ends():
 def refusal(sock):
     sock.settimeout(5)
     with contextlib.closing(Peer(sock.dup(), sock.recv(65536))) as peer:
-        [(kind, payload)] = peer.received()
+        *_, (kind, payload) = peer.received()
     assert kind == EXIT
     return json.loads(payload)
 
@@ -50,7 +51,8 @@ def test_a_container_starts_with_its_clients_connection(daemon, ends):
     connection, early = daemon.runtime.clients[record.id]
     with connection:
         connection.sendall(b"hello")
-        assert (mine.recv(10), early) == (b"hello", b"early")
+        introduced = frame(BEGUN, json.dumps({"id": record.id}, separators=(",", ":")).encode())
+        assert (mine.recv(1000), early) == (introduced + b"hello", b"early")
     assert mine.recv(10) == b"", "the daemon has no end of it any more"
     assert daemon.workloads.view("a").status == "running"
 
@@ -86,6 +88,22 @@ def test_what_cannot_be_started_is_told_and_gone(daemon, ends):
     assert mine.recv(10) == b""
     assert daemon.engine.intent.containers == {}
     assert daemon.bench.kernel.pinned == set()
+
+
+def test_one_that_is_only_there_until_its_name_is_needed_goes(daemon, ends):
+    _, theirs = ends
+    request = msgspec.structs.replace(container("a", "front"), auto_remove=True)
+
+    async def twice():
+        await daemon.workloads.create(request)
+        first = daemon.engine.intent.container_named("a").id
+        daemon.runtime.end(first)
+        await attended(daemon, container("a", "front"), theirs)
+        assert daemon.engine.intent.container_named("a").id != first
+
+    asyncio.run(twice())
+    for connection, _ in daemon.runtime.clients.values():
+        connection.close()
 
 
 def test_a_name_is_held_from_the_first_word_on(daemon, ends):

@@ -40,8 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(context: Context, arguments: argparse.Namespace) -> int:
-    from sealane.cli.terminal import check_terminal, converse
-    from sealane.containers.frames import PROTOCOL
+    from sealane.cli.terminal import Conversation, check_terminal
 
     request = {
         "command": command_words(arguments.command_line),
@@ -54,11 +53,14 @@ def execute(context: Context, arguments: argparse.Namespace) -> int:
         check_terminal(interactive=arguments.interactive)
     path = path_of("containers", arguments.container, "exec")
     try:
-        connection, early = context.client.upgrade(path, PROTOCOL, request)
-        return converse(context, connection, early, interactive=arguments.interactive, terminal=arguments.tty)
+        conversation = Conversation(
+            context, path, request, interactive=arguments.interactive, terminal=arguments.tty
+        )
+        code = conversation.hold()
     except ApiError as error:
         context.output.error(as_typed(error.body, arguments))
         return failed_code(error)
+    return DAEMON_FAILED if code is None else code
 
 
 def command_words(words: list[str], *, may_be_none: bool = False) -> list[str]:

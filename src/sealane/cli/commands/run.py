@@ -18,9 +18,8 @@ from sealane.cli.flags import as_typed
 from sealane.cli.images import fetch, image_ref
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
-from sealane.cli.terminal import check_terminal, converse
+from sealane.cli.terminal import Conversation, check_terminal
 from sealane.client import ApiError, Client, ClientError, UnreachableError, path_of
-from sealane.containers.frames import PROTOCOL
 from sealane.model.image import ImageRef, digest_of_root, is_image_ref
 from sealane.wire.requests import ContainerRequest
 
@@ -33,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     describe(
         parser,
         "In the foreground its output is shown, SIGINT and SIGTERM are passed on to it, and its exit code is\n"
-        "this command's. With --detach the command returns when it has started.",
+        "this command's. With --detach the command returns when it has started. At a terminal ^P ^Q leaves it running.",
         [
             "sealane run -it --rm sh",
             "sealane run --rm wget -qO- http://web",
@@ -145,20 +144,24 @@ def _make_default_network(client: Client) -> bool:
 
 def _converse(context: Context, request: ContainerRequest, arguments: argparse.Namespace) -> int:
     """Be at its input and output until it has ended; its exit code."""
-    body = msgspec.json.encode(request)
-    connection, early = context.client.upgrade(path_of("containers"), PROTOCOL, body)
     keys, terminal = arguments.interactive, arguments.tty
+    body = msgspec.json.encode(request)
+    conversation = Conversation(context, path_of("containers"), body, interactive=keys, terminal=terminal)
+    identity = conversation.identity()
+    code: int | None
     try:
         # At a terminal ^C is a key as any other.
-        with contextlib.nullcontext() if terminal and keys else _passed_on(context, request.name):
-            code = converse(context, connection, early, interactive=keys, terminal=terminal)
+        with contextlib.nullcontext() if terminal and keys else _passed_on(context, identity):
+            code = conversation.hold(may_detach=True)
     except UnreachableError:
         # Its supervisor is gone, and with it, soon, the container.
-        code = _End(context, request.name).code()
+        code = _End(context, identity).code()
+    if code is None:
+        return 0
     if arguments.rm:
         # The daemon would do it in a few seconds, as if this command is ended before.
         with contextlib.suppress(ClientError):
-            context.client.request("DELETE", path_of("containers", request.name, force=1))
+            context.client.request("DELETE", path_of("containers", identity, force=1))
     return code
 
 
