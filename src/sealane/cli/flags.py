@@ -85,6 +85,12 @@ OF_NETWORK: Mapping[str, tuple[tuple[str, ...], str]] = {
     "labels": (("--label",), _LABEL),
 }
 
+OF_SANDBOX: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "name": (("NAME",), "choose another name"),
+    "netns": (("--netns",), "write a path, as /run/netns/lab, or a pid"),
+    "labels": (("--label",), _LABEL),
+}
+
 VOLUME = ("--volume", "bind what is there, to a target of its own outside /proc and /sys")
 TMPFS = ("--tmpfs", "write TARGET[:size=64m,mode=1777], each target once")
 

@@ -12,6 +12,7 @@ import tty
 from collections.abc import Iterator
 from typing import Any
 
+from sealane.cli.commands.exec import NOT_EXECUTABLE, NOT_FOUND
 from sealane.cli.context import Context, UsageError
 from sealane.client import ApiError, UnreachableError
 from sealane.containers.frames import BEGUN, ERRORS, EXIT, INPUT, OUTPUT, PROTOCOL, Peer, frame, size_frame
@@ -68,7 +69,7 @@ class Conversation:
             end = self._relay(wake, keys)
         if end is None:
             return None
-        if refusal := end.get("refusal"):
+        if refusal := end.get("refusal") or _refusal(end):
             raise ApiError(0, refusal)
         return self._told(end)
 
@@ -124,9 +125,16 @@ class Conversation:
         code = int(str(end["exit_code"]))
         if self._context.output.as_json:
             self._context.output.document_line({"stream": "exit", "data": "", "exit_code": code})
-        if end["error"]:
-            sys.stderr.write(f"{end['error']}\n")
         return code
+
+
+def _refusal(end: dict[str, Any]) -> dict[str, str]:
+    """What the OCI runtime said of what never ran, as the daemon's errors are."""
+    if not end["error"]:
+        return {}
+    codes = {NOT_FOUND: "not_found", NOT_EXECUTABLE: "invalid"}
+    found = codes.get(end["exit_code"], "")
+    return {"code": found or "kernel", "message": str(end["error"]), "field": "command" if found else ""}
 
 
 class _Keys:

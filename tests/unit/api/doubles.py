@@ -364,6 +364,9 @@ class DoubleContainers:
                 await asyncio.sleep(0.001)
                 frames += peer.receive()
             given = b"".join(payload for kind, payload in frames if kind == INPUT)
+            if word == "gone":
+                peer.send(exit_frame(127, "gone: not found"))
+                return
             peer.send(frame(OUTPUT, b"out:" + given) + frame(ERRORS, b"err\n"))
             if word != "fail":
                 peer.send(exit_frame(int(env.get("CODE", "0"))))

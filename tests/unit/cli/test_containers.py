@@ -321,6 +321,13 @@ def test_a_container_in_the_background_has_its_input_open(cli, api):
     assert (spec["stdin_open"], spec["tty"]) == (True, True)
 
 
+def test_what_the_runtime_cannot_start_is_an_error_as_any_other(cli):
+    cli("run", "-d", "--name", "web", "true")
+    ran = cli("exec", "web", "gone")
+    assert (ran.code, ran.out) == (127, "")
+    assert ran.err == "error: gone: not found\nfield: COMMAND\nhint: name a program that the container has\n"
+
+
 def test_an_exec_that_the_daemon_breaks_off_is_125(cli):
     cli("run", "-d", "--name", "web", "true")
     ran = cli("exec", "web", "fail")

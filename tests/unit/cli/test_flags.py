@@ -141,3 +141,9 @@ def test_a_default_network_that_was_there_stays_when_a_run_fails(cli, api):
     api.services.workloads.create = refuse
     assert cli("run", "nope").code == 127
     assert list(api.services.engine.nets) == ["default"]
+
+
+def test_a_sandboxs_flags_are_named_too(cli):
+    ran = cli("sandbox", "create", "-l", "sealane.container=x", "lab")
+    assert ran.err.startswith("error: the label sealane.container is sealane's own")
+    assert "\nfield: --label\n" in ran.err

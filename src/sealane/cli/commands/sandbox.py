@@ -34,7 +34,10 @@ def create(context: Context, arguments: Namespace) -> int:
         "netns": arguments.netns,
         "labels": pairs(arguments.label, "--label"),
     }
-    view = context.client.request("POST", "/v1/sandboxes", request)
+    from sealane.cli.flags import OF_SANDBOX, in_flags
+
+    with in_flags(OF_SANDBOX):
+        view = context.client.request("POST", "/v1/sandboxes", request)
     if context.output.as_json:
         context.output.document(view)
     else:
