@@ -7,7 +7,7 @@ Who does what:
 * `shim` + `supervisor` + `probe` + `logwriter`: one process a container, standard library only. It owns the container's
   output, exit status, restarts and health checks, so that the daemon may die at any instant.
 * `execshim` + `attendant`: the same for a further process (`exec`), as long as it lasts. `streams`, `frames`, `console`:
-  input and output of both, to a client if there is one.
+  input and output of both, one mechanism, to a client if there is one.
 * `files`, `process`: what both sides share, standard library only.
 
 This module imports nothing: the shim pays for every import with memory.

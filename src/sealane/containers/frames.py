@@ -16,6 +16,7 @@ nothing is waited for, as behind a pipe: his process's end is seen, his patience
 
 from __future__ import annotations
 
+import _socket
 import fcntl
 import json
 import os
@@ -26,7 +27,6 @@ from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import _socket
     import socket
     from collections.abc import Iterator
 
@@ -94,6 +94,11 @@ class Peer:
         self.is_open = True
         """Somebody is there, or what he said last is."""
         self._is_deaf = False
+
+    @classmethod
+    def at(cls, descriptor: int, early: str) -> Peer | None:
+        """At a descriptor that this process was started with, and what had come before, in hexadecimal digits; None at -1."""
+        return cls(_socket.socket(fileno=descriptor), bytes.fromhex(early)) if descriptor >= 0 else None
 
     def fileno(self) -> int:
         return self._socket.fileno()

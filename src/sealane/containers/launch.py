@@ -13,14 +13,12 @@ import time
 from contextlib import ExitStack, suppress
 
 from sealane.containers import cgroups, files, process
-from sealane.containers.attendant import Errand
 from sealane.containers.errors import ConflictError, LaunchError, SpecError
-from sealane.containers.frames import size_in
 from sealane.containers.host import Host
 from sealane.containers.images import Images
 from sealane.containers.layer import mount_layer
 from sealane.containers.oci import build_config, build_process, hosts_file, resolv_file
-from sealane.containers.plan import Paths, Plan
+from sealane.containers.plan import Errand, Paths, Plan
 from sealane.containers.rootfs import prepare_root
 from sealane.containers.spec import HOST_ROOTFS, ContainerSpec, parse_signal
 from sealane.containers.supervisor import LAUNCH_TIMEOUT_S
@@ -51,7 +49,7 @@ def prepare(
         path = os.path.join(paths.etc, name)
         if not os.path.exists(path):
             files.write_atomic(path, content, 0o644)
-    files.write_json(paths.config, build_config(spec, user, root, host.facts, size_in(early)))
+    files.write_json(paths.config, build_config(spec, user, root, host.facts, early))
     check = spec.health.command if spec.health else ()
     if check:
         files.write_json(paths.probe_process, build_process(spec, user, command=check))

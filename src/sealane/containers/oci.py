@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from sealane.containers.capabilities import effective_capabilities
+from sealane.containers.frames import size_in
 from sealane.containers.seccomp import seccomp_profile
 from sealane.containers.spec import HOST_ROOTFS, Bind, ContainerSpec, Dns, Limits, Mount
 from sealane.containers.users import User
@@ -57,13 +58,10 @@ class Root(msgspec.Struct, frozen=True, kw_only=True):
     """A small init program on the host; "" if the container has none."""
 
 
-def build_config(
-    spec: ContainerSpec, user: User, root: Root, facts: HostFacts, size: tuple[int, int] | None = None
-) -> Json:
-    """The whole configuration. Assumes a checked spec. `size`: rows and columns of its terminal, if it has one."""
+def build_config(spec: ContainerSpec, user: User, root: Root, facts: HostFacts, early: bytes = b"") -> Json:
+    """The whole configuration. Assumes a checked spec. `early`: what has come of its client already."""
     process = build_process(spec, user, command=_command(spec, root), has_terminal=spec.tty)
-    if spec.tty and size is not None:
-        process["consoleSize"] = {"height": size[0], "width": size[1]}
+    process |= console_size(process, early)
     return {
         "ociVersion": OCI_VERSION,
         "process": process,
@@ -98,6 +96,12 @@ def build_process(
         "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
         "noNewPrivileges": True,
     }
+
+
+def console_size(process: Json, early: bytes) -> Json:
+    """Of its terminal, if it has one, and its client has said how large it is."""
+    size = size_in(early) if process["terminal"] else None
+    return {} if size is None else {"consoleSize": {"height": size[0], "width": size[1]}}
 
 
 def hosts_file(hostname: str, lines: tuple[str, ...]) -> bytes:

@@ -10,6 +10,10 @@ import os
 
 from sealane.containers import files
 
+TYPE_CHECKING = False  # `typing` itself is 1 MiB of the shim's memory.
+if TYPE_CHECKING:
+    from typing import Self
+
 
 class HealthPlan:
     """When to check; all times in seconds."""
@@ -21,7 +25,34 @@ class HealthPlan:
         self.start_period_s = start_period_s
 
 
-class Plan:
+class Told:
+    """Fields in a file, for a process that is about to be started."""
+
+    @classmethod
+    def load(cls, path: str) -> Self | None:
+        fields = files.read_json(path)
+        return None if fields is None else cls(**fields)
+
+    def save(self, path: str) -> None:
+        files.write_json(path, vars(self))
+
+
+class Errand(Told):
+    """What an attendant is to do, in a file beside which it has its others."""
+
+    def __init__(
+        self, *, container_id: str, runtime: list[str], process: dict[str, object], early: str
+    ) -> None:
+        self.container_id = container_id
+        # Program and global options of the OCI runtime, without `--log`.
+        self.runtime = runtime
+        # As OCI describes it.
+        self.process = process
+        # What has come on the connection already, in hexadecimal digits.
+        self.early = early
+
+
+class Plan(Told):
     """Everything a shim knows about its container."""
 
     def __init__(
@@ -48,14 +79,6 @@ class Plan:
         self.has_stdin = has_stdin
         # What a client that comes with the shim has sent already, in hexadecimal digits.
         self.early = early
-
-    @classmethod
-    def load(cls, path: str) -> Plan | None:
-        fields = files.read_json(path)
-        return None if fields is None else cls(**fields)
-
-    def save(self, path: str) -> None:
-        files.write_json(path, vars(self))
 
     @property
     def health_plan(self) -> HealthPlan | None:

@@ -19,7 +19,6 @@ from contextlib import suppress
 import msgspec
 
 from sealane.containers import cgroups, files, process
-from sealane.containers.attendant import Errand
 from sealane.containers.errors import (
     ConflictError,
     ContainerError,
@@ -34,7 +33,8 @@ from sealane.containers.images import Images
 from sealane.containers.launch import launch_attendant, launch_shim, prepare, resolve
 from sealane.containers.layer import unmount_layer
 from sealane.containers.logs import LogLine, follow_logs, read_logs
-from sealane.containers.oci import build_process, hosts_file, resolv_file
+from sealane.containers.oci import build_process, console_size, hosts_file, resolv_file
+from sealane.containers.plan import Errand
 from sealane.containers.spec import (
     ContainerSpec,
     Dns,
@@ -386,7 +386,7 @@ class Runtime:
             errand = Errand(
                 container_id=container_id,
                 runtime=list(self._host.runtime),
-                process=description,
+                process=description | console_size(description, early),
                 early=early.hex(),
             )
             launch_attendant(self._python, errand, paths, connection)

@@ -1,9 +1,8 @@
-"""A container's input and output over all its restarts: to the log, and to a client if one came with it. Standard library
-only; it lives in the shim."""
+"""Input and output of what a shim or an attendant supervises, over all its restarts: to the log if there is one, and to a
+client if one came with it. Standard library only."""
 
 from __future__ import annotations
 
-import _socket
 import os
 import select
 import time
@@ -14,7 +13,6 @@ from sealane.containers.frames import ERRORS, OUTPUT, Peer, Session, exit_frame,
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sealane.containers.logwriter import LogWriter
-    from sealane.containers.plan import Plan
 
 READ_BYTES = 65536
 DRAIN_READS = 64
@@ -24,12 +22,14 @@ _READY = select.POLLIN | select.POLLHUP | select.POLLERR
 
 
 class Streams:
-    def __init__(self, plan: Plan, folder: str, log: LogWriter, client_fd: int) -> None:
-        """`client_fd`: a connection in `frames`, this object's; -1: nobody is there."""
-        self._has_terminal, self._has_stdin = plan.has_terminal, plan.has_stdin
+    def __init__(
+        self, folder: str, *, terminal: bool, stdin: bool, client: Peer | None, log: LogWriter | None = None
+    ) -> None:
+        """`folder`: where the OCI runtime hands over a terminal. `stdin`: there is input, though nobody may give any."""
+        self._has_terminal, self._has_stdin = terminal, stdin
         self._folder = folder
         self._log = log
-        self._session = _session(client_fd, plan.early) if client_fd >= 0 else None
+        self._session = Session(client) if client is not None else None
         self._is_running = False
         self._console: Console | None = None
         self._stdin = self._terminal = self._held = self._theirs = -1
@@ -59,7 +59,7 @@ class Streams:
         return [], (stdin, self._writers[0], self._writers[1])
 
     def connect(self) -> None:
-        """The container runs."""
+        """It runs."""
         if self._console is not None:
             self._terminal = self._console.take()
             self._console.close()
@@ -74,7 +74,8 @@ class Streams:
             self._stdin = -1
 
     def drain(self) -> None:
-        """The container has ended: what it wrote is there, or (of a terminal) will be in a moment."""
+        """It has ended: what it wrote is there, or (of a terminal) will be in a moment. What others write whom it left behind,
+        nobody waits for."""
         self._let_go()
         for _ in range(DRAIN_READS):
             poll = select.poll()
@@ -84,7 +85,8 @@ class Streams:
             copied = [self._copy(reader) for reader, _ in ready]
             if not any(copied):
                 break
-        self._log.flush(time.time_ns())
+        if self._log is not None:
+            self._log.flush(time.time_ns())
         self._close()
 
     def end(self, exit_code: int, error: str) -> None:
@@ -172,18 +174,19 @@ class Streams:
             del self._readers[reader]
             return False
         stream = self._readers[reader]
-        self._log.feed(stream, chunk, time.time_ns())
+        if self._log is not None:
+            self._log.feed(stream, chunk, time.time_ns())
         if self._session is not None and self._is_running:
             self._session.client.send(frame(OUTPUT if stream == "stdout" else ERRORS, chunk))
         return bool(chunk)
 
+    @property
+    def has_client(self) -> bool:
+        return self._session is not None
+
     def _hang_up(self) -> None:
-        """The container goes on. Its input has an end, unless it is a terminal's: that may hang."""
+        """The client has gone. The input has an end, unless it is a terminal's: that may hang."""
         if self._session is not None:
             self._session.disconnect()
             self._session.client.close()
         self._session = None
-
-
-def _session(client_fd: int, early: str) -> Session:
-    return Session(Peer(_socket.socket(fileno=client_fd), bytes.fromhex(early)))

@@ -29,6 +29,7 @@ from collections.abc import Callable
 
 from sealane.containers import files, process
 from sealane.containers.changes import tell
+from sealane.containers.frames import Peer
 from sealane.containers.logwriter import LogWriter
 from sealane.containers.plan import Paths, Plan
 from sealane.containers.probe import Probe, spawn
@@ -99,7 +100,10 @@ class Supervisor:
         self._paths = Paths(plan.state_folder, plan.run_folder)
         self._runtime = [*plan.runtime, "--log", self._paths.runtime_log]
         self._log = LogWriter(self._paths.logs)
-        self._streams = Streams(plan, self._paths.run_folder, self._log, client_fd)
+        self._streams = Streams(
+            self._paths.run_folder, terminal=plan.has_terminal, stdin=plan.has_stdin,
+            client=Peer.at(client_fd, plan.early), log=self._log,
+        )  # fmt: skip
         self._exits: dict[int, int] = {}
         self._init = 0
         self._probe: Probe | None = None

@@ -9,10 +9,9 @@ import time
 import pytest
 
 from sealane.containers import process
-from sealane.containers.attendant import Errand
 from sealane.containers.frames import ERRORS, EXIT, INPUT, OUTPUT, Peer, frame
 from sealane.containers.launch import launch_attendant
-from sealane.containers.plan import Paths
+from sealane.containers.plan import Errand, Paths
 
 # Arguments: --log LOG exec --detach --pid-file PID --process FILE ID. The process outlives its starter, as runc's does.
 RUNTIME = r"""#!/bin/bash
