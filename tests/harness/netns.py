@@ -21,7 +21,7 @@ class AgentError(Exception):
     """The agent could not do what it was told."""
 
 
-def eventually(condition: Callable[[], T], timeout_s: float = 5.0, what: str = "") -> T:
+def eventually(condition: Callable[[], T], timeout_s: float = 20.0, what: str = "") -> T:
     """Ask again until the answer is true; return it. AssertionError with the last answer after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     pause_s = 0.002

@@ -197,7 +197,7 @@ def test_a_daemon_that_starts_again_knows_its_attachments(
     with pytest.raises(CniFailed) as caught:
         runtime.add(network, "c1", pods[0].path)
     assert caught.value.code == 11
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 5
     with pytest.raises(CniFailed) as caught:
         runtime.status(network)
     assert caught.value.code == 50

@@ -458,7 +458,7 @@ def test_a_lost_store_never_costs_live_state(lan: Lan, damage: Callable[[str], N
         host.stop()
         damage(host.path(host.state_dir))
         host.start(wait=False)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         state = ""
         while (
             time.monotonic() < deadline

@@ -178,10 +178,10 @@ def test_ports_follow_br_netfilter(host_machine: Host, icc: str) -> None:
 
         assert is_right()
         host_machine.ns.sysctl(setting, "1")
-        eventually(is_right, timeout_s=10, what="ports work under br_netfilter")
+        eventually(is_right, what="ports work under br_netfilter")
         assert api.audit() == []
         host_machine.ns.sysctl(setting, "0")
-        eventually(lambda: api.audit() == [] and is_right(), timeout_s=10, what="and without it again")
+        eventually(lambda: api.audit() == [] and is_right(), what="and without it again")
 
 
 @pytest.mark.parametrize("driver", ["bridge", "routed"])

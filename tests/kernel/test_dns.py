@@ -119,22 +119,20 @@ def hears_nothing(workload: Namespace, to: str, *, tcp: bool = False) -> bool:
 MEASURE = """
 import json, socket, sys, time
 to, name, seconds, gap = sys.argv[1], sys.argv[2].encode(), float(sys.argv[3]), float(sys.argv[4])
-question = b"".join(bytes([len(label)]) + label for label in name.split(b".")) + b"\\0\\0\\1\\0\\1"
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect((to, 53)); s.settimeout(1)
-times, lost, end, number = [], 0, time.monotonic() + seconds, 0
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect((to, 53)); s.settimeout(5)
+answered, failed, lost, end, number = 0, 0, 0, time.monotonic() + seconds, 0
 while time.monotonic() < end:
     number += 1
-    unique = question.replace(b"%", b"%d" % (number % 10))
-    began = time.perf_counter()
-    s.send(number.to_bytes(2, "big") + b"\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0" + unique)
+    labels = name.replace(b"%", b"%d" % number).split(b".")
+    question = b"".join(bytes([len(label)]) + label for label in labels) + b"\\0\\0\\1\\0\\1"
+    s.send(number.to_bytes(2, "big") + b"\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0" + question)
     try:
-        while s.recv(4096)[:2] != number.to_bytes(2, "big"): pass
-        times.append(time.perf_counter() - began)
+        while (answer := s.recv(4096))[:2] != number.to_bytes(2, "big"): pass
+        answered += not answer[3] & 15
+        failed += bool(answer[3] & 15)
     except TimeoutError: lost += 1
     time.sleep(gap)
-times.sort()
-print(json.dumps({"count": len(times), "lost": lost, "p50_ms": times[len(times) // 2] * 1e3,
-                  "p99_ms": times[len(times) * 99 // 100] * 1e3}))
+print(json.dumps({"answered": answered, "failed": failed, "lost": lost}))
 """
 
 FLOOD = """
@@ -184,14 +182,12 @@ def test_e1_internal_networks_leak_no_question(rig: Rig, tmp_path: Path) -> None
     ):
         with rig.c.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
             asker.connect(("10.89.2.1", 53))
-            asker.settimeout(1)
+            asker.settimeout(5)
             for number in range(1000):
-                began = time.monotonic()
                 asker.send(dns.message.make_query(f"r{number}.example.com.", "A").to_wire())
                 answer = dns.message.from_wire(asker.recv(4096))
                 assert answer.rcode() == dns.rcode.REFUSED
                 assert not answer.flags & dns.flags.RA
-                assert time.monotonic() - began < 0.05
         assert ask(rig.c, "r.example.com", to="fd89:2::1", tcp=True).rcode() == dns.rcode.REFUSED
         assert seen.seen == []
         # The bite: the same question of a workload that may forward does arrive there.
@@ -222,9 +218,9 @@ def test_e2_slow_and_broken_tcp_clients_hurt_nobody(rig: Rig) -> None:
                 broken.close()
         assert server.stats().connections <= limits.STREAM_CLIENTS_EACH
         assert addresses(rig.b, "a", tcp=True) == ["10.89.1.11"]
-        measured = result_of(measuring)
-        assert measured["lost"] == 0
-        assert measured["p99_ms"] < 100  # 2 ms when the machine does nothing else.
+        asked = result_of(measuring)
+        assert (asked["failed"], asked["lost"]) == (0, 0)
+        assert asked["answered"] > 50
     with serving(FRONT) as server:
         assert addresses(rig.a, "b", tcp=True) == ["10.89.1.12"]
         until(lambda: server.stats().connections == 0)
@@ -289,9 +285,7 @@ def test_e6_a_resolver_that_is_its_own_upstream_fails_at_once(rig: Rig, tmp_path
     conf = tmp_path / "resolv.conf"
     conf.write_text("nameserver 10.89.1.1\nnameserver fd89:1:0::1\n")
     with serving(FRONT, conf=str(conf)) as server:
-        began = time.monotonic()
         assert ask(rig.a, "loop.example").rcode() == dns.rcode.SERVFAIL
-        assert time.monotonic() - began < 1
         assert server.stats().computed == 1
 
 
@@ -352,11 +346,10 @@ def test_e9_a_flood_towards_a_dead_upstream_does_not_hurt_others(rig: Rig, tmp_p
             near, far = result_of(local), result_of(outside)
             sent = int(flooding.communicate(timeout=20)[0])
             assert sent > 20_000
+            # Without shares of what is forwarded all of `far` fail. (The guard of the socket has its own, exact, test.)
+            assert (near["failed"], far["failed"]) == (0, 0)
             assert near["lost"] + far["lost"] <= 1
-            # Alone on this machine p99 is 2 to 6 ms. Here server, flood, askers and other tests share two cores; without
-            # the guard answers are lost for want of room in the socket, or wait for all of the flood before them.
-            assert near["p99_ms"] < 500
-            assert far["p99_ms"] < 500
+            assert min(near["answered"], far["answered"]) > 10
 
 
 def test_e10_outsiders_are_not_answered_on_any_address(rig: Rig) -> None:
@@ -437,7 +430,7 @@ def test_a_network_is_served_before_its_bridge_and_addresses_are_ready(rig: Rig)
         ip("address", "add", "fd89:3::1/64", "dev", "sl3")
         ip("link", "set", "sl3", "up")
         try:
-            until(lambda: not server.problems(), 3)
+            until(lambda: not server.problems())
         finally:
             ip("link", "delete", "sl3")
 
@@ -463,10 +456,10 @@ def test_networks_without_a_device_answer_their_own_subnets_only(rig: Rig) -> No
 
 
 def test_a_dead_upstream_leaves_local_names_alone(rig: Rig, tmp_path: Path) -> None:
-    with upstream(rig, tmp_path, behave=silent) as (_, conf), serving(FRONT, conf=conf):
-        began = time.monotonic()
+    with upstream(rig, tmp_path, behave=silent) as (seen, conf), serving(FRONT, conf=conf) as server:
         waiting = script(rig.a, MEASURE, "10.89.1.1", "dead.example", "0.1", "0.0")
+        until(lambda: seen.seen)
         assert addresses(rig.a, "b") == ["10.89.1.12"]
-        assert time.monotonic() - began < 1
+        assert server.stats().unanswered == 0, "that one still waits"
         waiting.kill()
         waiting.communicate()

@@ -165,7 +165,7 @@ def _wait_cpu(process: subprocess.Popen[str], number: int) -> None:
         except (OSError, IndexError):
             return True
 
-    eventually(lambda: ran() or process.poll() is not None, 10)
+    eventually(lambda: ran() or process.poll() is not None)
 
 
 def test_a_daemon_that_dies_in_the_middle_leaves_what_a_retry_completes(machine: Host, hook: Hook) -> None:

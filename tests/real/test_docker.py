@@ -338,7 +338,7 @@ def test_many_containers_at_once(rig: Rig) -> None:
         for n in names
     )
     rig.host.ns.sh("sh", "-c", f"export PATH=/usr/bin:$PATH; {jobs} & wait")
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 120
     addresses = {rig.address(name, "front") for name in names}
     assert len(addresses) == len(names)
     assert len(rig.endpoints()) == len(names)

@@ -127,11 +127,11 @@ def test_each_container_writes_for_itself_and_finds_it_again(machine: Host, imag
     machine.sealane(
         "run", "-d", "--name", "a", "--rootfs", f"oci:{image}", *shell, "-c", "echo a >>/srv/x; sleep 99"
     )
-    eventually(lambda: machine.sealane("exec", "a", "cat", "/srv/x", check=False).stdout == "a\n", 10)
+    eventually(lambda: machine.sealane("exec", "a", "cat", "/srv/x", check=False).stdout == "a\n")
     assert run(machine, image, *shell, "-c", "ls /srv") == ""
     machine.sealane("stop", "-t", "0", "a")
     machine.sealane("start", "a")
-    eventually(lambda: machine.sealane("exec", "a", "cat", "/srv/x").stdout == "a\na\n", 10)
+    eventually(lambda: machine.sealane("exec", "a", "cat", "/srv/x").stdout == "a\na\n")
     assert machine.sealane("exec", "-u", "web", "a", "id", "-u").stdout == "1000\n"
     (unpacked,) = [entry for entry in images(machine).iterdir() if entry.name[0] != "."]
     assert os.listdir(unpacked / "rootfs" / "srv") == [], "the image is as it was"
@@ -143,7 +143,7 @@ def test_each_container_writes_for_itself_and_finds_it_again(machine: Host, imag
 def test_a_layer_survives_the_daemon(machine: Host, image: Path) -> None:
     words = ("--entrypoint", "/bin/sh", "-u", "0", "--", "-c", "echo x >>/srv/x; sleep 99")
     machine.sealane("run", "-d", "--name", "a", "--restart", "always", "--rootfs", f"oci:{image}", *words)
-    eventually(lambda: machine.sealane("exec", "a", "cat", "/srv/x", check=False).stdout == "x\n", 10)
+    eventually(lambda: machine.sealane("exec", "a", "cat", "/srv/x", check=False).stdout == "x\n")
     machine.kill9()
     machine.start()
     assert machine.sealane("exec", "a", "cat", "/srv/x").stdout == "x\n"
@@ -153,12 +153,12 @@ def test_a_mount_that_the_machine_has_lost_is_made_again(machine: Host, image: P
     """As after a reboot: the process is gone, and so is all below /run."""
     words = ("--entrypoint", "/bin/sh", "-u", "0", "--", "-c", "echo x >>/srv/x; sleep 99")
     machine.sealane("run", "-d", "--name", "a", "--rootfs", f"oci:{image}", *words)
-    eventually(lambda: machine.sealane("exec", "a", "cat", "/srv/x", check=False).stdout == "x\n", 10)
+    eventually(lambda: machine.sealane("exec", "a", "cat", "/srv/x", check=False).stdout == "x\n")
     machine.sealane("stop", "-t", "0", "a")
     machine.ns.sh("sh", "-c", "umount -l /run/sealane/containers/containers/*/rootfs")
     machine.restart()
     machine.sealane("start", "a")
-    eventually(lambda: machine.sealane("exec", "a", "cat", "/srv/x", check=False).stdout == "x\nx\n", 10)
+    eventually(lambda: machine.sealane("exec", "a", "cat", "/srv/x", check=False).stdout == "x\nx\n")
 
 
 def test_a_read_only_root_stays_as_it_is(machine: Host, image: Path) -> None:
@@ -180,7 +180,7 @@ def test_names_and_ports_are_as_of_any_container(lan: Lan, machine: Host, image:
     words = ("--entrypoint", "/bin/httpd", "-u", "0", "--", "-f", "-p", "80", "-h", "/etc")
     machine.sealane("run", "-d", "--name", "web", "-p", "8080:80", "--rootfs", f"oci:{image}", *words)
     url = f"http://{machine.address(4)}:8080/passwd"
-    assert "web:x:1000" in eventually(lambda: lan.ext.run("curl", "-s", "-m2", url).stdout, 10)
+    assert "web:x:1000" in eventually(lambda: lan.ext.run("curl", "-s", "-m2", url).stdout)
     assert "web:x:1000" in run(machine, image, "--entrypoint", "/bin/wget", "--", "-qO-", "http://web/passwd")
 
 
@@ -303,10 +303,10 @@ def test_a_copy_where_there_is_no_overlay(lan: Lan, image: Path) -> None:
         host.start()
         words = ("--entrypoint", "/bin/sh", "-u", "0", "--", "-c", "echo a >>/srv/x; cat /srv/x; sleep 99")
         host.sealane("run", "-d", "--name", "a", "--rootfs", f"oci:{image}", *words)
-        eventually(lambda: host.sealane("logs", "a").stdout == "a\n", 10)
+        eventually(lambda: host.sealane("logs", "a").stdout == "a\n")
         host.sealane("stop", "-t", "0", "a")
         host.sealane("start", "a")
-        eventually(lambda: host.sealane("logs", "a").stdout == "a\na\na\n", 10)
+        eventually(lambda: host.sealane("logs", "a").stdout == "a\na\na\n")
         place = Path(host.path(host.state_dir)) / "containers" / "containers"
         assert len(list(place.glob("*/layer/copy"))) == 1
         host.sealane("rm", "-f", "a")

@@ -252,7 +252,7 @@ def test_podmans_restart_is_one_attachment(machine: Host, podman: Podman) -> Non
     podman.start("web", networks="front", name="www")
     (first,) = endpoints(machine)
     podman("restart", "-t", "0", "web")
-    (second,) = eventually(lambda: len(endpoints(machine)) == 1 and endpoints(machine), 5)
+    (second,) = eventually(lambda: len(endpoints(machine)) == 1 and endpoints(machine))
     assert second["netns"] != first["netns"]
 
 

@@ -447,7 +447,7 @@ def test_an_ended_container_is_removed_though_nobody_takes_its_output(machine):
         eventually(lambda: statuses(machine).get("box") == 0, what="its end")
         began = time.monotonic()
         machine.sealane("rm", "box")
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 15
         out, _ = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, out.split()[-1]) == (0, "60000")
 

@@ -558,7 +558,7 @@ async def _as_coroutine(function, arguments):
     return function(*arguments)
 
 
-def until(condition, seconds=5.0):
+def until(condition, seconds=20.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"

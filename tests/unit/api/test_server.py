@@ -340,7 +340,7 @@ def test_a_request_that_drips_in_is_cut_off(brief):
                 continue
             status = data.split(b" ")[1]
         assert status == b"408"
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 20
 
 
 def test_a_connection_without_requests_is_closed_after_a_while(brief):

@@ -76,7 +76,7 @@ class Rig:
         return found
 
     def clears(self):
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while self.attendants() or os.listdir(self.paths.run_folder):
             assert time.monotonic() < deadline, (self.attendants(), os.listdir(self.paths.run_folder))
             time.sleep(0.01)
@@ -105,10 +105,10 @@ def test_all_that_it_wrote_is_heard_before_its_end(rig):
 
 
 def test_who_it_leaves_behind_keeps_nobody(rig):
-    rig.start("sleep 5 & echo $!; exit 3")
+    rig.start("sleep 120 & echo $!; exit 3")
     began = time.monotonic()
     assert rig.end()["exit_code"] == 3
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 60
     os.kill(int(rig.text(OUTPUT)), 9)
 
 
@@ -139,7 +139,7 @@ def test_a_client_that_leaves_ends_the_process(rig):
     rig.hear(lambda _: rig.text(OUTPUT).endswith(b"\n"))
     found = process.identify(int(rig.text(OUTPUT)))
     rig.peer.close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while process.is_alive(found):
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -150,7 +150,7 @@ def test_a_client_that_sends_nonsense_is_one_that_leaves(rig):
     rig.hear(lambda _: rig.text(OUTPUT).endswith(b"\n"))
     rig.peer.send(b"\xff" * 100)
     found = process.identify(int(rig.text(OUTPUT)))
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while process.is_alive(found):
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -66,7 +66,7 @@ class Container:
     def status(self) -> dict[str, object]:
         return files.read_json(self.paths.status) or {}
 
-    def until(self, condition, seconds: float = 10.0) -> dict[str, object]:
+    def until(self, condition, seconds: float = 30.0) -> dict[str, object]:
         deadline = time.monotonic() + seconds
         while not condition(self.status):
             assert time.monotonic() < deadline, json.dumps(self.status)
@@ -179,7 +179,7 @@ def test_stop_kills_after_the_timeout(container):
     began = time.monotonic()
     container.stop(0.3)
     assert container.ended()["exit_code"] == 128 + signal.SIGKILL
-    assert 0.25 < time.monotonic() - began < 3
+    assert 0.25 < time.monotonic() - began < 20
 
 
 def test_a_second_stop_shortens_the_wait(container):
@@ -254,11 +254,11 @@ def test_restarts_back_off_and_end_with_a_stop(container, policy):
 
 def test_a_stop_during_the_back_off_takes_effect_at_once(container):
     container.start("exit 1", restart="always")
-    container.until(lambda status: status["restarts"] >= 3 and status["status"] == "restarting")
+    container.until(lambda status: status["restarts"] >= 5 and status["status"] == "restarting")
     began = time.monotonic()
     container.stop(60.0)
     assert container.ended()["status"] == "exited"
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 2.5, "it would have waited 3.2 s"
 
 
 def test_a_refusal_of_the_runtime_is_handed_on(container):

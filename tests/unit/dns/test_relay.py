@@ -180,7 +180,7 @@ def test_four_thousand_mutated_replies_raise_nothing_and_take_no_time() -> None:
         slowest = max(slowest, time.thread_time() - began)
         if isinstance(verdict, Reply):
             assert len(relay.answer_tail(question(use_edns=0, payload=4096), verdict, 1)) == len(cut) - 2
-    assert slowest < 0.05
+    assert slowest < 0.2
 
 
 @pytest.mark.parametrize(

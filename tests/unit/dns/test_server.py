@@ -37,7 +37,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def until(condition: Callable[[], object], seconds: float = 3) -> None:
+def until(condition: Callable[[], object], seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -355,11 +355,11 @@ def test_silent_cut_and_oversized_connections_are_closed_in_time(web: Served) ->
         long.sendall((limits.QUERY_BYTES).to_bytes(2, "big"))
         began = time.monotonic()
         assert huge.recv(10) == b""
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < limits.STREAM_TIMEOUT_S
         for connection in (silent_one, half, long):
             with contextlib.suppress(ConnectionResetError):
                 assert connection.recv(10) == b""
-        assert time.monotonic() - began < limits.STREAM_TIMEOUT_S + 1
+        assert time.monotonic() - began < limits.STREAM_TIMEOUT_S * 5
     until(lambda: web.server.stats().connections == 0)
 
 
