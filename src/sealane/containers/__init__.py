@@ -8,7 +8,7 @@ Who does what:
   output, exit status, restarts and health checks, so that the daemon may die at any instant.
 * `execshim` + `attendant`: the same for a further process (`exec`), as long as it lasts. `streams`, `frames`, `console`:
   input and output of both, one mechanism, to a client if there is one.
-* `files`, `process`: what both sides share, standard library only.
+* `parent`: what shim and attendant are alike in. `files`, `process`: what they share with the daemon. Standard library only.
 
 This module imports nothing: the shim pays for every import with memory.
 """

@@ -11,29 +11,23 @@ The session ends with the process, its container, or its client.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import select
 import signal
 import time
 
 from sealane.containers import files
 from sealane.containers.frames import Peer
-from sealane.containers.plan import Errand
-from sealane.containers.probe import spawn
-from sealane.containers.process import children
-from sealane.containers.streams import Streams
-from sealane.containers.supervisor import (
+from sealane.containers.parent import (
     LAUNCH_TIMEOUT_S,
-    PR_SET_CHILD_SUBREAPER,
-    PR_SET_NAME,
+    Parent,
     explain_failure,
     is_child,
-)  # fmt: skip
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
+    leave_starter,
+    spawn,
+)
+from sealane.containers.plan import Errand
+from sealane.containers.process import children
+from sealane.containers.streams import Streams
 
 GRACE_S = 5.0
 """For the OCI runtime, once its client has gone."""
@@ -42,20 +36,11 @@ GRACE_S = 5.0
 def main(arguments: list[str]) -> None:
     """Detach from the starter and attend until the session has ended."""
     path, connection = arguments[0], int(arguments[1])
-    if os.fork():
-        os._exit(0)
-    os.setsid()
-    os.set_inheritable(connection, False)
-    libc = ctypes.CDLL(None)
-    libc.prctl(PR_SET_NAME, b"sealane-exec", 0, 0, 0)
+    is_parent = leave_starter("sealane-exec", connection)
     errand = Errand.load(path)
-    if errand is None or libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+    if errand is None or not is_parent:
         # Its client hears that it hangs up.
         return
-    os.chdir("/")
-    null = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):
-        os.dup2(null, descriptor)
     with contextlib.closing(Attendant(errand, path, connection)) as attendant:
         try:
             exit_code, error = attendant.attend()
@@ -66,10 +51,11 @@ def main(arguments: list[str]) -> None:
         attendant.streams.end(exit_code, error)
 
 
-class Attendant:
-    """All waiting happens in `_until`; `attend` reads from top to bottom."""
+class Attendant(Parent):
+    """All waiting happens in `until`; `attend` reads from top to bottom."""
 
     def __init__(self, errand: Errand, path: str, connection: int) -> None:
+        super().__init__()
         self._errand = errand
         stem = path.removesuffix(".json")
         self._errand_file, self._process_file = path, f"{stem}.process"
@@ -79,11 +65,7 @@ class Attendant:
             client=Peer.at(connection, errand.early),
         )  # fmt: skip
         self._exits: dict[int, int] = {}
-        self._wake, writer = os.pipe()
-        for end in (self._wake, writer):
-            os.set_blocking(end, False)
-        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        self._process = 0
 
     def attend(self) -> tuple[int, str]:
         """The process's exit code, and why it never ran."""
@@ -102,8 +84,9 @@ class Attendant:
         if pid not in self._exits and not is_child(pid):
             self.kill()
             return 125, "the OCI runtime did not hand over the process"
+        self._process = pid
         self.streams.connect()
-        self._until(lambda: pid in self._exits or not self.streams.has_client)
+        self.until(lambda: pid in self._exits or not self.streams.has_client)
         if pid not in self._exits:
             self.kill()
             return 125, "its client has gone"
@@ -129,8 +112,8 @@ class Attendant:
         """In time. Until it has done its part there is nothing that could be ended: a client that has gone is no reason to
         leave, but to wait no longer than it usually takes."""
         deadline = time.monotonic() + seconds
-        self._until(lambda: runtime in self._exits or not self.streams.has_client, deadline)
-        return self._until(lambda: runtime in self._exits, min(deadline, time.monotonic() + GRACE_S))
+        self.until(lambda: runtime in self._exits or not self.streams.has_client, deadline)
+        return self.until(lambda: runtime in self._exits, min(deadline, time.monotonic() + GRACE_S))
 
     def _pid(self) -> int:
         return int(files.read_bytes(self._pid_file) or b"0")
@@ -148,27 +131,13 @@ class Attendant:
         for path in (self._errand_file, self._process_file, self._log, self._pid_file):
             files.remove(path)
 
-    def _until(self, done: Callable[[], bool], deadline: float | None = None) -> bool:
-        """Work until `done` (True) or the deadline on the monotonic clock (False)."""
-        while not done():
-            poll = select.poll()
-            poll.register(self._wake, select.POLLIN)
-            for descriptor, wanted in self.streams.interests().items():
-                poll.register(descriptor, wanted)
-            ready = poll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000)
-            if not ready:
-                return False
-            for descriptor, events in ready:
-                if descriptor == self._wake:
-                    os.read(self._wake, 512)
-                    self._reap()
-                else:
-                    self.streams.serve(descriptor, events)
-        return True
+    def interests(self) -> dict[int, int]:
+        return self.streams.interests()
 
-    def _reap(self) -> None:
-        """Collect every ended child, also orphans that the process left to us."""
-        with contextlib.suppress(ChildProcessError):
-            while (found := os.waitpid(-1, os.WNOHANG))[0]:
-                code = os.waitstatus_to_exitcode(found[1])
-                self._exits[found[0]] = 128 - code if code < 0 else code
+    def serve(self, descriptor: int, events: int) -> None:
+        self.streams.serve(descriptor, events)
+
+    def ended(self, pid: int, exit_code: int) -> None:
+        # Of the orphans that it leaves us meanwhile, nobody asks.
+        if not self._process or pid == self._process:
+            self._exits[pid] = exit_code

@@ -18,10 +18,10 @@ from sealane.containers.host import Host
 from sealane.containers.images import Images
 from sealane.containers.layer import mount_layer
 from sealane.containers.oci import build_config, build_process, hosts_file, resolv_file
+from sealane.containers.parent import LAUNCH_TIMEOUT_S
 from sealane.containers.plan import Errand, Paths, Plan
 from sealane.containers.rootfs import prepare_root
 from sealane.containers.spec import HOST_ROOTFS, ContainerSpec, parse_signal
-from sealane.containers.supervisor import LAUNCH_TIMEOUT_S
 from sealane.containers.users import User, is_mapped, resolve_user
 from sealane.model.image import digest_of_root
 

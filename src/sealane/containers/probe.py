@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from sealane.containers import files
+from sealane.containers.parent import spawn
 from sealane.containers.plan import HealthPlan
 
 MAX_OUTPUT_BYTES = 4096
@@ -149,20 +150,3 @@ def _end(send: Callable[[int, int], None], pid: int) -> None:
         send(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
-
-
-def spawn(command: list[str], stdin: int, stdout: int, stderr: int) -> int:
-    """Start a program with these three descriptors, default signals and nothing else inherited; its pid."""
-    return os.posix_spawn(
-        command[0],
-        command,
-        os.environ,
-        file_actions=[
-            (os.POSIX_SPAWN_DUP2, stdin, 0),
-            (os.POSIX_SPAWN_DUP2, stdout, 1),
-            (os.POSIX_SPAWN_DUP2, stderr, 2),
-        ],
-        setsigmask=[],
-        # Python ignores SIGPIPE; an ignored signal is inherited through exec, and runc hands it on to the container.
-        setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD],
-    )

@@ -19,52 +19,43 @@ SIGTERM ends the container as `stop` does, but is not remembered as the user's w
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import select
 import signal
 import time
-from collections.abc import Callable
 
 from sealane.containers import files, process
 from sealane.containers.changes import tell
 from sealane.containers.frames import Peer
 from sealane.containers.logwriter import LogWriter
+from sealane.containers.parent import (
+    LAUNCH_TIMEOUT_S,
+    Parent,
+    explain_failure,
+    is_child,
+    leave_starter,
+    spawn,
+)
 from sealane.containers.plan import Paths, Plan
-from sealane.containers.probe import Probe, spawn
+from sealane.containers.probe import Probe
 from sealane.containers.streams import Streams
 
 FIRST_DELAY_S = 0.1
 MAX_DELAY_S = 60.0
 # A run of this length counts as good: the next failure starts again at FIRST_DELAY_S.
 GOOD_RUN_S = 10.0
-# The OCI runtime answers within 50 ms on an idle machine; only a stuck one takes this long.
-LAUNCH_TIMEOUT_S = 60.0
 DELETE_TIMEOUT_S = 30.0
-PR_SET_NAME = 15
-PR_SET_CHILD_SUBREAPER = 36
 
 
 def main(arguments: list[str]) -> None:
     """Detach from the starter and supervise until the container has ended for good."""
     # A daemon that was started before this release was installed gives no CLIENT_FD.
     plan_path, (lock, ready_fd, client_fd, *_) = arguments[0], [*map(int, arguments[1:]), -1]
-    if os.fork():
-        os._exit(0)
-    os.setsid()
-    for descriptor in (lock, ready_fd, client_fd):
-        if descriptor >= 0:
-            os.set_inheritable(descriptor, False)
-    libc = ctypes.CDLL(None)
-    libc.prctl(PR_SET_NAME, b"sealane-shim", 0, 0, 0)
-    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+    descriptors = [descriptor for descriptor in (lock, ready_fd, client_fd) if descriptor >= 0]
+    if not leave_starter("sealane-shim", *descriptors):
         answer(ready_fd, {"error": "the kernel refuses PR_SET_CHILD_SUBREAPER", "exit_code": 125})
         return
-    os.chdir("/")
-    null = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):
-        os.dup2(null, descriptor)
     plan = Plan.load(plan_path)
     if plan is None:
         answer(ready_fd, {"error": f"cannot read {plan_path}", "exit_code": 125})
@@ -87,14 +78,15 @@ def answer(ready_fd: int, value: dict[str, object]) -> None:
         os.close(ready_fd)
 
 
-class Supervisor:
+class Supervisor(Parent):
     """Runs one container to its end, over all its restarts.
 
-    All waiting happens in `_pump`, which meanwhile copies output, reaps children, keeps the stop deadline and runs
+    All waiting happens in `until`, which meanwhile copies output, reaps children, keeps the stop deadline and runs
     health checks; so the life cycle in `supervise` reads from top to bottom.
     """
 
     def __init__(self, plan: Plan, ready_fd: int, client_fd: int = -1) -> None:
+        super().__init__(signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
         self._plan = plan
         self._ready_fd = ready_fd
         self._paths = Paths(plan.state_folder, plan.run_folder)
@@ -114,17 +106,7 @@ class Supervisor:
         self._kill_at: float | None = None
         self._killed = False
         self._status: dict[str, object] = {"shim": process.identify(os.getpid()), "restarts": 0}
-        self._open_descriptors()
-
-    def _open_descriptors(self) -> None:
         self._null = os.open(os.devnull, os.O_RDONLY)
-        self._wake, wake_writer = os.pipe()
-        os.set_blocking(self._wake, False)
-        os.set_blocking(wake_writer, False)
-        signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
-        for number in (signal.SIGCHLD, signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
-            # The handler does nothing: its number arrives through the wake pipe.
-            signal.signal(number, lambda _number, _frame: None)
 
     # The life cycle
 
@@ -151,7 +133,7 @@ class Supervisor:
                 error=error,
                 finished_at=time.time(),
             )
-            if self._pump(lambda: self._stopping or self._final, time.monotonic() + delay):
+            if self.until(lambda: self._stopping or self._final, time.monotonic() + delay):
                 # It ended when it ended, and not again.
                 self._finish(exit_code, error, at=float(str(self._status["finished_at"])))
                 return
@@ -171,7 +153,7 @@ class Supervisor:
             runtime = spawn([*command, *options, self._plan.container_id], *ends)
         except OSError as problem:
             return f"cannot run {command[0]}: {problem.strerror}", 125
-        if not self._pump(lambda: runtime in self._exits, time.monotonic() + LAUNCH_TIMEOUT_S):
+        if not self.until(lambda: runtime in self._exits, time.monotonic() + LAUNCH_TIMEOUT_S):
             os.kill(runtime, signal.SIGKILL)
             return f"the OCI runtime did not answer within {LAUNCH_TIMEOUT_S:.0f} s", 125
         if self._exits[runtime] != 0:
@@ -197,7 +179,7 @@ class Supervisor:
         if self._stopping:
             # Asked to stop while the OCI runtime was at work.
             self._send(self._plan.stop_signal)
-        self._pump(lambda: self._init in self._exits, None)
+        self.until(lambda: self._init in self._exits)
         if self._probe:
             self._probe.abandon()
             self._probe = None
@@ -226,7 +208,7 @@ class Supervisor:
         except OSError:
             # No OCI runtime any more. What it leaves behind is found by `Runtime.remove`.
             return
-        if not self._pump(lambda: delete in self._exits, time.monotonic() + DELETE_TIMEOUT_S):
+        if not self.until(lambda: delete in self._exits, time.monotonic() + DELETE_TIMEOUT_S):
             os.kill(delete, signal.SIGKILL)
 
     def give_up(self, error: str) -> None:
@@ -248,71 +230,45 @@ class Supervisor:
 
     # Waiting
 
-    def _pump(self, done: Callable[[], bool], deadline: float | None) -> bool:
-        """Work until `done` (True) or the deadline on the monotonic clock (False)."""
-        while not done():
-            now = time.monotonic()
-            if deadline is not None and now >= deadline:
-                return False
-            self._tick(now)
-            poll = select.poll()
-            for descriptor, wanted in self._interests().items():
-                poll.register(descriptor, wanted)
-            for descriptor, events in poll.poll(self._patience_ms(now, deadline)):
-                if descriptor == self._wake:
-                    self._woken()
-                elif self._streams.serve(descriptor, events):
-                    continue
-                elif self._probe and descriptor == self._probe.output_fd:
-                    # Else the check ended, and its descriptor was closed, while this round was at work.
-                    self._probe.read_output()
-        return True
-
-    def _interests(self) -> dict[int, int]:
-        interests = {self._wake: select.POLLIN, **self._streams.interests()}
+    def interests(self) -> dict[int, int]:
+        interests = self._streams.interests()
         if self._probe and self._probe.output_fd >= 0:
             interests[self._probe.output_fd] = select.POLLIN
         return interests
 
-    def _tick(self, now: float) -> None:
+    def serve(self, descriptor: int, events: int) -> None:
+        if (
+            not self._streams.serve(descriptor, events)
+            and self._probe
+            and descriptor == self._probe.output_fd
+        ):
+            self._probe.read_output()
+
+    def tick(self, now: float) -> None:
         if self._kill_at is not None and now >= self._kill_at and self._init and not self._killed:
             self._killed = True
             self._send(signal.SIGKILL)
         if self._probe and self._init not in self._exits:
             self._probe.tick(now)
 
-    def _patience_ms(self, now: float, deadline: float | None) -> int | None:
-        moments = [] if deadline is None else [deadline]
+    def moments(self) -> list[float]:
+        found = [self._probe.deadline] if self._probe else []
         if self._kill_at is not None and self._init and not self._killed:
-            moments.append(self._kill_at)
-        if self._probe:
-            moments.append(self._probe.deadline)
-        return max(0, int((min(moments) - now) * 1000) + 1) if moments else None
+            found.append(self._kill_at)
+        return found
 
-    def _woken(self) -> None:
-        numbers = os.read(self._wake, 512)
-        self._reap()
+    def ended(self, pid: int, exit_code: int) -> None:
+        if self._probe and pid == self._probe.pid:
+            self._probe.exited(exit_code, time.monotonic())
+            self._publish(health=self._probe.report)
+        elif not self._init or pid == self._init:
+            self._exits[pid] = exit_code
+
+    def signalled(self, numbers: bytes) -> None:
         if signal.SIGUSR1 in numbers:
             self._read_desired()
         if signal.SIGTERM in numbers or signal.SIGINT in numbers:
             self._stop(self._plan.stop_timeout_s)
-
-    def _reap(self) -> None:
-        """Collect every ended child, also orphans that the container's other processes left to us."""
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            code = os.waitstatus_to_exitcode(status)
-            code = 128 - code if code < 0 else code
-            if self._probe and pid == self._probe.pid:
-                self._probe.exited(code, time.monotonic())
-                self._publish(health=self._probe.report)
-            elif not self._init or pid == self._init:
-                self._exits[pid] = code
 
     # Stopping and checking
 
@@ -355,37 +311,6 @@ class Supervisor:
         with contextlib.suppress(OSError):
             files.write_json(self._paths.status, self._status)
         tell(self._paths.changes, self._plan.container_id)
-
-
-def is_child(pid: int) -> bool:
-    """Whether a live or ended process is ours to reap."""
-    try:
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except OSError:
-        return False
-    return True
-
-
-def explain_failure(runtime_log: str, runtime_exit: int) -> tuple[str, int]:
-    """What the OCI runtime logged, and the exit code that Docker gives for it (127, 126, else 125)."""
-    message = ""
-    for line in (files.read_bytes(runtime_log) or b"").splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict) and entry.get("level") == "error":
-            message = str(entry.get("msg", ""))
-    if not message:
-        return f"the OCI runtime failed with exit code {runtime_exit} and said nothing", 125
-    lowered = message.lower()
-    if "executable file not found" in lowered or (
-        "exec" in lowered and "no such file or directory" in lowered
-    ):
-        return message, 127
-    if "exec" in lowered and "permission denied" in lowered:
-        return message, 126
-    return message, 125
 
 
 def count_oom_kills(path: str) -> int:

@@ -19,8 +19,9 @@ from sealane.containers.errors import ConflictError, LaunchError
 from sealane.containers.frames import ERRORS, EXIT, INPUT, OUTPUT, Peer, frame
 from sealane.containers.launch import launch_shim
 from sealane.containers.logs import read_logs
+from sealane.containers.parent import explain_failure
 from sealane.containers.plan import Paths, Plan
-from sealane.containers.supervisor import count_oom_kills, explain_failure
+from sealane.containers.supervisor import count_oom_kills
 
 # `run`: start $BUNDLE/command in the background and leave, as runc does. The command waits until its starter has left,
 # because bash, other than runc, would reap it. `delete` and `exec` are logged.
