@@ -6,8 +6,14 @@ LOCAL_TTL_S = 5
 UDP_ANSWER_BYTES = 1232
 """The longest datagram we send or ask for: fits any path without fragments (DNS flag day 2020)."""
 
-PRESSED_SHARE = 8
-"""Uncached questions of one asker that are read of a burst while a quarter of the socket's buffer is in use."""
+PROMPT = 8
+"""Uncached questions of one asker that are answered out of a burst; his others wait until everybody's have been read."""
+
+BACKLOG = 4096
+"""Questions of one socket that wait, half of them one asker's if he is alone. What is beyond is dropped."""
+
+TURNS = 8
+"""Waiting questions that are answered (30 µs each) before what has come meanwhile is read."""
 
 QUERY_BYTES = 2048
 """The longest query that is read. A name is at most 255 octets; the rest is room for EDNS options."""

@@ -4,21 +4,18 @@ import errno
 import ipaddress
 import os
 import socket
-import struct
 from collections.abc import Callable, Iterable
 
 import msgspec
 
-from sealane.dns.limits import SOCKET_BUFFER_BYTES
+from sealane.dns.backlog import Backlog
+from sealane.dns.limits import BACKLOG, SOCKET_BUFFER_BYTES
 from sealane.dns.records import ZoneNetwork
 from sealane.dns.zone import View
 
 _IP_FREEBIND = 15
 _IPV6_FREEBIND = 78
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
-_SO_MEMINFO = 55
-_MEMORY = struct.Struct("=II")
-"""SK_MEMINFO_RMEM_ALLOC and SK_MEMINFO_RCVBUF, the first of the numbers (linux/sock_diag.h, since Linux 4.12)."""
 
 
 class Place(msgspec.Struct, frozen=True, order=True):
@@ -40,8 +37,7 @@ class Listener:
         self.datagrams: socket.socket | None = None
         self.stream: socket.socket | None = None
         self.problems: dict[str, OSError] = {}
-        self.is_pressed = False
-        """Whether datagrams arrive faster than they are read."""
+        self.backlog = Backlog(BACKLOG)
         self._device_index = 0
 
     def is_stranded(self) -> bool:
@@ -181,12 +177,6 @@ def _enlarge_buffer(opened: socket.socket, forced: int, modest: int) -> None:
         opened.setsockopt(socket.SOL_SOCKET, forced, SOCKET_BUFFER_BYTES)
     except PermissionError:
         opened.setsockopt(socket.SOL_SOCKET, modest, SOCKET_BUFFER_BYTES)
-
-
-def is_filling_up(datagrams: socket.socket) -> bool:
-    """Whether a quarter of the receive buffer is in use (a small datagram takes 768 bytes of it)."""
-    used, size = _MEMORY.unpack_from(datagrams.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 64))
-    return bool(used * 4 > size)
 
 
 def _open_stream(place: Place, port: int) -> socket.socket:

@@ -25,15 +25,18 @@ import dns.rcode
 import msgspec
 
 from sealane.dns import relay, wire
+from sealane.dns.backlog import Backlog
 from sealane.dns.limits import (
+    BACKLOG,
     BURST,
     LISTENERS,
-    PRESSED_SHARE,
+    PROMPT,
     QUERY_BYTES,
     SWITCH_INTERVAL_S,
     TICK_S,
+    TURNS,
 )
-from sealane.dns.listen import Listener, Places, is_filling_up
+from sealane.dns.listen import Listener, Places
 from sealane.dns.records import ZoneNetwork
 from sealane.dns.relay import Reply
 from sealane.dns.resolvconf import PATH, ResolvConf
@@ -89,6 +92,8 @@ class DnsServer:
         self._places = Places(port)
         self._places_lock = threading.Lock()
         self._by_fd: dict[int, Listener] = {}
+        self._behind: set[Listener] = set()
+        """Who has a backlog."""
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake, select.EPOLLIN)
@@ -187,12 +192,15 @@ class DnsServer:
         next_tick = time.monotonic() + TICK_S
         while not self._is_stopping:
             is_due = False
-            for fd, _ in self._epoll.poll(TICK_S):
+            ready = [*self._behind]
+            for fd, _ in self._epoll.poll(0 if ready else TICK_S):
                 if fd == self._wake:
                     os.eventfd_read(self._wake)
                     is_due = True
-                elif listener := self._by_fd.get(fd):
-                    self._serve_burst(listener)
+                elif (listener := self._by_fd.get(fd)) and listener not in self._behind:
+                    ready.append(listener)
+            for listener in ready:
+                self._serve_burst(listener)
             now = time.monotonic()
             if is_due or now >= next_tick:
                 next_tick = now + TICK_S
@@ -201,28 +209,43 @@ class DnsServer:
     def _serve_burst(self, listener: Listener) -> None:
         """Answer what waits at one socket, up to a bound that leaves the others their turn.
 
-        While the socket's buffer fills up, questions come faster than they can be read. Then each asker has a few of
-        a burst read and the rest dropped, which is ten times as cheap: a flood ends up dropped, its neighbours answered.
+        Reading a question is ten times as cheap as answering one that is not cached. So all are read first, and who has
+        asked more than a few has the rest answered when nobody else's waits: a flood delays itself, not its neighbours.
         """
-        datagrams = listener.datagrams
+        datagrams, backlog = listener.datagrams, listener.backlog
         assert datagrams is not None
-        receive, send, askers = datagrams.recvfrom, datagrams.sendto, listener.askers
-        most = PRESSED_SHARE if listener.is_pressed else BURST
+        turns = TURNS if self._read_burst(listener, datagrams) else 1
+        while backlog and turns:
+            self._serve_uncached(listener, datagrams, *backlog.take())
+            turns -= 1
+        if backlog:
+            self._behind.add(listener)
+        else:
+            self._behind.discard(listener)
+
+    def _read_burst(self, listener: Listener, datagrams: socket.socket) -> bool:
+        """Whether nothing is left to be read."""
+        receive, send, askers, backlog = (
+            datagrams.recvfrom,
+            datagrams.sendto,
+            listener.askers,
+            listener.backlog,
+        )
         uncached: dict[str, int] = {}
-        cached = 0
+        cached, is_read = 0, False
         for _ in range(BURST):
             try:
                 query, source = receive(QUERY_BYTES)
             except OSError:  # Nothing waits any more, or the kernel reports an error of an earlier answer.
-                listener.is_pressed = False
+                is_read = True
                 break
             try:
                 answer = query[:2] + askers[source[0]].cache[query[2:]]()
             except KeyError:
                 turn = uncached[source[0]] = uncached.get(source[0], 0) + 1
-                if turn <= most:
+                if turn <= PROMPT and source[0] not in backlog:
                     self._serve_uncached(listener, datagrams, query, source)
-                else:
+                elif not backlog.put(source[0], (query, source)):
                     self._dropped += 1
                 continue
             try:
@@ -230,9 +253,8 @@ class DnsServer:
                 cached += 1
             except OSError:
                 self._unsent += 1
-        else:
-            listener.is_pressed = is_filling_up(datagrams)
         self._cached += cached
+        return is_read
 
     def _serve_uncached(
         self, listener: Listener, datagrams: socket.socket, query: bytes, source: Any
@@ -326,6 +348,8 @@ class DnsServer:
             del self._by_fd[listener.datagrams.fileno()]
             listener.datagrams.close()  # Which takes it out of the epoll set.
             listener.datagrams = None
+            listener.backlog = Backlog(BACKLOG)
+            self._behind.discard(listener)
         if listener.stream is not None:
             self._loop.call_soon_threadsafe(self._streams.close, listener.stream)
             listener.stream = None

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import dns.exception
 import dns.flags
@@ -19,7 +20,8 @@ import dns.rcode
 import pytest
 
 from sealane.dns import DnsServer, ZoneError, ZoneMember, ZoneNetwork, limits, stream
-from sealane.dns.listen import is_filling_up
+from sealane.dns.backlog import Backlog
+from sealane.dns.listen import Listener
 from unit.dns.upstream_rig import Upstream, answering, silent, truncating
 
 WEB = ZoneMember("e1", "s1", ("web", "all"), ("127.0.0.11",))
@@ -304,26 +306,80 @@ def test_a_greedy_asker_is_shed_and_nobody_else_notices(tmp_path: Path) -> None:
         assert served.addresses("web", source="127.0.0.12", tcp=True) == ["127.0.0.11"]
 
 
-def test_what_comes_faster_than_it_can_be_read_is_dropped_from_whom_it_comes() -> None:
-    """E9 for names of our own: the serving thread is held up while its socket fills up."""
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Served, list[str]]]:
+    """A server, and whose questions it has answered uncached, in their order."""
+    order: list[str] = []
+    answer = DnsServer._serve_uncached
+
+    def noted(
+        self: DnsServer, listener: Listener, datagrams: socket.socket, query: bytes, source: Any
+    ) -> None:
+        order.append(source[0])
+        answer(self, listener, datagrams, query, source)
+
+    monkeypatch.setattr(DnsServer, "_serve_uncached", noted)
     with serving(network(WEB, DB)) as served:
-        [listener] = served.server._by_fd.values()
-        assert listener.datagrams is not None
-        with served.datagrams("127.0.0.11") as greedy, served.datagrams("127.0.0.12") as modest:
-            with served.server._responder._lock:
-                sent = 0
-                while not is_filling_up(listener.datagrams) or sent % 64:
-                    greedy.send(dns.message.make_query(f"g{sent}.", "A").to_wire())
-                    sent += 1
-                for number in range(4):
-                    modest.send(dns.message.make_query(f"m{number}.", "A").to_wire())
-                for number in range(128):
-                    greedy.send(dns.message.make_query(f"h{number}.", "A").to_wire())
-            for _ in range(4):
-                assert dns.message.from_wire(modest.recv(4096)).rcode() == dns.rcode.NXDOMAIN
-        until(lambda: served.server.stats().computed + served.server.stats().dropped == sent + 4 + 128)
-        assert 64 - limits.PRESSED_SHARE <= served.server.stats().dropped < sent
-        assert not listener.is_pressed
+        yield served, order
+
+
+def ask_names(asker: socket.socket, count: int) -> None:
+    for number in range(count):
+        asker.send(dns.message.make_query(f"n{number}.", "A").to_wire())
+
+
+def hear(asker: socket.socket, count: int) -> None:
+    asker.settimeout(20)
+    for _ in range(count):
+        assert dns.message.from_wire(asker.recv(4096)).rcode() == dns.rcode.NXDOMAIN
+
+
+def test_a_flood_delays_itself_and_not_its_neighbours(held: tuple[Served, list[str]]) -> None:
+    """E9 for names of our own: the serving thread is held up while questions gather."""
+    served, order = held
+    with served.datagrams("127.0.0.11") as greedy, served.datagrams("127.0.0.12") as modest:
+        with served.server._responder._lock:
+            ask_names(greedy, 1000)
+            ask_names(modest, 4)
+        hear(modest, 4)
+        until(lambda: len(order) == 1004)
+    assert served.server.stats().dropped == 0
+    last = max(place for place, asker in enumerate(order) if asker == "127.0.0.12")
+    assert last < 100, "and not behind all that came before"
+
+
+def test_of_who_asks_more_than_his_share_the_rest_is_dropped(held: tuple[Served, list[str]]) -> None:
+    served, order = held
+    [listener] = served.server._by_fd.values()
+    listener.backlog = Backlog(64)
+    with served.datagrams("127.0.0.11") as greedy, served.datagrams("127.0.0.12") as modest:
+        with served.server._responder._lock:
+            ask_names(greedy, limits.BURST)
+            # More than are answered at once: these wait their turn, too.
+            ask_names(modest, limits.PROMPT + 4)
+        hear(modest, limits.PROMPT + 4)
+        until(lambda: len(order) + served.server.stats().dropped == limits.BURST + limits.PROMPT + 4)
+        assert order.count("127.0.0.11") == limits.PROMPT + 32
+        # It is over with the flood.
+        ask_names(greedy, limits.PROMPT)
+        until(lambda: order.count("127.0.0.11") == limits.PROMPT * 2 + 32)
+    assert not served.server._behind
+
+
+def test_who_is_behind_when_its_address_goes_is_forgotten(held: tuple[Served, list[str]]) -> None:
+    served, order = held
+    with served.datagrams("127.0.0.11") as greedy:
+        with served.server._responder._lock:
+            ask_names(greedy, 500)
+            removing = threading.Thread(target=served.server.update, args=([], ["n"]))
+            removing.start()
+        removing.join()
+        until(lambda: not served.server._by_fd)
+    assert not served.server._behind
+    assert len(order) <= 500
+    served.server.update([network(WEB, DB)])
+    until(lambda: served.server._by_fd)
+    assert served.addresses("web", source="127.0.0.12") == ["127.0.0.11"]
 
 
 def frames(*queries: bytes) -> bytes:
