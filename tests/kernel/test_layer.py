@@ -1,5 +1,6 @@
 """A container's writable root over an image, on the real kernel: overlay or copy, and nothing mounted after it."""
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -101,6 +102,35 @@ def test_what_began_as_a_copy_stays_one(places, monkeypatch):
         (mount(places) / "new").write_text("x")
     layer.unmount_layer(str(places[2]))
     assert (mount(places) / "new").read_text() == "x"
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENODEV, errno.ENOMEM])
+def test_what_was_written_to_an_overlay_is_not_left_for_a_copy(places, monkeypatch, number):
+    """As after a kernel without overlayfs, or whose memory was short for a moment."""
+    (mount(places) / "new").write_text("precious")
+    layer.unmount_layer(str(places[2]))
+
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(layer, "_mount", refuse)
+        with pytest.raises(ContainerError, match=f"what the container has written .*{os.strerror(number)}"):
+            mount(places)
+    assert sorted(os.listdir(places[1])) == ["upper", "work"]
+    assert (mount(places) / "new").read_text() == "precious"
+
+
+def test_what_passes_is_no_reason_to_copy(places, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(layer, "_mount", refuse)
+        with pytest.raises(OSError, match="Cannot allocate memory"):
+            mount(places)
+    mount(places)
+    assert [kind.split()[0] for kind in mounted(places[2])] == ["overlay"]
 
 
 def test_a_copy_that_was_killed_half_way_is_begun_anew(places, no_overlay):

@@ -4,12 +4,14 @@
                                   copy/              instead, whole
     RUN/containers/ID/rootfs                         the mount, of either; device files in it open nothing
 
-What is written stays until the container is removed. The mount belongs to this boot and is made at each start.
+What is written stays until the container is removed. The mount belongs to this boot and is made at each start. Which of
+the two it is, is decided once: what has been written to one is not in the other.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import shutil
 import stat
@@ -21,18 +23,26 @@ COPY_TIMEOUT_S = 600.0
 _MS_NODEV, _MS_REMOUNT, _MS_BIND = 4, 32, 4096
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
 
+_NO_OVERLAY = frozenset({errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM})
+"""No overlayfs here, or not over this file system (another overlay, NFS, an old kernel's namespace)."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def mount_layer(lower: str, folder: str, target: str, *, in_user_namespace: bool) -> None:
-    """Nothing is mounted at `target` before. Raises OSError, ContainerError."""
+    """Nothing is mounted at `target` before. Raises OSError, ContainerError; what the container has written is as it was."""
     os.makedirs(target, mode=0o755, exist_ok=True)
-    copy = os.path.join(folder, "copy")
+    copy, upper = os.path.join(folder, "copy"), os.path.join(folder, "upper")
     if not os.path.isdir(copy):
         try:
             _mount_overlay(lower, folder, target, in_user_namespace=in_user_namespace)
-        except OSError:
-            # No overlayfs here, or not over this file system (another overlay, NFS, an old kernel's namespace).
+        except OSError as error:
+            if _holds_something(upper):
+                raise ContainerError(
+                    f"what the container has written is in {upper}, and the overlay cannot be mounted: {error.strerror}"
+                ) from error
+            if error.errno not in _NO_OVERLAY:
+                raise
             _copy(lower, folder, copy)
         else:
             return
@@ -44,6 +54,14 @@ def unmount_layer(target: str) -> None:
     """Idempotent. What is still open in it goes when it is closed."""
     while _libc.umount2(os.fsencode(target), _MNT_DETACH | _UMOUNT_NOFOLLOW) == 0:
         pass
+
+
+def _holds_something(upper: str) -> bool:
+    try:
+        with os.scandir(upper) as entries:
+            return any(entries)
+    except FileNotFoundError:
+        return False
 
 
 def _mount_overlay(lower: str, folder: str, target: str, *, in_user_namespace: bool) -> None:
