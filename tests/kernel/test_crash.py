@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -395,6 +396,46 @@ def test_a_full_disk_refuses_and_harms_nobody(lan: Lan) -> None:
         assert audit(host) == []
         second.close()
         first.close()
+
+
+NOTE_ANOTHER_BOOT = """
+import sys
+from sealane.engine.upkeep import BOOT
+from sealane.store.sqlite import SqliteStore
+store = SqliteStore(sys.argv[1])
+store.set_meta(BOOT, "the boot before")
+store.close()
+"""
+
+
+@pytest.mark.parametrize("has_reserve", [True, False])
+def test_a_start_after_a_reboot_on_a_full_disk(lan: Lan, has_reserve: bool) -> None:
+    """A start has to note which boot it is. The reserve is for that; without one the daemon holds until there is room."""
+    with Host(lan, number=11) as host:
+        os.makedirs(host.state_dir)
+        host.ns.sh("mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", host.state_dir)
+        host.start()
+        host.api.network("front", "10.98.0.0/24", "fd98::/64")
+        host.stop()
+        folder = host.path(host.state_dir)
+        host.ns.sh(sys.executable, "-c", NOTE_ANOTHER_BOOT, host.state_dir)
+        if not has_reserve:
+            os.unlink(f"{folder}/state.reserve")
+        host.ns.run("dd", "if=/dev/zero", f"of={host.state_dir}/ballast", "bs=4k")
+        host.ns.run("dd", "if=/dev/zero", f"of={host.state_dir}/sand", "bs=1")
+        host.start(wait=False)
+        eventually(lambda: os.path.exists(host.socket_path), what="it answers")
+        if not has_reserve:
+            status = host.api.status()
+            assert status["state"] == "hold"
+            assert "full" in status["conditions"][0]["message"]
+            with pytest.raises(ApiError) as refusal:
+                host.api.network("back", "10.97.0.0/24")
+            assert refusal.value.code == "unavailable"
+            os.unlink(f"{folder}/ballast")
+        eventually(lambda: host.api.status()["state"] == "ready", what="all is well")
+        assert [network["name"] for network in host.api.get("/networks")] == ["front"]
+        assert audit(host) == []
 
 
 def refused(host: Host, workload: Workload) -> ApiError:

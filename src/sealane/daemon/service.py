@@ -1,7 +1,7 @@
 """The daemon's parts put together, and what the API is served from.
 
-The store may be unreadable at the start. Then the daemon holds: it serves `status` and refuses changes, touches
-nothing in the kernel (traffic goes on as it was), and tries the store again until it can be read.
+The store may be unreadable at the start, or what a start has to write may not fit. Then the daemon holds: it serves
+`status` and refuses changes, touches nothing in the kernel (traffic goes on as it was), and tries the store again.
 """
 
 import asyncio
@@ -31,6 +31,7 @@ from sealane.dns.resolvconf import host_resolver
 from sealane.dns.server import DnsServer
 from sealane.doors.netavark.status import SEARCH as NETAVARK_SEARCH
 from sealane.engine.engine import Engine
+from sealane.engine.errors import SealaneError, StoreFailedError
 from sealane.engine.events import EventLog
 from sealane.engine.reconciler import Reconciler
 from sealane.engine.upkeep import Upkeep
@@ -82,13 +83,9 @@ class Service:
         os.makedirs(self.config.run_dir, mode=0o700, exist_ok=True)
         self._claim = claim()
         try:
-            store = self._open_store()
-        except StoreError as error:
-            log.error("holding: the store is %s: %s", error.reason, error)
-            self._hold(f"the store is {error.reason}: {error}")
-            self._loop.call_later(STORE_RETRY_S, self._retry)
-            return
-        self._run(store)
+            self._run(self._open_store())
+        except (StoreError, StoreFailedError) as error:
+            self._wait_for_store(_why(error))
 
     def _open_store(self) -> Store:
         directory = self.config.store_directory()
@@ -96,16 +93,27 @@ class Service:
             return MemoryStore()
         return SqliteStore(directory)
 
+    def _wait_for_store(self, why: str) -> None:
+        """Hold meanwhile."""
+        log.error("holding: %s", why)
+        self._close_parts()
+        self._hold(why)
+        self._loop.call_later(STORE_RETRY_S, self._retry)
+
     def _retry(self) -> None:
         try:
             store = self._open_store()
         except StoreError as error:
-            self.engine.hold = f"the store is {error.reason}: {error}"
+            self.engine.hold = _why(error)
             self._loop.call_later(STORE_RETRY_S, self._retry)
             return
-        log.info("the store can be read again")
         self._close_parts()
-        self._run(store)
+        try:
+            self._run(store)
+        except (StoreError, SealaneError, OSError) as error:
+            self._wait_for_store(_why(error))
+        else:
+            log.info("the store is well again")
         self.rebuilt()
 
     def _hold(self, why: str) -> None:
@@ -116,8 +124,8 @@ class Service:
         self.engine.hold = why
 
     def _run(self, store: Store) -> None:
-        snapshot = store.snapshot()
         self._closing.append(store.close)
+        snapshot = store.snapshot()
         instance = self._instance(store)
         self._open_loopback()
         self._open_fast_path()
@@ -248,6 +256,7 @@ class Service:
             except Exception:
                 log.exception("closing")
         self._closing.clear()
+        self._fast_path = None
         self._dns = None
         self._watch = None
 
@@ -312,3 +321,7 @@ class Service:
         yield from conditions.of_units(reconciler.failures)
         yield from conditions.of_names(self._dns.problems() if self._dns is not None else ())
         yield from conditions.of_unreadable(self.upkeep.unreadable)
+
+
+def _why(error: Exception) -> str:
+    return f"the store is {error.reason}: {error}" if isinstance(error, StoreError) else str(error)

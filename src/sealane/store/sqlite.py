@@ -17,8 +17,8 @@ full or failing disk would be a SIGBUS.
 import contextlib
 import sqlite3
 import zlib
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -30,6 +30,7 @@ from sealane.store.guard import RESERVE_BYTES, Guard
 from sealane.store.rows import TABLES, Lease, columns, leases, meta_crc, read_all, read_revision, revision_crc
 
 DATABASE: Final = "state.db"
+T = TypeVar("T")
 
 
 class SqliteStore:
@@ -94,7 +95,7 @@ class SqliteStore:
         except StoreError as error:
             if error.reason != "full":
                 raise
-        return self._transact_on_full_disk(steps, revision, use_reserve=not grows)
+        return self._on_full_disk(lambda: self._transact(steps, revision), use_reserve=not grows)
 
     def meta(self, key: str) -> str | None:
         with failures(self._path):
@@ -102,6 +103,15 @@ class SqliteStore:
         return None if row is None else str(row[0])
 
     def set_meta(self, key: str, value: str) -> None:
+        try:
+            self._write_meta(key, value)
+        except StoreError as error:
+            if error.reason != "full":
+                raise
+            # A few bytes, and the daemon cannot start without.
+            self._on_full_disk(lambda: self._write_meta(key, value), use_reserve=True)
+
+    def _write_meta(self, key: str, value: str) -> None:
         crc32 = meta_crc(key, value)
         with failures(self._path):
             self._db.execute(
@@ -168,11 +178,11 @@ class SqliteStore:
                 "full", self._path, "the file system has less free space than the reserve needs"
             )
 
-    def _transact_on_full_disk(self, steps: Sequence["_Step"], revision: int, *, use_reserve: bool) -> int:
+    def _on_full_disk(self, write: Callable[[], T], *, use_reserve: bool) -> T:
         if use_reserve:
             self._guard.release_reserve()
         self._empty_log()
-        result = self._transact(steps, revision)
+        result = write()
         if use_reserve:
             self._empty_log()
             self._guard.fill_reserve()
