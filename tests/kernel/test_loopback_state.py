@@ -38,6 +38,23 @@ cgroup, publisher = harness.cgroup, harness.publisher
 # --- the map ---------------------------------------------------------------------------------------------------------
 
 
+def test_what_cannot_be_mended_now_is_as_it_was(publisher, container, monkeypatch):
+    container.serve(80)
+    publisher.apply([entry(4, "tcp")])
+
+    def refuse(*_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    for module, name in ((mounts, "ensure_bpffs"), (syscall, "open_pinned")):
+        with monkeypatch.context() as patched:
+            patched.setattr(module, name, refuse)
+            with pytest.raises(OSError, match="Too many open files"):
+                publisher.mend()
+        assert publisher.entries() == {entry(4, "tcp")}
+        publisher.apply([entry(4, "udp")])
+        publisher.apply([], [entry(4, "udp")])
+
+
 @both_families
 def test_a_range_is_a_few_elements_and_keeps_the_distance(publisher, container, family):
     container.serve(1, 500, 1000)

@@ -60,6 +60,9 @@ class Watch:
         self._timers.clear()
 
     def _later(self, name: str, seconds: float, callback: object) -> None:
+        """In the place of what was to be done later under this name."""
+        if (before := self._timers.get(name)) is not None:
+            before.cancel()
         self._timers[name] = self._loop.call_later(seconds, callback)  # type: ignore[arg-type]
 
     def _events(self) -> None:

@@ -16,7 +16,12 @@ INTERRUPTED = OSError(errno.EINTR, "the kernel's tables changed during each of 1
 
 
 class Timer:
-    def cancel(self) -> None: ...
+    def __init__(self, loop: "Loop", due: tuple[float, Callable[[], None]]) -> None:
+        self._loop, self._due = loop, due
+
+    def cancel(self) -> None:
+        if self._due in self._loop.waiting:
+            self._loop.waiting.remove(self._due)
 
 
 class Loop:
@@ -26,8 +31,9 @@ class Loop:
         self.waiting: list[tuple[float, Callable[[], None]]] = []
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
-        self.waiting.append((seconds, callback))
-        return Timer()
+        due = (seconds, callback)
+        self.waiting.append(due)
+        return Timer(self, due)
 
     def names(self) -> list[str]:
         return [callback.__name__ for _, callback in self.waiting]
@@ -73,6 +79,17 @@ def test_what_is_dirty_is_healed_though_facts_cannot_be_read(bench: Bench, watch
     assert loop.names() == ["_heal", "_refresh_facts"]
     loop.run()
     assert bench.is_clean()
+
+
+def test_who_asks_again_and_again_has_one_timer_a_purpose(bench: Bench, watch: Watch, loop: Loop) -> None:
+    """Polls go on meanwhile, and each of them fails as well."""
+    bench.kernel.raise_from("facts", INTERRUPTED)
+    for _ in range(10):
+        watch._poll()
+    assert sorted(loop.names()) == ["_poll", "_refresh_facts"]
+    watch._monitor.filenos = list  # type: ignore[attr-defined]
+    watch.stop()
+    assert loop.waiting == []
 
 
 def test_facts_that_cannot_be_read_are_asked_for_again(bench: Bench, watch: Watch, loop: Loop) -> None:

@@ -102,7 +102,6 @@ class LoopbackPublisher:
         Idempotent, also on an open publisher, where it repairs what others have detached or unpinned. Raises BpfError,
         OSError; what was there before is then still in force.
         """
-        self.close()
         mounts.ensure_bpffs(self._pin_dir)
         made: list[str] = []
         with ExitStack() as stack:
@@ -114,7 +113,9 @@ class LoopbackPublisher:
                 names.append(attachment.name)
                 if self._ensure_attached(attachment, cgroup):
                     made.append(attachment.name)
-            self._targets = os.dup(targets)
+            opened = os.dup(targets)
+        self.close()
+        self._targets = opened
         self._leftovers = tuple(name for name in self._pins() if name not in names)
         # While the new map may still be empty, the old programs serve from the old one until `apply` has filled it.
         if names[0] not in made and not any(name.startswith("targets-") for name in self._leftovers):
