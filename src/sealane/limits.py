@@ -34,6 +34,12 @@ REQUEST_BYTES_MAX = 1 << 20
 CONNECTIONS_MAX = 256
 """API connections at once."""
 
+WORKERS_MAX = 16
+"""Blocking calls of the daemon's at once: launches of containers, images, reading files."""
+
+WAITERS_MAX = 256
+"""Of those that mostly wait: stops and removals of containers."""
+
 SYSCTL_POLL_S = 5.0
 """There is no notification for sysctls."""
 

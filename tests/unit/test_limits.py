@@ -3,12 +3,16 @@
 Those of the API are asked of a real server with bounds that a test can reach: `tests/unit/api/test_server.py`.
 """
 
+import asyncio
+import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
 from harness.engines import FACTS, Bench, publish, subnets
 from sealane import limits
+from sealane.daemon.threads import Waiters, workers
 from sealane.daemon.watch import Watch
 from sealane.engine.errors import FullError, InvalidError
 from sealane.engine.events import EventLog
@@ -31,6 +35,8 @@ from sealane.limits import (
     REQUEST_BYTES_MAX,
     SUBNETS_PER_NETWORK,
     SYSCTL_POLL_S,
+    WAITERS_MAX,
+    WORKERS_MAX,
 )
 from sealane.linux.fake import FakeKernel
 from sealane.wire.requests import PublishRequest
@@ -207,9 +213,10 @@ class Loop:
         self.now = 0.0
         self.timers: list[tuple[float, Callable[[], None]]] = []
 
-    def call_later(self, seconds: float, callback: Callable[[], None]) -> object:
-        self.timers.append((self.now + seconds, callback))
-        return object()
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> SimpleNamespace:
+        timer = self.now + seconds, callback
+        self.timers.append(timer)
+        return SimpleNamespace(cancel=lambda: timer in self.timers and self.timers.remove(timer))
 
     def turn_to(self, now: float) -> None:
         while due := [timer for timer in self.timers if timer[0] <= now]:
@@ -254,3 +261,44 @@ def test_everything_is_looked_at_once_a_period(bench: Bench, loop: Loop, period:
     assert not bench.is_clean()
     loop.turn_to(period * FULL_LOOK_S)
     assert bench.is_clean()
+
+
+# --- threads --------------------------------------------------------------------------------------------------------
+
+
+async def at_once(call, most: int) -> tuple[int, list[int]]:
+    """How many of `most` + 1 blocking calls run together; and what all answer in the end."""
+    gate, running = threading.Event(), threading.Semaphore(0)
+
+    def block(number: int) -> int:
+        running.release()
+        assert gate.wait(60)
+        return number
+
+    tasks = [asyncio.create_task(call(block, number)) for number in range(most + 1)]
+    begun = 0
+    while await asyncio.to_thread(running.acquire, True, 5 if begun < most else 0.2):
+        begun += 1
+    gate.set()
+    return begun, list(await asyncio.gather(*tasks))
+
+
+@pytest.mark.parametrize("most", [1, 40, WAITERS_MAX])
+def test_the_containers_whose_end_is_waited_for(most: int) -> None:
+    begun, answers = asyncio.run(at_once(Waiters(most).call, most))
+    assert (begun, answers) == (most, list(range(most + 1)))
+
+
+def test_the_blocking_calls_at_once() -> None:
+    with workers() as pool:
+
+        async def run() -> tuple[int, list[int]]:
+            loop = asyncio.get_running_loop()
+
+            async def call(*words):
+                return await loop.run_in_executor(pool, *words)
+
+            return await at_once(call, WORKERS_MAX)
+
+        begun, answers = asyncio.run(run())
+    assert (begun, answers) == (WORKERS_MAX, list(range(WORKERS_MAX + 1)))

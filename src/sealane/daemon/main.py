@@ -16,6 +16,7 @@ from sealane.api.routes import Routes
 from sealane.api.server import ApiServer
 from sealane.daemon.config import Config, ConfigError
 from sealane.daemon.service import Service
+from sealane.daemon.threads import workers
 from sealane.doors.cnm.door import Door
 from sealane.http.listen import named_sockets
 from sealane.linux.facts import UnsupportedKernelError
@@ -62,6 +63,7 @@ def _raise_descriptor_limit() -> None:
 
 async def _serve(config: Config, manager: str) -> int:
     loop = asyncio.get_running_loop()
+    loop.set_default_executor(workers())
     service = Service(config, loop)
     service.start()
     server = ApiServer(service)

@@ -28,6 +28,7 @@ from sealane.daemon.refusals import translated
 from sealane.daemon.sessions import introduce, told
 from sealane.daemon.specs import command_of, network_mode, runtime_spec
 from sealane.daemon.streams import Stream, exec_output, log_views
+from sealane.daemon.threads import Waiters
 from sealane.dns.resolvconf import Resolver
 from sealane.engine.attachments import attach_requests
 from sealane.engine.containers import check_guests, departure, request_of
@@ -83,6 +84,7 @@ class Workloads:
         if runtime is not None:
             etc = EtcFiles(engine, runtime, resolver)
             self._found = _Parts(runtime, etc, Aftercare(engine, runtime, self))
+        self._waiters = Waiters()
         self._locks = WeakValueDictionary[str, asyncio.Lock]()
         """By a container's name, for as long as somebody holds or awaits one."""
 
@@ -265,7 +267,7 @@ class Workloads:
 
     async def _undo(self, container: Container) -> None:
         with contextlib.suppress(SealaneError):
-            await self._call(lambda: self._runtime.remove(container.id, force=True))
+            await self._wait_for(lambda: self._runtime.remove(container.id, force=True))
         self._remove_records(container)
 
     # --- going
@@ -278,7 +280,7 @@ class Workloads:
 
     async def _remove(self, container: Container, *, force: bool = False) -> None:
         check_guests(container, self._engine.intent)
-        await self._call(lambda: self._runtime.remove(container.id, force=force))
+        await self._wait_for(lambda: self._runtime.remove(container.id, force=force))
         self._remove_records(container)
         self._engine.events.emit("container.removed", container.name, id=container.id)
 
@@ -297,7 +299,7 @@ class Workloads:
 
     async def stop(self, reference: str, timeout_s: float | None = None) -> ContainerView:
         container = self.find(reference)
-        await self._call(lambda: self._runtime.stop(container.id, timeout_s))
+        await self._wait_for(lambda: self._runtime.stop(container.id, timeout_s))
         self._parts.aftercare.lives.look(container.id)
         self._engine.events.emit("container.stopped", container.name, id=container.id)
         return self._view(container)
@@ -479,3 +481,8 @@ class Workloads:
         """Run a blocking call of the runtime's on a thread."""
         with translated(self._engine.intent):
             return await asyncio.to_thread(function, *arguments)
+
+    async def _wait_for(self, function: Callable[[], T]) -> T:
+        """The same, of one that waits for a container's end."""
+        with translated(self._engine.intent):
+            return await self._waiters.call(function)
