@@ -254,6 +254,25 @@ def test_facts_tell_the_uplink_and_the_prefixes_around(tmp_path):
         assert found.features.conntrack
 
 
+def test_a_hosts_own_network_is_known_among_the_routes_of_many_pods():
+    count = facts.ROUTES_MAX + 104
+    with rig() as it:
+        for name in ("pods0", "lan0"):
+            ip("link", "add", name, "type", "bridge")
+            ip("link", "set", name, "up")
+        routes = "".join(f"route add 10.200.{n >> 8}.{n & 255}/32 dev pods0\n" for n in range(count))
+        subprocess.run(["ip", "-batch", "-"], input=routes, text=True, check=True)
+        ip("address", "add", "192.168.1.20/24", "dev", "lan0")
+        found = it.kernel.facts().foreign_routes
+        assert {
+            ForeignRoute("192.168.1.0/24", "route via lan0"),
+            ForeignRoute("192.168.1.20/32", "address of lan0"),
+        } <= set(found)
+        assert {route.prefix for route in found if route.prefix.startswith("10.200.")} == {
+            f"10.200.{n}.0/24" for n in range(-(-count // 256))
+        }
+
+
 def test_an_ipv6_default_route_gives_the_uplink_where_there_is_no_ipv4_one():
     with rig() as it:
         ip("link", "add", "up0", "type", "bridge")
@@ -292,6 +311,10 @@ def test_without_a_default_route_there_is_no_uplink():
         (sockets.AF_INET, sockets.SOCK_STREAM, "tcp", "0.0.0.0", "192.0.2.1", True),
         (sockets.AF_INET6, sockets.SOCK_STREAM, "tcp", "::", "192.0.2.1", True),
         (sockets.AF_INET6, sockets.SOCK_STREAM, "tcp", "::1", "::1", True),
+        (sockets.AF_INET6, sockets.SOCK_STREAM, "tcp", "::ffff:127.0.0.1", "127.0.0.1", True),
+        (sockets.AF_INET6, sockets.SOCK_STREAM, "tcp", "::ffff:127.0.0.1", "0.0.0.0", True),
+        (sockets.AF_INET6, sockets.SOCK_STREAM, "tcp", "::ffff:127.0.0.1", "::", False),
+        (sockets.AF_INET6, sockets.SOCK_DGRAM, "udp", "::ffff:127.0.0.1", "127.0.0.1", True),
         (sockets.AF_INET, sockets.SOCK_DGRAM, "udp", "0.0.0.0", None, True),
         (sockets.AF_INET, sockets.SOCK_DGRAM, "tcp", "0.0.0.0", None, False),
     ],
@@ -299,6 +322,8 @@ def test_without_a_default_route_there_is_no_uplink():
 def test_who_holds_a_port_is_named(family, kind, proto, address, asked, taken):
     with rig() as it, sockets.socket(family, kind) as holder:
         ip("link", "set", "lo", "up")
+        if family == sockets.AF_INET6:
+            holder.setsockopt(sockets.IPPROTO_IPV6, sockets.IPV6_V6ONLY, 0)
         holder.bind((address, 0))
         if kind == sockets.SOCK_STREAM:
             holder.listen()
@@ -311,7 +336,7 @@ def test_who_holds_a_port_is_named(family, kind, proto, address, asked, taken):
             proto=proto, host_address=asked, host_first=number + 1, host_last=number + 1, port=80
         )
         assert it.kernel.port_user(beside) is None
-        assert it.kernel.port_user(port, {(address, number)}) is None
+        assert it.kernel.port_user(port, {(address.removeprefix("::ffff:"), number)}) is None
         others = {(address, number + 1), ("10.9.8.7", number)}
         assert (it.kernel.port_user(port, others) is not None) == taken
 

@@ -3,7 +3,7 @@
 import os
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 import msgspec
@@ -14,12 +14,25 @@ from sealane.linux import netns, sysctl
 from sealane.linux.marks import alias_prefix
 from sealane.linux.netlink import codec, inet, link
 from sealane.linux.netlink.socket import NETLINK_NETFILTER, Socket
-from sealane.model.net import ParseError, host_prefix, parse_address, parse_prefix
+from sealane.model.net import (
+    ParseError,
+    Prefix,
+    bounds,
+    family_of,
+    from_int,
+    host_prefix,
+    parse_address,
+    parse_prefix,
+    prefix_length,
+)
 
 RESOLV_CONF = "/etc/resolv.conf"
 RESOLV_CONF_BYTES = 64 << 10
 ROUTES_MAX = 4096
-"""Foreign prefixes kept: a router with a full table has no free prefix to look for anyway."""
+"""Foreign prefixes kept, and as many addresses."""
+
+_WIDENED = {4: 24, 6: 64}
+"""Length of the prefixes that stand for longer ones within them, where there are too many."""
 
 KERNEL_MIN = (5, 15)
 DEFAULT_ROUTES = ("0.0.0.0/0", "::/0")
@@ -60,15 +73,15 @@ def read_facts(socket: Socket, instance: str, features: Features, resolv_conf: s
     uplink = _uplink(routes, links)
     ours = alias_prefix(instance)
     foreign = [
-        *_foreign(routes, links, ours, "route via"),
-        *_foreign(addresses, links, ours, "address of"),
+        *_bounded(_foreign(routes, links, ours, "route via")),
+        *_bounded(_foreign(addresses, links, ours, "address of")),
         *_nameservers(resolv_conf),
     ]
     return Facts(
         instance=instance,
         uplink=uplink.name if uplink else "",
         uplink_mtu=uplink.mtu if uplink else 0,
-        foreign_routes=tuple(dict.fromkeys(foreign[:ROUTES_MAX])),
+        foreign_routes=tuple(dict.fromkeys(foreign)),
         ra_links=tuple(sorted(_learning(routes, links))),
         features=features,
     )
@@ -118,6 +131,25 @@ def _foreign(
             continue
         with suppress(ParseError):
             yield ForeignRoute(parse_prefix(route.dst), f"{what} {via.name if via else 'no link'}")
+
+
+def _bounded(routes: Iterable[ForeignRoute]) -> list[ForeignRoute]:
+    """All of them, or too many as the prefixes around them: those of ten thousand pods are some forty. What is too much
+    even so is a full routing table, which leaves nothing free: the widest of it."""
+    found = list(dict.fromkeys(routes))
+    if len(found) <= ROUTES_MAX:
+        return found
+    wide = dict.fromkeys(ForeignRoute(_widened(route.prefix), route.owner) for route in found)
+    return sorted(wide, key=lambda route: prefix_length(route.prefix))[:ROUTES_MAX]
+
+
+def _widened(prefix: Prefix) -> Prefix:
+    length = _WIDENED[family_of(prefix)]
+    if prefix_length(prefix) <= length:
+        return prefix
+    first, _ = bounds(prefix)
+    host_bits = (32 if length == _WIDENED[4] else 128) - length
+    return Prefix(f"{from_int(family_of(prefix), first >> host_bits << host_bits)}/{length}")
 
 
 def _learning(routes: list[inet.RawRoute], links: dict[int, link.RawLink]) -> set[str]:

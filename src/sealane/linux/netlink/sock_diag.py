@@ -6,7 +6,7 @@ import socket
 import struct
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -19,8 +19,8 @@ _SOCK_DIAG_BY_FAMILY = 20
 _REQUEST = struct.Struct("=BBBBI")
 _SOCKID_BYTES = 48
 _ANSWER = struct.Struct(">4xHH16s16s")
-_INODE_OFFSET = 68
-_U32 = struct.Struct("=I")
+_MAPPED = bytes(10) + b"\xff\xff"
+"""What IPv4 addresses begin with on an IPv6 socket (RFC 4291 §2.5.5.2)."""
 
 _PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "sctp": socket.IPPROTO_SCTP}
 _STATES = {"tcp": 1 << 10, "udp": 1 << 7, "sctp": 1 << 10}
@@ -116,19 +116,12 @@ def can_bind(address: str) -> bool:
 
 def bound(proto: str, first: int, last: int) -> list[Bound]:
     """Sockets of the namespace we are in that hold one of the ports. Empty for a protocol that the kernel lacks."""
-    found: list[Bound] = []
     with Socket(NETLINK_SOCK_DIAG) as diag:
-        for family in _FAMILIES:
-            header = _REQUEST.pack(family, _PROTOCOLS[proto], 0, 0, _STATES[proto]) + bytes(_SOCKID_BYTES)
-            request = codec.message(_SOCK_DIAG_BY_FAMILY, codec.NLM_F_REQUEST | codec.NLM_F_DUMP, 0, header)
-            try:
-                answers = diag.dump(request)
-            except NetlinkError as error:
-                if error.errno in {errno.ENOENT, errno.EINVAL, errno.EOPNOTSUPP}:
-                    continue
-                raise
-            found += [item for _, payload in answers if first <= (item := _parse(payload)).port <= last]
-    return found
+        return [
+            Bound(raw.local, raw.port, raw.inode)
+            for raw in _dump(diag, proto, _STATES[proto], may_be_lacking=True)
+            if first <= raw.port <= last
+        ]
 
 
 def sockets(diag: Socket, *, every_state: bool = False) -> list[SocketView]:
@@ -138,18 +131,7 @@ def sockets(diag: Socket, *, every_state: bool = False) -> list[SocketView]:
     protos: tuple[Literal["tcp", "udp"], ...] = ("tcp", "udp")
     for proto in protos:
         states = _EVERY_STATE if every_state else _USUAL_STATES[proto]
-        for family in _FAMILIES:
-            header = _REQUEST.pack(family, _PROTOCOLS[proto], _EXTENSIONS, 0, states) + bytes(_SOCKID_BYTES)
-            request = codec.message(_SOCK_DIAG_BY_FAMILY, codec.NLM_F_REQUEST | codec.NLM_F_DUMP, 0, header)
-            try:
-                answers = diag.dump(request)
-            except NetlinkError as error:
-                if error.errno == errno.ENOENT:
-                    raise NetlinkError(errno.ENOENT, f"the kernel lacks {proto}_diag") from error
-                raise
-            if len(found) + len(answers) > SOCKETS_MAX:
-                raise NetlinkError(errno.EMSGSIZE, f"it has more than {SOCKETS_MAX} sockets")
-            found += [item for _, payload in answers if (item := parse_socket(proto, payload))]
+        found += (_view(proto, raw) for raw in _dump(diag, proto, states, most=SOCKETS_MAX - len(found)))
     return found
 
 
@@ -159,59 +141,104 @@ def listeners(diag: Socket) -> list[Listener]:
     found: list[Listener] = []
     protos: tuple[Literal["tcp", "udp"], ...] = ("tcp", "udp")
     for proto in protos:
-        for family in _FAMILIES:
-            header = _REQUEST.pack(family, _PROTOCOLS[proto], 0, 0, _STATES[proto]) + bytes(_SOCKID_BYTES)
-            request = codec.message(_SOCK_DIAG_BY_FAMILY, codec.NLM_F_REQUEST | codec.NLM_F_DUMP, 0, header)
-            answers = diag.dump(request)
-            if len(found) + len(answers) > SOCKETS_MAX:
-                raise NetlinkError(errno.EMSGSIZE, f"it has more than {SOCKETS_MAX} sockets")
-            found += [item for _, payload in answers if (item := parse_listener(proto, payload))]
+        answers = _dump(diag, proto, _STATES[proto], most=SOCKETS_MAX - len(found))
+        found += (_listener(proto, raw) for raw in answers)
     return found
 
 
-def parse_listener(proto: Literal["tcp", "udp"], payload: memoryview) -> Listener | None:
-    """None for what is no answer about an IPv4 or IPv6 socket. A listening TCP socket's queues are its connections that
-    wait and its backlog (tcp_diag_get_info, net/ipv4/tcp_diag.c)."""
-    if len(payload) < _SOCKET.size or payload[0] not in _FAMILIES:
-        return None
-    family, _, receive_queue, send_queue, _, inode = _SOCKET.unpack_from(payload)
-    port, _, local, _ = _ANSWER.unpack_from(payload)
-    v6_only = codec.attrs(payload[_SOCKET.size :]).get(_DIAG_V6_ONLY)
-    return Listener(
-        proto=proto,
-        address=socket.inet_ntop(family, local[: 16 if family == socket.AF_INET6 else 4]),
-        port=port,
-        v6_only=bool(v6_only and v6_only[0]),
-        waiting=receive_queue if proto == "tcp" else 0,
-        backlog=send_queue if proto == "tcp" else 0,
-        inode=inode,
-    )
+class RawSocket(NamedTuple):
+    """struct inet_diag_msg. An IPv4 address that an IPv6 socket has (::ffff:10.1.0.2) is told as what it is."""
+
+    state: int
+    local: str
+    port: int
+    remote: str
+    remote_port: int
+    receive_queue: int
+    send_queue: int
+    uid: int
+    inode: int
+    attributes: memoryview
 
 
-def parse_socket(proto: Literal["tcp", "udp"], payload: memoryview) -> SocketView | None:
+def parse(payload: memoryview) -> RawSocket | None:
     """None for what is no answer about an IPv4 or IPv6 socket."""
     if len(payload) < _SOCKET.size or payload[0] not in _FAMILIES:
         return None
     family, state, receive_queue, send_queue, uid, inode = _SOCKET.unpack_from(payload)
     port, remote_port, local, remote = _ANSWER.unpack_from(payload)
+    if family == socket.AF_INET6 and local.startswith(_MAPPED):
+        family, local, remote = socket.AF_INET, local[12:], remote[12:]
     size = 16 if family == socket.AF_INET6 else 4
+    return RawSocket(
+        state,
+        socket.inet_ntop(family, local[:size]),
+        port,
+        socket.inet_ntop(family, remote[:size]),
+        remote_port,
+        receive_queue,
+        send_queue,
+        uid,
+        inode,
+        payload[_SOCKET.size :],
+    )
+
+
+def _dump(
+    diag: Socket, proto: str, states: int, *, most: int | None = None, may_be_lacking: bool = False
+) -> list[RawSocket]:
+    """Of both families. Of what the kernel has no module for none, if that `may_be_lacking`."""
+    found: list[RawSocket] = []
+    for family in _FAMILIES:
+        header = _REQUEST.pack(family, _PROTOCOLS[proto], _EXTENSIONS, 0, states) + bytes(_SOCKID_BYTES)
+        request = codec.message(_SOCK_DIAG_BY_FAMILY, codec.NLM_F_REQUEST | codec.NLM_F_DUMP, 0, header)
+        try:
+            answers = diag.dump(request)
+        except NetlinkError as error:
+            if may_be_lacking and error.errno in {errno.ENOENT, errno.EINVAL, errno.EOPNOTSUPP}:
+                continue
+            if error.errno == errno.ENOENT:
+                raise NetlinkError(errno.ENOENT, f"the kernel lacks {proto}_diag") from error
+            raise
+        if most is not None and len(found) + len(answers) > most:
+            raise NetlinkError(errno.EMSGSIZE, f"it has more than {SOCKETS_MAX} sockets")
+        found += (raw for _, payload in answers if (raw := parse(payload)) is not None)
+    return found
+
+
+def _listener(proto: Literal["tcp", "udp"], raw: RawSocket) -> Listener:
+    """A listening TCP socket's queues are its connections that wait and its backlog (tcp_diag_get_info,
+    net/ipv4/tcp_diag.c)."""
+    v6_only = codec.attrs(raw.attributes).get(_DIAG_V6_ONLY)
+    return Listener(
+        proto=proto,
+        address=raw.local,
+        port=raw.port,
+        v6_only=bool(v6_only and v6_only[0]),
+        waiting=raw.receive_queue if proto == "tcp" else 0,
+        backlog=raw.send_queue if proto == "tcp" else 0,
+        inode=raw.inode,
+    )
+
+
+def _view(proto: Literal["tcp", "udp"], raw: RawSocket) -> SocketView:
     info = None
     # A listening socket's tcp_info tells of its backlog, in the place of `unacked`.
-    if proto == "tcp" and state != _LISTEN:
-        info = codec.attrs(payload[_SOCKET.size :]).get(_DIAG_INFO)
+    if proto == "tcp" and raw.state != _LISTEN:
+        info = codec.attrs(raw.attributes).get(_DIAG_INFO)
     return SocketView(
         proto=proto,
         state="unconnected"
-        if (proto, state) == ("udp", _CLOSE)
-        else _STATE_NAMES.get(state, f"state-{state}"),
-        address=socket.inet_ntop(family, local[:size]),
-        port=port,
-        remote_address=socket.inet_ntop(family, remote[:size]),
-        remote_port=remote_port,
-        receive_queue=receive_queue,
-        send_queue=send_queue,
-        uid=uid,
-        inode=inode,
+        if (proto, raw.state) == ("udp", _CLOSE)
+        else _STATE_NAMES.get(raw.state, f"state-{raw.state}"),
+        address=raw.local,
+        port=raw.port,
+        remote_address=raw.remote,
+        remote_port=raw.remote_port,
+        receive_queue=raw.receive_queue,
+        send_queue=raw.send_queue,
+        uid=raw.uid,
+        inode=raw.inode,
         tcp=tcp_info.parse(info) if info is not None else None,
     )
 
@@ -237,13 +264,6 @@ def holders(inodes: Collection[int]) -> dict[int, Process]:
                     if inode is not None:
                         found[inode] = Process(pid, _command(pid))
     return found
-
-
-def _parse(payload: memoryview) -> Bound:
-    family: int = payload[0]
-    port, _, source, _ = _ANSWER.unpack_from(payload)
-    text = socket.inet_ntop(family, source[: 16 if family == socket.AF_INET6 else 4])
-    return Bound(text, port, _U32.unpack_from(payload, _INODE_OFFSET)[0])
 
 
 def _pids() -> Iterator[int]:

@@ -17,7 +17,7 @@ from sealane.kernel.objects import (
     Neighbour,
     Route,
 )
-from sealane.linux.netlink import codec, inet, link, neigh, sock_diag
+from sealane.linux.netlink import codec, inet, link, neigh
 
 IPV4 = st.ip_addresses(v=4).map(str)
 IPV6 = st.ip_addresses(v=6).map(str)
@@ -238,10 +238,3 @@ def test_no_attributes_make_addresses_routes_or_neighbours_raise(data):
     assert isinstance(inet.parse_address(payload).address, str)
     assert isinstance(inet.parse_route(payload).gateway, str)
     assert isinstance(neigh.parse(payload).mac, str)
-
-
-def test_a_bound_socket_is_read():
-    # struct inet_diag_msg: family, state, timer, retrans; sport, dport, src, dst, if, cookie; …, inode.
-    answer = struct.pack(">BBBBHH16s16s", 2, 10, 0, 0, 8080, 0, bytes((127, 0, 0, 1)) + bytes(12), bytes(16))
-    answer += bytes(12) + struct.pack("=IIIII", 0, 0, 0, 0, 4711)
-    assert sock_diag._parse(memoryview(answer)) == sock_diag.Bound("127.0.0.1", 8080, 4711)

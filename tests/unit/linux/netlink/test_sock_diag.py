@@ -1,5 +1,6 @@
 """Sockets as sock_diag tells of them: recorded answers, shorter ones of older kernels, and lengths that lie."""
 
+import contextlib
 import os
 import socket
 import struct
@@ -29,6 +30,11 @@ FIELDS = 104
 def answer(family=socket.AF_INET, state=1, *attributes, local=b"\x0a\x01\0\2", remote=b"\x0a\x01\0\3"):
     head = struct.pack(">BBBBHH16s16s", family, state, 0, 0, 40000, 5432, local, remote) + bytes(12)
     return memoryview(head + struct.pack("=IIIII", 9, 11, 22, 1000, 4711) + b"".join(attributes))
+
+
+def view(proto, payload):
+    raw = sock_diag.parse(payload)
+    return sock_diag._view(proto, raw) if raw is not None else None
 
 
 INFO = codec.attr(sock_diag._DIAG_INFO, RECORDED)
@@ -63,7 +69,7 @@ def test_what_is_too_short_says_nothing(length):
 
 
 def test_a_connection_is_read():
-    found = sock_diag.parse_socket("tcp", answer(socket.AF_INET, 1, INFO))
+    found = view("tcp", answer(socket.AF_INET, 1, INFO))
     assert (found.address, found.port, found.remote_address, found.remote_port) == (
         "10.1.0.2",
         40000,
@@ -76,8 +82,26 @@ def test_a_connection_is_read():
 
 def test_ipv6_addresses_have_sixteen_bytes():
     local = socket.inet_pton(socket.AF_INET6, "fd00::1")
-    found = sock_diag.parse_socket("tcp", answer(socket.AF_INET6, 1, local=local, remote=bytes(16)))
+    found = view("tcp", answer(socket.AF_INET6, 1, local=local, remote=bytes(16)))
     assert (found.address, found.remote_address) == ("fd00::1", "::")
+
+
+MAPPED = socket.inet_pton(socket.AF_INET6, "::ffff:10.1.0.2")
+
+
+@pytest.mark.parametrize(("remote", "told"), [("::ffff:10.1.0.3", "10.1.0.3"), ("::", "0.0.0.0")])
+def test_an_ipv4_address_of_an_ipv6_socket_is_one_of_ipv4(remote, told):
+    """It holds the IPv4 port, and nobody's of IPv6."""
+    payload = answer(socket.AF_INET6, 10, local=MAPPED, remote=socket.inet_pton(socket.AF_INET6, remote))
+    found = view("tcp", payload)
+    assert (found.address, found.remote_address) == ("10.1.0.2", told)
+    assert sock_diag._listener("tcp", sock_diag.parse(payload)).families == (4,)
+
+
+@pytest.mark.parametrize("address", ["::", "::1", "::2:ffff:0:0", "64:ff9b::a01:2"])
+def test_other_addresses_of_ipv6_stay_what_they_are(address):
+    payload = answer(socket.AF_INET6, 10, local=socket.inet_pton(socket.AF_INET6, address), remote=bytes(16))
+    assert view("tcp", payload).address == address
 
 
 @pytest.mark.parametrize(
@@ -92,35 +116,35 @@ def test_ipv6_addresses_have_sixteen_bytes():
     ],
 )
 def test_states_have_their_names(proto, state, name):
-    assert sock_diag.parse_socket(proto, answer(socket.AF_INET, state)).state == name
+    assert view(proto, answer(socket.AF_INET, state)).state == name
 
 
 @pytest.mark.parametrize(("proto", "state"), [("tcp", 10), ("udp", 1)])
 def test_only_connections_have_a_path(proto, state):
     """A listening socket's `unacked` is its backlog: shown as segments in flight it would mislead."""
-    assert sock_diag.parse_socket(proto, answer(socket.AF_INET, state, INFO)).tcp is None
+    assert view(proto, answer(socket.AF_INET, state, INFO)).tcp is None
 
 
 @pytest.mark.parametrize("length", [0, 1, 40, 71])
 def test_a_torn_answer_is_no_socket(length):
-    assert sock_diag.parse_socket("tcp", answer()[:length]) is None
+    assert view("tcp", answer()[:length]) is None
 
 
 @pytest.mark.parametrize("family", [socket.AF_UNIX, 255])
 def test_another_family_is_no_socket(family):
-    assert sock_diag.parse_socket("tcp", answer(family)) is None
+    assert view("tcp", answer(family)) is None
 
 
 @pytest.mark.parametrize("length", [0, 3, 5, 0xFFFF])
 def test_an_attributes_length_that_lies_ends_the_reading(length):
     lying = struct.pack("=HH", length, sock_diag._DIAG_INFO) + RECORDED[:8]
-    assert sock_diag.parse_socket("tcp", answer(socket.AF_INET, 1, lying)).tcp is None
+    assert view("tcp", answer(socket.AF_INET, 1, lying)).tcp is None
 
 
 @given(st.binary(max_size=400))
 def test_no_answer_makes_it_raise(data):
-    sock_diag.parse_socket("tcp", memoryview(data))
-    sock_diag.parse_socket("tcp", memoryview(bytes(answer()) + data))
+    view("tcp", memoryview(data))
+    view("tcp", memoryview(bytes(answer()) + data))
     tcp_info.parse(memoryview(data))
 
 
@@ -163,6 +187,18 @@ def test_more_sockets_than_the_bound_are_refused(monkeypatch):
 def test_a_kernel_without_the_module_is_no_namespace_without_sockets():
     with pytest.raises(NetlinkError, match="the kernel lacks tcp_diag"):
         sock_diag.sockets(Diag(refusal=2))
+
+
+@pytest.mark.parametrize("refusal", [2, 22, 95])
+def test_of_what_the_kernel_lacks_nobody_holds_a_port(monkeypatch, refusal):
+    monkeypatch.setattr(sock_diag, "Socket", lambda _: contextlib.nullcontext(Diag(refusal=refusal)))
+    assert sock_diag.bound("sctp", 1, 65535) == []
+
+
+def test_any_other_refusal_is_told(monkeypatch):
+    monkeypatch.setattr(sock_diag, "Socket", lambda _: contextlib.nullcontext(Diag(refusal=1)))
+    with pytest.raises(NetlinkError):
+        sock_diag.bound("tcp", 1, 65535)
 
 
 def test_owners_are_found_for_many_sockets_in_one_search():
