@@ -94,7 +94,7 @@ class Images:
         """Words about the work, and at the end the image. Raises ImageError; `stop` ends it and leaves nothing."""
         skopeo, umoci = _find("skopeo"), _find("umoci")
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
-        digest = _digest(skopeo, reference, self._folder)
+        digest = _digest(skopeo, reference, self._folder, stop)
         present = self.get(digest)
         if present is None:
             yield (
@@ -175,19 +175,20 @@ class Images:
 
 
 class _Work:
-    """Runs programs in `work`, with the lock in their hands: they may outlive us."""
+    """Runs programs in `work`, with the lock, if there is one, in their hands: they may outlive us."""
 
-    def __init__(self, work: str, lock: int, stop: threading.Event) -> None:
-        self._work, self._lock, self._stop = work, lock, stop
+    def __init__(self, work: str, lock: int | None, stop: threading.Event) -> None:
+        self._work, self._stop = work, stop
+        self._kept = () if lock is None else (lock,)
 
-    def __call__(self, command: list[str], what: str) -> Iterator[str]:
-        """Raises ImageError with the program's last words."""
+    def __call__(self, command: list[str], what: str, answer: int = subprocess.DEVNULL) -> Iterator[str]:
+        """`answer`: where its output goes. Raises ImageError with the program's last words."""
         yield what
         begun = told = time.monotonic()
         with tempfile.TemporaryFile(dir=self._work) as said:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said, cwd="/",
-                env=_environment(self._work), pass_fds=(self._lock,), start_new_session=True,
+                command, stdin=subprocess.DEVNULL, stdout=answer, stderr=said, cwd="/",
+                env=_environment(self._work), pass_fds=self._kept, start_new_session=True,
             )  # fmt: skip
             try:
                 while process.poll() is None:
@@ -222,25 +223,23 @@ def _age_s(path: str) -> float:
         return 0.0
 
 
-def _digest(skopeo: str, reference: ImageRef, folder: str) -> str:
+def _digest(skopeo: str, reference: ImageRef, folder: str, stop: threading.Event) -> str:
     """Of the manifest, as bytes: what is unpacked already need not be read."""
     if not os.path.exists(reference.path):
         raise ImageError(f"there is no {reference.path}")
     # skopeo takes an archive apart for it, which /tmp may be too small for.
-    with tempfile.TemporaryDirectory(prefix=_LOOKING, dir=folder) as work:
+    with (
+        tempfile.TemporaryDirectory(prefix=_LOOKING, dir=folder) as work,
+        tempfile.TemporaryFile(dir=work) as answer,
+    ):
         command = [skopeo, "--insecure-policy", "inspect", "--raw", str(reference)]
-        try:
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, env=_environment(work),
-                timeout=UNPACK_TIMEOUT_S, check=False,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            raise ImageError(f"{reference} was not read after {UNPACK_TIMEOUT_S:.0f} s") from None
-    if done.returncode != 0:
-        raise ImageError(_last_words(done.stderr))
-    if len(done.stdout) > MANIFEST_BYTES_MAX:
+        for _ in _Work(work, None, stop)(command, f"looking at {reference}", answer.fileno()):
+            pass
+        answer.seek(0)
+        manifest = answer.read(MANIFEST_BYTES_MAX + 1)
+    if len(manifest) > MANIFEST_BYTES_MAX:
         raise ImageError(f"{reference}: its manifest is longer than {MANIFEST_BYTES_MAX} bytes")
-    return hashlib.sha256(done.stdout).hexdigest()
+    return hashlib.sha256(manifest).hexdigest()
 
 
 def _environment(work: str) -> dict[str, str]:

@@ -124,7 +124,7 @@ def launch_shim(python: str, paths: Paths, client: socket.socket | None = None) 
 
 
 def launch_attendant(python: str, errand: Errand, paths: Paths, connection: socket.socket) -> None:
-    """Start an attendant and hand it a client's connection. Raises OSError."""
+    """Start an attendant and hand it a client's connection. Raises OSError, LaunchError."""
     path = os.path.join(paths.run_folder, f"exec-{secrets.token_hex(8)}.json")
     errand.save(path)
     try:
@@ -136,7 +136,10 @@ def launch_attendant(python: str, errand: Errand, paths: Paths, connection: sock
     except OSError:
         files.remove(path)
         raise
-    starter.wait()
+    # It forks the attendant proper, whose the file is then, and ends at once.
+    if starter.wait() != 0:
+        files.remove(path)
+        raise LaunchError("the session's attendant could not be started", 125)
 
 
 def _read_answer(reader: int) -> dict[str, object] | None:

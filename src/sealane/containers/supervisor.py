@@ -115,16 +115,17 @@ class Supervisor(Parent):
         self._publish(status="created")
         self._read_desired()
         while True:
-            began = time.monotonic()
             error, exit_code = self._launch()
+            began = time.monotonic()
             if not error:
                 exit_code = self._serve()
+            was_good = time.monotonic() - began >= GOOD_RUN_S
             self._clean_up()
             # A container that cannot even start once is its starter's to judge, not the restart policy's.
             if (error and self._ready_fd >= 0) or not self._restarts_after(exit_code):
                 self._finish(exit_code, error)
                 return
-            delay = FIRST_DELAY_S if time.monotonic() - began >= GOOD_RUN_S else delay
+            delay = FIRST_DELAY_S if was_good else delay
             self._publish(
                 status="restarting",
                 pid=0,

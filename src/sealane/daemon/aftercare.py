@@ -35,7 +35,7 @@ class Aftercare:
         self._engine, self._runtime, self._verbs = engine, runtime, verbs
         self.lives = Lives(engine, runtime, ended=self._ended, lost=self.lost)
         self.attendance = Attendance()
-        self._reviving = False
+        self._reviving = self._has_lost = False
         self._tasks = set[asyncio.Task[None]]()
 
     # --- after a start of the daemon, and of the machine
@@ -90,14 +90,18 @@ class Aftercare:
 
     def lost(self, identity: str) -> None:
         """Somebody killed a container's supervisor. All that have lost theirs are revived at once, by one at a time."""
+        self._has_lost = True
         if self._reviving:
             return
         log.error("container %s has lost its supervisor", by_name(identity, self._engine.intent))
 
         async def revive() -> None:
             try:
-                for line in await self._revive():
-                    log.info("%s", line)
+                # Again, if one was lost meanwhile: it may not have been among them yet.
+                while self._has_lost:
+                    self._has_lost = False
+                    for line in await self._revive():
+                        log.info("%s", line)
             finally:
                 self._reviving = False
 

@@ -220,7 +220,9 @@ class Projects:
 
     def _is_met(self, name: str, condition: str) -> bool:
         view = self._workloads.view(name)
-        ended = view.status in ("exited", "dead")
+        ended = view.status == "exited"
+        if view.status == "dead" and condition != "started":
+            raise ConflictError(f"how container {name} ended cannot be known", cure=f"sealane inspect {name}")
         if condition == "completed":
             if ended and view.exit_code:
                 raise ConflictError(

@@ -20,7 +20,7 @@ def network_mode(request: ContainerRequest) -> tuple[str, str]:
     mode, _, other = request.network_mode.partition(":")
     if request.network_mode and request.attachments:
         raise InvalidError("`network_mode` and attachments exclude each other", field="network_mode")
-    is_shared = mode in SHARED
+    is_shared = mode == SHARED
     if mode not in ("", "none", "host") and not (is_shared and other):
         raise InvalidError(
             f"{request.network_mode!r} is no network mode",

@@ -11,8 +11,8 @@ from sealane.model.container import Container
 from sealane.model.intent import Intent
 from sealane.wire.requests import ContainerRequest
 
-SHARED = ("container", "service")
-"""Modes of a network that is another container's."""
+SHARED = "container"
+"""The mode of a network that is another container's."""
 
 _REQUEST = msgspec.json.Decoder(ContainerRequest)
 
@@ -25,7 +25,7 @@ def request_of(container: Container) -> ContainerRequest:
 def host_of(request: ContainerRequest) -> list[tuple[str, str]]:
     """The field and the name of the container whose network it shares, if it does."""
     mode, _, other = request.network_mode.partition(":")
-    return [("network_mode", other)] if mode in SHARED and other else []
+    return [("network_mode", other)] if mode == SHARED and other else []
 
 
 def owns_sandbox(container: Container, intent: Intent) -> bool:

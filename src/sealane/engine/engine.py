@@ -141,7 +141,12 @@ class Engine:
             ref = self.kernel.create_namespace(sandbox.id)
             sandbox = Sandbox(id=sandbox.id, name=sandbox.name, netns=ref, labels=sandbox.labels)
             changes = [Put(sandbox)]
-        self.bring(changes)
+        try:
+            self.bring(changes)
+        except BaseException:
+            if sandbox.id not in self.intent.sandboxes:
+                self.drop_namespaces([sandbox])
+            raise
         self.events.emit("sandbox.created", sandbox.name, id=sandbox.id)
         return sandbox_view(sandbox, self.intent)
 

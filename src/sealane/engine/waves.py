@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from sealane.engine.containers import host_of
 from sealane.engine.errors import InvalidError
 from sealane.wire.requests import ContainerRequest
 
@@ -33,5 +34,4 @@ def completed_before(wave: Iterable[ContainerRequest]) -> set[str]:
 
 
 def _needs(container: ContainerRequest) -> list[str]:
-    mode, _, other = container.network_mode.partition(":")
-    return [*container.depends_on, *([other] if mode == "container" else [])]
+    return [*container.depends_on, *(name for _, name in host_of(container))]

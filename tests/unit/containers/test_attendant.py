@@ -9,6 +9,7 @@ import time
 import pytest
 
 from sealane.containers import process
+from sealane.containers.errors import LaunchError
 from sealane.containers.frames import ERRORS, EXIT, INPUT, OUTPUT, Peer, frame
 from sealane.containers.launch import launch_attendant
 from sealane.containers.plan import Errand, Paths
@@ -102,6 +103,14 @@ def test_all_that_it_wrote_is_heard_before_its_end(rig):
     rig.start("seq 100000; exec kill -9 $$")
     assert rig.end()["exit_code"] == 137
     assert rig.text(OUTPUT).split()[-1] == b"100000"
+
+
+def test_one_that_cannot_begin_is_an_error_and_leaves_no_file(rig):
+    """The file has the process's environment in it."""
+    errand = Errand(container_id="c1", runtime=[rig.runtime], process={"terminal": False}, early="")
+    with rig.theirs, pytest.raises(LaunchError, match="could not be started"):
+        launch_attendant("/bin/false", errand, rig.paths, rig.theirs)
+    assert os.listdir(rig.paths.run_folder) == []
 
 
 def test_who_it_leaves_behind_keeps_nobody(rig):

@@ -23,7 +23,8 @@ from sealane.model.image import parse_image_ref
 SKOPEO = """#!/bin/sh
 echo "skopeo $*" >>"{folder}/log"
 case "$*" in
-*inspect*) [ -e "{folder}/inspect.fails" ] && {{ echo 'time="x" level=fatal msg="no \\"such\\" thing"' >&2; exit 1; }}
+*inspect*) [ -e "{folder}/inspect.hangs" ] && {{ echo $$ >"{folder}/pid"; exec sleep 60; }}
+    [ -e "{folder}/inspect.fails" ] && {{ echo 'time="x" level=fatal msg="no \\"such\\" thing"' >&2; exit 1; }}
     cat "{folder}/manifest"; exit ;;
 esac
 [ -e "{folder}/copy.fails" ] && {{ echo "disk full" >&2; exit 1; }}
@@ -94,6 +95,37 @@ def test_what_is_there_is_not_unpacked_again(images, reference, tools):
     assert (words, image.digest) == ([], DIGEST)
     assert "copy" not in (tools / "log").read_text()
     assert "umoci" not in (tools / "log").read_text()
+
+
+def test_who_gives_up_while_it_is_looked_at_ends_the_look(images, reference, tools, tmp_path):
+    (tools / "inspect.hangs").touch()
+    stop, ended = threading.Event(), []
+
+    def run() -> None:
+        with pytest.raises(ImageError, match="given up"):
+            fetch(images, reference, stop)
+        ended.append(True)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    pid = int(eventually(lambda: (tools / "pid").exists() and (tools / "pid").read_text().strip()))
+    stop.set()
+    thread.join(20)
+    assert ended == [True]
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize(("extra", "is_refused"), [(0, False), (1, True)])
+def test_a_manifest_has_a_longest_length(images, reference, tools, monkeypatch, extra, is_refused):
+    monkeypatch.setattr(module, "MANIFEST_BYTES_MAX", 100)
+    (tools / "manifest").write_text("x" * (100 + extra))
+    if not is_refused:
+        assert fetch(images, reference)[1].digest == hashlib.sha256(b"x" * 100).hexdigest()
+        return
+    with pytest.raises(ImageError, match="longer than 100 bytes"):
+        fetch(images, reference)
 
 
 def test_another_digest_is_another_image(images, reference, tools, tmp_path):
@@ -208,7 +240,7 @@ def test_two_at_once_unpack_it_once(images, reference, tools):
 def test_looking_has_a_bound(images, reference, tools, monkeypatch, tmp_path):
     monkeypatch.setattr(module, "UNPACK_TIMEOUT_S", 0.2)
     (tools / "skopeo").write_text("#!/bin/sh\nexec sleep 20\n")
-    with pytest.raises(ImageError, match="not read after"):
+    with pytest.raises(ImageError, match="not done after"):
         fetch(images, reference)
     assert left(tmp_path) == []
 

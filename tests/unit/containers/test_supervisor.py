@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from sealane.containers import files, process
+from sealane.containers import files, process, supervisor
 from sealane.containers.errors import ConflictError, LaunchError
 from sealane.containers.frames import ERRORS, EXIT, INPUT, OUTPUT, Peer, frame
 from sealane.containers.launch import launch_shim
@@ -251,6 +251,51 @@ def test_restarts_back_off_and_end_with_a_stop(container, policy):
     assert pauses[0] >= 0.1
     assert pauses[1] >= 0.2
     assert pauses[2] >= 0.4
+
+
+@pytest.mark.parametrize(
+    ("launch_s", "run_s", "pauses"),
+    [
+        (60.0, None, [0.1, 0.2, 0.4, 0.8]),
+        (0.1, 1.0, [0.1, 0.2, 0.4, 0.8]),
+        (60.0, 1.0, [0.1, 0.2, 0.4, 0.8]),
+        (0.1, supervisor.GOOD_RUN_S, [0.1, 0.1, 0.1, 0.1]),
+    ],
+)
+def test_only_a_good_run_begins_the_back_off_anew(monkeypatch, launch_s, run_s, pauses):
+    """And not an OCI runtime that takes long to fail."""
+    now, seen = 0.0, []
+
+    class Over(Exception):
+        pass
+
+    def take(seconds, answer):
+        nonlocal now
+        now += seconds
+        return answer
+
+    def until(_done, deadline):
+        seen.append(round(deadline - now, 3))
+        if len(seen) == len(pauses):
+            raise Over
+        return take(deadline - now, False)
+
+    it = supervisor.Supervisor.__new__(supervisor.Supervisor)
+    it._ready_fd, it._restarts, it._stopping, it._final, it._status = -1, 0, False, False, {}
+    for name, stand_in in {
+        "_launch": lambda: take(launch_s, ("stuck", 125) if run_s is None else ("", 0)),
+        "_serve": lambda: take(run_s, 1),
+        "_clean_up": lambda: take(30.0, None),
+        "_publish": lambda **_: None,
+        "_read_desired": lambda: None,
+        "_restarts_after": lambda _: True,
+        "until": until,
+    }.items():
+        setattr(it, name, stand_in)
+    monkeypatch.setattr(supervisor.time, "monotonic", lambda: now)
+    with pytest.raises(Over):
+        it.supervise()
+    assert seen == pauses
 
 
 def test_a_stop_during_the_back_off_takes_effect_at_once(container):

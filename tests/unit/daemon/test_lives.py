@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -408,6 +409,32 @@ class TestBesideALoop:
 
         asyncio.run(steps())
         assert told(daemon) == ["started", "healthy", "exited", "started", "healthy"]
+
+    def test_one_that_is_lost_while_others_are_revived_is_revived_as_well(self, daemon: Daemon) -> None:
+        first, second = create(daemon, "a"), create(daemon, "b")
+        aftercare_ = daemon.workloads._parts.aftercare
+        looked, gate = threading.Event(), threading.Event()
+        found: list[set[str]] = []
+        lost = {first}
+
+        def recover() -> tuple[Recovered, ...]:
+            found.append(set(lost))
+            looked.set()
+            assert gate.wait(20)
+            return ()
+
+        daemon.runtime.recover = recover  # type: ignore[method-assign, assignment]
+
+        async def steps() -> None:
+            aftercare_.lost(first)
+            assert await asyncio.to_thread(looked.wait, 20)
+            lost.add(second)
+            aftercare_.lost(second)
+            gate.set()
+            await until(lambda: len(found) == 2 and not aftercare_._reviving)
+
+        asyncio.run(steps())
+        assert found == [{first}, {first, second}]
 
     @pytest.mark.parametrize("kept", [True, False])
     def test_one_that_is_not_to_be_kept_goes_after_its_end(

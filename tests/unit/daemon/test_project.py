@@ -118,6 +118,18 @@ def test_a_plan_takes_away_what_the_project_has_no_more(daemon: Daemon) -> None:
     assert not daemon.projects.plan(less, delete=False).lines
 
 
+@pytest.mark.parametrize("condition", ["completed", "healthy"])
+def test_of_one_whose_record_cannot_be_read_nobody_knows_how_it_ended(daemon: Daemon, condition: str) -> None:
+    daemon.bench.network("front")
+    asyncio.run(daemon.workloads.create(container("migrate", "front")))
+    [identity] = daemon.engine.intent.containers
+    daemon.runtime.told[identity] = {"status": "dead", "exit_code": None}
+    web = container("web", "front", depends_on={"migrate": condition})
+    with pytest.raises(ConflictError, match="how container migrate ended"):
+        asyncio.run(daemon.projects._wait_for("migrate", condition))
+    assert daemon.engine.intent.container_named(web.name) is None
+
+
 def test_a_circle_of_containers_is_refused_by_plan_and_apply_alike(daemon: Daemon) -> None:
     circle = Manifest(
         containers=[
@@ -200,7 +212,9 @@ REFUSED = {
             msgspec.structs.replace(container("b"), spec=msgspec.Raw(b"{}")),
         ],
     ),
-    "containers[0].network_mode": Manifest(networks=BASE, containers=[container("a", network_mode="weird")]),
+    "containers[0].network_mode": Manifest(
+        networks=BASE, containers=[container("a", network_mode="service:b")]
+    ),
     "containers[0].depends_on": Manifest(
         networks=BASE, containers=[container("a", "front", depends_on={"nobody": "started"})]
     ),

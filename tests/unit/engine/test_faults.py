@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from harness.engines import FACTS, Bench, publish
-from sealane.engine.errors import InUseError, KernelError
+from sealane.engine.errors import InUseError, KernelError, StoreFailedError
 from sealane.engine.ports import NamespaceGoneError
 from sealane.kernel.state import HOST
 from sealane.linux.fake import FakeKernel
@@ -210,6 +210,21 @@ class TestUpkeep:
         bench.upkeep.unreadable = {"gone": "Permission denied", HOST: "Interrupted"}
         bench.upkeep.resync(set())
         assert bench.upkeep.unreadable == {HOST: "Interrupted"}
+
+    def test_a_sandbox_that_cannot_be_recorded_leaves_no_namespace(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object) -> int:
+            raise StoreError("full", "no space")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(bench.store, "commit", full)
+            for _ in range(3):
+                with pytest.raises(StoreFailedError, match="no space"):
+                    bench.engine.create_sandbox(SandboxRequest(name="web"))
+        assert bench.kernel.pinned == set()
+        bench.engine.create_sandbox(SandboxRequest(name="web"))
+        assert len(bench.kernel.pinned) == 1
 
     def test_a_full_store_does_not_end_a_burial(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         sandbox = bench.engine.create_sandbox(SandboxRequest(name="web"))
