@@ -10,6 +10,7 @@ import errno
 import io
 import json
 import os
+import select
 import socket
 import struct
 import subprocess
@@ -25,6 +26,8 @@ SO_RCVBUFFORCE = 33
 RECEIVED_MAX = 200_000
 FRAMES_MAX = 50_000
 PARALLEL_PROBES = 64
+STALLED_US, MORE_TIME_S = 200_000, 1.0
+"""So much waiting for a processor during a probe gives it so much more time."""
 
 received = {}
 """(proto, own address, own port) → [(peer address, peer port, payload)], in order of arrival."""
@@ -146,14 +149,15 @@ def probe(proto, address, port, timeout=0.5, source="", source_port=0, payload="
     """Return {"answer": TEXT, "local": [ADDRESS, PORT]}, or {"error": REASON}."""
     with socket.socket(family(address), kind(proto)) as client:
         client.settimeout(timeout)
+        stalled = stalled_us()
         try:
             if source or source_port:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 client.bind((source or ("::" if ":" in address else "0.0.0.0"), source_port))
-            client.connect((address, port))
+            connected(client, address, port, stalled)
             if proto == "udp":
                 client.send(payload.encode())
-            text = client.recv(2048).decode("latin-1").strip()
+            text = heard(client, stalled).decode("latin-1").strip()
             if not text:
                 return {"error": "closed"}
             return {"answer": text, "local": list(client.getsockname()[:2])}
@@ -161,6 +165,45 @@ def probe(proto, address, port, timeout=0.5, source="", source_port=0, payload="
             return {"error": "timeout"}
         except OSError as error:
             return {"error": errno.errorcode.get(error.errno, str(error))}
+
+
+def stalled_us():
+    """For how long somebody has been waiting for a processor, since the machine started; 0 where it is not told."""
+    try:
+        with open("/proc/pressure/cpu", encoding="ascii") as file:
+            return int(file.readline().rpartition("=")[2])
+    except OSError:
+        return 0
+
+
+def has_more_time(client, before):
+    """After a timeout. Whoever would have answered may not have had his turn: then, once, there is a second more."""
+    if stalled_us() - before < STALLED_US:
+        return False
+    client.settimeout(MORE_TIME_S)
+    return True
+
+
+def heard(client, before):
+    try:
+        return client.recv(2048)
+    except TimeoutError:
+        if not has_more_time(client, before):
+            raise
+        return client.recv(2048)
+
+
+def connected(client, address, port, before):
+    try:
+        client.connect((address, port))
+    except TimeoutError:
+        if not has_more_time(client, before):
+            raise
+        # It goes on meanwhile: the connection that was begun is waited for.
+        if not select.select([], [client], [], MORE_TIME_S)[1]:
+            raise
+        if error := client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            raise OSError(error, os.strerror(error)) from None
 
 
 def probes(wanted):

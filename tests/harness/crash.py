@@ -48,7 +48,7 @@ CALLS = (
 """Every call that changes something, or may be the last before one that does. Not `splice`: a thread waits in it, which
 begins it anew when strace attaches, and would be killed there."""
 
-ATTACH_S = 10.0
+ATTACH_S = 30.0
 DEATH_S = 5.0
 LEAVE_S = 2.0
 
