@@ -21,6 +21,7 @@ import pytest
 
 from harness.host import Host
 from harness.netns import eventually
+from sealane.cli.terminal import PASSED_ON
 
 pytestmark = [pytest.mark.real, pytest.mark.kernel]
 
@@ -335,6 +336,53 @@ def test_signals_are_passed_on_to_a_container_that_reads(machine):
         assert seat.ends() == 4
 
 
+@pytest.mark.parametrize("flags", [(), ("-i",)])
+def test_output_is_what_was_written_byte_by_byte(machine, tmp_path, flags):
+    """No line is cut, none ended that was not, and nothing is taken for text: `run … tar c | tar x`."""
+    data = os.urandom(300_000) + b"a" * 40_000 + b"\r\n\xff\x80no newline"
+    path = pathlib.Path(machine.path("/tmp/data"))
+    path.write_bytes(data)
+    words = ("run", *flags, "--rm", "--name", "box", "-v", "/tmp/data:/data:ro", "cat", "/data")
+    with machine.sealane_process(*words, stdin=subprocess.DEVNULL, text=False) as process:
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, b"")
+    assert out == data
+
+
+@pytest.mark.parametrize("number", sorted(PASSED_ON))
+def test_signals_are_passed_on_to_a_container(machine, number):
+    name = signal.Signals(number).name.removeprefix("SIG")
+    script = f"trap 'echo caught; exit 4' {name}; echo set; while :; do sleep 0.1; done"
+    with Pipes(machine, "run", "--rm", "--name", "box", "sh", "-c", script) as seat:
+        seat.sees("set")
+        seat.process.send_signal(number)
+        seat.sees("caught")
+        assert seat.ends() == 4
+
+
+def test_a_container_in_the_foreground_is_heard_and_signalled_without_the_daemon(machine):
+    script = "trap 'echo caught; exit 6' INT; echo set; while :; do sleep 0.1; done"
+    with Pipes(machine, "run", "--name", "box", "sh", "-c", script) as seat:
+        seat.sees("set")
+        machine.kill9()
+        seat.process.send_signal(signal.SIGINT)
+        seat.sees("caught")
+        assert seat.ends() == 6
+    machine.start()
+    assert statuses(machine)["box"] == 6
+    machine.sealane("rm", "box")
+
+
+def test_a_restart_policy_ends_with_the_signal_that_stops(machine):
+    script = "trap 'exit 5' TERM; echo set; while :; do sleep 0.1; done"
+    with Pipes(machine, "run", "--restart", "always", "--name", "box", "sh", "-c", script) as seat:
+        seat.sees("set")
+        seat.process.send_signal(signal.SIGTERM)
+        assert seat.ends() == 5
+    assert statuses(machine)["box"] == 5
+    machine.sealane("rm", "box")
+
+
 def test_a_container_whose_terminal_goes_goes_on(machine):
     with Seat(machine, "run", "-it", "--name", "box", "sh", "-c", "echo set; read word; sleep 600") as seat:
         seat.sees("set")
@@ -470,7 +518,13 @@ def test_a_name_that_is_somebody_elses_by_now_is_left_to_him(machine, rm):
 
 
 @pytest.mark.parametrize(
-    "words", [("exec", "web", "echo", "hi"), ("exec", "-i", "web", "cat"), ("run", "-i", "--rm", "cat")]
+    "words",
+    [
+        ("exec", "web", "echo", "hi"),
+        ("exec", "-i", "web", "cat"),
+        ("run", "-i", "--rm", "cat"),
+        ("run", "--rm", "echo", "hi"),
+    ],
 )
 @pytest.mark.parametrize("closed", ["<&-", "<&- 2>&-"])
 def test_an_input_that_is_closed_is_at_its_end(machine, words, closed):
@@ -483,9 +537,10 @@ def test_an_input_that_is_closed_is_at_its_end(machine, words, closed):
     assert (ran.returncode, ran.stdout) == (0, b"hi\n" if "hi" in words else b"")
 
 
-def test_an_output_that_is_closed_is_no_reason_to_fail(machine):
+@pytest.mark.parametrize("words", [("exec", "web"), ("run", "--rm"), ("run", "-i", "--rm")])
+def test_an_output_that_is_closed_is_no_reason_to_fail(machine, words):
     enter = ["nsenter", f"--net={machine.ns.path}", f"--mount=/proc/{machine.ns.pid}/ns/mnt", "--"]
-    command = [sys.executable, "-m", "sealane", "exec", "web", "sh", "-c", "echo hi; exit 3"]
+    command = [sys.executable, "-m", "sealane", *words, "sh", "-c", "echo hi; exit 3"]
     ran = subprocess.run(
         [*enter, "sh", "-c", '"$@" >&-', "sh", *command], env=machine._environment(), capture_output=True,
         timeout=PATIENCE_S, check=False,

@@ -15,6 +15,8 @@ USAGE = 2
 UNREACHABLE = 3
 INTERRUPTED = 130
 RUN_FAILED = 125
+OTHERS_CODES = frozenset({"run", "exec"})
+"""Verbs that end with the code of what they run, for which ours would be taken."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CommandLineError as error:
         output.usage(error.usage)
         output.error(error.body)
-        return USAGE
+        return RUN_FAILED if _verb(words) in OTHERS_CODES else USAGE
     output.as_json = arguments.json
     context = Context(output, os.environ, arguments.socket)
     try:
@@ -35,14 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except UsageError as error:
         output.error(error.body)
-        return USAGE
+        return RUN_FAILED if arguments.command in OTHERS_CODES else USAGE
     except ApiError as error:
         output.error(error.body)
         return FAILED
     except UnreachableError as error:
         output.error({"code": "unavailable", "message": str(error), "cure": _cure(error, context.socket)})
-        # Of a command in a container 3 would be taken for its own.
-        return RUN_FAILED if arguments.command in ("run", "exec") else UNREACHABLE
+        return RUN_FAILED if arguments.command in OTHERS_CODES else UNREACHABLE
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -52,6 +53,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         context.client.close()
     return code
+
+
+def _verb(words: Sequence[str]) -> str:
+    """The first word that is no flag, nor the value of one."""
+    plain = (
+        word
+        for before, word in zip(["", *words], words, strict=False)
+        if not word.startswith("-") and before != "--socket"
+    )
+    return next(plain, "")
 
 
 def _asks_for_json(words: Sequence[str]) -> bool:

@@ -9,19 +9,35 @@ import signal
 import sys
 import termios
 import tty
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO
 
 from sealane.cli.commands.exec import NOT_EXECUTABLE, NOT_FOUND
 from sealane.cli.context import Context, UsageError
 from sealane.client import ApiError, UnreachableError
-from sealane.containers.frames import BEGUN, ERRORS, EXIT, INPUT, OUTPUT, PROTOCOL, Peer, frame, size_frame
+from sealane.containers.frames import (
+    BEGUN,
+    ERRORS,
+    EXIT,
+    INPUT,
+    OUTPUT,
+    PROTOCOL,
+    Peer,
+    frame,
+    signal_frame,
+    size_frame,
+)
 
 READ_BYTES = 32 * 1024
 STDIN, STDOUT, STDERR = 0, 1, 2
 DEFAULT_SIZE = os.terminal_size((80, 24))
 DETACH = b"\x10\x11"
 """^P ^Q, as Docker's."""
+PASSED_ON = frozenset(
+    {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
+)
+"""Signals to this command that are meant for the process."""
+
 _NAMES = {OUTPUT: "stdout", ERRORS: "stderr"}
 
 
@@ -36,10 +52,21 @@ def check_terminal(*, interactive: bool) -> None:
 class Conversation:
     """With one process, from its request to its end."""
 
-    def __init__(self, context: Context, path: str, body: Any, *, interactive: bool, terminal: bool) -> None:
-        """POST it. Raises ApiError if it is refused, UnreachableError."""
+    def __init__(
+        self,
+        context: Context,
+        path: str,
+        body: Any,
+        *,
+        interactive: bool,
+        terminal: bool,
+        signals: int | None = None,
+    ) -> None:
+        """POST it. `signals`: where `heard` tells of those that come meanwhile. Raises ApiError if it is refused,
+        UnreachableError."""
         self._context = context
         self._interactive, self._terminal = interactive, terminal
+        self._signals = signals
         first = _size() if terminal else b""
         connection, early = context.client.upgrade(path, PROTOCOL, body, first)
         self._peer = Peer(connection, early)
@@ -49,8 +76,12 @@ class Conversation:
     def identity(self) -> str:
         """Of the container that was made for it. Raises ApiError if it could not be started, UnreachableError."""
         while not self._said and self._peer.is_open:
-            select.select([self._peer], [], [])
-            self._said += self._peer.receive()
+            waiting: list[Any] = [self._peer, *([] if self._signals is None else [self._signals])]
+            ready, _, _ = select.select(waiting, [], [])
+            if self._signals in ready:
+                self._tell_of_signals()
+            if self._peer in ready:
+                self._said += self._peer.receive()
         if not self._said:
             raise _lost()
         kind, payload = self._said[0]
@@ -62,31 +93,37 @@ class Conversation:
         """Until the process has ended; its exit code. `may_detach`: or until somebody types ^P ^Q, and it goes on (None).
         Raises ApiError if it never ran, UnreachableError if its end is not told."""
         has_keys = self._terminal and self._interactive
-        with contextlib.closing(self._peer), _raw(has_keys), _woken_by_resizing(has_keys) as wake:
+        with contextlib.closing(self._peer), _raw(has_keys):
             if not self._interactive:
                 self._peer.send(frame(INPUT))
-            keys = _Keys(DETACH if may_detach and has_keys else b"")
-            end = self._relay(wake, keys)
+            end = self._relay(_Keys(DETACH if may_detach and has_keys else b""))
         if end is None:
             return None
         if refusal := end.get("refusal") or _refusal(end):
             raise ApiError(0, refusal)
         return self._told(end)
 
-    def _relay(self, wake: int | None, keys: "_Keys") -> dict[str, Any] | None:
+    def _tell_of_signals(self) -> None:
+        assert self._signals is not None
+        for number in os.read(self._signals, READ_BYTES):
+            if number == signal.SIGWINCH:
+                self._peer.send(_size())
+            elif number in PASSED_ON:
+                self._peer.send(signal_frame(number))
+
+    def _relay(self, keys: "_Keys") -> dict[str, Any] | None:
         """What its last frame says; None: somebody left it."""
         reads, peer = self._interactive, self._peer
         while (end := self._shown()) is None and peer.is_open:
             poll = select.poll()
             poll.register(peer.fileno(), peer.events())
-            if wake is not None:
-                poll.register(wake, select.POLLIN)
+            if self._signals is not None:
+                poll.register(self._signals, select.POLLIN)
             if reads and not peer.is_full:
                 poll.register(STDIN, select.POLLIN)
             for descriptor, _ in poll.poll():
-                if descriptor == wake:
-                    os.read(wake, READ_BYTES)
-                    peer.send(_size())
+                if descriptor == self._signals:
+                    self._tell_of_signals()
                 elif descriptor == STDIN:
                     data = _read()
                     reads = bool(data)
@@ -115,11 +152,26 @@ class Conversation:
         if self._context.output.as_json:
             data = base64.b64encode(payload).decode()
             self._context.output.document_line({"stream": _NAMES[kind], "data": data, "exit_code": None})
-        else:
-            stream = sys.stdout if kind == OUTPUT else sys.stderr
+            return
+        stream = sys.stdout if kind == OUTPUT else sys.stderr
+        stream.flush()
+        size = len(payload) if self._signals is None else select.PIPE_BUF
+        for start in range(0, len(payload), size):
+            self._wait_for_room(stream)
+            stream.buffer.write(payload[start : start + size])
             stream.flush()
-            stream.buffer.write(payload)
-            stream.flush()
+
+    def _wait_for_room(self, stream: TextIO) -> None:
+        """So that signals go on to the process though nobody takes its output: a pipe that has room takes PIPE_BUF bytes at
+        once (pipe(7))."""
+        if self._signals is None:
+            return
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLOUT)
+        poll.register(self._signals, select.POLLIN)
+        while stream.fileno() not in (ready := dict(poll.poll())):
+            if self._signals in ready:
+                self._tell_of_signals()
 
     def _told(self, end: dict[str, Any]) -> int:
         code = int(str(end["exit_code"]))
@@ -202,19 +254,28 @@ def _raw(wanted: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _woken_by_resizing(wanted: bool) -> Iterator[int | None]:
-    """A descriptor that can be read when the terminal's size is another."""
-    if not wanted:
+def heard(signals: Iterable[int]) -> Iterator[int | None]:
+    """A descriptor on which the numbers of those that come can be read, in the place of what they do; None for none."""
+    before = {number: signal.getsignal(number) for number in signals}
+    if not before:
         yield None
         return
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    handler = signal.signal(signal.SIGWINCH, lambda *_: None)
-    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in before:
+        signal.signal(number, lambda *_: None)
+    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
         yield reader
     finally:
-        signal.set_wakeup_fd(before)
-        signal.signal(signal.SIGWINCH, handler)
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         os.close(reader)
         os.close(writer)
+
+
+def signals_of(*, interactive: bool, terminal: bool, passes_on: bool) -> set[int]:
+    """What is to be heard. At a terminal of its own ^C is a key as any other, and who hangs up leaves."""
+    found: set[int] = {signal.SIGWINCH} if terminal else set()
+    return found | PASSED_ON if passes_on and not (interactive and terminal) else found

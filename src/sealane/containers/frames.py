@@ -5,6 +5,7 @@ A frame is its kind (one byte), the length of its payload (four, big-endian), an
 | kind | from | payload |
 |---|---|---|
 | INPUT | who asks | for its standard input; empty: there is no more |
+| SIGNAL | who asks | its number, one byte: for the container's first process; of `exec` nothing is passed on |
 | SIZE | who asks | rows and columns of the terminal, two bytes each; one that comes with the request is there from the beginning |
 | BEGUN | the daemon | JSON, the first frame of a container: its `id` |
 | OUTPUT, ERRORS | the process | what it wrote; a terminal has no ERRORS |
@@ -28,12 +29,12 @@ from contextlib import suppress
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 PROTOCOL = "sealane-frames"
 """Of the `Upgrade` by which a connection to the API becomes one of these."""
 
-INPUT, OUTPUT, ERRORS, SIZE, EXIT, BEGUN = range(6)
+INPUT, OUTPUT, ERRORS, SIZE, EXIT, BEGUN, SIGNAL = range(7)
 Frame = tuple[int, bytes]
 
 PAYLOAD_BYTES_MAX = 64 * 1024
@@ -55,6 +56,10 @@ def frame(kind: int, payload: bytes = b"") -> bytes:
 
 def size_frame(rows: int, columns: int) -> bytes:
     return frame(SIZE, _SIZE.pack(rows & 0xFFFF, columns & 0xFFFF))
+
+
+def signal_frame(number: int) -> bytes:
+    return frame(SIGNAL, bytes([number]))
 
 
 def size_of(payload: bytes) -> tuple[int, int]:
@@ -138,7 +143,7 @@ class Peer:
         """Frames that have come already."""
         while len(self._in) >= _HEAD.size:
             kind, length = _HEAD.unpack_from(self._in)
-            if kind > BEGUN or length > PAYLOAD_BYTES_MAX:
+            if kind > SIGNAL or length > PAYLOAD_BYTES_MAX:
                 self._in.clear()
                 self.is_open = False
                 return
@@ -176,8 +181,10 @@ class Peer:
 class Session:
     """A client at a process's standard input, and at its terminal if it has one."""
 
-    def __init__(self, client: Peer) -> None:
+    def __init__(self, client: Peer, signalled: Callable[[int], None] = lambda _: None) -> None:
+        """`signalled`: told the number of each signal that is to be passed on."""
         self.client = client
+        self._signalled = signalled
         self._size: tuple[int, int] | None = None
         self._stdin = self._terminal = -1
         self._input = bytearray()
@@ -236,6 +243,9 @@ class Session:
                 self._resize(*size_of(payload))
             except ValueError:
                 self.client.is_open = False
+        elif kind == SIGNAL:
+            for number in payload:
+                self._signalled(number)
 
     def _resize(self, rows: int, columns: int) -> None:
         self._size = rows, columns

@@ -12,6 +12,8 @@ from sealane.containers.frames import ERRORS, OUTPUT, Peer, Session, exit_frame,
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sealane.containers.logwriter import LogWriter
 
 READ_BYTES = 65536
@@ -23,13 +25,21 @@ _READY = select.POLLIN | select.POLLHUP | select.POLLERR
 
 class Streams:
     def __init__(
-        self, folder: str, *, terminal: bool, stdin: bool, client: Peer | None, log: LogWriter | None = None
+        self,
+        folder: str,
+        *,
+        terminal: bool,
+        stdin: bool,
+        client: Peer | None,
+        log: LogWriter | None = None,
+        signalled: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """`folder`: where the OCI runtime hands over a terminal. `stdin`: there is input, though nobody may give any."""
+        """`folder`: where the OCI runtime hands over a terminal. `stdin`: there is input, though nobody may give any.
+        `signalled`: told what signals the client passes on."""
         self._has_terminal, self._has_stdin = terminal, stdin
         self._folder = folder
         self._log = log
-        self._session = Session(client) if client is not None else None
+        self._session = Session(client, signalled) if client is not None else None
         self._is_running = False
         self._console: Console | None = None
         self._stdin = self._terminal = self._held = self._theirs = -1

@@ -92,21 +92,24 @@ class Supervisor(Parent):
         self._paths = Paths(plan.state_folder, plan.run_folder)
         self._runtime = [*plan.runtime, "--log", self._paths.runtime_log]
         self._log = LogWriter(self._paths.logs)
-        self._streams = Streams(
-            self._paths.run_folder, terminal=plan.has_terminal, stdin=plan.has_stdin,
-            client=Peer.at(client_fd, plan.early), log=self._log,
-        )  # fmt: skip
         self._exits: dict[int, int] = {}
         self._init = 0
         self._probe: Probe | None = None
         self._restarts = 0
         self._stopping = False
+        self._early: list[int] = []
+        """Signals that its client has passed on before it ran."""
         self._final = False
         """This run is the last, however it ends."""
         self._kill_at: float | None = None
         self._killed = False
         self._status: dict[str, object] = {"shim": process.identify(os.getpid()), "restarts": 0}
         self._null = os.open(os.devnull, os.O_RDONLY)
+        # Last: it hears what its client has sent already.
+        self._streams = Streams(
+            self._paths.run_folder, terminal=plan.has_terminal, stdin=plan.has_stdin,
+            client=Peer.at(client_fd, plan.early), log=self._log, signalled=self._pass_on,
+        )  # fmt: skip
 
     # The life cycle
 
@@ -177,6 +180,9 @@ class Supervisor(Parent):
             answer(self._ready_fd, {"pid": self._init})
             self._ready_fd = -1
         self._start_probe()
+        for number in self._early:
+            self._pass_on(number)
+        self._early.clear()
         if self._stopping:
             # Asked to stop while the OCI runtime was at work.
             self._send(self._plan.stop_signal)
@@ -289,6 +295,18 @@ class Supervisor(Parent):
         if not self._stopping:
             self._stopping = True
             self._send(self._plan.stop_signal)
+
+    def _pass_on(self, number: int) -> None:
+        """As `kill` does it: after one that is meant to end it, the restart policy does not apply."""
+        if not self._init:
+            if number not in self._early:
+                self._early.append(number)
+            return
+        if number in {signal.SIGKILL, self._plan.stop_signal}:
+            self._final = True
+            self._publish(stopped_by_user=True)
+        with contextlib.suppress(OSError):  # There may be no such signal.
+            self._send(number)
 
     def _send(self, number: int) -> None:
         # Nobody but this process reaps the container's init, so its pid cannot have been reused.

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import msgspec
 
 from sealane.api import ApiServer
-from sealane.containers.frames import ERRORS, INPUT, OUTPUT, Peer, exit_frame, frame
+from sealane.containers.frames import ERRORS, INPUT, OUTPUT, SIGNAL, Peer, exit_frame, frame
 from sealane.daemon.sessions import introduce, told
 from sealane.engine.errors import (
     ConflictError,
@@ -368,8 +368,14 @@ class DoubleContainers:
                 peer.send(exit_frame(127, "gone: not found"))
                 return
             peer.send(frame(OUTPUT, b"out:" + given) + frame(ERRORS, b"err\n"))
-            if word != "fail":
-                peer.send(exit_frame(int(env.get("CODE", "0"))))
+            if word == "fail" or "LOST" in env:
+                return
+            passed_on = b""
+            while "WAITS" in env and not passed_on:
+                await asyncio.sleep(0.001)
+                frames += peer.receive()
+                passed_on = b"".join(payload for kind, payload in frames if kind == SIGNAL)
+            peer.send(exit_frame(128 + passed_on[0] if passed_on else int(env.get("CODE", "0"))))
 
     async def logs(self, ref, *, follow, tail, timestamps, since):
         name = self._get(ref).name

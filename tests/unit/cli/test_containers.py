@@ -1,26 +1,24 @@
 """`run`, `exec`, `ps`, `logs`, `stop`, `start`, `kill`, `rm`, with Docker's flags and codes."""
 
+import asyncio
 import contextlib
-import hashlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import threading
-import time
 
 import msgspec
 import pytest
 
 import sealane
 from sealane.cli.commands.containers import status_text
-from sealane.cli.commands.run import _passed_on
-from sealane.cli.context import Context
 from sealane.cli.follow import since_time, stamp
 from sealane.cli.main import main
+from sealane.cli.terminal import PASSED_ON
 from sealane.containers.spec import ContainerSpec, check_spec
-from sealane.engine.errors import NotFoundError
 from unit.api.doubles import until
 
 SOURCE = os.path.dirname(os.path.dirname(sealane.__file__))
@@ -165,9 +163,9 @@ def test_static_addresses_are_for_the_only_network(cli, sent):
         (("--rootfs", "~nobody/x", "true"), "--rootfs"),
     ],
 )
-def test_a_flag_that_is_wrong_is_2_and_starts_nothing(cli, sent, words, field):
+def test_a_flag_that_is_wrong_is_125_and_starts_nothing(cli, sent, words, field):
     ran = cli("run", *words)
-    assert (ran.code, sent) == (2, {})
+    assert (ran.code, sent) == (125, {})
     assert f"field: {field}\n" in ran.err
 
 
@@ -176,65 +174,87 @@ def test_a_daemon_that_refuses_is_125_and_a_missing_command_127(cli, api):
     assert cli("run", "-d", "--name", "unlaunchable", "nope").code == 127
     assert cli("exec", "none", "true").code == 125
     assert cli("exec", "web", "nope").code == 127
-    assert cli("exec", "web").code == 2
+    assert cli("exec", "web").code == 125
 
 
-def test_a_foreground_run_shows_the_output_and_ends_with_the_code(api, cli):
-    def finish():
-        until(lambda: "web" in api.services.workloads.all)
-        api.call(api.services.workloads.finish, "web", 42)
-
-    thread = threading.Thread(target=finish)
-    thread.start()
-    ran = cli("run", "--rm", "--name", "web", "true")
-    thread.join()
-    assert (ran.code, ran.out, ran.err) == (42, "line 0\nline 1\nline 2\n", "bye\n")
+def test_run_shows_its_output_as_it_came_and_has_its_code(cli, api):
+    ran = cli("run", "--rm", "--name", "web", "-e", "CODE=42", "true")
+    assert (ran.code, ran.out, ran.err) == (42, "out:", "err\n")
     assert "web" not in api.services.workloads.all
 
 
-def test_one_that_is_removed_before_its_output_is_read_was_killed(api, cli, monkeypatch):
+def test_one_that_is_removed_before_its_end_is_told_was_killed(api, cli, monkeypatch):
     workloads = api.services.workloads
-    create = workloads.create
+    talk = workloads._talk
 
-    async def create_and_lose(request, **options):
-        view = await create(request, **options)
+    async def talk_and_lose(*words):
+        await talk(*words)
         del workloads.all["web"]
-        return view
 
-    monkeypatch.setattr(workloads, "create", create_and_lose)
-    ran = cli("run", "--name", "web", "true")
-    assert (ran.code, ran.out, ran.err) == (137, "", "")
+    monkeypatch.setattr(workloads, "_talk", talk_and_lose)
+    ran = cli("run", "--name", "web", "-e", "LOST=1", "true")
+    assert (ran.code, ran.out, ran.err) == (137, "out:", "err\n")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def running(api, *words, **streams):
+    command = [
+        sys.executable,
+        "-m",
+        "sealane",
+        "--socket",
+        api.path,
+        "run",
+        "--name",
+        "web",
+        "-e",
+        "WAITS=1",
+        *words,
+    ]
+    return subprocess.Popen(command, env={"PYTHONPATH": SOURCE}, stdout=subprocess.PIPE, **streams)
+
+
+@pytest.mark.parametrize("number", sorted(PASSED_ON))
 def test_a_signal_is_passed_on_to_the_container(api, number):
-    command = [sys.executable, "-m", "sealane", "--socket", api.path, "run", "--name", "web", "true"]
-    process = subprocess.Popen(command, env={"PYTHONPATH": SOURCE}, stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "line 0\n"
-    process.send_signal(number)
-    process.communicate(timeout=10)
+    with running(api, "true") as process:
+        assert process.stdout.read(4) == b"out:"
+        process.send_signal(number)
+        process.communicate(timeout=20)
     assert process.returncode == 128 + number
-    assert api.services.workloads.signals == [("web", number)]
 
 
-def test_a_signal_is_passed_on_though_no_handler_can_run(api):
-    """As when it comes just before a system call that waits: here the main thread is long in one call of C's."""
-    context = Context(output=None, environ={}, socket=api.path)
-    arrived = []
+def test_a_signal_is_passed_on_though_nobody_takes_the_output(api, monkeypatch):
+    """As behind a pager."""
+    data = b"x" * 300_000
+    with stdin_of(data), running(api, "-i", "cat", stdin=0) as process:
+        until(lambda: select.select([process.stdout], [], [], 0)[0])
+        process.send_signal(signal.SIGTERM)
+        # What it says to that comes behind what waits.
+        out, _ = process.communicate(timeout=20)
+    assert (process.returncode, len(out)) == (128 + signal.SIGTERM, len(data) + 4)
 
-    async def kill(ref, number):
-        arrived.append(time.monotonic())
-        raise NotFoundError("gone")
 
-    api.services.workloads.kill = kill
-    sender = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM))
-    with _passed_on(context, "web"):
-        sender.start()
-        began = time.monotonic()
-        hashlib.pbkdf2_hmac("sha256", b"a", b"b", 8_000_000)
-        returned = time.monotonic()
-    # In the middle of it, and not as soon as it is over.
-    assert [moment < (began + returned) / 2 for moment in arrived] == [True]
+def test_a_signal_that_comes_before_anything_runs_is_passed_on(api, monkeypatch):
+    workloads = api.services.workloads
+    create, gate = workloads.create, threading.Event()
+
+    async def slowly(request, **options):
+        await asyncio.to_thread(gate.wait, 20)
+        return await create(request, **options)
+
+    monkeypatch.setattr(workloads, "create", slowly)
+    with running(api, "true") as process:
+        until(lambda: waits(process.pid))
+        process.send_signal(signal.SIGINT)
+        gate.set()
+        process.communicate(timeout=20)
+    assert process.returncode == 128 + signal.SIGINT
+
+
+def waits(pid):
+    """Whether SIGUSR2, which Python leaves alone, is caught."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+        [caught] = [line.split()[1] for line in file if line.startswith("SigCgt")]
+    return bool(int(caught, 16) >> (signal.SIGUSR2 - 1) & 1)
 
 
 @contextlib.contextmanager
@@ -288,7 +308,7 @@ def test_a_terminal_is_asked_for_where_there_is_one(cli, api):
     cli("run", "-d", "--name", "web", "true")
     with stdin_of(b""):
         ran = cli("exec", "-it", "web", "sh")
-    assert (ran.code, api.services.workloads.exec_requests) == (2, [])
+    assert (ran.code, api.services.workloads.exec_requests) == (125, [])
     assert ran.err.startswith("error: the input device is not a TTY\nfield: --tty\n")
     assert cli("exec", "-t", "web", "sh").code == 0
     assert api.services.workloads.exec_requests[0].terminal
@@ -379,11 +399,11 @@ def test_several_containers_are_stopped_killed_and_removed(cli, api):
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "1e300", "-1", "soon"])
-def test_seconds_that_are_none_are_2(cli, text):
+def test_seconds_that_are_none_are_refused(cli, text):
     cli("run", "-d", "--name", "web", "true")
     ran = cli("stop", "-t", text, "web")
     assert (ran.code, "field: --timeout\n" in ran.err) == (2, True)
-    assert cli("run", "--stop-timeout", text, "true").code == 2
+    assert cli("run", "--stop-timeout", text, "true").code == 125
 
 
 def test_logs_keep_their_streams_apart(cli, api):
@@ -451,5 +471,5 @@ def test_guests_go_before_their_hosts(cli, api) -> None:
 )
 def test_dockers_words_are_told_where_to_go(cli, words, cure) -> None:
     ran = cli(*words)
-    assert ran.code == 2
+    assert ran.code == (125 if words[0] == "run" else 2)
     assert cure in ran.err.splitlines()[-1]

@@ -135,7 +135,7 @@ def test_a_name_is_made_of_what_is_known(cli, words, begins):
 
 
 def test_without_an_image_a_command_is_needed(cli):
-    assert cli("run", "-d").code == 2
+    assert cli("run", "-d").code == 125
 
 
 def test_an_image_that_fails_is_125_as_with_docker_and_makes_nothing(cli, services):

@@ -77,7 +77,7 @@ def test_a_wrong_command_line_has_its_field_and_a_cure(run, words, field, what, 
     assert ran.err.endswith(f"\nhint: see `{command} --help`\n")
     for asked in (("--json", *words), (*words, "--json")):
         ran = run(*asked)
-        assert (ran.code, ran.out) == (2, "")
+        assert (ran.code, ran.out) == (125 if words[0] == "run" else 2, "")
         body = json.loads(ran.err)
         assert (body["code"], body["cure"]) == ("invalid", f"see `{command} --help`")
         assert (body["message"], body["field"]) == (what, field)
@@ -222,3 +222,20 @@ def test_help_of_a_group_lists_its_commands(run):
     assert "create" in out
     assert "prune" in out
     assert "attach" in run("--help", "network").out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", "--bogus", "ls"),
+        ("--socket", "/nowhere", "exec", "--bogus", "web", "ls"),
+        ("--json", "run", "--bogus", "ls"),
+        ("run", "-p", "abc", "ls"),
+    ],
+)
+def test_a_wrong_flag_is_not_taken_for_the_commands_own_code(run, words):
+    assert run(*words).code == 125
+
+
+def test_a_value_that_is_called_like_a_verb_is_none(run):
+    assert run("--socket", "run", "ps", "--bogus").code == 2

@@ -14,18 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealane.containers.frames import (
-    BEGUN,
     ERRORS,
     EXIT,
     INPUT,
     OUTPUT,
     PAYLOAD_BYTES_MAX,
     PENDING_BYTES_MAX,
+    SIGNAL,
     SIZE,
     Peer,
     Session,
     exit_frame,
     frame,
+    signal_frame,
     size_frame,
     size_in,
     size_of,
@@ -84,8 +85,17 @@ def test_a_long_payload_is_several_frames(payload):
     assert len(found) == max(1, -(-len(payload) // PAYLOAD_BYTES_MAX))
 
 
+def test_a_session_tells_of_signals_in_their_order():
+    heard = []
+    with connected() as (peer, other):
+        other.sendall(signal_frame(15) + frame(INPUT, b"a") + signal_frame(2))
+        session = Session(peer, heard.append)
+        session.serve(peer.fileno(), select.POLLIN)
+        assert heard == [15, 2]
+
+
 @pytest.mark.parametrize(
-    "data", [struct.pack(">BI", BEGUN + 1, 0), struct.pack(">BI", INPUT, PAYLOAD_BYTES_MAX + 1)]
+    "data", [struct.pack(">BI", SIGNAL + 1, 0), struct.pack(">BI", INPUT, PAYLOAD_BYTES_MAX + 1)]
 )
 def test_what_is_no_frame_ends_it(data):
     with connected() as (peer, other):

@@ -16,7 +16,7 @@ import pytest
 
 from sealane.containers import files, process, supervisor
 from sealane.containers.errors import ConflictError, LaunchError
-from sealane.containers.frames import ERRORS, EXIT, INPUT, OUTPUT, Peer, frame
+from sealane.containers.frames import ERRORS, EXIT, INPUT, OUTPUT, Peer, frame, signal_frame
 from sealane.containers.launch import launch_shim
 from sealane.containers.logs import read_logs
 from sealane.containers.parent import explain_failure
@@ -251,6 +251,38 @@ def test_restarts_back_off_and_end_with_a_stop(container, policy):
     assert pauses[0] >= 0.1
     assert pauses[1] >= 0.2
     assert pauses[2] >= 0.4
+
+
+def attended(container, command, early=b"", **changes):
+    mine, theirs = socket.socketpair()
+    peer = Peer(mine)
+    container.peers.append(peer)
+    peer.send(early)
+    with theirs:
+        container.start(command, client=theirs, **changes)
+    return peer
+
+
+def test_a_client_passes_signals_on(container):
+    peer = attended(container, "trap 'exit 3' USR2; echo up; while :; do sleep 0.02; done")
+    container.until(lambda _status: container.log())
+    # What is no signal is none.
+    peer.send(signal_frame(255) + signal_frame(signal.SIGUSR2))
+    assert container.ended()["exit_code"] == 3
+
+
+def test_what_was_passed_on_before_it_ran_is_not_lost(container):
+    attended(container, "exec sleep 60", signal_frame(signal.SIGUSR1))
+    assert container.ended()["exit_code"] == 128 + signal.SIGUSR1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_after_a_signal_that_stops_nothing_starts_again(container, number):
+    peer = attended(container, "echo up; exec sleep 60", restart="always")
+    container.until(lambda _status: container.log())
+    peer.send(signal_frame(number))
+    status = container.ended()
+    assert (status["exit_code"], status["restarts"], status["stopped_by_user"]) == (128 + number, 0, True)
 
 
 @pytest.mark.parametrize(

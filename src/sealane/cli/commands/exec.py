@@ -40,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(context: Context, arguments: argparse.Namespace) -> int:
-    from sealane.cli.terminal import Conversation, check_terminal
+    from sealane.cli.terminal import Conversation, check_terminal, heard, signals_of
 
     request = {
         "command": command_words(arguments.command_line),
@@ -53,10 +53,12 @@ def execute(context: Context, arguments: argparse.Namespace) -> int:
         check_terminal(interactive=arguments.interactive)
     path = path_of("containers", arguments.container, "exec")
     try:
-        conversation = Conversation(
-            context, path, request, interactive=arguments.interactive, terminal=arguments.tty
-        )
-        code = conversation.hold()
+        keys, terminal = arguments.interactive, arguments.tty
+        with heard(signals_of(interactive=keys, terminal=terminal, passes_on=False)) as signals:
+            conversation = Conversation(
+                context, path, request, interactive=keys, terminal=terminal, signals=signals
+            )
+            code = conversation.hold()
     except ApiError as error:
         context.output.error(as_typed(error.body, arguments))
         return failed_code(error)

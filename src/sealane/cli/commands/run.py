@@ -3,9 +3,6 @@
 import argparse
 import contextlib
 import os
-import signal
-import sys
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +15,7 @@ from sealane.cli.flags import as_typed
 from sealane.cli.images import fetch, image_ref
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
-from sealane.cli.terminal import Conversation, check_terminal
+from sealane.cli.terminal import Conversation, check_terminal, heard, signals_of
 from sealane.client import ApiError, Client, ClientError, UnreachableError, path_of
 from sealane.model.image import ImageRef, digest_of_root, is_image_ref
 from sealane.wire.requests import ContainerRequest
@@ -31,8 +28,8 @@ KILLED = 137
 def configure(parser: argparse.ArgumentParser) -> None:
     describe(
         parser,
-        "In the foreground its output is shown, SIGINT and SIGTERM are passed on to it, and its exit code is\n"
-        "this command's. With --detach the command returns when it has started. At a terminal ^P ^Q leaves it running.",
+        "In the foreground its output is shown as it is written, signals are passed on to it, and its exit code is\n"
+        "this command's, also if the daemon is restarted meanwhile. With --detach the command returns when it has started. At a terminal ^P ^Q leaves it running.",
         [
             "sealane run -it --rm sh",
             "sealane run --rm wget -qO- http://web",
@@ -63,8 +60,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         raise UsageError(
             "--rm takes away what --restart starts again", field="--restart", cure="leave out one of them"
         )
-    talks = (arguments.interactive or arguments.tty) and not arguments.detach
-    if arguments.tty and talks:
+    if arguments.tty and not arguments.detach:
         check_terminal(interactive=arguments.interactive)
     _take_image(arguments)
     reference = image_ref(arguments.rootfs, "--rootfs") if is_image_ref(arguments.rootfs) else None
@@ -79,13 +75,10 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
             arguments.rootfs = fetch(context, reference)["rootfs"]
             request = container_request(context, arguments, name, command)
         with _default_network(context.client, wanted=not arguments.network):
-            if talks:
-                return _converse(context, request, arguments)
-            view = _created(context.client, request)
-        if arguments.detach:
-            _print(context, view)
-            return 0
-        return _attend(context, view["id"], remove=arguments.rm)
+            if arguments.detach:
+                _print(context, _created(context.client, request))
+                return 0
+            return _converse(context, request, arguments)
     except ApiError as error:
         context.output.error(as_typed(error.body, arguments))
         return failed_code(error)
@@ -146,16 +139,20 @@ def _converse(context: Context, request: ContainerRequest, arguments: argparse.N
     """Be at its input and output until it has ended; its exit code."""
     keys, terminal = arguments.interactive, arguments.tty
     body = msgspec.json.encode(request)
-    conversation = Conversation(context, path_of("containers"), body, interactive=keys, terminal=terminal)
-    identity = conversation.identity()
     code: int | None
-    try:
-        # At a terminal ^C is a key as any other.
-        with contextlib.nullcontext() if terminal and keys else _passed_on(context, identity):
-            code = conversation.hold(may_detach=True)
-    except UnreachableError:
+    # From before it is asked for: a ^C that came in between would leave a container that nobody is at.
+    with heard(signals_of(interactive=keys, terminal=terminal, passes_on=True)) as signals:
+        conversation = Conversation(
+            context, path_of("containers"), body, interactive=keys, terminal=terminal, signals=signals
+        )
+        identity = conversation.identity()
+        try:
+            code, is_lost = conversation.hold(may_detach=True), False
+        except UnreachableError:
+            code, is_lost = None, True
+    if is_lost:
         # Its supervisor is gone, and with it, soon, the container.
-        code = _End(context, identity).code()
+        code = _exit_code(context, identity)
     if code is None:
         return 0
     if arguments.rm:
@@ -172,91 +169,17 @@ def _print(context: Context, view: dict[str, Any]) -> None:
         context.output.line(view["name"])
 
 
-def _attend(context: Context, identity: str, *, remove: bool) -> int:
-    """Show its output until it has ended; its exit code."""
-    end = _End(context, identity)
+def _exit_code(context: Context, identity: str) -> int:
+    """Once it has one. Raises ClientError."""
     try:
-        with _passed_on(context, identity):
-            try:
-                for line in context.client.stream("GET", path_of("containers", identity, "logs", follow=1)):
-                    _show(context, line)
-            except ApiError as error:
-                # It may have been removed before anybody could read: `end` knows.
-                if error.code != "not_found":
-                    raise
-            return end.code()
-    finally:
-        if remove:
-            with contextlib.suppress(ClientError):
-                context.client.request("DELETE", path_of("containers", identity, force=1))
-
-
-class _End(threading.Thread):
-    """Waits for a container's end, from the beginning and by a connection of its own: its output may take longer to show
-    than the daemon, or somebody else, lets it stay after it."""
-
-    def __init__(self, context: Context, identity: str) -> None:
-        super().__init__(daemon=True)
-        self._context = context
-        self._path = path_of("containers", identity, "wait")
-        self._code: int | None = None
-        self._error: ClientError | None = None
-        self.start()
-
-    def run(self) -> None:
-        try:
-            with self._context.another_client() as client:
-                self._code = client.request("POST", self._path, timeout_s=None)["exit_code"]
-        except ClientError as error:
-            self._error = error
-
-    def code(self) -> int:
-        """Its exit code, once it has one. Raises ClientError."""
-        self.join()
-        if isinstance(self._error, ApiError) and self._error.code == "not_found":
+        code = context.client.request("POST", path_of("containers", identity, "wait"), timeout_s=None)[
+            "exit_code"
+        ]
+    except ApiError as error:
+        if error.code == "not_found":
             return KILLED
-        if self._error is not None:
-            raise self._error
-        return DAEMON_FAILED if self._code is None else self._code
-
-
-def _show(context: Context, line: dict[str, Any]) -> None:
-    if context.output.as_json:
-        context.output.document_line(line)
-        return
-    stream = sys.stderr if line["stream"] == "stderr" else sys.stdout
-    stream.write(f"{line['text']}\n")
-    stream.flush()
-
-
-@contextlib.contextmanager
-def _passed_on(context: Context, identity: str) -> Iterator[None]:
-    """SIGINT and SIGTERM go to the container, by a connection and a thread of their own: the first is reading its
-    output, and a handler of Python's does not run while it waits, if the signal came just before it began to."""
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    thread = threading.Thread(target=_pass_on, args=(context, identity, reader), daemon=True)
-    handlers = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
-    before = signal.set_wakeup_fd(writer)
-    thread.start()
-    try:
-        yield
-    finally:
-        signal.set_wakeup_fd(before)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        os.close(writer)
-        thread.join()
-        os.close(reader)
-
-
-def _pass_on(context: Context, identity: str, reader: int) -> None:
-    """Each byte is a signal's number, until the other end is closed."""
-    while numbers := os.read(reader, 16):
-        for number in numbers:
-            if number in {signal.SIGINT, signal.SIGTERM}:
-                with contextlib.suppress(ClientError), context.another_client() as client:
-                    client.request("POST", path_of("containers", identity, "kill", signal=number))
+        raise
+    return DAEMON_FAILED if code is None else int(code)
 
 
 VERBS = {"run": Verb(configure, run)}
