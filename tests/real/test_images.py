@@ -140,6 +140,30 @@ def test_each_container_writes_for_itself_and_finds_it_again(machine: Host, imag
     assert f"oci:{image}" in machine.sealane("image", "prune").stdout
 
 
+def test_a_plan_of_what_runs_already_is_nothing_to_do(
+    machine: Host, base: bytes, image: Path, tmp_path: Path
+) -> None:
+    """And of an image that is another by now, what `up` would do. Nothing is unpacked for it."""
+    (tmp_path / "project").mkdir()
+    file = tmp_path / "project" / "compose.yaml"
+    file.write_text(
+        f"services: {{a: {{image: 'oci:{image}', entrypoint: [/bin/sh, -c], command: ['sleep 99'], user: '0'}}}}\n"
+    )
+    before = machine.sealane("plan", "-f", file).stdout
+    assert "new: network project_default, sandbox project-a-1" in before
+    assert [name for name in os.listdir(images(machine)) if name[0] != "."] == []
+    machine.sealane("up", "-f", file, "-d")
+    assert machine.sealane("plan", "-f", file).stdout == "nothing to do\n"
+    assert machine.sealane("apply", "-f", file).stdout.splitlines() == [
+        "= network project_default",
+        "= container project-a-1",
+    ]
+    (image / "index.json").unlink()
+    layout(image, base, Entrypoint=["/bin/sh"], Env=["GREETING=another"])
+    assert "gone: container project-a-1" in machine.sealane("plan", "-f", file).stdout
+    machine.sealane("down", "-f", file)
+
+
 def test_a_layer_survives_the_daemon(machine: Host, image: Path) -> None:
     words = ("--entrypoint", "/bin/sh", "-u", "0", "--", "-c", "echo x >>/srv/x; sleep 99")
     machine.sealane("run", "-d", "--name", "a", "--restart", "always", "--rootfs", f"oci:{image}", *words)

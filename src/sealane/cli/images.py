@@ -23,29 +23,33 @@ def image_ref(text: str, field: str) -> ImageRef:
     return msgspec.structs.replace(reference, path=os.path.abspath(os.path.expanduser(reference.path)))
 
 
-def fetch(context: Context, reference: ImageRef) -> dict[str, Any]:
-    """The image's view, once it is unpacked; how far that is goes to stderr."""
+def fetch(context: Context, reference: ImageRef, *, unpack: bool = True) -> dict[str, Any]:
+    """The image's view, once it is unpacked; how far that is goes to stderr. Without `unpack` empty, if it is not."""
     view: dict[str, Any] = {}
-    for view in context.client.stream("POST", path_of("images"), {"reference": str(reference)}):
+    request = {"reference": str(reference), "unpack": unpack}
+    for view in context.client.stream("POST", path_of("images"), request):
         if view["message"]:
             context.output.note(view["message"])
     return view
 
 
-def with_images(context: Context, manifest: Manifest) -> Manifest:
-    """The manifest with its images unpacked, and containers naming them so. Each is fetched once."""
+def with_images(context: Context, manifest: Manifest, *, unpack: bool = True) -> Manifest:
+    """The manifest with its images unpacked, and containers naming them so. Each is asked for once. Without `unpack` those
+    that are not stay as they were named: what is made of them will be new."""
     found: dict[str, str] = {}
-    containers = [_with_image(context, container, found) for container in manifest.containers]
+    containers = [_with_image(context, container, found, unpack) for container in manifest.containers]
     return msgspec.structs.replace(manifest, containers=containers)
 
 
-def _with_image(context: Context, container: ContainerRequest, found: dict[str, str]) -> ContainerRequest:
+def _with_image(
+    context: Context, container: ContainerRequest, found: dict[str, str], unpack: bool
+) -> ContainerRequest:
     spec = msgspec.json.decode(container.spec)
     rootfs = spec.get("rootfs") if isinstance(spec, dict) else None
     if not isinstance(rootfs, str) or not is_image_ref(rootfs):
         return container
     reference = image_ref(rootfs, f"{container.name}: image")
     if rootfs not in found:
-        found[rootfs] = fetch(context, reference)["rootfs"]
+        found[rootfs] = fetch(context, reference, unpack=unpack).get("rootfs", rootfs)
     raw = msgspec.Raw(msgspec.json.encode({**spec, "rootfs": found[rootfs]}))
     return msgspec.structs.replace(container, spec=raw)

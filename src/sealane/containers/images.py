@@ -90,6 +90,12 @@ class Images:
 
     # --- what comes
 
+    def look(self, reference: ImageRef, stop: threading.Event) -> Image | None:
+        """What is unpacked of it already. Raises ImageError; `stop` ends it."""
+        skopeo = _find("skopeo")
+        os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        return self.get(_digest(skopeo, reference, self._folder, stop))
+
     def fetch(self, reference: ImageRef, stop: threading.Event) -> Iterator[str | Image]:
         """Words about the work, and at the end the image. Raises ImageError; `stop` ends it and leaves nothing."""
         skopeo, umoci = _find("skopeo"), _find("umoci")

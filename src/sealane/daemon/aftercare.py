@@ -19,8 +19,9 @@ from sealane.model.container import Container
 
 log = logging.getLogger("sealane")
 
-AUTO_REMOVE_S = 5.0
-"""After its end, and after the last who attended it, of a container that is not to be kept."""
+AUTO_REMOVE_S = 0.5
+"""After its end, and after the last who attended it, of a container that is not to be kept: for who asks for its exit code
+just then."""
 
 
 class _Verbs(Protocol):

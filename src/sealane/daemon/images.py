@@ -49,7 +49,7 @@ class ImageVerbs:
         return self._found
 
     async def fetch(self, request: ImageRequest) -> AsyncGenerator[ImageView, None]:
-        """Words about the work, and at the end the image. A client that hangs up ends it."""
+        """Words about the work, and at the end the image, if it is one that is unpacked. A client that hangs up ends it."""
         reference = parsed(parse_image_ref, request.reference, "reference")
         if not reference.path.startswith("/"):
             raise InvalidError(f"{reference.path} is no absolute path", field="reference")
@@ -57,7 +57,10 @@ class ImageVerbs:
 
         def run(stop: threading.Event) -> Iterator[str | Image]:
             try:
-                yield from images.fetch(reference, stop)
+                if request.unpack:
+                    yield from images.fetch(reference, stop)
+                elif (image := images.look(reference, stop)) is not None:
+                    yield image
             except ContainerError as error:
                 raise _refused(error) from error
 

@@ -146,14 +146,16 @@ class Lives:
             else:
                 events.emit("container.started", name, id=now.id)
         if now.finished_at > before.finished_at:
-            why = {"error": now.error} if now.error else {}
+            why = {"error": now.error} if now.error else {"oom_killed": "true"} if now.oom_killed else {}
             events.emit("container.exited", name, id=now.id, exit_code=str(now.exit_code), **why)
         if now.health == before.health:
             return
         if now.health == "healthy":
             events.emit("container.healthy", name, id=now.id)
         elif now.health == "unhealthy":
-            events.emit("container.unhealthy", name, id=now.id)
+            last = now.health_log[-1] if now.health_log else {}
+            details = {key: str(last[key]).strip() for key in ("exit_code", "output") if key in last}
+            events.emit("container.unhealthy", name, id=now.id, **details)
 
     def _settle(self, sandbox: SandboxId | None) -> None:
         containers = self._engine.intent.containers_by_sandbox.get(sandbox) if sandbox is not None else None

@@ -26,8 +26,9 @@ from sealane.model.change import Change, Delete
 from sealane.model.container import Container
 from sealane.model.network import Network
 from sealane.wire.requests import ContainerRequest, DetachRequest, Manifest
-from sealane.wire.views import ApplyView, PlanView
+from sealane.wire.views import ApplyView, ContainerView, PlanView
 
+CHECK_CHARS_SHOWN = 200
 CONDITION_POLL_S = 0.05
 CONDITION_TIMEOUT_S = 300.0
 
@@ -236,7 +237,9 @@ class Projects:
                     cure=f"sealane logs {name}",
                 )
             if view.health == "unhealthy":
-                raise ConflictError(f"container {name} is unhealthy", cure=f"sealane logs {name}")
+                raise ConflictError(
+                    f"container {name} is unhealthy{_last_check(view)}", cure=f"see `sealane inspect {name}`"
+                )
             return view.health == "healthy"
         return view.status in ("running", "restarting", "exited")
 
@@ -341,3 +344,11 @@ class Projects:
                     continue
                 removed.append(f"network {network.name}")
         return removed
+
+
+def _last_check(view: ContainerView) -> str:
+    if not view.health_log:
+        return ""
+    last = view.health_log[-1]
+    said = last.output.strip()[:CHECK_CHARS_SHOWN]
+    return f": its check ended with exit code {last.exit_code}" + (f" and said {said!r}" if said else "")

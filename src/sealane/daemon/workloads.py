@@ -50,7 +50,7 @@ from sealane.model.endpoint import Endpoint, Sandbox
 from sealane.model.ids import SandboxId
 from sealane.model.net import address_part
 from sealane.wire.requests import ContainerRequest, ExecRequest
-from sealane.wire.views import ContainerView, ExecView, LogView
+from sealane.wire.views import ContainerView, ExecView, HealthCheckView, LogView
 
 T = TypeVar("T")
 Changes = list[Change]
@@ -306,13 +306,7 @@ class Workloads:
 
     async def start(self, reference: str) -> ContainerView:
         async with self._locked(reference) as container:
-            for attachment in request_of(container).attachments:
-                if self._engine.intent.network_named(attachment.network) is None:
-                    raise NotFoundError(
-                        f"there is no network {attachment.network!r} any more, which container {container.name} was on",
-                        field="network",
-                        cure=f"make it, `sealane rm {container.name}`, and run it again",
-                    )
+            self._check_is_somewhere(container)
             if await self._call(self._state, container) is None:
                 await self._start_new(container, request_of(container))
             else:
@@ -320,6 +314,20 @@ class Workloads:
                 # It starts with the files of its first start; its networks may be others by now.
                 self._parts.etc.refresh(container.sandbox)
             return self._view(container)
+
+    def _check_is_somewhere(self, container: Container) -> None:
+        """Where it has been attached and detached since, that counts; one whose networks were taken away is not to come
+        back without any."""
+        intent = self._engine.intent
+        if intent.endpoints_by_sandbox.get(container.sandbox):
+            return
+        for attachment in request_of(container).attachments:
+            if intent.network_named(attachment.network) is None:
+                raise NotFoundError(
+                    f"there is no network {attachment.network!r} any more, which container {container.name} was on",
+                    field="network",
+                    cure=f"make it, `sealane rm {container.name}`, and run it again",
+                )
 
     async def kill(self, reference: str, signal: int) -> ContainerView:
         container = self.find(reference)
@@ -381,6 +389,7 @@ class Workloads:
         """`state`: as it was seen, else as it is."""
         intent = self._engine.intent
         state = state or self._state(container)
+        state = state or ContainerState(id=container.id, name=container.name, status="created")
         request = request_of(container)
         endpoints = intent.endpoints_by_sandbox.get(container.sandbox, {}).values()
         sandbox = intent.sandboxes.get(container.sandbox)
@@ -388,13 +397,16 @@ class Workloads:
             id=container.id,
             name=container.name,
             sandbox=sandbox.name if sandbox else "",
-            status=state.status if state else "created",  # type: ignore[arg-type]
-            pid=state.pid if state else 0,
-            exit_code=state.exit_code if state and state.status == "exited" else None,
-            started_at=state.started_at if state else 0.0,
-            finished_at=state.finished_at if state else 0.0,
-            restarts=state.restarts if state else 0,
-            health=(state.health or "") if state else "",
+            status=state.status,  # type: ignore[arg-type]
+            pid=state.pid,
+            exit_code=state.exit_code if state.status == "exited" else None,
+            started_at=state.started_at,
+            finished_at=state.finished_at,
+            restarts=state.restarts,
+            error=state.error,
+            oom_killed=state.oom_killed,
+            health=state.health or "",
+            health_log=msgspec.convert(state.health_log, list[HealthCheckView]),
             command=command_of(request, self._images),
             addresses={
                 intent.networks[e.network].name: [address_part(a) for a in e.addresses] for e in endpoints

@@ -134,6 +134,14 @@ class Engine:
             return sandbox_view(present, self.intent)
         if request.netns:
             ref = self.drafts.namespace(request.netns, "netns")
+            known = self.intent.sandbox_by_netns.get(ref.identity)
+            if known is not None and request.name not in self.intent.sandbox_ids:
+                name = self.intent.sandboxes[known].name
+                raise ConflictError(
+                    f"that namespace is sandbox {name} already",
+                    field="netns",
+                    cure=f"use it by the name {name}",
+                )
             sandbox, changes = self.drafts.sandbox(request.name, ref, dict(request.labels))
         else:
             sandbox, changes = self.drafts.sandbox(request.name, None, dict(request.labels))

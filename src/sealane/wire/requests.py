@@ -154,6 +154,8 @@ class ContainerRequest(Request, frozen=True, kw_only=True):
 class ImageRequest(Request, frozen=True, kw_only=True):
     reference: str
     """`oci:PATH[:TAG]` or `oci-archive:FILE[:TAG]`, the path an absolute one."""
+    unpack: bool = True
+    """False: only look which image it is; without a `rootfs` in the answer if that is not unpacked here."""
 
 
 class Manifest(Request, frozen=True, kw_only=True):

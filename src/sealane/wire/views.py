@@ -178,6 +178,14 @@ class EventView(View, frozen=True, kw_only=True):
     detail: dict[str, str] = {}
 
 
+class HealthCheckView(View, frozen=True, kw_only=True):
+    started_at: float
+    finished_at: float
+    exit_code: int
+    """-1: it took longer than its timeout, or could not be started."""
+    output: str
+
+
 class ContainerView(View, frozen=True, kw_only=True):
     id: str
     name: str
@@ -188,7 +196,13 @@ class ContainerView(View, frozen=True, kw_only=True):
     started_at: float
     finished_at: float
     restarts: int
+    error: str = ""
+    """Why it could not be started, or how its end came to be unknown."""
+    oom_killed: bool = False
+    """The kernel killed a process of it, for it had more memory than it may."""
     health: str
+    health_log: list[HealthCheckView] = []
+    """The last checks, the newest last."""
     command: list[str]
     addresses: dict[str, list[str]]
     """network → addresses."""

@@ -13,13 +13,18 @@ class DoubleImages:
         self.lacking = ""
 
     async def fetch(self, request):
-        self.asked.append(request.reference)
+        if request.unpack:
+            self.asked.append(request.reference)
         if self.lacking:
             raise HoldError(
                 f"images need {self.lacking}, which is not installed", cure="install skopeo and umoci"
             )
         if "broken" in request.reference:
             raise InvalidError("there is no index.json", field="reference")
+        if not request.unpack:
+            if request.reference in self.all:
+                yield self.all[request.reference]
+            return
         yield ImageView(message=f"reading {request.reference}")
         yield ImageView(message=f"unpacking {request.reference}")
         view = ImageView(

@@ -430,6 +430,7 @@ class DoubleProjects:
         return ApplyView(removed=removed)
 
     def plan(self, manifest, *, delete):
+        self.planned = manifest
         sign = "-" if delete else "+"
         names = [f"network {n.name}" for n in manifest.networks]
         lines = [

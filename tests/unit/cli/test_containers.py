@@ -376,8 +376,11 @@ def test_a_status_is_words():
         "finished_at": 0.0,
         "health": "healthy",
         "exit_code": None,
+        "oom_killed": False,
     }
     assert status_text(view, 100.0 + 7300) == "running 2h (healthy)"
+    died = view | {"status": "exited", "exit_code": 137, "finished_at": 100.0, "oom_killed": True}
+    assert status_text(died, 100.0 + 7300) == "exited 137 (out of memory) 2h ago"
     assert status_text(view | {"health": ""}, 100.2) == "running 0s"
     ended = view | {"status": "exited", "exit_code": 137, "finished_at": 200.0}
     assert status_text(ended, 200.0 + 3 * 86400) == "exited 137 3d ago"

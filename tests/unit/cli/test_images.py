@@ -175,6 +175,17 @@ def test_what_starts_nothing_fetches_nothing(cli, services, tmp_path, verb):
     assert services.images.asked == []
 
 
+@pytest.mark.parametrize(("is_there", "rootfs"), [(False, "oci:{}/web:v1"), (True, ROOT)])
+def test_a_plan_names_images_that_are_there_as_up_would(cli, services, tmp_path, is_there, rootfs):
+    if is_there:
+        cli("image", "load", f"oci:{tmp_path}/web:v1")
+    (tmp_path / "compose.yaml").write_text(COMPOSE)
+    cli("plan", "-f", str(tmp_path / "compose.yaml"))
+    planned = services.project.planned
+    specs = {each.name: json.loads(bytes(each.spec)) for each in planned.containers}
+    assert specs["shop-web-1"]["rootfs"] == rootfs.format(tmp_path)
+
+
 def test_a_manifest_names_images_too(cli, services, tmp_path):
     document = {"containers": [{"name": "web", "spec": {"rootfs": "oci:/srv/web", "command": ["x"]}}]}
     (tmp_path / "m.json").write_text(json.dumps(document))

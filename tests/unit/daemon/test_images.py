@@ -32,6 +32,11 @@ class Images:
     def listed(self):
         return tuple(self.there.values())
 
+    def look(self, reference, stop):
+        if self.failure:
+            raise self.failure
+        return IMAGE if str(reference) == IMAGE.reference else None
+
     def fetch(self, reference, stop):
         self.asked.append(str(reference))
         yield "reading"
@@ -52,11 +57,22 @@ def request(document, name="web"):
     return ContainerRequest(name=name, spec=msgspec.Raw(msgspec.json.encode(document)))
 
 
-def fetched(daemon, reference):
+def fetched(daemon, reference, *, unpack=True):
     async def run():
-        return [view async for view in daemon.images.fetch(ImageRequest(reference=reference))]
+        request = ImageRequest(reference=reference, unpack=unpack)
+        return [view async for view in daemon.images.fetch(request)]
 
     return asyncio.run(run())
+
+
+def test_a_look_tells_what_is_unpacked_and_unpacks_nothing(daemon):
+    [view] = fetched(daemon, "oci:/srv/web", unpack=False)
+    assert view.rootfs == root_of_digest(DIGEST)
+    assert fetched(daemon, "oci:/srv/other", unpack=False) == []
+    assert daemon.runtime.images.asked == []
+    daemon.runtime.images.failure = ImageError("there is no /srv/web")
+    with pytest.raises(InvalidError, match="there is no /srv/web"):
+        fetched(daemon, "oci:/srv/web", unpack=False)
 
 
 class TestSpecs:

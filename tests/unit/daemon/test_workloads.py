@@ -3,12 +3,15 @@
 import asyncio
 import errno
 
+import msgspec
 import pytest
 
 from sealane.containers.errors import ConflictError as RuntimeConflict
 from sealane.containers.errors import NotRunningError
 from sealane.containers.logs import LogLine
 from sealane.engine.errors import ConflictError, ExistsError, InvalidError, KernelError, NotFoundError
+from sealane.wire.requests import AttachRequest, DetachRequest
+from sealane.wire.views import ContainerView
 from unit.daemon.recording import Daemon, container
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -166,6 +169,22 @@ def test_logs_that_nobody_reads_any_more_are_not_waited_for(daemon: Daemon) -> N
     assert stops[0].is_set()
 
 
+def test_one_that_has_moved_to_another_network_starts_there(daemon: Daemon) -> None:
+    """Where it is counts, and not where it was when it was made."""
+    daemon.bench.network("back")
+
+    async def move() -> ContainerView:
+        await daemon.workloads.create(container("a", "front"))
+        daemon.engine.attach(AttachRequest(sandbox="a", network="back"))
+        daemon.engine.detach([DetachRequest(sandbox="a", network="front")])
+        daemon.engine.remove_network("front")
+        await daemon.workloads.stop("a")
+        return await daemon.workloads.start("a")
+
+    view = asyncio.run(move())
+    assert (view.status, list(view.addresses)) == ("running", ["back"])
+
+
 def test_one_whose_network_is_gone_is_not_started_without_it(daemon: Daemon) -> None:
     asyncio.run(daemon.workloads.create(container("a", "front")))
     asyncio.run(daemon.workloads.stop("a"))
@@ -178,3 +197,36 @@ def test_one_whose_network_is_gone_is_not_started_without_it(daemon: Daemon) -> 
         asyncio.run(daemon.workloads.start("a"))
     assert refusal.value.field == "network"
     assert daemon.workloads.view("a").status == "exited"
+
+
+class TestWhatIsKnownOfItsEnd:
+    def test_is_in_its_view(self, daemon: Daemon) -> None:
+        asyncio.run(daemon.workloads.create(container("a", "front")))
+        [identity] = daemon.engine.intent.containers
+        check = {"started_at": 1.0, "finished_at": 2.0, "exit_code": 9, "output": "no db\n"}
+        daemon.runtime.told[identity] = {
+            "status": "exited",
+            "exit_code": 137,
+            "oom_killed": True,
+            "error": "why",
+            "health": "unhealthy",
+            "health_log": (check,),
+        }
+        view = daemon.workloads.view("a")
+        assert (view.exit_code, view.oom_killed, view.error) == (137, True, "why")
+        assert [msgspec.structs.asdict(found) for found in view.health_log] == [check]
+
+    def test_is_told_with_it(self, daemon: Daemon) -> None:
+        asyncio.run(daemon.workloads.create(container("a", "front")))
+        [identity] = daemon.engine.intent.containers
+        lives = daemon.workloads.lives
+        assert lives is not None
+        check = {"started_at": 1.0, "finished_at": 2.0, "exit_code": 9, "output": "no db\n"}
+        daemon.runtime.told[identity] = {"health": "unhealthy", "health_log": (check,)}
+        lives.look(identity)
+        daemon.runtime.end(identity, exit_code=137)
+        daemon.runtime.told[identity]["oom_killed"] = True
+        lives.look(identity)
+        ill, ended = (event.detail for event in list(daemon.engine.events.since(0))[-2:])
+        assert (ill["exit_code"], ill["output"]) == ("9", "no db")
+        assert (ended["exit_code"], ended["oom_killed"]) == ("137", "true")

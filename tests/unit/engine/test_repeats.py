@@ -114,6 +114,16 @@ def test_a_network_without_the_fast_path_is_another(bench: Bench) -> None:
 
 
 class TestSandboxes:
+    def test_a_namespace_is_one_sandbox(self, bench: Bench) -> None:
+        """By whatever name it came first: one that is joined without being asked about is one, too."""
+        bench.attach(A)
+        with pytest.raises(ConflictError, match="that namespace is sandbox") as refusal:
+            bench.engine.create_sandbox(SandboxRequest(name="other", netns=A))
+        assert refusal.value.field == "netns"
+        assert len(bench.engine.intent.sandboxes) == 1
+        [name] = bench.engine.intent.sandbox_ids
+        assert bench.engine.create_sandbox(SandboxRequest(name=name, netns=A)).name == name
+
     def test_of_a_pid_may_be_asked_for_again(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         def resolve(where: str) -> NetnsRef:
             return NetnsRef(path=f"/proc/{where}/ns/net" if where.isdigit() else where, inode=7)

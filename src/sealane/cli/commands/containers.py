@@ -62,7 +62,8 @@ def status_text(view: dict[str, Any], now: float) -> str:
     if view["status"] == "exited":
         # When one that lost its supervisor ended, nobody saw.
         when = f" {_span(now - view['finished_at'])} ago" if view["finished_at"] else ""
-        return f"exited {view['exit_code']}{when}"
+        why = " (out of memory)" if view["oom_killed"] else ""
+        return f"exited {view['exit_code']}{why}{when}"
     text = str(view["status"])
     if view["status"] == "running":
         text += f" {_span(now - view['started_at'])}"

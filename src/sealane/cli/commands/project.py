@@ -104,7 +104,7 @@ def _perform(context: Context, arguments: Namespace, verb: str) -> int:
 
 
 def _asked(context: Context, arguments: Namespace, path: str, *, is_deed: bool = False) -> dict[str, Any]:
-    """The daemon's answer about a file. `is_deed`: its images are needed, too."""
+    """The daemon's answer about a file. `is_deed`: its images are needed, too, and it may take its time."""
     from sealane.cli.composefields import in_the_files_words
     from sealane.cli.images import with_images
     from sealane.cli.load import load_manifest
@@ -112,7 +112,9 @@ def _asked(context: Context, arguments: Namespace, path: str, *, is_deed: bool =
     manifest, warnings = load_manifest(arguments.file, arguments.project_name)
     for warning in warnings:
         context.output.note(f"warning: {warning}")
-    request = msgspec.json.encode(with_images(context, manifest) if is_deed else manifest)
+    if not path.endswith("delete"):
+        manifest = with_images(context, manifest, unpack=is_deed)
+    request = msgspec.json.encode(manifest)
     with in_the_files_words(manifest, arguments.file):
         # Waiting for a container to become healthy has a bound of its own in the daemon.
         waits = {"timeout_s": None} if is_deed else {}
