@@ -67,7 +67,7 @@ def test_every_event_is_listed() -> None:
     emitted: set[str] = set()
     for path in SOURCES.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            is_emit = isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "emit"
+            is_emit = isinstance(node, ast.Call) and getattr(node.func, "attr", "") in {"emit", "tell_of"}
             if is_emit and node.args and isinstance(node.args[0], ast.Constant):
                 emitted.add(node.args[0].value)
     rows = table_rows(section(OPERATING, "## Events"))

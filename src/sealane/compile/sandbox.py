@@ -9,7 +9,7 @@ from sealane.kernel.state import Object
 from sealane.model.endpoint import Endpoint, Sandbox
 from sealane.model.ids import NetworkId
 from sealane.model.net import FAMILIES, Family
-from sealane.model.network import Network
+from sealane.model.network import Network, preference
 
 MAIN_TABLE = 254
 OWN_TABLES = 0x5EA1_0000
@@ -75,4 +75,4 @@ def gateway_endpoint(
         for endpoint, network in plugged
         if endpoint.address(family) is not None and not network.internal and not endpoint.without_gateway
     ]
-    return min(candidates, key=lambda pair: (-pair[0].gateway_priority, pair[1].name), default=None)
+    return min(candidates, key=lambda pair: preference(pair[1], pair[0].gateway_priority), default=None)

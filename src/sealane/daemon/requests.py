@@ -9,6 +9,7 @@ from sealane.dns.resolvconf import Resolver
 from sealane.model.endpoint import Endpoint
 from sealane.model.intent import Intent
 from sealane.model.net import Address, address_part, is_loopback
+from sealane.model.network import preference
 from sealane.wire.requests import ContainerRequest
 
 PATIENCE = ("timeout:1", "attempts:4")
@@ -25,7 +26,7 @@ def dns_of(request: ContainerRequest, endpoints: Sequence[Endpoint], intent: Int
     by no resolver of ours, those of the host's that can be reached from elsewhere. The host's search domains are for who
     has none of his own and a way out; a request for `.` is for none."""
     joined = [(intent.networks[e.network], e.gateway_priority) for e in endpoints]
-    networks = [n for n, _ in sorted(joined, key=lambda pair: (pair[0].internal, -pair[1], pair[0].name))]
+    networks = [n for n, _ in sorted(joined, key=lambda pair: preference(*pair))]
     is_on_host = request.network_mode == "host"
     leads_out = is_on_host or not all(network.internal for network in networks)
     ours = [s for n in networks for s in (n.resolvers if host.serves else ()) or n.dns_servers]

@@ -24,6 +24,7 @@ from sealane.containers.store import ContainerState
 from sealane.daemon.aftercare import Aftercare
 from sealane.daemon.etc_files import EtcFiles
 from sealane.daemon.lives import Lives
+from sealane.daemon.ports import Ports
 from sealane.daemon.refusals import translated
 from sealane.daemon.sessions import introduce, told
 from sealane.daemon.specs import command_of, network_mode, runtime_spec
@@ -31,7 +32,7 @@ from sealane.daemon.streams import Stream, exec_output, log_views
 from sealane.daemon.threads import Waiters
 from sealane.dns.resolvconf import Resolver
 from sealane.engine.attachments import attach_requests
-from sealane.engine.containers import check_guests, departure, request_of
+from sealane.engine.containers import check_guests, check_is_somewhere, departure, request_of
 from sealane.engine.drafts import new_id
 from sealane.engine.endpoints import sandbox_sysctls
 from sealane.engine.engine import Engine
@@ -83,6 +84,7 @@ class Workloads:
         self._found: _Parts | None = None
         if runtime is not None:
             etc = EtcFiles(engine, runtime, resolver)
+            Ports(engine)
             self._found = _Parts(runtime, etc, Aftercare(engine, runtime, self))
         self._waiters = Waiters()
         self._locks = WeakValueDictionary[str, asyncio.Lock]()
@@ -293,7 +295,7 @@ class Workloads:
         engine.drop_namespaces(record for record in gone if isinstance(record, Sandbox))
         for record in gone:
             if isinstance(record, Endpoint):
-                engine.events.emit("endpoint.detached", record.name, id=record.id)
+                engine.tell_of("endpoint.detached", record)
         if self._found is not None:
             self._found.aftercare.lives.gone(container)
 
@@ -306,7 +308,7 @@ class Workloads:
 
     async def start(self, reference: str) -> ContainerView:
         async with self._locked(reference) as container:
-            self._check_is_somewhere(container)
+            check_is_somewhere(container, self._engine.intent)
             if await self._call(self._state, container) is None:
                 await self._start_new(container, request_of(container))
             else:
@@ -314,20 +316,6 @@ class Workloads:
                 # It starts with the files of its first start; its networks may be others by now.
                 self._parts.etc.refresh(container.sandbox)
             return self._view(container)
-
-    def _check_is_somewhere(self, container: Container) -> None:
-        """Where it has been attached and detached since, that counts; one whose networks were taken away is not to come
-        back without any."""
-        intent = self._engine.intent
-        if intent.endpoints_by_sandbox.get(container.sandbox):
-            return
-        for attachment in request_of(container).attachments:
-            if intent.network_named(attachment.network) is None:
-                raise NotFoundError(
-                    f"there is no network {attachment.network!r} any more, which container {container.name} was on",
-                    field="network",
-                    cure=f"make it, `sealane rm {container.name}`, and run it again",
-                )
 
     async def kill(self, reference: str, signal: int) -> ContainerView:
         container = self.find(reference)

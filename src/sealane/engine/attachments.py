@@ -1,10 +1,12 @@
 """A container's places on networks as requests to attach: the preview and the deed make the same ones. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
+from sealane.model.endpoint import Endpoint
 from sealane.model.intent import Intent
 from sealane.model.net import Address, ParseError, parse_address
+from sealane.model.network import preference
 from sealane.wire.requests import Attachment, AttachRequest, ContainerRequest, Manifest, PublishRequest
 
 
@@ -23,10 +25,16 @@ def _publishing_place(container: ContainerRequest, intent: Intent) -> int:
     def rank(index: int) -> tuple[bool, int, str]:
         attachment = container.attachments[index]
         network = intent.network_named(attachment.network)
-        name = network.name if network else ""
-        return (network is None or network.internal, -attachment.gateway_priority, name)
+        return preference(network, attachment.gateway_priority) if network else (True, 0, "")
 
     return min(range(len(container.attachments)), key=rank, default=0)
+
+
+def way_in(endpoints: Iterable[Endpoint], intent: Intent) -> Endpoint | None:
+    """The endpoint of a sandbox that ports are published on; None if all its networks are internal."""
+    networks = intent.networks
+    candidates = [e for e in endpoints if not networks[e.network].internal]
+    return min(candidates, key=lambda e: preference(networks[e.network], e.gateway_priority), default=None)
 
 
 def _attach_request(

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 
 import msgspec
 
-from sealane.engine.errors import ConflictError
+from sealane.engine.errors import ConflictError, NotFoundError
 from sealane.engine.labels import OWNED_BY
 from sealane.model.change import Change, Delete
 from sealane.model.container import Container
@@ -48,6 +48,20 @@ def check_guests(container: Container, intent: Intent, going: Collection[str] = 
             f"container {container.name} lends its network to {', '.join(staying)}",
             cure=f"`sealane rm --force {' '.join(staying)}` first",
         )
+
+
+def check_is_somewhere(container: Container, intent: Intent) -> None:
+    """Where it has been attached and detached since it was made, that counts. Raises NotFoundError for one whose networks
+    were all taken away: it is not to come back without any."""
+    if intent.endpoints_by_sandbox.get(container.sandbox):
+        return
+    for attachment in request_of(container).attachments:
+        if intent.network_named(attachment.network) is None:
+            raise NotFoundError(
+                f"there is no network {attachment.network!r} any more, which container {container.name} was on",
+                field="network",
+                cure=f"make it, `sealane rm {container.name}`, and run it again",
+            )
 
 
 def departure(container: Container, intent: Intent) -> list[Change]:

@@ -211,7 +211,7 @@ class Engine:
             endpoint, is_new = self._attach(request)
         if is_new:
             self._forget_flows([endpoint])
-            self.events.emit("endpoint.attached", endpoint.name, id=endpoint.id)
+            self.tell_of("endpoint.attached", endpoint)
         return self.view_endpoint(endpoint)
 
     def _attach(self, request: AttachRequest) -> tuple[Endpoint, bool]:
@@ -234,8 +234,13 @@ class Engine:
         endpoints, changes = self.drafts.detach(requests)
         self.take(changes)
         for endpoint in endpoints:
-            self.events.emit("endpoint.detached", endpoint.name, id=endpoint.id)
+            self.tell_of("endpoint.detached", endpoint)
         return DetachView(detached=[e.id for e in endpoints])
+
+    def tell_of(self, kind: str, endpoint: Endpoint) -> None:
+        network = self.intent.networks.get(endpoint.network)
+        where = {"network": network.name} if network is not None else {}
+        self.events.emit(kind, endpoint.name, id=endpoint.id, **where)
 
     def publish(self, endpoint: Endpoint, ports: Sequence[PublishRequest]) -> Endpoint:
         """Exactly these ports, from now on; if they are refused, those that were. Idempotent."""

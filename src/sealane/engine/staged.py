@@ -208,7 +208,7 @@ class Staged:
         if keep_leases:
             changes += [Put(lease_of(endpoint.network, a, endpoint.name)) for a in endpoint.addresses]
         self._engine.take(changes)
-        self._engine.events.emit("endpoint.detached", endpoint.name, id=endpoint.id)
+        self._engine.tell_of("endpoint.detached", endpoint)
 
     def find(self, identity: str) -> Endpoint:
         endpoint = self._intent.endpoints.get(EndpointId(identity))
@@ -238,7 +238,7 @@ class Staged:
             without_gateway=without_gateway,
         )
         self._engine.bring([*changes, Put(joined, endpoint)])
-        self._engine.events.emit("endpoint.attached", joined.name, id=joined.id)
+        self._engine.tell_of("endpoint.attached", joined)
         return joined
 
     def _sandbox(self, awaited: str, name: str) -> tuple[Sandbox, list[Change]]:

@@ -18,6 +18,12 @@ RESOLVER_PROTOS: tuple[Proto, ...] = ("tcp", "udp")
 """Where names are asked for (RFC 1035 §4.2), at `Network.resolvers`."""
 
 
+def preference(network: "Network", priority: int) -> tuple[bool, int, str]:
+    """Sorts the networks of one sandbox: it leaves, is published and asks for names by the first. That is one with a way out,
+    then of the highest priority, then by name (Docker's order, moby sandbox.go `Endpoint.Less`)."""
+    return network.internal, -priority, network.name
+
+
 class Subnet(msgspec.Struct, frozen=True, kw_only=True):
     """A prefix of a network, its gateway, and what the allocator may hand out of it."""
 

@@ -24,6 +24,7 @@ from sealane.doors.netavark.config import (
 )
 from sealane.doors.netavark.create import Creator
 from sealane.doors.netavark.status import status_of
+from sealane.engine.attachments import way_in
 from sealane.engine.engine import Engine
 from sealane.engine.errors import ConflictError, InvalidError, NotFoundError, SealaneError
 from sealane.engine.upkeep import Upkeep
@@ -163,14 +164,9 @@ class Netavark:
         mine = self._attachments.of(container.container_id)
         if not ports or any(endpoint.ports for endpoint in mine):
             return
-        target = self._way_in(mine)
+        target = way_in(mine, self._engine.intent)
         if target is not None:
             self._engine.publish(target, ports)
-
-    def _way_in(self, endpoints: Sequence[Endpoint]) -> Endpoint | None:
-        networks = self._engine.intent.networks
-        open_ones = [e for e in endpoints if not networks[e.network].internal]
-        return max(open_ones, key=lambda e: e.gateway_priority, default=None)
 
     # --- teardown
 
