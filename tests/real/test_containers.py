@@ -20,6 +20,7 @@ import time
 import msgspec
 import pytest
 
+from harness.cgroup_limits import read_limits
 from harness.sessions import ran
 from sealane.containers import cgroups, files, process
 from sealane.containers.errors import (
@@ -490,7 +491,7 @@ needs_limits = pytest.mark.skipif(
 @needs_limits
 def test_limits_are_in_force_and_gone_afterwards(runtime):
     runtime.create_and_start(spec(limits=Limits(memory_bytes=64 << 20, cpus=0.5, pids=20)))
-    read = cgroups.read_limits(cgroups.detect(), f"/{cgroups.ROOT_GROUP}/{INSTANCE}/web")
+    read = read_limits(cgroups.detect(), f"/{cgroups.ROOT_GROUP}/{INSTANCE}/web")
     assert read == {"memory_bytes": 64 << 20, "cpus": 0.5, "pids": 20}
     assert groups() == {"web"}
     runtime.remove("web", force=True)
@@ -503,7 +504,7 @@ def test_limits_are_in_force_and_gone_afterwards(runtime):
 @needs_limits
 def test_without_limits_nothing_is_limited(runtime):
     runtime.create_and_start(spec())
-    read = cgroups.read_limits(cgroups.detect(), f"/{cgroups.ROOT_GROUP}/{INSTANCE}/web")
+    read = read_limits(cgroups.detect(), f"/{cgroups.ROOT_GROUP}/{INSTANCE}/web")
     assert read == {"memory_bytes": None, "cpus": None, "pids": None}
 
 

@@ -168,7 +168,7 @@ def test_a_terminal_without_input(machine):
 
 def test_a_terminal_needs_one_here(machine):
     ran = machine.sealane("exec", "-it", "web", "sh", check=False)
-    assert (ran.returncode, ran.stdout) == (2, "")
+    assert (ran.returncode, ran.stdout) == (125, "")
     assert ran.stderr.startswith("error: the input device is not a TTY\nfield: --tty\n")
 
 

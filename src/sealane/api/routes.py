@@ -280,9 +280,7 @@ def _container_routes(containers: Containers) -> dict[Shape, Methods]:
         ("containers", None, "kill"): {"POST": _route(kill, query=("signal",))},
         ("containers", None, "wait"): {"POST": _route(wait)},
         ("containers", None, "exec"): {"POST": _route(execute, body=ExecRequest, upgraded=session)},
-        ("containers", None, "logs"): {
-            "GET": _route(_logs(containers), query=("follow", "since", "tail", "timestamps"))
-        },
+        ("containers", None, "logs"): {"GET": _route(_logs(containers), query=("follow", "since", "tail"))},
     }
 
 
@@ -301,7 +299,6 @@ def _logs(containers: Containers) -> Lines:
             call.ref,
             follow=call.query.flag("follow"),
             tail=call.query.whole("tail"),
-            timestamps=call.query.flag("timestamps"),
             since=call.query.seconds("since"),
         )
     )

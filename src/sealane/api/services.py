@@ -73,7 +73,7 @@ class ContainerStreams(Protocol):
         ...
 
     def logs(
-        self, ref: str, *, follow: bool, tail: int | None, timestamps: bool, since: float | None
+        self, ref: str, *, follow: bool, tail: int | None, since: float | None
     ) -> AsyncGenerator[LogView, None]:
         """Lines, oldest first; with `follow` until the container has ended for good. `since` is a Unix time."""
         ...

@@ -3,6 +3,7 @@
 ContainerError
  ├─ SpecError          a field of a ContainerSpec (or of a verb's arguments) is wrong; nothing was changed
  ├─ NotFoundError      no container of that id
+ ├─ UnreadableError    its record is damaged; carries the cure
  ├─ ConflictError      the id is taken by another spec, or the container's state forbids the verb
  ├─ NotRunningError    the verb needs a running container
  ├─ LimitsError        resource limits were asked for where this process may not set them

@@ -4,7 +4,7 @@ Why it exists: the daemon may be killed at any instant, and the container, its l
 checks go on. The shim is the container's parent (as child subreaper: the OCI runtime starts the container and leaves),
 so it alone learns the exit status. It talks through files, one signal and one hint:
 
-    status.json   shim -> all     replaced whole at every change; `runtime.py` documents its fields
+    status.json   shim -> all     replaced whole at every change; `store.py` documents its fields
     changes       shim -> daemon  a FIFO, that the status is another
     desired.json  all -> shim     {"action": "stop", "timeout_s": s}, or {"action": "kill"}: who writes it sends the last
                                   signal himself; read at SIGUSR1 and before the first start

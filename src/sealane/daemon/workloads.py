@@ -442,7 +442,6 @@ class Workloads:
         *,
         follow: bool,
         tail: int | None,
-        timestamps: bool,  # noqa: ARG002 (every line carries its time; a client shows it or not)
         since: float | None,
     ) -> AsyncGenerator[LogView, None]:
         container = self.find(reference)

@@ -12,8 +12,6 @@ from sealane.explain.world import Namespace
 from sealane.kernel.objects import LoopbackPort
 from sealane.model.net import is_loopback, is_wildcard
 
-"""The kernel takes it for loopback (Rule 2 of the programs)."""
-
 
 def redirect(path: Path, where: Namespace, packet: Packet) -> Packet:
     """The packet as the socket sends it after the program has run. A socket bound to loopback is left alone (Rule 3)."""

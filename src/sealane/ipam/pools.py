@@ -1,7 +1,7 @@
 """Subnets for networks: a free one out of the automatic pools, or a check of one that was asked for.
 
 What is in the way: the subnets of our networks, and the prefixes around this host (routes, resolvers), which
-`Facts.foreign_routes` lists with their owners. A very wide route (`DEFAULTISH_LENGTH`) says where packets go that
+`Facts.foreign_routes` lists with their owners. A very wide route (`is_defaultish`) says where packets go that
 nobody else claims, not that the addresses are in use: a VPN's 0.0.0.0/1 and 128.0.0.0/1 would else leave no address
 for anybody. Automatic subnets stay clear of such routes while they can, and subnets asked for may lie in them.
 """
@@ -14,10 +14,15 @@ import msgspec
 
 from sealane.compile.facts import Facts
 from sealane.ipam.problems import AddressProblem
-from sealane.model.net import Family, Prefix, bounds, family_of, from_int, overlaps, prefix_length
-
-DEFAULTISH_LENGTH = 8
-"""Foreign routes of this length and shorter are taken for default routes."""
+from sealane.model.net import (
+    Family,
+    Prefix,
+    bounds,
+    family_of,
+    from_int,
+    is_defaultish,
+    overlaps,
+)
 
 BLOCKERS_NAMED = 3
 """Names in the error of an exhausted pool; the others are counted."""
@@ -91,7 +96,7 @@ def free_prefix(family: Family, identity: str, taken: Taken, facts: Facts) -> Pr
         _blocker(f"network {name}", p) for name, ps in taken.items() for p in ps if family_of(p) == family
     ]
     routes = [_blocker(r.owner, r.prefix) for r in facts.foreign_routes if family_of(r.prefix) == family]
-    narrow = [route for route in routes if prefix_length(route.prefix) > DEFAULTISH_LENGTH]
+    narrow = [route for route in routes if not is_defaultish(route.prefix)]
     for blockers in (networks + routes, networks + narrow):
         for pool in pools:
             first = _free_in(pool, seed, blockers)
@@ -107,7 +112,7 @@ def free_in(pool: AutoPool, taken: Taken, facts: Facts) -> Prefix | None:
     blockers += [
         _blocker(r.owner, r.prefix)
         for r in facts.foreign_routes
-        if family_of(r.prefix) == family and prefix_length(r.prefix) > DEFAULTISH_LENGTH
+        if family_of(r.prefix) == family and not is_defaultish(r.prefix)
     ]
     first = _free_in(pool, 0, blockers)
     return None if first is None else Prefix(f"{from_int(family, first)}/{pool.length}")
@@ -127,7 +132,7 @@ def check_prefix(prefix: Prefix, taken: Taken, facts: Facts) -> None:
                     "conflict", f"{prefix} overlaps {other} of network {name}", "another prefix, or none"
                 )
     for route in facts.foreign_routes:
-        if prefix_length(route.prefix) > DEFAULTISH_LENGTH and _overlap(prefix, route.prefix):
+        if not is_defaultish(route.prefix) and _overlap(prefix, route.prefix):
             raise AddressProblem(
                 "conflict",
                 f"{prefix} overlaps {route.prefix}, which this host uses ({route.owner})",

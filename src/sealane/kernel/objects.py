@@ -71,7 +71,7 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     """Name of the bridge that it is a port of."""
     port: BridgePort | None = None
     peer: tuple[str, str] | None = None
-    """(namespace, name) of a veth's other end. Set on the host side only: one request makes both ends."""
+    """(namespace, name) of a veth's other end. One request, of the host's side, makes both ends."""
     handover: str = ""
     """Instead of `peer`: name of a veth's other end, made with it on the host, unmarked, and from then on somebody
     else's. It is no object of ours, so that it moves away is no drift; it dies with this end."""

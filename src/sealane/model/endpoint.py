@@ -111,7 +111,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     aliases: tuple[str, ...] = ()
     ports: tuple[PublishedPort, ...] = ()
     gateway_priority: int = 0
-    """The endpoint with the highest gives the sandbox its default route (ties: non-internal first, then by name)."""
+    """The endpoint with the highest, on a network with a way out, gives the sandbox its default route
+    (`network.preference`)."""
     sysctls: tuple[tuple[str, str], ...] = ()
     """(`net/ipv4/conf/IFNAME/x`, value), IFNAME standing for the link."""
     handover: bool = False

@@ -105,6 +105,14 @@ def prefix_length(value: str) -> int:
     return int(value.rpartition("/")[2])
 
 
+DEFAULTISH_LENGTH = 8
+
+
+def is_defaultish(prefix: str) -> bool:
+    """Whether a route to it is a way out by another name (VPNs use 0.0.0.0/1 and 128.0.0.0/1), no claim on its addresses."""
+    return prefix_length(prefix) <= DEFAULTISH_LENGTH
+
+
 IPV6_MTU_MIN = 1280
 """Bytes. Below it a link has no IPv6 at all (RFC 8200 §5), nor any setting for it."""
 

@@ -41,7 +41,7 @@ are not known are refused, so that a misspelt one is named and not ignored.
 | POST /v1/containers/REF/stop, /start, /kill | ?timeout=S, ?signal=N | ContainerView |
 | POST /v1/containers/REF/wait | | ContainerView once it has exited |
 | POST /v1/containers/REF/exec | ExecRequest | ExecView, one JSON document a line; with `Upgrade` a session |
-| GET /v1/containers/REF/logs | ?follow=1&tail=N&timestamps=1&since=T | LogView, one JSON document a line |
+| GET /v1/containers/REF/logs | ?follow=1&tail=N&since=T | LogView, one JSON document a line |
 
 REF is a name, an id, or the beginning of an id (at least 4 characters) that only one object has. An endpoint's REF
 may also be `SANDBOX/NETWORK`.

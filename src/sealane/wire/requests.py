@@ -146,9 +146,9 @@ class ContainerRequest(Request, frozen=True, kw_only=True):
     sysctls: dict[str, str] = {}
     labels: dict[str, str] = {}
     depends_on: dict[str, Literal["started", "healthy", "completed"]] = {}
-    auto_remove: bool = False
-    """It goes, with all that is its, a few seconds after it has ended."""
     """Container → what it must be before this one starts (used by `apply`)."""
+    auto_remove: bool = False
+    """It goes, with all that is its, when it has ended and nobody waits for it any more."""
 
 
 class ImageRequest(Request, frozen=True, kw_only=True):

@@ -377,7 +377,7 @@ class DoubleContainers:
                 passed_on = b"".join(payload for kind, payload in frames if kind == SIGNAL)
             peer.send(exit_frame(128 + passed_on[0] if passed_on else int(env.get("CODE", "0"))))
 
-    async def logs(self, ref, *, follow, tail, timestamps, since):
+    async def logs(self, ref, *, follow, tail, since):
         name = self._get(ref).name
         lines = [
             LogView(stream="stdout", time=NOW + n, text=f"line {n}") for n in range(self.lines.get(name, 3))

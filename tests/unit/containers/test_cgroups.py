@@ -4,13 +4,13 @@ import os
 
 import pytest
 
+from harness.cgroup_limits import read_limits
 from sealane.containers.cgroups import (
     Cgroups,
     children,
     has_swap_limit,
     oom_file,
     parse_mounts,
-    read_limits,
     remove_empty,
     why_unusable,
 )

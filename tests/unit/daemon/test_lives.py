@@ -470,7 +470,7 @@ class TestBesideALoop:
             assert daemon.workloads.lives is not None
             daemon.runtime.changes_path = str(tmp_path / "changes")
             stop = daemon.workloads.lives.start(asyncio.get_running_loop())
-            reading = daemon.workloads.logs("web", follow=True, tail=None, timestamps=False, since=None)
+            reading = daemon.workloads.logs("web", follow=True, tail=None, since=None)
             assert (await anext(reading)).text == "hello"
             daemon.runtime.end(identity)
             tell(daemon.runtime.changes_path, identity)

@@ -161,7 +161,7 @@ def test_logs_that_nobody_reads_any_more_are_not_waited_for(daemon: Daemon) -> N
     daemon.runtime.logs = logs
 
     async def read_one() -> None:
-        lines = daemon.workloads.logs("a", follow=True, tail=None, timestamps=False, since=None)
+        lines = daemon.workloads.logs("a", follow=True, tail=None, since=None)
         assert (await anext(lines)).text == "1"
         await lines.aclose()
 

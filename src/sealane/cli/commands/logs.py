@@ -42,7 +42,6 @@ def logs(context: Context, arguments: Namespace) -> int:
         "logs",
         follow=1 if arguments.follow else None,
         tail=arguments.tail,
-        timestamps=1 if arguments.timestamps else None,
         since=arguments.since,
     )
     for line in context.client.stream("GET", path):

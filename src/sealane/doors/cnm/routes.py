@@ -47,7 +47,7 @@ _UNREAD = _Unread()
 
 
 class PluginRoutes:
-    """What `api.connection` asks for the answer to a request."""
+    """What `http.connection` asks for the answer to a request."""
 
     def __init__(self, engine: Engine) -> None:
         self.staged = Staged(engine, OWNER)

@@ -9,10 +9,7 @@ from sealane.explain.doctor.evidence import ForeignTable, HostRoute, SandboxEvid
 from sealane.kernel.objects import Route, Sysctl
 from sealane.kernel.state import HOST
 from sealane.model.endpoint import Sandbox
-from sealane.model.net import FAMILIES, Family, overlaps, prefix_length
-
-WIDE_BITS = 8
-"""A shorter prefix is a way out by another name (VPNs use 0.0.0.0/1 and 128.0.0.0/1), no claim on its addresses."""
+from sealane.model.net import FAMILIES, Family, is_defaultish, overlaps, prefix_length
 
 STRICT = "1"
 _FORWARDING = {"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"}
@@ -166,7 +163,7 @@ def subnet_overlap(case: Case) -> Iterator[Finding]:
         bridge = network_link(network)
         for subnet in network.subnets:
             for route in case.host.routes:
-                if route.link == bridge or prefix_length(route.dst) < WIDE_BITS or route.is_default:
+                if route.link == bridge or is_defaultish(route.dst):
                     continue
                 if route.dst.startswith("fe80:") or not overlaps(subnet.prefix, route.dst):
                     continue

@@ -33,7 +33,6 @@ NLA_TYPE_MASK = 0x3FFF
 _HEADER = struct.Struct("=IHHII")
 _ATTR = struct.Struct("=HH")
 _U8 = struct.Struct("=HHB3x")
-_U16 = struct.Struct("=HHH2x")
 _U32 = struct.Struct("=HHI")
 _BE16 = struct.Struct(">H")
 _BE32 = struct.Struct(">I")
@@ -59,10 +58,6 @@ def flag(kind: int) -> bytes:
 
 def u8(kind: int, value: int) -> bytes:
     return _U8.pack(5, kind, value)
-
-
-def u16(kind: int, value: int) -> bytes:
-    return _U16.pack(6, kind, value)
 
 
 def u32(kind: int, value: int) -> bytes:

@@ -42,7 +42,6 @@ _ACKED = codec.NLM_F_REQUEST | codec.NLM_F_ACK
 class RawQdisc(msgspec.Struct, frozen=True):
     index: int
     handle: int
-    is_root: bool
     kind: str
     rate: int
     limit: int
@@ -80,18 +79,18 @@ def parse_head(payload: memoryview) -> tuple[int, int]:
 
 
 def parse(payload: memoryview) -> RawQdisc:
-    _, index, handle, parent, _ = _TCMSG.unpack_from(payload)
+    _, index, handle, _, _ = _TCMSG.unpack_from(payload)
     found = codec.attrs(payload[_TCMSG.size :])
     kind = codec.text(found.get(_TCA_KIND, _EMPTY))
     options = codec.attrs(found.get(_TCA_OPTIONS, _EMPTY)) if kind == "tbf" else {}
     parms = options.get(_TCA_TBF_PARMS)
     if parms is None:
-        return RawQdisc(index, handle, parent == _TC_H_ROOT, kind, 0, 0, 0)
+        return RawQdisc(index, handle, kind, 0, 0, 0)
     rate = _RATESPEC.unpack_from(parms)[5]
     if _TCA_TBF_RATE64 in options:
         rate = _U64.unpack_from(options[_TCA_TBF_RATE64])[0]
     limit, buffer, _ = _TAIL.unpack_from(parms, 2 * _RATESPEC.size)
-    return RawQdisc(index, handle, parent == _TC_H_ROOT, kind, rate, limit, buffer)
+    return RawQdisc(index, handle, kind, rate, limit, buffer)
 
 
 def burst_of(found: RawQdisc, wanted: int) -> int:

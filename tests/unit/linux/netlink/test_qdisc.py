@@ -49,17 +49,17 @@ def test_delete_names_our_handle():
 def test_another_kind_is_read_without_its_options():
     head = struct.pack("=BxxxiIII", 0, 3, 0x10000, 0xFFFFFFFF, 2)
     payload = memoryview(head + codec.string(1, "htb") + codec.attr(2, b"\1" * 40))
-    assert qdisc.parse(payload) == RawQdisc(3, 0x10000, True, "htb", 0, 0, 0)
+    assert qdisc.parse(payload) == RawQdisc(3, 0x10000, "htb", 0, 0, 0)
 
 
 @given(st.integers(1000, 10**11), st.integers(1_500, 1 << 32))
 def test_a_bucket_is_the_wanted_one_after_the_kernels_rounding(rate, burst):
     ticks = burst * 10**9 // rate // 64
-    found = RawQdisc(1, qdisc.HANDLE, True, "tbf", rate, 0, ticks)
+    found = RawQdisc(1, qdisc.HANDLE, "tbf", rate, 0, ticks)
     assert qdisc.burst_of(found, burst) == burst
 
 
 @pytest.mark.parametrize("wanted", [0, 10_000, 30_000])
 def test_a_bucket_of_another_size_is_another(wanted):
-    found = RawQdisc(1, qdisc.HANDLE, True, "tbf", 1_000_000, 0, 20_000 * 1000 // 64)
+    found = RawQdisc(1, qdisc.HANDLE, "tbf", 1_000_000, 0, 20_000 * 1000 // 64)
     assert qdisc.burst_of(found, wanted) == 20_000
