@@ -9,7 +9,7 @@ from sealane.explain.doctor.evidence import ForeignTable, HostRoute, SandboxEvid
 from sealane.kernel.objects import Route, Sysctl
 from sealane.kernel.state import HOST
 from sealane.model.endpoint import Sandbox
-from sealane.model.net import FAMILIES, Family, is_defaultish, overlaps, prefix_length
+from sealane.model.net import DEFAULTISH_LENGTH, FAMILIES, Family, overlaps, prefix_length
 
 STRICT = "1"
 _FORWARDING = {"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"}
@@ -158,12 +158,17 @@ def _too_big_is_dropped(tables: tuple[ForeignTable, ...], family: Family) -> str
 # --- addresses ------------------------------------------------------------------------------------------------------
 
 
+def _is_way_out(route: HostRoute) -> bool:
+    """A /8 is a company's network: subnets that lie in it may be asked for, and that is worth a warning."""
+    return route.is_default or prefix_length(route.dst) < DEFAULTISH_LENGTH
+
+
 def subnet_overlap(case: Case) -> Iterator[Finding]:
     for network in case.planes:
         bridge = network_link(network)
         for subnet in network.subnets:
             for route in case.host.routes:
-                if route.link == bridge or is_defaultish(route.dst):
+                if route.link == bridge or _is_way_out(route):
                     continue
                 if route.dst.startswith("fe80:") or not overlaps(subnet.prefix, route.dst):
                     continue
