@@ -26,6 +26,7 @@ from sealane.daemon.etc_files import EtcFiles
 from sealane.daemon.lives import Lives
 from sealane.daemon.ports import Ports
 from sealane.daemon.refusals import translated
+from sealane.daemon.requests import hosts_of
 from sealane.daemon.sessions import introduce, told
 from sealane.daemon.specs import command_of, network_mode, runtime_spec
 from sealane.daemon.streams import Stream, exec_output, log_views
@@ -181,7 +182,8 @@ class Workloads:
     def check(self, request: ContainerRequest) -> None:
         """What can be told to be wrong with a request by itself. Raises InvalidError, NotFoundError for an image that is not
         there, HoldError without a runtime."""
-        runtime_spec(request, new_id(), self._runtime.images, netns=None, dns=Dns(), hosts=())
+        hosts = hosts_of(request, (), self._engine.intent)
+        runtime_spec(request, new_id(), self._runtime.images, netns=None, dns=Dns(), hosts=hosts)
         network_mode(request)
         sandbox_sysctls(request.sysctls)
 

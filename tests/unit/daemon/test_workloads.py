@@ -230,3 +230,11 @@ class TestWhatIsKnownOfItsEnd:
         ill, ended = (event.detail for event in list(daemon.engine.events.since(0))[-2:])
         assert (ill["exit_code"], ill["output"]) == ("9", "no db")
         assert (ended["exit_code"], ended["oom_killed"]) == ("137", "true")
+
+
+def test_a_line_of_hosts_that_is_none_is_refused_before_anything_is_made(daemon: Daemon, caplog) -> None:
+    with pytest.raises(InvalidError, match="'b' is not an IP address") as refusal:
+        asyncio.run(daemon.workloads.create(container("web", "front", hosts={"a": "b"})))
+    assert refusal.value.field == "spec.hosts[0]"
+    assert list(daemon.engine.events.since(0))[-1].kind == "network.created"
+    assert caplog.text == ""
