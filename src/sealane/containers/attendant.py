@@ -15,7 +15,7 @@ import os
 import signal
 import time
 
-from sealane.containers import files
+from sealane.containers import codes, files
 from sealane.containers.frames import Peer
 from sealane.containers.parent import (
     LAUNCH_TIMEOUT_S,
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> None:
         except Exception as problem:
             # The wall of this process: no process is left running without its attendant.
             attendant.kill()
-            exit_code, error = 125, f"the session's attendant failed: {problem!r}"
+            exit_code, error = codes.FAILED, f"the session's attendant failed: {problem!r}"
         attendant.streams.end(exit_code, error)
 
 
@@ -76,20 +76,20 @@ class Attendant(Parent):
             # What it has begun is left to us.
             self._has_ended(runtime, 1.0)
             self.kill()
-            return 125, f"the OCI runtime did not answer within {LAUNCH_TIMEOUT_S:.0f} s"
+            return codes.FAILED, f"the OCI runtime did not answer within {LAUNCH_TIMEOUT_S:.0f} s"
         if self._exits[runtime] != 0:
             error, code = explain_failure(self._log, self._exits[runtime])
             return code, error
         pid = self._pid()
         if pid not in self._exits and not is_child(pid):
             self.kill()
-            return 125, "the OCI runtime did not hand over the process"
+            return codes.FAILED, "the OCI runtime did not hand over the process"
         self._process = pid
         self.streams.connect()
         self.until(lambda: pid in self._exits or not self.streams.has_client)
         if pid not in self._exits:
             self.kill()
-            return 125, "its client has gone"
+            return codes.FAILED, "its client has gone"
         self.streams.drain()
         return self._exits[pid], ""
 

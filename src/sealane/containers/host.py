@@ -9,7 +9,7 @@ import subprocess
 
 import msgspec
 
-from sealane.containers import cgroups
+from sealane.containers import cgroups, codes
 from sealane.containers.errors import ContainerError
 from sealane.containers.oci import HostFacts
 from sealane.containers.users import UidMap, parse_id_map
@@ -79,7 +79,7 @@ def run_quietly(command: list[str]) -> int:
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         ).returncode  # fmt: skip
     except subprocess.TimeoutExpired:
-        return 125
+        return codes.FAILED
 
 
 def _find_runtime(wanted: str | None) -> str:

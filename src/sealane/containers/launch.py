@@ -12,7 +12,7 @@ import subprocess
 import time
 from contextlib import ExitStack, suppress
 
-from sealane.containers import cgroups, files, process
+from sealane.containers import cgroups, codes, files, process
 from sealane.containers.errors import ConflictError, LaunchError, SpecError
 from sealane.containers.host import Host
 from sealane.containers.images import Images
@@ -117,7 +117,7 @@ def launch_shim(python: str, paths: Paths, client: socket.socket | None = None) 
     shim.wait()
     if answer is None:
         said = (files.read_bytes(errors_path) or b"").decode("utf-8", "replace").strip()
-        raise LaunchError(f"the supervisor gave no answer: {said[-2000:] or 'it was killed'}", 125)
+        raise LaunchError(f"the supervisor gave no answer: {said[-2000:] or 'it was killed'}", codes.FAILED)
     if "error" in answer:
         raise LaunchError(str(answer["error"]), int(str(answer["exit_code"])))
     return int(str(answer["pid"]))
@@ -139,7 +139,7 @@ def launch_attendant(python: str, errand: Errand, paths: Paths, connection: sock
     # It forks the attendant proper, whose the file is then, and ends at once.
     if starter.wait() != 0:
         files.remove(path)
-        raise LaunchError("the session's attendant could not be started", 125)
+        raise LaunchError("the session's attendant could not be started", codes.FAILED)
 
 
 def _read_answer(reader: int) -> dict[str, object] | None:

@@ -11,7 +11,7 @@ import select
 import signal
 import time
 
-from sealane.containers import files
+from sealane.containers import codes, files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -144,12 +144,12 @@ def explain_failure(runtime_log: str, runtime_exit: int) -> tuple[str, int]:
         if isinstance(entry, dict) and entry.get("level") == "error":
             message = str(entry.get("msg", ""))
     if not message:
-        return f"the OCI runtime failed with exit code {runtime_exit} and said nothing", 125
+        return f"the OCI runtime failed with exit code {runtime_exit} and said nothing", codes.FAILED
     lowered = message.lower()
     if "executable file not found" in lowered or (
         "exec" in lowered and "no such file or directory" in lowered
     ):
-        return message, 127
+        return message, codes.NOT_FOUND
     if "exec" in lowered and "permission denied" in lowered:
-        return message, 126
-    return message, 125
+        return message, codes.NOT_EXECUTABLE
+    return message, codes.FAILED

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 
 import msgspec
 
-from sealane.containers import files, process
+from sealane.containers import codes, files, process
 from sealane.containers.errors import ConflictError, NotFoundError, UnreadableError
 from sealane.containers.plan import Paths
 from sealane.containers.spec import ContainerSpec, is_id
@@ -63,7 +63,7 @@ class ContainerState(msgspec.Struct, frozen=True, kw_only=True):
     """Its supervisor is gone, and had not recorded its end."""
 
 
-LOST_EXIT_CODE = 137
+LOST_EXIT_CODE = codes.KILLED
 """Of one whose end nobody saw."""
 
 

@@ -25,7 +25,7 @@ import select
 import signal
 import time
 
-from sealane.containers import files, process
+from sealane.containers import codes, files, process
 from sealane.containers.changes import tell
 from sealane.containers.frames import Peer
 from sealane.containers.logwriter import LogWriter
@@ -54,11 +54,11 @@ def main(arguments: list[str]) -> None:
     plan_path, (lock, ready_fd, client_fd, *_) = arguments[0], [*map(int, arguments[1:]), -1]
     descriptors = [descriptor for descriptor in (lock, ready_fd, client_fd) if descriptor >= 0]
     if not leave_starter("sealane-shim", *descriptors):
-        answer(ready_fd, {"error": "the kernel refuses PR_SET_CHILD_SUBREAPER", "exit_code": 125})
+        answer(ready_fd, {"error": "the kernel refuses PR_SET_CHILD_SUBREAPER", "exit_code": codes.FAILED})
         return
     plan = Plan.load(plan_path)
     if plan is None:
-        answer(ready_fd, {"error": f"cannot read {plan_path}", "exit_code": 125})
+        answer(ready_fd, {"error": f"cannot read {plan_path}", "exit_code": codes.FAILED})
         return
     supervisor = Supervisor(plan, ready_fd, client_fd)
     try:
@@ -156,17 +156,17 @@ class Supervisor(Parent):
             options, ends = self._streams.open()
             runtime = spawn([*command, *options, self._plan.container_id], *ends)
         except OSError as problem:
-            return f"cannot run {command[0]}: {problem.strerror}", 125
+            return f"cannot run {command[0]}: {problem.strerror}", codes.FAILED
         if not self.until(lambda: runtime in self._exits, time.monotonic() + LAUNCH_TIMEOUT_S):
             os.kill(runtime, signal.SIGKILL)
-            return f"the OCI runtime did not answer within {LAUNCH_TIMEOUT_S:.0f} s", 125
+            return f"the OCI runtime did not answer within {LAUNCH_TIMEOUT_S:.0f} s", codes.FAILED
         if self._exits[runtime] != 0:
             return explain_failure(self._paths.runtime_log, self._exits[runtime])
         self._init = int(files.read_bytes(self._paths.pid_file) or b"0")
         if self._init not in self._exits and not is_child(self._init):
             # Its end would never be reported to us.
             self._init = 0
-            return "the OCI runtime did not hand over the container's first process", 125
+            return "the OCI runtime did not hand over the container's first process", codes.FAILED
         self._streams.connect()
         self._publish(
             status="running", pid=self._init, init=process.identify(self._init), error="", exit_code=0,
@@ -221,7 +221,7 @@ class Supervisor(Parent):
     def give_up(self, error: str) -> None:
         """Kill the container and record why; for failures of the shim itself."""
         self._send(signal.SIGKILL)
-        self._finish(125, error)
+        self._finish(codes.FAILED, error)
 
     def _finish(self, exit_code: int, error: str, at: float | None = None) -> None:
         self._log.close()

@@ -3,14 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from sealane.containers import codes
 from sealane.containers.errors import ConflictError as RuntimeConflict
 from sealane.containers.errors import ContainerError, LaunchError, NotRunningError, SpecError, UnreadableError
 from sealane.containers.errors import NotFoundError as RuntimeNotFound
 from sealane.engine.errors import ConflictError, InvalidError, KernelError, NotFoundError
 from sealane.model.intent import Intent
-
-EXIT_NOT_EXECUTABLE = 126
-EXIT_NOT_FOUND = 127
 
 
 @contextmanager
@@ -25,10 +23,9 @@ def translated(intent: Intent) -> Iterator[None]:
     except (RuntimeConflict, NotRunningError, UnreadableError) as error:
         raise ConflictError(by_name(str(error), intent), cure=by_name(error.cure, intent)) from error
     except LaunchError as error:
-        # As a shell and Docker tell them apart: 127 not found, 126 not executable.
-        if error.exit_code == EXIT_NOT_FOUND:
+        if error.exit_code == codes.NOT_FOUND:
             raise NotFoundError(str(error), field="spec.command") from error
-        if error.exit_code == EXIT_NOT_EXECUTABLE:
+        if error.exit_code == codes.NOT_EXECUTABLE:
             raise InvalidError(str(error), field="spec.command") from error
         raise KernelError(str(error)) from error
     except (ContainerError, OSError) as error:

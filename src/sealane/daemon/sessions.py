@@ -7,12 +7,11 @@ from collections.abc import Awaitable
 
 import msgspec
 
+from sealane.containers import codes
 from sealane.containers.frames import BEGUN, EXIT, Peer, frame
 from sealane.http.json import failure
 
 FAREWELL_S = 10.0
-DAEMON_FAILED = 125
-"""Docker's code."""
 
 
 def introduce(connection: socket.socket, identity: str) -> None:
@@ -33,7 +32,7 @@ async def told(connection: socket.socket, work: Awaitable[object]) -> None:
 def _refuse(connection: socket.socket, error: Exception) -> None:
     """In the place of an exit code, what would have been the answer."""
     _, body = failure(error)
-    end = {"exit_code": DAEMON_FAILED, "error": "", "refusal": body}
+    end = {"exit_code": codes.FAILED, "error": "", "refusal": body}
     client = Peer(connection)
     client.send(frame(EXIT, msgspec.json.encode(end)))
     client.finish(FAREWELL_S)

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import cast
@@ -16,7 +15,7 @@ from sealane.explain.surroundings import Surroundings
 from sealane.kernel.nft import Chain, ObservedChain
 from sealane.kernel.objects import Sysctl
 from sealane.kernel.state import HOST, NamespaceState, Object, namespace
-from sealane.linux import facts, observe, passages, sysctl
+from sealane.linux import facts, marks, observe, passages, sysctl
 from sealane.linux import netns as namespaces
 from sealane.linux.apply import Applier
 from sealane.linux.bpf.fast_path import FastPath
@@ -76,7 +75,7 @@ def instances() -> set[str]:
     """Installations that have links in this namespace, by their marks."""
     with Socket(NETLINK_ROUTE) as socket:
         found = [link.parse(payload) for _, payload in socket.dump(link.dump())]
-    return {raw.alias.split("/")[1] for raw in found if re.fullmatch(r"sealane/[0-9a-f]{6}/.+", raw.alias)}
+    return {instance for raw in found if (instance := marks.instance_of(raw.alias))}
 
 
 class LinuxKernel(Closing):
@@ -255,7 +254,7 @@ class LinuxKernel(Closing):
             if error.errno == errno.ENODEV:
                 return None
             raise
-        return None if found.alias.startswith(f"sealane/{self._instance}/") else found.kind
+        return None if marks.is_ours(found, marks.alias_prefix(self._instance)) else found.kind
 
     def ephemeral_range(self) -> tuple[int, int]:
         words = (sysctl.read("net/ipv4/ip_local_port_range") or "").split()
