@@ -11,6 +11,9 @@ from sealane.client import ApiError, Client, default_socket
 class UsageError(Exception):
     """The command line or a file is wrong. Nothing was asked of the daemon; exit code 2."""
 
+    usage = ""
+    """Of the command, where that helps."""
+
     def __init__(
         self, message: str, *, field: str = "", cure: str = "", problems: Iterable[dict[str, str]] = ()
     ) -> None:

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from sealane.cli.context import CommandLineError, Context, UsageError
+from sealane.cli.context import Context, UsageError
 from sealane.cli.output import Output, prepare_streams
 from sealane.cli.parser import build_parser
 from sealane.client import ApiError, UnreachableError
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = Output(sys.stdout, sys.stderr, as_json=_asks_for_json(words), environ=os.environ)
     try:
         arguments = build_parser(words).parse_args(words)
-    except CommandLineError as error:
+    except UsageError as error:
         output.usage(error.usage)
         output.error(error.body)
         return RUN_FAILED if _verb(words) in OTHERS_CODES else USAGE

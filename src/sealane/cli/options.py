@@ -3,7 +3,7 @@
 import argparse
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from sealane.cli.context import UsageError
@@ -12,6 +12,7 @@ T = TypeVar("T")
 
 SECONDS_MAX = 1e9
 """A socket's timeout overflows above some 9e9."""
+ONE_FILE = "one file is the whole project: put the others' services into it"
 
 
 def add_labels(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +49,32 @@ def add_sysctls(parser: argparse.ArgumentParser, help_text: str) -> None:
         default=[],
         help=f"{help_text}; may be given several times",
     )
+
+
+class OneFile(argparse.Action):
+    """Of two files the first would be left out without a word; as Docker's Compose has it, they would be merged."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002 (argparse's signature)
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,  # noqa: ARG002
+    ) -> None:
+        before = getattr(namespace, self.dest)
+        if before is not None:
+            raise UsageError(f"{before} and {values} are two files", field="--file", cure=ONE_FILE)
+        setattr(namespace, self.dest, values)
+
+
+def compose_file(file: str | None, environ: Mapping[str, str]) -> str:
+    """What --file says, or COMPOSE_FILE, or the current directory. Raises UsageError."""
+    if file is not None:
+        return file
+    named = environ.get("COMPOSE_FILE", "")
+    if (environ.get("COMPOSE_PATH_SEPARATOR") or ":") in named:
+        raise UsageError(f"{named} are several files", field="COMPOSE_FILE", cure=ONE_FILE)
+    return named or "."
 
 
 def pairs(words: list[str], flag: str) -> dict[str, str]:

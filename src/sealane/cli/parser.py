@@ -22,6 +22,7 @@ EXIT_CODES = """exit codes:
 
 ENVIRONMENT = """environment:
   SEALANE_SOCKET  the daemon's socket, unless --socket is given
+  COMPOSE_FILE    the file of `up` and `down`, unless --file is given
   NO_COLOR        no colours
 """
 

@@ -38,7 +38,8 @@ def shop(tmp_path, monkeypatch):
     directory.mkdir()
     (directory / "compose.yaml").write_text(SHOP)
     monkeypatch.chdir(directory)
-    monkeypatch.delenv("COMPOSE_PROJECT_NAME", raising=False)
+    for name in ("COMPOSE_PROJECT_NAME", "COMPOSE_FILE", "COMPOSE_PATH_SEPARATOR"):
+        monkeypatch.delenv(name, raising=False)
     return directory
 
 
@@ -97,6 +98,41 @@ def test_apply_takes_manifests_in_yaml_and_json(cli, tmp_path, manifests):
     assert msgspec.structs.replace(lab, labels={**lab.labels, "sealane.project": "p"}) == same
     assert first.attachments[0].publish[0].host_first == 8080
     assert (first.project, second.project) == ("", "p")
+
+
+@pytest.mark.parametrize("verb", ["up", "down", "plan", "apply", "delete"])
+def test_a_second_file_is_refused_and_not_taken_for_the_first(cli, shop, manifests, verb):
+    ran = cli(verb, "-f", "compose.yaml", "--file", "more.yaml")
+    assert (ran.code, ran.out, manifests) == (2, "", [])
+    assert ran.err == (
+        "error: compose.yaml and more.yaml are two files\n"
+        "field: --file\n"
+        "hint: one file is the whole project: put the others' services into it\n"
+    )
+
+
+def test_compose_file_of_the_environment_is_the_file_unless_a_flag_names_one(
+    cli, shop, manifests, monkeypatch
+):
+    (shop / "other.yaml").write_text("services: {solo: {command: x, networks: []}}")
+    monkeypatch.setenv("COMPOSE_FILE", "other.yaml")
+    assert cli("up", "-d").code == 0
+    assert [each.name for each in manifests[-1].containers] == ["shop-solo-1"]
+    assert cli("down").code == 0
+    assert [each.name for each in manifests[-1].containers] == ["shop-solo-1"]
+    assert cli("up", "-d", "-f", "compose.yaml").code == 0
+    assert [each.name for each in manifests[-1].containers] == ["shop-web-1", "shop-db-1"]
+
+
+def test_several_files_of_the_environment_are_refused(cli, shop, manifests, monkeypatch):
+    monkeypatch.setenv("COMPOSE_FILE", "a.yaml:b.yaml")
+    ran = cli("up", "-d")
+    assert (ran.code, manifests) == (2, [])
+    assert "error: a.yaml:b.yaml are several files\nfield: COMPOSE_FILE\nhint: one file is" in ran.err
+    monkeypatch.setenv("COMPOSE_PATH_SEPARATOR", ";")
+    assert "cannot be read" in cli("up", "-d").err
+    monkeypatch.setenv("COMPOSE_FILE", "")
+    assert cli("up", "-d").code == 0
 
 
 @pytest.mark.parametrize("text", [SHOP, LAB])

@@ -11,6 +11,7 @@ import msgspec
 
 from sealane.cli.commands.containers import container_table
 from sealane.cli.context import Context, UsageError
+from sealane.cli.options import OneFile, compose_file
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.client import ClientError, path_of
@@ -27,7 +28,8 @@ def _add_project(parser: ArgumentParser) -> None:
         "-f",
         "--file",
         metavar="FILE",
-        help="the compose file, or the directory of one; - is stdin (default: here)",
+        action=OneFile,
+        help="the compose file, or the directory of one; - is stdin (default: $COMPOSE_FILE, else here)",
     )
     parser.add_argument(
         "-p",
@@ -55,14 +57,15 @@ def up(context: Context, arguments: Namespace) -> int:
     from sealane.cli.load import load_project, project_manifest
     from sealane.cli.manifest import missing_sources
 
-    project = load_project(arguments.file or ".", arguments.project_name)
+    file = compose_file(arguments.file, context.environ)
+    project = load_project(file, arguments.project_name)
     manifest = project_manifest(project)
     for warning in project.warnings:
         context.output.note(f"warning: {warning}")
     for source in missing_sources(project):
         _make_source(source)
     manifest = with_images(context, manifest)
-    with in_the_files_words(manifest, arguments.file or "."):
+    with in_the_files_words(manifest, file):
         view = _perform(context, "apply", _names(manifest), msgspec.json.encode(manifest))
     containers = _of_project(context, manifest.project)
     if context.output.as_json:
@@ -159,7 +162,8 @@ def down(context: Context, arguments: Namespace) -> int:
     if arguments.file is None and arguments.project_name is not None:
         manifest = Manifest(project=arguments.project_name)
     else:
-        manifest = project_manifest(load_project(arguments.file or ".", arguments.project_name))
+        file = compose_file(arguments.file, context.environ)
+        manifest = project_manifest(load_project(file, arguments.project_name))
     left = {view["name"] for view in _of_project(context, manifest.project)}
     view = _perform(context, "delete", left | _names(manifest), msgspec.json.encode(manifest))
     if context.output.as_json:
