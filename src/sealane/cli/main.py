@@ -1,5 +1,6 @@
 """The entry point: errors become lines and exit codes here and nowhere else."""
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ INTERRUPTED = 130
 RUN_FAILED = 125
 OTHERS_CODES = frozenset({"run", "exec"})
 """Verbs that end with the code of what they run, for which ours would be taken."""
+UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""What write(2) fails with; an error of a file that was named has its name."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,6 +27,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     output = Output(sys.stdout, sys.stderr, as_json=_asks_for_json(words), environ=os.environ)
+    try:
+        try:
+            return _perform(words, output)
+        finally:
+            # Here and not when Python ends, which would complain in its own way.
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of a pipe has left (`| head`).
+        _forget_stdout()
+    except OSError as error:
+        if error.filename is not None or error.errno not in UNWRITABLE or _verb(words) == "daemon":
+            raise
+        _forget_stdout()
+        message = f"the output cannot be written: {error.strerror}"
+        output.error(
+            {"code": "kernel", "message": message, "cure": "see where it leads, and make room there"}
+        )
+    return FAILED
+
+
+def _perform(words: Sequence[str], output: Output) -> int:
     try:
         arguments = build_parser(words).parse_args(words)
     except UsageError as error:
@@ -34,7 +58,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     context = Context(output, os.environ, arguments.socket)
     try:
         code: int = arguments.verb.run(context, arguments)
-        sys.stdout.flush()
     except UsageError as error:
         output.error(error.body)
         return RUN_FAILED if arguments.command in OTHERS_CODES else USAGE
@@ -46,10 +69,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return RUN_FAILED if arguments.command in OTHERS_CODES else UNREACHABLE
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of a pipe has left (`| head`). Python would complain once more when it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
     finally:
         context.client.close()
     return code
@@ -63,6 +82,11 @@ def _verb(words: Sequence[str]) -> str:
         if not word.startswith("-") and before != "--socket"
     )
     return next(plain, "")
+
+
+def _forget_stdout() -> None:
+    """What could not be written would be tried once more when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _asks_for_json(words: Sequence[str]) -> bool:

@@ -184,6 +184,42 @@ def test_a_reader_that_leaves_is_no_traceback(api):
     assert run.stderr == ""
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("ps", "-a"),
+        ("ps", "-aq"),
+        ("inspect", "web"),
+        ("run", "--rm", "--network", "none", "-i", "x"),
+        ("exec", "web", "x"),
+        ("logs", "web"),
+        ("--help",),
+        ("version",),
+    ],
+)
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_an_output_that_cannot_be_written_is_one_line_and_1(cli, api, words, form):
+    assert cli("run", "-d", "--name", "web", "--network", "none", "sleep").code == 0
+    command = [sys.executable, "-m", "sealane", "--socket", api.path, *form, *words]
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, text=True,
+            env={"PYTHONPATH": SOURCE},
+        )  # fmt: skip
+    *others, last = ran.stderr.splitlines()
+    if form:
+        body = json.loads(last)
+        said = (body["message"], body["cure"])
+    else:
+        others, said = others[:-1], (others[-1].removeprefix("error: "), last.removeprefix("hint: "))
+    assert said == (
+        "the output cannot be written: No space left on device",
+        "see where it leads, and make room there",
+    )
+    # What a container says of itself is no error of ours.
+    assert (ran.returncode, set(others) - {"err"}) == (1, set())
+
+
 def test_text_that_the_terminal_cannot_show_is_escaped(api):
     environ = {"PYTHONPATH": SOURCE, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
     api.services.engine.events.emit("network.created", "tür")
