@@ -244,7 +244,22 @@ def test_detach_prints_the_ids_that_are_gone(cli):
     cli("network", "create", "n")
     cli("attach", "web", "n")
     assert cli("detach", "web", "n").out == f"{4096:032x}\n"
-    assert cli("detach", "web", "n") == (0, "", "")
+
+
+def test_what_was_not_attached_is_no_error_but_said(cli):
+    for name in ("a", "b"):
+        cli("network", "create", name)
+    cli("attach", "web", "a")
+    assert cli("detach", "wbe", "a") == (0, "", "wbe/a was not attached: nothing has changed\n")
+    assert cli("detach", "wbe", "--all").err == "wbe was not attached: nothing has changed\n"
+    assert (
+        cli("detach", "--endpoint", "x", "wbe", "a").err
+        == "x, wbe/a were not attached: nothing has changed\n"
+    )
+    assert cli("detach", "web", "a", "b") == (0, f"{4096:032x}\n", "of web/a, web/b only 1 was attached\n")
+    assert json.loads(cli("--json", "detach", "web", "a").out) == {"detached": []}
+    cli("attach", "web", "a")
+    assert cli("detach", "web", "--all").err == ""
 
 
 @pytest.mark.parametrize("words", [(), ("web",), ("web", "n", "--all"), ("--all",)])

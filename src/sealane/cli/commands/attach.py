@@ -84,7 +84,7 @@ def attach(context: Context, arguments: Namespace) -> int:
 def configure_detach(parser: ArgumentParser) -> None:
     describe(
         parser,
-        "What is not attached is no error. Prints the ids of the endpoints that are gone.",
+        "What is not attached is no error, but noted. Prints the ids of the endpoints that are gone.",
         [
             "sealane detach web front",
             "sealane detach web --all",
@@ -115,7 +115,22 @@ def detach(context: Context, arguments: Namespace) -> int:
         )
     view = context.client.request("POST", "/v1/detach", requests)
     context.output.names(view, "detached")
+    if note := _of_the_absent(arguments, len(view["detached"])):
+        context.output.note(note)
     return 0
+
+
+def _of_the_absent(arguments: Namespace, gone: int) -> str:
+    """No error, but a wrong name would look like success. Which of several it was the daemon does not say."""
+    asked = [*arguments.endpoint, *(f"{arguments.sandbox}/{network}" for network in arguments.network)]
+    if arguments.all and not gone:
+        asked.append(arguments.sandbox)
+    if gone >= len(asked):
+        return ""
+    was = "was" if len(asked) == 1 else "were"
+    if not gone:
+        return f"{', '.join(asked)} {was} not attached: nothing has changed"
+    return f"of {', '.join(asked)} only {gone} {'was' if gone == 1 else 'were'} attached"
 
 
 VERBS = {"attach": Verb(configure_attach, attach), "detach": Verb(configure_detach, detach)}
