@@ -62,13 +62,17 @@ class Context:
         """For a stream beside the calls."""
         return Client(self.socket)
 
-    def each(self, names: Iterable[str], act: Callable[[str], object]) -> int:
-        """Act on all, also after one has failed; print the names that are done. The exit code."""
+    def each(
+        self, names: Iterable[str], act: Callable[[str], Any], told: Callable[[Any], str] | None = None
+    ) -> int:
+        """Act on all, also after one has failed; print the names of those that are done, or what is `told` of the answer.
+        The exit code."""
 
         def noted(name: str) -> object:
             view = act(name)
             if not self.output.as_json:
-                self.output.line(name)
+                self.output.line(name if told is None else told(view))
+                self.output.raw("")
             return view
 
         done, code = self._answers(names, noted)

@@ -1,9 +1,10 @@
-"""`sealane ps`, `start`, `stop`, `kill` and `rm`, with Docker's flags."""
+"""`sealane ps`, `start`, `stop`, `wait`, `kill` and `rm`, with Docker's flags."""
 
 import time
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
+from sealane.cli.commands.exec import DAEMON_FAILED
 from sealane.cli.context import Context
 from sealane.cli.options import add_quiet, seconds, signal_number
 from sealane.cli.output import Cell
@@ -145,6 +146,23 @@ def inspect(context: Context, arguments: Namespace) -> int:
     return context.inspect(arguments.container, whole)
 
 
+def configure_wait(parser: ArgumentParser) -> None:
+    describe(
+        parser,
+        "Waits until each has ended, and prints their exit codes, one a line. Of one that had ended before it is that of\n"
+        f"then; {DAEMON_FAILED} if nobody knows.",
+    )
+    add_containers(parser)
+
+
+def wait(context: Context, arguments: Namespace) -> int:
+    return context.each(
+        arguments.container,
+        lambda ref: context.client.request("POST", path_of("containers", ref, "wait"), timeout_s=None),
+        lambda view: str(DAEMON_FAILED if view["exit_code"] is None else view["exit_code"]),
+    )
+
+
 def configure_kill(parser: ArgumentParser) -> None:
     add_containers(parser)
     parser.add_argument(
@@ -187,6 +205,7 @@ VERBS = {
     "stop": Verb(configure_stop, stop),
     "restart": Verb(configure_restart, restart),
     "inspect": Verb(configure_inspect, inspect),
+    "wait": Verb(configure_wait, wait),
     "kill": Verb(configure_kill, kill),
     "rm": Verb(configure_rm, rm),
 }

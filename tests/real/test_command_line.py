@@ -1,0 +1,59 @@
+"""The command line against a real daemon and real containers, where the daemon's double could flatter it."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+
+from harness.host import Host
+
+pytestmark = [pytest.mark.real, pytest.mark.kernel]
+
+HOST_NUMBER = 17
+
+if not any(shutil.which(name, path="/usr/sbin:/usr/bin:/usr/local/bin") for name in ("runc", "crun")):
+    pytest.skip("needs runc or crun", allow_module_level=True)
+
+
+@pytest.fixture
+def machine(lan):
+    with Host(lan, number=HOST_NUMBER).start() as host:
+        host.sealane("network", "create", "--subnet", "10.73.0.0/24", "front")
+        host.sealane("network", "create", "--subnet", "10.74.0.0/24", "--ipv6", "both")
+        yield host
+        host.sealane("rm", "-f", *host.sealane("ps", "-aq").stdout.split(), check=False)
+
+
+def test_wait_has_the_codes_also_of_what_is_removed_meanwhile(machine):
+    machine.sealane("run", "-d", "--name", "ends", "--network", "front", "sh", "-c", "exit 7")
+    machine.sealane(
+        "run", "-d", "--rm", "--name", "goes", "--network", "front", "sh", "-c", "sleep 1; exit 3"
+    )
+    assert machine.sealane("wait", "ends", "goes").stdout == "7\n3\n"
+
+
+def test_port_says_what_the_daemon_published(machine):
+    ports = ("-p", "8080:80", "-p", "127.0.0.1:9000-9001:90-91/udp", "-p", "443")
+    machine.sealane("run", "-d", "--name", "web", "--network", "both", *ports, "sleep", "60")
+    lines = machine.sealane("port", "web").stdout.splitlines()
+    assert {
+        "80/tcp -> 0.0.0.0:8080", "80/tcp -> [::]:8080",
+        "90/udp -> 127.0.0.1:9000", "91/udp -> 127.0.0.1:9001",
+    } <= set(lines)  # fmt: skip
+    assert len(lines) == 6
+    four, six = machine.sealane("port", "web", "443/tcp").stdout.splitlines()
+    assert four.rpartition(":")[2] == six.rpartition(":")[2] != "0"
+    machine.sealane("kill", "web")
+    machine.sealane("wait", "web")
+    assert machine.sealane("port", "web", "80", check=False).returncode == 1
+
+
+def test_an_output_that_cannot_be_written_is_one_line(machine):
+    for words in (("ps",), ("run", "--rm", "--network", "front", "echo", "x"), ("--json", "network", "ls")):
+        with open("/dev/full", "w") as full:
+            process = machine.sealane_process(*words, stdin=subprocess.DEVNULL, stdout=full)
+            _, errors = process.communicate(timeout=30)
+        assert (process.returncode, errors.count("\n")) == (1, 2 - ("--json" in words))
+        assert "the output cannot be written: No space left on device" in errors
+    assert json.loads(machine.sealane("--json", "ps", "-a").stdout) == []
