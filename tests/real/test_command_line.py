@@ -10,7 +10,7 @@ from harness.host import Host
 
 pytestmark = [pytest.mark.real, pytest.mark.kernel]
 
-HOST_NUMBER = 17
+HOST_NUMBER = 41
 
 if not any(shutil.which(name, path="/usr/sbin:/usr/bin:/usr/local/bin") for name in ("runc", "crun")):
     pytest.skip("needs runc or crun", allow_module_level=True)
@@ -57,3 +57,12 @@ def test_an_output_that_cannot_be_written_is_one_line(machine):
         assert (process.returncode, errors.count("\n")) == (1, 2 - ("--json" in words))
         assert "the output cannot be written: No space left on device" in errors
     assert json.loads(machine.sealane("--json", "ps", "-a").stdout) == []
+
+
+def test_a_rate_of_attach_is_the_kernels(machine):
+    machine.sealane("sandbox", "create", "lab")
+    machine.sealane("attach", "lab", "front", "--ingress", "10mbit", "--egress", "500kbit")
+    shown = machine.ns.run("tc", "qdisc", "show").stdout
+    assert "rate 10Mbit" in shown
+    ran = machine.sealane("attach", "lab", "both", "--egress", "1", check=False)
+    assert (ran.returncode, "\nfield: --egress\n" in ran.stderr) == (1, True)

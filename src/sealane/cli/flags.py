@@ -66,6 +66,8 @@ OF_ATTACH: Mapping[str, tuple[tuple[str, ...], str]] = {
     "aliases": (("--alias",), _HOSTNAME),
     "publish": (("--publish",), "publish on a network, a port that is free"),
     "gateway_priority": (("--gw-priority",), "write a whole number"),
+    "ingress": (("--ingress",), "write it as 10mbit"),
+    "egress": (("--egress",), "write it as 10mbit"),
     "sysctls": (("--sysctl",), "write a setting of the link, as net.ipv4.conf.IFNAME.rp_filter=1"),
     "labels": (("--label",), _LABEL),
 }

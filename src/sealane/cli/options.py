@@ -4,6 +4,7 @@ import argparse
 import math
 import re
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any, TypeVar
 
 from sealane.cli.context import UsageError
@@ -12,6 +13,11 @@ T = TypeVar("T")
 
 SECONDS_MAX = 1e9
 """A socket's timeout overflows above some 9e9."""
+_RATE = re.compile(
+    r"(?P<number>[0-9]{1,15}(?:\.[0-9]{1,9})?)(?:(?P<prefix>[kmgt])?(?P<binary>(?<=[kmgt])i)?bit)?",
+    re.ASCII | re.IGNORECASE,
+)
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 ONE_FILE = "one file is the whole project: put the others' services into it"
 
 
@@ -121,6 +127,17 @@ def integer(text: str) -> int:
     if not re.fullmatch("-?[0-9]{1,18}", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
+
+
+def bit_rate(text: str) -> int:
+    """argparse type: bits per second as tc(8) takes them. Its bytes, `mbps`, are refused: most people read bits."""
+    match = _RATE.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no rate: write 10mbit, 1.5gbit, 500kbit or bits per second"
+        )
+    thousand = 1024 if match["binary"] else 1000
+    return int(Decimal(match["number"]) * thousand ** _POWERS[(match["prefix"] or "").lower()])
 
 
 def seconds(text: str) -> float:

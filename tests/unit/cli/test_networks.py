@@ -193,6 +193,33 @@ def test_attach_passes_everything_on(cli, requests):
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "bits"),
+    [
+        ("10mbit", 10_000_000), ("1gbit", 1_000_000_000), ("500kbit", 500_000), ("64000", 64_000), ("64000bit", 64_000),
+        ("1.5Gbit", 1_500_000_000), ("2Mibit", 2 << 20), ("0.1mbit", 100_000), ("1tbit", 10**12),
+    ],
+)  # fmt: skip
+def test_attach_takes_rates_as_tc_does(cli, requests, text, bits):
+    cli("network", "create", "n")
+    assert cli("attach", "web", "n", "--ingress", text).code == 0
+    assert (requests[-1].ingress.rate, requests[-1].ingress.burst, requests[-1].egress) == (bits, 0, None)
+    assert cli("attach", "db", "n", "--egress", text).code == 0
+    assert (requests[-1].ingress, requests[-1].egress.rate) == (None, bits)
+
+
+@pytest.mark.parametrize(
+    "text", ["fast", "10mbps", "10m", "10ibit", "-1", "1.mbit", "١mbit", "1e9", "", "10 mbit"]
+)
+def test_a_rate_that_is_none_says_how_to_write_one(cli, requests, text):
+    ran = cli("attach", "web", "n", f"--ingress={text}")
+    assert (ran.code, requests) == (2, [])
+    assert (
+        f"error: {text!r} is no rate: write 10mbit, 1.5gbit, 500kbit or bits per second\nfield: --ingress\n"
+        in ran.err
+    )
+
+
 def test_attach_prints_link_addresses_and_ports(cli):
     cli("network", "create", "n")
     assert cli("attach", "web", "n", "-p", "8080:80").out == "eth0  10.9.0.2/24  *:8080->80/tcp\n"
@@ -302,6 +329,8 @@ def test_a_refusal_names_the_flag(cli, words, field) -> None:
     [
         ("addresses[0]", "--ip"),
         ("sysctls.net.x", "--sysctl"),
+        ("ingress.rate", "--ingress"),
+        ("egress.burst", "--egress"),
         ("publish[1].port", "--publish"),
         ("network", "NETWORK"),
         ("unheard.of", "unheard.of"),

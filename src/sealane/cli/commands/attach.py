@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 
 from sealane.cli.context import Context, UsageError
-from sealane.cli.options import add_labels, add_publish, add_sysctls, integer, pairs
+from sealane.cli.options import add_labels, add_publish, add_sysctls, bit_rate, integer, pairs
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 
@@ -15,6 +15,7 @@ def configure_attach(parser: ArgumentParser) -> None:
         [
             "sealane attach web front",
             "sealane attach /run/netns/lab front --ip 10.1.0.7 --alias db -p 127.0.0.1:5432:5432",
+            "sealane attach lab front --ingress 10mbit --egress 2mbit",
             "sealane attach 4711 back --ifname back0 --gw-priority 10",
         ],
     )
@@ -49,6 +50,13 @@ def configure_attach(parser: ArgumentParser) -> None:
         default=0,
         help="the network with the highest number has the default route (default: 0)",
     )
+    for way, direction in (("ingress", "towards"), ("egress", "from")):
+        parser.add_argument(
+            f"--{way}",
+            metavar="RATE",
+            type=bit_rate,
+            help=f"at most this {direction} the sandbox: 10mbit, 1.5gbit, 500kbit, or bits per second (default: no limit)",
+        )
     add_sysctls(parser, "set in the sandbox; IFNAME in the key stands for the link's name")
     add_labels(parser)
 
@@ -66,6 +74,9 @@ def attach(context: Context, arguments: Namespace) -> int:
         "sysctls": pairs(arguments.sysctl, "--sysctl"),
         "labels": pairs(arguments.label, "--label"),
     }
+    for way in ("ingress", "egress"):
+        if (rate := getattr(arguments, way)) is not None:
+            request[way] = {"rate": rate}
     if arguments.publish:
         from sealane.cli.publish import publish_documents
 
