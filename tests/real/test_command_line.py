@@ -66,3 +66,13 @@ def test_a_rate_of_attach_is_the_kernels(machine):
     assert "rate 10Mbit" in shown
     ran = machine.sealane("attach", "lab", "both", "--egress", "1", check=False)
     assert (ran.returncode, "\nfield: --egress\n" in ran.stderr) == (1, True)
+
+
+def test_ps_filters_what_runs_and_what_has_ended(machine):
+    machine.sealane("run", "-d", "--name", "web", "--network", "front", "-l", "tier=web", "sleep", "60")
+    machine.sealane("run", "-d", "--name", "job", "--network", "both", "true")
+    machine.sealane("wait", "job")
+    assert machine.sealane("ps", "-q", "-f", "status=exited").stdout == "job\n"
+    assert machine.sealane("ps", "-q", "-f", "network=front", "-f", "label=tier=web").stdout == "web\n"
+    assert machine.sealane("ps", "-ql").stdout == "job\n"
+    assert machine.sealane("ps", "-q", "-n", "2").stdout == "job\nweb\n"

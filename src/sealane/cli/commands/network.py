@@ -4,10 +4,14 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from sealane.cli.context import Context, UsageError
+from sealane.cli.filters import LABEL, NAME, add_filter, chosen, of_field
 from sealane.cli.options import add_labels, add_quiet, pairs
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.client import path_of
+
+DRIVERS = ("bridge", "routed", "host", "none")
+FILTERS = {"name": NAME, "driver": of_field("driver", *DRIVERS), "label": LABEL}
 
 
 def configure_create(parser: ArgumentParser) -> None:
@@ -27,7 +31,7 @@ def configure_create(parser: ArgumentParser) -> None:
         "-d",
         "--driver",
         default="bridge",
-        choices=["bridge", "routed", "host", "none"],
+        choices=DRIVERS,
         help="bridge: one link layer, up to 1,023 endpoints; routed: a route an endpoint, any number; "
         "host: the host's own network; none: a loopback device only (default: bridge)",
     )
@@ -154,11 +158,13 @@ def _home(subnets: list[tuple[Any, dict[str, Any]]], text: str, flag: str) -> di
 
 
 def configure_ls(parser: ArgumentParser) -> None:
+    describe(parser, "", ["sealane network ls --filter driver=routed --filter label=tier=web"])
+    add_filter(parser, FILTERS)
     add_quiet(parser)
 
 
 def ls(context: Context, arguments: Namespace) -> int:
-    views = context.client.request("GET", "/v1/networks")
+    views = chosen(context.client.request("GET", "/v1/networks"), arguments.filter, FILTERS)
     output = context.output
     if output.as_json:
         output.document(views)
