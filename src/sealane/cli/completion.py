@@ -45,6 +45,8 @@ def _walk(parser: argparse.ArgumentParser, path: tuple[str, ...]) -> Iterator[Pl
     kind = ""
     below: list[tuple[str, argparse.ArgumentParser]] = []
     for action in parser._actions:
+        if action.help == argparse.SUPPRESS:
+            continue
         if isinstance(action, argparse._SubParsersAction):
             helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
             words += [(name, helps.get(name, "")) for name in action.choices]

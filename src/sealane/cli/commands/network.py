@@ -8,6 +8,7 @@ from sealane.cli.filters import LABEL, NAME, add_filter, chosen, of_field
 from sealane.cli.options import add_labels, add_quiet, pairs
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
+from sealane.cli.unsupported import add_needless
 from sealane.client import path_of
 
 DRIVERS = ("bridge", "routed", "host", "none")
@@ -223,7 +224,8 @@ def rm(context: Context, arguments: Namespace) -> int:
 
 
 def configure_prune(parser: ArgumentParser) -> None:
-    describe(parser, "Prints the names of those that are gone. It asks nothing.")
+    describe(parser, "Prints the names of those that are gone.")
+    add_needless(parser, "-f/--force", "it asks nothing anyway")
 
 
 def prune(context: Context, arguments: Namespace) -> int:

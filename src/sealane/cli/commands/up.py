@@ -14,11 +14,36 @@ from sealane.cli.context import Context, UsageError
 from sealane.cli.options import OneFile, compose_file
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
+from sealane.cli.unsupported import Reasons, add_needless, add_unsupported
 from sealane.client import ClientError, path_of
 
 if TYPE_CHECKING:
     from sealane.wire.requests import Manifest
 
+_ALL_SERVICES = ("all services of a file are started", "keep optional services in a file of their own")
+_IMAGES = ("images are made by other tools", "write image: oci:PATH[:TAG] for one that is here")
+_ANEW = ("what has changed is made anew, and nothing else", "`sealane down` first makes all of it anew")
+UP_UNSUPPORTED: Reasons = {
+    "SERVICE": _ALL_SERVICES,
+    "--profile": _ALL_SERVICES,
+    "--no-deps": _ALL_SERVICES,
+    "--scale": ("the file says how many there are", "write scale: N at the service"),
+    "--build": _IMAGES,
+    "--pull": _IMAGES,
+    "--force-recreate": _ANEW,
+    "--no-recreate": _ANEW,
+    "--wait": (
+        "only what a depends_on waits for is waited for",
+        "write condition: service_healthy there, or look at `sealane ps --filter health=starting`",
+    ),
+    "--abort-on-container-exit": ("the others go on", "`sealane wait CONTAINER && sealane down`"),
+    "--exit-code-from": ("the others go on", "`sealane up --detach`, then `sealane wait CONTAINER`"),
+}
+DOWN_UNSUPPORTED: Reasons = {
+    "SERVICE": ("a project goes as a whole", "`sealane rm --force CONTAINER`"),
+    "--rmi": ("images may be others' too", "`sealane image prune` when it is down"),
+    "-t/--timeout": ("each service has its own time", "write stop_grace_period: 5s at the service"),
+}
 INTERRUPTED = 130
 STOPPED_AT_ONCE = 32
 
@@ -49,6 +74,8 @@ def configure_up(parser: ArgumentParser) -> None:
     )
     _add_project(parser)
     parser.add_argument("-d", "--detach", action="store_true", help="return when everything is started")
+    add_needless(parser, "--remove-orphans", "what the file no longer has is removed anyway")
+    add_unsupported(parser, UP_UNSUPPORTED)
 
 
 def up(context: Context, arguments: Namespace) -> int:
@@ -153,6 +180,9 @@ def configure_down(parser: ArgumentParser) -> None:
         ["sealane down", "sealane down -f examples/shop/compose.yaml", "sealane down -p shop"],
     )
     _add_project(parser)
+    add_needless(parser, "--remove-orphans", "all of the project is removed anyway")
+    add_needless(parser, "-v/--volumes", "there are no volumes to remove; directories that are bound stay")
+    add_unsupported(parser, DOWN_UNSUPPORTED)
 
 
 def down(context: Context, arguments: Namespace) -> int:
