@@ -11,11 +11,13 @@ import msgspec
 from sealane.cli.commands.exec import DAEMON_FAILED, command_words, failed_code
 from sealane.cli.containerspec import DEFAULT_NETWORK, HOST_ROOT, add_container_flags, container_request
 from sealane.cli.context import Context, UsageError
+from sealane.cli.dockerflags import RUN
 from sealane.cli.flags import as_typed
 from sealane.cli.images import fetch, image_ref
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.cli.terminal import Conversation, check_terminal, heard, signals_of
+from sealane.cli.unsupported import add_unsupported
 from sealane.client import ApiError, Client, ClientError, UnreachableError, path_of
 from sealane.model.image import ImageRef, digest_of_root, is_image_ref
 from sealane.wire.requests import ContainerRequest
@@ -47,6 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-t", "--tty", action="store_true", help="give it a terminal")
     parser.add_argument("--rm", action="store_true", help="remove it when it has ended")
     add_container_flags(parser)
+    add_unsupported(parser, RUN)
     parser.add_argument(
         "command_line",
         metavar="[IMAGE] COMMAND",
