@@ -76,3 +76,22 @@ def test_ps_filters_what_runs_and_what_has_ended(machine):
     assert machine.sealane("ps", "-q", "-f", "network=front", "-f", "label=tier=web").stdout == "web\n"
     assert machine.sealane("ps", "-ql").stdout == "job\n"
     assert machine.sealane("ps", "-q", "-n", "2").stdout == "job\nweb\n"
+
+
+def test_dockers_ways_to_write_values_are_the_daemons(machine):
+    flags = (
+        "--tty=false",
+        "--rm=false",
+        "--read-only=true",
+        "--pids-limit",
+        "-1",
+        "--cpus",
+        ".5",
+        "-p",
+        "0:80",
+    )
+    machine.sealane("run", "-d", "--name", "web", "--network", "front", *flags, "sleep", "60")
+    (view,) = json.loads(machine.sealane("inspect", "web").stdout)
+    assert view["request"]["spec"]["limits"] == {"cpus": 0.5}
+    assert view["request"]["spec"]["read_only"]
+    assert int(machine.sealane("port", "web", "80").stdout.rpartition(":")[2]) > 1024

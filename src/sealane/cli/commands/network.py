@@ -5,7 +5,7 @@ from typing import Any
 
 from sealane.cli.context import Context, UsageError
 from sealane.cli.filters import LABEL, NAME, add_filter, chosen, of_field
-from sealane.cli.options import add_labels, add_quiet, pairs
+from sealane.cli.options import add_labels, add_quiet, add_switch, pairs
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.cli.unsupported import add_needless
@@ -51,9 +51,9 @@ def configure_create(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--aux-address", metavar="NAME=ADDRESS", action="append", default=[], help="an address to leave alone"
     )
-    parser.add_argument("--internal", action="store_true", help="no way in or out but between endpoints")
-    for family, default in (("ipv6", False), ("ipv4", True)):
-        _add_switch(parser, family, default=default)
+    add_switch(parser, "--internal", "no way in or out but between endpoints")
+    add_switch(parser, "--ipv6", "with it (default: without)")
+    add_switch(parser, "--ipv4", "with it (the default); --ipv4=false: without", default=True)
     parser.add_argument(
         "-o",
         "--opt",
@@ -64,22 +64,6 @@ def configure_create(parser: ArgumentParser) -> None:
         "source-address, source-address6, publish-address, inhibit-gateway, gateway-mode, fast-path, dns, dns-servers",
     )
     add_labels(parser)
-
-
-def _add_switch(parser: ArgumentParser, family: str, *, default: bool) -> None:
-    """`--ipv6`, `--ipv6=true`, `--ipv6=false` as Docker takes them; a value of its own would swallow the name."""
-    yes = [f"--{family}", f"--{family}=true"]
-    parser.add_argument(
-        *yes, dest=family, action="store_true", help="with it (the default)" if default else "with it"
-    )
-    parser.add_argument(
-        f"--{family}=false",
-        dest=family,
-        action="store_false",
-        default=default,
-        help="without it" if default else "without it (the default)",
-    )
-    parser.set_defaults(**{family: default})
 
 
 def create(context: Context, arguments: Namespace) -> int:
