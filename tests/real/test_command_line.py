@@ -95,3 +95,21 @@ def test_dockers_ways_to_write_values_are_the_daemons(machine):
     assert view["request"]["spec"]["limits"] == {"cpus": 0.5}
     assert view["request"]["spec"]["read_only"]
     assert int(machine.sealane("port", "web", "80").stdout.rpartition(":")[2]) > 1024
+
+
+def test_a_refusal_names_the_word_that_was_typed(machine):
+    machine.sealane("network", "create", "gone")
+    machine.sealane("run", "-d", "--name", "web", "--network", "front", "sleep", "60")
+    machine.sealane("run", "-d", "--name", "job", "--network", "gone", "true")
+    machine.sealane("wait", "job")
+    machine.sealane("network", "rm", "-f", "gone")
+    for words, field in (
+        (("explain", "nobody", "web:80"), "FROM"),
+        (("explain", "web", "nobody:80"), "TO"),
+        (("explain", "web", "web"), "TO"),
+        (("check", "web", "nobody"), "B"),
+        (("doctor", "nobody"), "SUBJECT"),
+        (("start", "job"), "CONTAINER"),
+        (("rm", "web", "nobody"), "CONTAINER"),
+    ):
+        assert f"\nfield: {field}\n" in machine.sealane(*words, check=False).stderr, words

@@ -8,12 +8,15 @@ from typing import Any
 
 from sealane.client import ApiError
 
+Flags = Mapping[str, tuple[tuple[str, ...], str]]
+"""A field of a request → the flags or words that set it, and the cure if the daemon names none."""
+
 COMMAND = "COMMAND"
 _DURATION = "write it as 500ms, 10s or 1m30s"
 _LABEL = "write KEY=VALUE"
 _HOSTNAME = "write letters and digits, and `-`, `.` or `_` between them"
 
-FLAGS: Mapping[str, tuple[tuple[str, ...], str]] = {
+FLAGS: Flags = {
     "name": (("--name",), "choose another name"),
     "network": (("--network",), "see `sealane network ls`"),
     "network_mode": (("--network",), "write a network's name, host, none or container:NAME"),
@@ -54,9 +57,9 @@ FLAGS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "spec.health.start_period_s": (("--health-start-period",), _DURATION),
     "spec.health.retries": (("--health-retries",), "write a number from 1"),
 }
-"""A field of `ContainerRequest`, `AttachRequest` or `ExecRequest` → the flags that set it, and the cure if the daemon names none."""
+"""Of `ContainerRequest`, `AttachRequest` and `ExecRequest`."""
 
-OF_ATTACH: Mapping[str, tuple[tuple[str, ...], str]] = {
+OF_ATTACH: Flags = {
     "sandbox": (("SANDBOX",), "see `sealane sandbox ls`"),
     "network": (("NETWORK",), "see `sealane network ls`"),
     "name": (("--name",), "choose another name"),
@@ -72,7 +75,7 @@ OF_ATTACH: Mapping[str, tuple[tuple[str, ...], str]] = {
     "labels": (("--label",), _LABEL),
 }
 
-OF_NETWORK: Mapping[str, tuple[tuple[str, ...], str]] = {
+OF_NETWORK: Flags = {
     "name": (("NAME",), "choose another name"),
     "driver": (("--driver",), "write bridge, routed, host or none"),
     "subnets[].prefix": (("--subnet",), "write 10.1.0.0/24 or fd00:1::/64"),
@@ -87,11 +90,43 @@ OF_NETWORK: Mapping[str, tuple[tuple[str, ...], str]] = {
     "labels": (("--label",), _LABEL),
 }
 
-OF_SANDBOX: Mapping[str, tuple[tuple[str, ...], str]] = {
+OF_SANDBOX: Flags = {
     "name": (("NAME",), "choose another name"),
     "netns": (("--netns",), "write a path, as /run/netns/lab, or a pid"),
     "labels": (("--label",), _LABEL),
 }
+
+_NAMES = "a sandbox, container or endpoint has it as its name; see `sealane endpoint ls`"
+_ENDS: Flags = {
+    "proto": (("--proto",), ""),
+    "size": (("--size",), ""),
+    "port": (("--port",), ""),
+    "count": (("--count",), ""),
+    "timeout": (("--timeout",), ""),
+}
+
+OF_PACKET: Flags = {
+    **_ENDS,
+    "source": (("FROM",), _NAMES),
+    "target": (("TO",), _NAMES),
+}
+
+OF_CHECK: Flags = {
+    **_ENDS,
+    "source": (("A",), _NAMES),
+    "target": (("B",), _NAMES),
+}
+
+OF_DOCTOR: Flags = {"subjects": (("SUBJECT",), _NAMES)}
+
+OF_NAMES: Flags = {
+    "container": (("CONTAINER",), "see `sealane ps --all`"),
+    "network": (("NETWORK",), "see `sealane network ls`"),
+    "sandbox": (("SANDBOX",), "see `sealane sandbox ls`"),
+    "endpoint": (("ENDPOINT",), "see `sealane endpoint ls`"),
+    "image": (("IMAGE",), "see `sealane image ls`"),
+}
+"""Of commands whose words are names, of one kind."""
 
 VOLUME = ("--volume", "bind what is there, to a target of its own outside /proc and /sys")
 TMPFS = ("--tmpfs", "write TARGET[:size=64m,mode=1777], each target once")
@@ -100,10 +135,12 @@ _PART = re.compile(r"\.|\[")
 _MOUNT = re.compile(r"spec\.mounts\[(\d{1,9})\].*")
 
 
-def as_typed(body: Mapping[str, Any], arguments: Namespace) -> dict[str, Any]:
-    """An ErrorBody of `run` or `exec`. A field that no flag sets stays as it is."""
+def as_typed(body: Mapping[str, Any], arguments: Namespace, words: Flags | None = None) -> dict[str, Any]:
+    """An ErrorBody of `run` or `exec`; `words` are those that are no flags. A field that nothing sets stays as it is."""
     field = str(body.get("field", ""))
     flag, cure = _flag(field, arguments)
+    if words and field in words:
+        (flag, *_), cure = words[field]
     if not flag:
         return dict(body)
     message = str(body.get("message", ""))
@@ -115,7 +152,7 @@ def as_typed(body: Mapping[str, Any], arguments: Namespace) -> dict[str, Any]:
 
 
 @contextmanager
-def in_flags(flags: Mapping[str, tuple[tuple[str, ...], str]]) -> Iterator[None]:
+def in_flags(flags: Flags) -> Iterator[None]:
     """Refusals inside name the flag of one of the tables above."""
     try:
         yield

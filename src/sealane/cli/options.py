@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any, TypeVar
 
 from sealane.cli.context import UsageError
+from sealane.cli.flags import OF_PACKET, Flags
 
 T = TypeVar("T")
 
@@ -213,6 +214,12 @@ def packet_of(arguments: argparse.Namespace) -> dict[str, object]:
     """That of a request. Raises UsageError."""
     source, target = ends_of(arguments)
     return {"source": source, "target": target, "proto": arguments.proto, "family": arguments.family}
+
+
+def packet_flags(arguments: argparse.Namespace) -> Flags:
+    """What the fields of that request were typed as."""
+    _, cure = OF_PACKET["source"]
+    return OF_PACKET if arguments.source is None else {**OF_PACKET, "source": (("--from",), cure)}
 
 
 def ends_of(arguments: argparse.Namespace) -> tuple[str, str]:

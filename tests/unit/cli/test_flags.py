@@ -147,3 +147,28 @@ def test_a_sandboxs_flags_are_named_too(cli):
     ran = cli("sandbox", "create", "-l", "sealane.container=x", "lab")
     assert ran.err.startswith("error: the label sealane.container is sealane's own")
     assert "\nfield: --label\n" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("words", "field"),
+    [
+        (("trace", "nobody", "db:1"), "FROM"),
+        (("trace", "--from", "nobody", "db:1"), "--from"),
+        (("check", "nobody", "db"), "A"),
+        (("doctor", "web", "nobody"), "SUBJECT"),
+        (("rm", "nobody"), "CONTAINER"),
+        (("inspect", "nobody"), "CONTAINER"),
+        (("stop", "nobody"), "CONTAINER"),
+        (("logs", "nobody"), "CONTAINER"),
+        (("port", "nobody"), "CONTAINER"),
+        (("exec", "nobody", "x"), "CONTAINER"),
+        (("network", "rm", "nobody"), "NETWORK"),
+        (("network", "inspect", "nobody"), "NETWORK"),
+        (("sandbox", "rm", "nobody"), "SANDBOX"),
+        (("endpoint", "ls", "--network", "nobody"), "--network"),
+    ],
+)
+def test_an_error_names_the_word_that_was_typed(cli, words, field):
+    ran = cli(*words)
+    assert ran.code in {1, 2, 125}
+    assert f"\nfield: {field}\n" in ran.err

@@ -27,7 +27,7 @@ def test_wait_goes_on_after_one_that_is_not_there_and_says_so(cli, api, workload
     api.call(workloads.finish, "db", 7)
     ran = cli("wait", "gone", "db")
     assert (ran.code, ran.out) == (1, "7\n")
-    assert ran.err.startswith("error: there is no container 'gone'\n")
+    assert ran.err.startswith("error: there is no container 'gone'\nfield: CONTAINER\n")
 
 
 def test_a_code_that_nobody_knows_is_that_of_a_failure(cli, api, workloads):

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sealane.cli.context import Context
+from sealane.cli.flags import OF_CHECK
 from sealane.cli.options import seconds, whole
 from sealane.cli.output import Cell
 from sealane.cli.parser import describe
@@ -62,7 +63,7 @@ def run(context: Context, arguments: Namespace) -> int:
         "timeout": arguments.timeout,
     }
     # Thousands of silent probes take minutes if one asks for long timeouts; the daemon bounds them.
-    view = context.question(path_of("check"), request, timeout_s=None)
+    view = context.question(path_of("check"), request, OF_CHECK, timeout_s=None)
     if context.output.as_json:
         context.output.document(view)
     else:

@@ -7,6 +7,7 @@ from typing import Any
 from sealane.cli.commands.exec import DAEMON_FAILED
 from sealane.cli.context import Context
 from sealane.cli.filters import LABEL, NAME, Filter, add_filter, chosen, of_field
+from sealane.cli.flags import in_flags
 from sealane.cli.options import add_quiet, seconds, signal_number, whole
 from sealane.cli.output import Cell
 from sealane.cli.parser import describe
@@ -119,9 +120,13 @@ def configure_start(parser: ArgumentParser) -> None:
 
 
 def start(context: Context, arguments: Namespace) -> int:
-    return context.each(
-        arguments.container, lambda ref: context.client.request("POST", path_of("containers", ref, "start"))
-    )
+    return context.each(arguments.container, lambda ref: _start(context, ref))
+
+
+def _start(context: Context, ref: str) -> object:
+    # A network that is refused is one that the container was made for, and no word of this command's.
+    with in_flags({"network": (("CONTAINER",), "")}):
+        return context.client.request("POST", path_of("containers", ref, "start"))
 
 
 def configure_stop(parser: ArgumentParser) -> None:
@@ -158,7 +163,7 @@ def configure_restart(parser: ArgumentParser) -> None:
 def restart(context: Context, arguments: Namespace) -> int:
     def again(ref: str) -> object:
         _stop(context, ref, arguments.timeout)
-        return context.client.request("POST", path_of("containers", ref, "start"))
+        return _start(context, ref)
 
     return context.each(arguments.container, again)
 

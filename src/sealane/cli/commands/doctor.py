@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from sealane.cli.context import Context
+from sealane.cli.flags import OF_DOCTOR
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.client import path_of
@@ -37,7 +38,8 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(context: Context, arguments: Namespace) -> int:
     # Thousands of sandboxes take seconds; the daemon bounds them.
-    view = context.question(path_of("doctor"), {"subjects": arguments.subjects}, timeout_s=None)
+    request = {"subjects": arguments.subjects}
+    view = context.question(path_of("doctor"), request, OF_DOCTOR, timeout_s=None)
     if context.output.as_json:
         context.output.document(view)
     else:

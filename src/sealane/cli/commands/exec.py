@@ -3,7 +3,7 @@
 import argparse
 
 from sealane.cli.context import Context, UsageError
-from sealane.cli.flags import as_typed
+from sealane.cli.flags import OF_NAMES, as_typed
 from sealane.cli.options import add_switch
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
@@ -69,7 +69,7 @@ def execute(context: Context, arguments: argparse.Namespace) -> int:
             )
             code = conversation.hold()
     except ApiError as error:
-        context.output.error(as_typed(error.body, arguments))
+        context.output.error(as_typed(error.body, arguments, OF_NAMES))
         return failed_code(error)
     return DAEMON_FAILED if code is None else code
 

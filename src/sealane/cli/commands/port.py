@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from sealane.cli.context import Context
+from sealane.cli.flags import OF_NAMES, in_flags
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.client import path_of
@@ -53,7 +54,8 @@ def _asked(text: str) -> tuple[int, str]:
 
 
 def port(context: Context, arguments: Namespace) -> int:
-    view = context.client.request("GET", path_of("containers", arguments.container))
+    with in_flags(OF_NAMES):
+        view = context.client.request("GET", path_of("containers", arguments.container))
     all_ways = list(_ways(context, view))
     wanted = arguments.port
     found = [way for way in all_ways if wanted in (None, (way.port, way.proto))]
