@@ -113,3 +113,16 @@ def test_a_refusal_names_the_word_that_was_typed(machine):
         (("rm", "web", "nobody"), "CONTAINER"),
     ):
         assert f"\nfield: {field}\n" in machine.sealane(*words, check=False).stderr, words
+
+
+@pytest.mark.parametrize("flags", [(), ("-d",), ("-i",), ("--rm",)])
+def test_a_name_of_a_registrys_image_is_told_that_there_is_none(machine, tmp_path, flags):
+    ran = machine.sealane("run", *flags, "--network", "front", "alpine", "echo", "hi", check=False)
+    assert (ran.returncode, "hint: there are no registries here: an image is oci:PATH" in ran.stderr) == (
+        127,
+        True,
+    )
+    ran = machine.sealane(
+        "run", *flags, "--network", "front", "--rootfs", str(tmp_path), "oci:./img:bb", "id", check=False
+    )
+    assert (ran.returncode, "leave out --rootfs, or oci:./img:bb" in ran.stderr) == (127, True)
