@@ -126,3 +126,16 @@ def test_a_name_of_a_registrys_image_is_told_that_there_is_none(machine, tmp_pat
         "run", *flags, "--network", "front", "--rootfs", str(tmp_path), "oci:./img:bb", "id", check=False
     )
     assert (ran.returncode, "leave out --rootfs, or oci:./img:bb" in ran.stderr) == (127, True)
+
+
+def test_up_tells_who_has_ended_and_how(machine, tmp_path):
+    (tmp_path / "compose.yaml").write_text(
+        "name: ends\nservices:\n  one: {command: [sh, -c, 'echo here; exit 3'], networks: []}\n"
+        "  two: {command: [sleep, '1'], networks: []}\n"
+    )
+    ran = machine.sealane("up", "-f", str(tmp_path))
+    assert "one-1 | here\n" in ran.stdout
+    assert sorted(ran.stderr.splitlines()) == [
+        "ends-one-1 exited with code 3",
+        "ends-two-1 exited with code 0",
+    ]

@@ -311,10 +311,11 @@ def test_up_in_the_foreground_follows_all_output_until_all_have_ended(api, shop)
     process, seen = _attached(api)
     assert "web-1 | line 0\n" in seen
     assert "db-1  | line 0\n" in seen
-    for name in ("shop-web-1", "shop-db-1"):
-        api.call(api.services.workloads.finish, name, 0)
-    rest, _ = process.communicate(timeout=10)
+    for name, code in (("shop-web-1", 0), ("shop-db-1", 7)):
+        api.call(api.services.workloads.finish, name, code)
+    rest, notes = process.communicate(timeout=10)
     assert (process.returncode, rest.count("bye")) == (0, 2)
+    assert sorted(notes.splitlines()) == ["shop-db-1 exited with code 7", "shop-web-1 exited with code 0"]
 
 
 def test_ctrl_c_stops_the_containers(api, shop):

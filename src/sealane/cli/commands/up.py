@@ -144,6 +144,9 @@ def _attend(context: Context, project: str, containers: list[dict[str, Any]]) ->
     followed = Interleaved(context, names)
     try:
         for index, line in followed.lines():
+            if line is None:
+                _note_end(context, names[index])
+                continue
             sys.stdout.write(f"{labels[index]}{line['text']}\n")
             sys.stdout.flush()
     except KeyboardInterrupt:
@@ -152,6 +155,14 @@ def _attend(context: Context, project: str, containers: list[dict[str, Any]]) ->
         _stop_all(context, names)
         return INTERRUPTED
     return 0
+
+
+def _note_end(context: Context, name: str) -> None:
+    """Of one that somebody has removed there is nothing to say."""
+    with contextlib.suppress(ClientError):
+        view = context.client.request("GET", path_of("containers", name))
+        if view["status"] == "exited":
+            context.output.note(f"{name} exited with code {view['exit_code']}")
 
 
 def _stop_all(context: Context, names: list[str]) -> None:
