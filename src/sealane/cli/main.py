@@ -97,6 +97,8 @@ def _asks_for_json(words: Sequence[str]) -> bool:
 def _cure(error: UnreachableError, socket: str) -> str:
     if error.is_sent:
         return "see whether the daemon still runs: it may have done what was asked"
-    if not os.access(os.path.dirname(socket) or ".", os.X_OK):
-        return "the socket's directory is missing or not yours: start `sealane daemon`, or become its user"
+    if isinstance(error.__cause__, PermissionError):
+        return "become root, or the user that the daemon runs as: nobody else is answered"
+    if not os.path.isdir(os.path.dirname(socket) or "."):
+        return "the socket's directory is missing: start `sealane daemon`, or name its socket with --socket"
     return "start it with `sealane daemon`, or name its socket with --socket or SEALANE_SOCKET"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import sealane
 from sealane.cli.parser import build_parser
 from sealane.cli.registry import COMMANDS, GROUPS
 
+NO_OTHER_USER = 77
 SOURCE = os.path.dirname(os.path.dirname(sealane.__file__))
 
 
@@ -98,6 +100,38 @@ def test_no_daemon_is_3_with_a_way_out(run, tmp_path):
 
 def test_a_socket_in_a_place_that_is_not_there_says_so(run):
     assert "the socket's directory is missing" in run("--socket", "/nonexistent/x/s.sock", "ps").err
+
+
+@pytest.mark.parametrize("closed", ["s.sock", "."])
+def test_a_socket_that_is_not_ours_says_who_may(tmp_path, closed):
+    """Whether it is the socket or its directory that nobody else may use."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "s.sock"))
+        listening.listen()
+        os.chmod(tmp_path / closed, 0)
+        try:
+            ran = as_nobody("--socket", str(tmp_path / "s.sock"), "ps")
+        finally:
+            os.chmod(tmp_path / closed, 0o700)
+    if ran.returncode == NO_OTHER_USER:
+        pytest.skip("there is no other user in this user namespace")
+    assert (ran.returncode, ran.stderr) == (3, (
+        f"error: no way to {tmp_path}/s.sock: Permission denied\n"
+        "hint: become root, or the user that the daemon runs as: nobody else is answered\n"
+    ))  # fmt: skip
+
+
+def as_nobody(*words):
+    """Root may everything: as another user, who is given none of its rights."""
+    code = (
+        "import os, sys; from sealane.cli.main import main; import sealane.cli.commands.containers\n"
+        "try:\n if os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        f"except OSError: sys.exit({NO_OTHER_USER})\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, env={"PYTHONPATH": SOURCE}
+    )
 
 
 def test_the_environment_names_the_socket_unless_the_flag_does(api, run, monkeypatch):
