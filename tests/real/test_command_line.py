@@ -139,3 +139,11 @@ def test_up_tells_who_has_ended_and_how(machine, tmp_path):
         "ends-one-1 exited with code 3",
         "ends-two-1 exited with code 0",
     ]
+
+
+def test_cures_fit_what_is_wrong(machine):
+    machine.sealane("run", "-d", "--name", "web", "--network", "front", "sleep", "60")
+    ran = machine.sealane("exec", "-w", "/nosuch", "web", "true", check=False)
+    assert "\nfield: --workdir\nhint: name a directory" in ran.stderr
+    ran = machine.sealane("run", "-d", "--network", "front", "-p", "[::1]:80:80", "true", check=False)
+    assert "\nfield: --publish\nhint: publish at an address of a family that the network has" in ran.stderr

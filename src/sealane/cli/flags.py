@@ -12,6 +12,7 @@ Flags = Mapping[str, tuple[tuple[str, ...], str]]
 """A field of a request → the flags or words that set it, and the cure if the daemon names none."""
 
 COMMAND = "COMMAND"
+_FAMILY = "publish at an address of a family that the network has; `sealane network create --ipv6` makes one with both"
 _DURATION = "write it as 500ms, 10s or 1m30s"
 _LABEL = "write KEY=VALUE"
 _HOSTNAME = "write letters and digits, and `-`, `.` or `_` between them"
@@ -25,6 +26,7 @@ FLAGS: Flags = {
     "aliases": (("--network-alias", "--network"), _HOSTNAME),
     "ifname": (("--network",), "write ifname=eth1"),
     "gateway_priority": (("--network",), "write gw-priority=10"),
+    "publish[].host_address": (("--publish",), _FAMILY),
     "publish": (("--publish",), "publish on a network, a port that is free"),
     "dns_servers": (("--dns",), "write an address, as 9.9.9.9"),
     "hosts": (("--add-host",), "write NAME:ADDRESS"),
@@ -67,6 +69,7 @@ OF_ATTACH: Flags = {
     "mac": (("--mac",), "write it as 02:42:0a:01:00:02"),
     "ifname": (("--ifname",), "write a name of 1 to 15 letters and digits that the sandbox has not"),
     "aliases": (("--alias",), _HOSTNAME),
+    "publish[].host_address": (("--publish",), _FAMILY),
     "publish": (("--publish",), "publish on a network, a port that is free"),
     "gateway_priority": (("--gw-priority",), "write a whole number"),
     "ingress": (("--ingress",), "write it as 10mbit"),
@@ -96,7 +99,7 @@ OF_SANDBOX: Flags = {
     "labels": (("--label",), _LABEL),
 }
 
-_NAMES = "a sandbox, container or endpoint has it as its name; see `sealane endpoint ls`"
+_NAMES = "name a sandbox, container or endpoint; see `sealane endpoint ls`"
 _ENDS: Flags = {
     "proto": (("--proto",), ""),
     "size": (("--size",), ""),
@@ -157,9 +160,7 @@ def in_flags(flags: Flags) -> Iterator[None]:
     try:
         yield
     except ApiError as error:
-        plain = re.sub(r"\[[0-9]+\]", "[]", error.field)
-        names = [name for field in (plain, error.field) for name in beginnings(field)]
-        flag, cure = next((flags[name] for name in names if name in flags), (("",), ""))
+        flag, cure = _found(error.field, flags)
         body = {**error.body, "field": flag[0], "cure": error.cure or cure} if flag[0] else error.body
         raise ApiError(error.status, body) from error
 
@@ -169,8 +170,15 @@ def _flag(field: str, arguments: Namespace) -> tuple[str, str]:
     if mount := _MOUNT.fullmatch(field):
         # Numbered through, volumes first.
         return VOLUME if int(mount[1]) < len(arguments.volume) else TMPFS
-    flags, cure = next((FLAGS[name] for name in beginnings(field) if name in FLAGS), (("",), ""))
+    flags, cure = _found(field, FLAGS)
     return next((f for f in flags if getattr(arguments, f[2:].replace("-", "_"), None)), flags[0]), cure
+
+
+def _found(field: str, flags: Flags) -> tuple[tuple[str, ...], str]:
+    """Of the table, by the longest name that fits; numbers are left out in it."""
+    plain = re.sub(r"\[[0-9]+\]", "[]", field)
+    names = [name for written in (plain, field) for name in beginnings(written)]
+    return next((flags[name] for name in names if name in flags), (("",), ""))
 
 
 def beginnings(field: str) -> list[str]:

@@ -4,7 +4,6 @@ import argparse
 import math
 import re
 from collections.abc import Callable, Mapping
-from decimal import Decimal
 from typing import Any, TypeVar
 
 from sealane.cli.context import UsageError
@@ -162,6 +161,8 @@ def bit_rate(text: str) -> int:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no rate: write 10mbit, 1.5gbit, 500kbit or bits per second"
         )
+    from decimal import Decimal
+
     thousand = 1024 if match["binary"] else 1000
     return int(Decimal(match["number"]) * thousand ** _POWERS[(match["prefix"] or "").lower()])
 

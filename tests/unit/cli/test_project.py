@@ -325,3 +325,10 @@ def test_ctrl_c_stops_the_containers(api, shop):
     assert process.returncode == 130
     assert err == "stopping; Ctrl-C again leaves them running\n"
     assert {c.status for c in api.services.workloads.all.values()} == {"exited"}
+
+
+def test_a_file_that_is_no_yaml_names_its_line_and_no_empty_place(cli, tmp_path):
+    (tmp_path / "compose.yaml").write_text("services:\n  a: [\n")
+    err = cli("up", "-d", "-f", str(tmp_path / "compose.yaml")).err
+    assert "  line 3: not YAML: " in err
+    assert ": : " not in err

@@ -69,7 +69,11 @@ def execute(context: Context, arguments: argparse.Namespace) -> int:
             )
             code = conversation.hold()
     except ApiError as error:
-        context.output.error(as_typed(error.body, arguments, OF_NAMES))
+        body = as_typed(error.body, arguments, OF_NAMES)
+        if arguments.workdir and "chdir to" in error.message:
+            # The runtime tells it from a program that is not there by these words alone.
+            body |= {"field": "--workdir", "cure": "name a directory that the container has"}
+        context.output.error(body)
         return failed_code(error)
     return DAEMON_FAILED if code is None else code
 
