@@ -177,9 +177,7 @@ def fish_script(places: list[Place]) -> str:
         elif place.kind:
             lines.append(f"complete -c sealane {at} -F")
         values = dict(place.values)
-        # fish splits at the `=` by itself.
-        plain = [(flag, text) for flag, text in place.flags if "=" not in flag]
-        lines += [_fish_flag(at, flag, text, values.get(flag)) for flag, text in plain]
+        lines += [_fish_flag(at, flag, text, values.get(flag)) for flag, text in place.flags]
     return "\n".join(lines) + "\n"
 
 

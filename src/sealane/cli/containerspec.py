@@ -12,7 +12,6 @@ from sealane.cli.envfile import parse_env_lines
 from sealane.cli.options import (
     add_labels,
     add_publish,
-    add_switch,
     add_sysctls,
     integer,
     pairs,
@@ -84,7 +83,7 @@ def _add_process_flags(group: "argparse._ArgumentGroup") -> None:
         metavar="PROGRAM",
         help="instead of the image's, whose arguments are left out then; COMMAND are its arguments",
     )
-    add_switch(group, "--read-only", "mount the root file system read-only")
+    group.add_argument("--read-only", action="store_true", help="mount the root file system read-only")
     _many(group, ("-v", "--volume"), "SOURCE:TARGET[:ro]", "bind a file or directory of the host")
     _many(group, "--tmpfs", "TARGET[:size=64m,mode=1777]", "a directory in memory")
     _many(group, ("-e", "--env"), "NAME[=VALUE]", "a variable; without a value, this command's own")
@@ -92,7 +91,7 @@ def _add_process_flags(group: "argparse._ArgumentGroup") -> None:
     group.add_argument("-w", "--workdir", metavar="DIR", default="", help="(default: /)")
     group.add_argument("-u", "--user", default="", help="a name or number, with :GROUP if need be")
     group.add_argument("--hostname", default="", help="(default: the container's name)")
-    add_switch(group, "--init", "reap orphans with a small first process")
+    group.add_argument("--init", action="store_true", help="reap orphans with a small first process")
     _many(group, "--cap-add", "CAPABILITY", "give a right that is not in the default set")
     _many(group, "--cap-drop", "CAPABILITY", "take a right away; ALL takes all")
     group.add_argument("-m", "--memory", metavar="SIZE", help="as 512m or 2g")

@@ -18,8 +18,6 @@ _RATE = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-_TRUE = ("1", "t", "T", "true", "True", "TRUE")
-_FALSE = ("0", "f", "F", "false", "False", "FALSE")
 ONE_FILE = "one file is the whole project: put the others' services into it"
 
 
@@ -47,29 +45,6 @@ def add_publish(parser: argparse.ArgumentParser, help_text: str = "publish a por
 
 def add_quiet(parser: argparse.ArgumentParser, what: str = "names") -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help=f"print {what} only")
-
-
-def add_switch(
-    parser: "argparse.ArgumentParser | argparse._ArgumentGroup",
-    flags: str,
-    help_text: str,
-    *,
-    default: bool = False,
-) -> None:
-    """`-t/--tty`: also `--tty=true` and `--tty=false`, in every spelling that Docker takes. They are flags of their own: one
-    with a value that may be missing would take the next word for it."""
-    names = flags.split("/")
-    shown = parser.add_argument(*names, action="store_true", default=default, help=help_text)
-    for value, spellings in ((True, _TRUE), (False, _FALSE)):
-        spelt = [f"{name}={spelling}" for name in names for spelling in spellings]
-        parser.add_argument(
-            *spelt,
-            dest=shown.dest,
-            action="store_const",
-            const=value,
-            default=default,
-            help=argparse.SUPPRESS,
-        )
 
 
 def add_sysctls(parser: argparse.ArgumentParser, help_text: str) -> None:

@@ -115,6 +115,14 @@ def test_a_switch_takes_every_spelling_of_true_and_false(cli, sent, value, spell
     assert (sent["web"].auto_remove, spec.command) == (value, ("x", "--tty=false"))
 
 
+def test_switches_of_other_commands_take_them_too(cli, sent, api):
+    cli("run", "-d", "--name", "web", "--network", "none", "x")
+    assert json.loads(cli("ps", "--json=true", "--all=false").out)[0]["name"] == "web"
+    assert cli("ps", "-q=t", "-a=1").out == "web\n"
+    assert cli("rm", "--force=false", "web").code == 1
+    assert cli("rm", "--force=true", "web").code == 0
+
+
 def test_of_two_switches_the_last_is_heard(cli, sent):
     assert cli("run", "-d", "--name", "a", "--network", "none", "--init", "--init=false", "x").code == 0
     assert not spec_of(sent["a"]).init
@@ -123,8 +131,12 @@ def test_of_two_switches_the_last_is_heard(cli, sent):
 @pytest.mark.parametrize("verb", [("run",), ("exec",)])
 @pytest.mark.parametrize("word", ["--tty=maybe", "--interactive=", "--tty=yes"])
 def test_a_switch_that_is_neither_is_refused(run, verb, word):
+    flag, _, value = word.partition("=")
     ran = run(*verb, word, "web", "x")
-    assert (ran.code, f"\nfield: {word.partition('=')[0]}\n" in ran.err) == (125, True)
+    assert (ran.code, f"\nerror: {value!r} is neither true nor false\nfield: {flag}\n" in ran.err) == (
+        125,
+        True,
+    )
 
 
 def test_exec_takes_switches_too(cli, api):

@@ -4,7 +4,6 @@ import argparse
 
 from sealane.cli.context import Context, UsageError
 from sealane.cli.flags import OF_NAMES, as_typed
-from sealane.cli.options import add_switch
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.cli.unsupported import Reasons, add_unsupported
@@ -31,8 +30,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
             "sealane exec -i db psql -U shop < schema.sql",
         ],
     )
-    add_switch(parser, "-i/--interactive", "give it this command's stdin")
-    add_switch(parser, "-t/--tty", "give it a terminal")
+    parser.add_argument("-i", "--interactive", action="store_true", help="give it this command's stdin")
+    parser.add_argument("-t", "--tty", action="store_true", help="give it a terminal")
     parser.add_argument(
         "-e",
         "--env",

@@ -5,7 +5,7 @@ from typing import Any
 
 from sealane.cli.context import Context, UsageError
 from sealane.cli.filters import LABEL, NAME, add_filter, chosen, of_field
-from sealane.cli.options import add_labels, add_quiet, add_switch, pairs
+from sealane.cli.options import add_labels, add_quiet, pairs
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.cli.unsupported import add_needless
@@ -51,9 +51,11 @@ def configure_create(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--aux-address", metavar="NAME=ADDRESS", action="append", default=[], help="an address to leave alone"
     )
-    add_switch(parser, "--internal", "no way in or out but between endpoints")
-    add_switch(parser, "--ipv6", "with it (default: without)")
-    add_switch(parser, "--ipv4", "with it (the default); --ipv4=false: without", default=True)
+    parser.add_argument("--internal", action="store_true", help="no way in or out but between endpoints")
+    parser.add_argument("--ipv6", action="store_true", help="with it (default: without)")
+    parser.add_argument(
+        "--ipv4", action="store_true", help="with it (the default); --ipv4=false: without", default=True
+    )
     parser.add_argument(
         "-o",
         "--opt",

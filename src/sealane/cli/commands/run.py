@@ -14,7 +14,6 @@ from sealane.cli.context import Context, UsageError
 from sealane.cli.dockerflags import RUN
 from sealane.cli.flags import as_typed
 from sealane.cli.images import fetch, image_ref
-from sealane.cli.options import add_switch
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.cli.terminal import Conversation, check_terminal, heard, signals_of
@@ -47,10 +46,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         ],
     )
     parser.add_argument("--name", default="", help="(default: made from the command's)")
-    add_switch(parser, "-d/--detach", "return when it has started; print its name")
-    add_switch(parser, "-i/--interactive", "give it this command's stdin")
-    add_switch(parser, "-t/--tty", "give it a terminal")
-    add_switch(parser, "--rm", "remove it when it has ended")
+    parser.add_argument(
+        "-d", "--detach", action="store_true", help="return when it has started; print its name"
+    )
+    parser.add_argument("-i", "--interactive", action="store_true", help="give it this command's stdin")
+    parser.add_argument("-t", "--tty", action="store_true", help="give it a terminal")
+    parser.add_argument("--rm", action="store_true", help="remove it when it has ended")
     add_container_flags(parser)
     add_unsupported(parser, RUN)
     parser.add_argument(
