@@ -1,5 +1,6 @@
 """What the documents list is what the code has: bounds, options, events, packages, libraries, guards."""
 
+import argparse
 import ast
 import re
 import tomllib
@@ -51,7 +52,8 @@ def test_every_option_of_the_daemon_is_listed() -> None:
         for action in parser._actions
         if isinstance(action.choices, dict) and "daemon" in action.choices
     )
-    options = {word for action in daemon._actions for word in action.option_strings if word.startswith("--")}
+    shown = [action for action in daemon._actions if action.help != argparse.SUPPRESS]
+    options = {word for action in shown for word in action.option_strings if word.startswith("--")}
     rows = table_rows(section(OPERATING, "## The daemon"))
     listed = {word for row in rows for word in quoted(row[0]) if word.startswith("--")}
     assert listed == options - {"--help", "--json"}

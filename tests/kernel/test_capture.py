@@ -161,7 +161,7 @@ def test_it_ends_when_its_time_is_over_and_can_be_piped(
         timeout=20
     )
     assert out.startswith(b"\x0a\x0d\x0d\x0a")
-    assert re.search(rb"\d+ frames from 1 links", err)
+    assert re.search(rb"\d+ frames? from 1 link\b", err)
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_subjects_narrow_the_look(healthy: Town) -> None:
 
 def test_a_subject_that_there_is_not(healthy: Town) -> None:
     code, error = doctor(healthy.host, "host", "nobody")
-    assert (code, error["code"], error["field"]) == (UNSEEN, "invalid", "subjects[1]")
+    assert (code, error["code"], error["field"]) == (UNSEEN, "invalid", "SUBJECT")
 
 
 def test_what_cannot_be_looked_at_is_said(healthy: Town) -> None:

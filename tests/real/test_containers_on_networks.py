@@ -134,7 +134,7 @@ def test_a_container_is_told_of_by_its_name(machine):
     machine.sealane("rm", "web")
     ran = machine.sealane("logs", "web", check=False)
     assert (
-        ran.stderr == "error: there is no container 'web'\nfield: container\nhint: see `sealane ps --all`\n"
+        ran.stderr == "error: there is no container 'web'\nfield: CONTAINER\nhint: see `sealane ps --all`\n"
     )
 
 

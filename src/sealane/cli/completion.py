@@ -45,6 +45,8 @@ def _walk(parser: argparse.ArgumentParser, path: tuple[str, ...]) -> Iterator[Pl
     kind = ""
     below: list[tuple[str, argparse.ArgumentParser]] = []
     for action in parser._actions:
+        if action.help == argparse.SUPPRESS:
+            continue
         if isinstance(action, argparse._SubParsersAction):
             helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
             words += [(name, helps.get(name, "")) for name in action.choices]
@@ -175,9 +177,7 @@ def fish_script(places: list[Place]) -> str:
         elif place.kind:
             lines.append(f"complete -c sealane {at} -F")
         values = dict(place.values)
-        # fish splits at the `=` by itself.
-        plain = [(flag, text) for flag, text in place.flags if "=" not in flag]
-        lines += [_fish_flag(at, flag, text, values.get(flag)) for flag, text in plain]
+        lines += [_fish_flag(at, flag, text, values.get(flag)) for flag, text in place.flags]
     return "\n".join(lines) + "\n"
 
 

@@ -8,11 +8,20 @@ from typing import Any, TypeVar
 import msgspec
 
 from sealane.cli.context import Context, UsageError
-from sealane.cli.options import add_labels, add_publish, add_sysctls, integer, pairs, parsed, seconds, stated
+from sealane.cli.envfile import parse_env_lines
+from sealane.cli.options import (
+    add_labels,
+    add_publish,
+    add_sysctls,
+    integer,
+    pairs,
+    parsed,
+    seconds,
+    stated,
+)
 from sealane.cli.publish import publish_requests
 from sealane.compose.context import Context as ComposeContext
 from sealane.compose.duration import parse_duration
-from sealane.compose.envfile import EnvFileError, parse_env_file
 from sealane.compose.load import read_text
 from sealane.compose.mounts import parse_bind, parse_tmpfs
 from sealane.compose.sizes import parse_cpus, parse_size
@@ -24,6 +33,8 @@ HOST_ROOT = "host"
 """The root file system of a container that is given none: the host's own, read-only."""
 DEFAULT_NETWORK = "default"
 """Joined without --network, and made if it is not there."""
+UNLIMITED = -1
+"""Docker's word for it, of processes."""
 
 T = TypeVar("T")
 _NETWORK_KEYS = ("name", "alias", "ip", "ip6", "mac-address", "gw-priority", "ifname", "driver-opt")
@@ -85,7 +96,9 @@ def _add_process_flags(group: "argparse._ArgumentGroup") -> None:
     _many(group, "--cap-drop", "CAPABILITY", "take a right away; ALL takes all")
     group.add_argument("-m", "--memory", metavar="SIZE", help="as 512m or 2g")
     group.add_argument("--cpus", metavar="N", help="as 0.5")
-    group.add_argument("--pids-limit", metavar="N", type=integer, help="processes and threads at once")
+    group.add_argument(
+        "--pids-limit", metavar="N", type=integer, help="processes and threads at once; -1: no limit"
+    )
     group.add_argument(
         "--restart",
         metavar="POLICY",
@@ -250,7 +263,7 @@ def _spec(context: Context, arguments: argparse.Namespace, command: Sequence[str
         "limits": _given(
             memory_bytes=_maybe(parse_size, arguments.memory, "--memory"),
             cpus=_maybe(parse_cpus, arguments.cpus, "--cpus"),
-            pids=arguments.pids_limit,
+            pids=None if arguments.pids_limit == UNLIMITED else arguments.pids_limit,
         ),
         "tty": arguments.tty,
         "stdin_open": arguments.interactive,
@@ -279,16 +292,13 @@ def _environment(context: Context, arguments: argparse.Namespace) -> dict[str, s
     found: dict[str, str] = {}
     for path in arguments.env_file:
         try:
-            found |= dict(parse_env_file(read_text(path), context.environ).values)
-        except EnvFileError as error:
-            raise UsageError(
-                f"{path} line {error.line}: {error.message}", field="--env-file", cure=error.cure
-            ) from error
+            text = read_text(path)
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
             raise UsageError(
                 f"{path} cannot be read: {why}", field="--env-file", cure="name a readable text file"
             ) from error
+        found |= parse_env_lines(text, context.environ, path)
     from sealane.cli.commands.exec import environment
 
     return found | environment(context, arguments.env)

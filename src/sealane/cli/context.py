@@ -4,12 +4,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from sealane.cli.flags import OF_NAMES, Flags, in_flags
 from sealane.cli.output import Output
 from sealane.client import ApiError, Client, default_socket
 
 
 class UsageError(Exception):
     """The command line or a file is wrong. Nothing was asked of the daemon; exit code 2."""
+
+    usage = ""
+    """Of the command, where that helps."""
 
     def __init__(
         self, message: str, *, field: str = "", cure: str = "", problems: Iterable[dict[str, str]] = ()
@@ -29,9 +33,10 @@ class CommandLineError(UsageError):
 
 
 @contextmanager
-def _unanswered() -> Iterator[None]:
+def _unanswered(flags: Flags) -> Iterator[None]:
     try:
-        yield
+        with in_flags(flags):
+            yield
     except ApiError as error:
         if error.code != "invalid":
             raise
@@ -45,27 +50,31 @@ class Context:
         self.socket = socket or default_socket(environ)
         self.client = Client(self.socket)
 
-    def question(self, path: str, request: object, *, timeout_s: float | None = -1.0) -> Any:
+    def question(self, path: str, request: object, flags: Flags, *, timeout_s: float | None = -1.0) -> Any:
         """The daemon's answer to a POST. One that it cannot answer is a UsageError, not to be taken for a no."""
-        with _unanswered():
+        with _unanswered(flags):
             return self.client.request("POST", path, request, timeout_s=timeout_s)
 
-    def questions(self, path: str, request: object) -> Iterator[Any]:
+    def questions(self, path: str, request: object, flags: Flags) -> Iterator[Any]:
         """As `question`, of one that is answered line by line."""
-        with _unanswered():
+        with _unanswered(flags):
             yield from self.client.stream("POST", path, request)
 
     def another_client(self) -> Client:
         """For a stream beside the calls."""
         return Client(self.socket)
 
-    def each(self, names: Iterable[str], act: Callable[[str], object]) -> int:
-        """Act on all, also after one has failed; print the names that are done. The exit code."""
+    def each(
+        self, names: Iterable[str], act: Callable[[str], Any], told: Callable[[Any], str] | None = None
+    ) -> int:
+        """Act on all, also after one has failed; print the names of those that are done, or what is `told` of the answer.
+        The exit code."""
 
         def noted(name: str) -> object:
             view = act(name)
             if not self.output.as_json:
-                self.output.line(name)
+                self.output.line(name if told is None else told(view))
+                self.output.raw("")
             return view
 
         done, code = self._answers(names, noted)
@@ -84,7 +93,8 @@ class Context:
         found = []
         for name in names:
             try:
-                found.append(ask(name))
+                with in_flags(OF_NAMES):
+                    found.append(ask(name))
             except ApiError as error:
                 self.output.error(error.body)
                 code = 1

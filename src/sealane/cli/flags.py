@@ -8,12 +8,16 @@ from typing import Any
 
 from sealane.client import ApiError
 
+Flags = Mapping[str, tuple[tuple[str, ...], str]]
+"""A field of a request → the flags or words that set it, and the cure if the daemon names none."""
+
 COMMAND = "COMMAND"
+_FAMILY = "publish at an address of a family that the network has; `sealane network create --ipv6` makes one with both"
 _DURATION = "write it as 500ms, 10s or 1m30s"
 _LABEL = "write KEY=VALUE"
 _HOSTNAME = "write letters and digits, and `-`, `.` or `_` between them"
 
-FLAGS: Mapping[str, tuple[tuple[str, ...], str]] = {
+FLAGS: Flags = {
     "name": (("--name",), "choose another name"),
     "network": (("--network",), "see `sealane network ls`"),
     "network_mode": (("--network",), "write a network's name, host, none or container:NAME"),
@@ -22,6 +26,7 @@ FLAGS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "aliases": (("--network-alias", "--network"), _HOSTNAME),
     "ifname": (("--network",), "write ifname=eth1"),
     "gateway_priority": (("--network",), "write gw-priority=10"),
+    "publish[].host_address": (("--publish",), _FAMILY),
     "publish": (("--publish",), "publish on a network, a port that is free"),
     "dns_servers": (("--dns",), "write an address, as 9.9.9.9"),
     "hosts": (("--add-host",), "write NAME:ADDRESS"),
@@ -54,9 +59,9 @@ FLAGS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "spec.health.start_period_s": (("--health-start-period",), _DURATION),
     "spec.health.retries": (("--health-retries",), "write a number from 1"),
 }
-"""A field of `ContainerRequest`, `AttachRequest` or `ExecRequest` → the flags that set it, and the cure if the daemon names none."""
+"""Of `ContainerRequest`, `AttachRequest` and `ExecRequest`."""
 
-OF_ATTACH: Mapping[str, tuple[tuple[str, ...], str]] = {
+OF_ATTACH: Flags = {
     "sandbox": (("SANDBOX",), "see `sealane sandbox ls`"),
     "network": (("NETWORK",), "see `sealane network ls`"),
     "name": (("--name",), "choose another name"),
@@ -64,13 +69,16 @@ OF_ATTACH: Mapping[str, tuple[tuple[str, ...], str]] = {
     "mac": (("--mac",), "write it as 02:42:0a:01:00:02"),
     "ifname": (("--ifname",), "write a name of 1 to 15 letters and digits that the sandbox has not"),
     "aliases": (("--alias",), _HOSTNAME),
+    "publish[].host_address": (("--publish",), _FAMILY),
     "publish": (("--publish",), "publish on a network, a port that is free"),
     "gateway_priority": (("--gw-priority",), "write a whole number"),
+    "ingress": (("--ingress",), "write it as 10mbit"),
+    "egress": (("--egress",), "write it as 10mbit"),
     "sysctls": (("--sysctl",), "write a setting of the link, as net.ipv4.conf.IFNAME.rp_filter=1"),
     "labels": (("--label",), _LABEL),
 }
 
-OF_NETWORK: Mapping[str, tuple[tuple[str, ...], str]] = {
+OF_NETWORK: Flags = {
     "name": (("NAME",), "choose another name"),
     "driver": (("--driver",), "write bridge, routed, host or none"),
     "subnets[].prefix": (("--subnet",), "write 10.1.0.0/24 or fd00:1::/64"),
@@ -85,11 +93,43 @@ OF_NETWORK: Mapping[str, tuple[tuple[str, ...], str]] = {
     "labels": (("--label",), _LABEL),
 }
 
-OF_SANDBOX: Mapping[str, tuple[tuple[str, ...], str]] = {
+OF_SANDBOX: Flags = {
     "name": (("NAME",), "choose another name"),
     "netns": (("--netns",), "write a path, as /run/netns/lab, or a pid"),
     "labels": (("--label",), _LABEL),
 }
+
+_NAMES = "name a sandbox, container or endpoint; see `sealane endpoint ls`"
+_ENDS: Flags = {
+    "proto": (("--proto",), ""),
+    "size": (("--size",), ""),
+    "port": (("--port",), ""),
+    "count": (("--count",), ""),
+    "timeout": (("--timeout",), ""),
+}
+
+OF_PACKET: Flags = {
+    **_ENDS,
+    "source": (("FROM",), _NAMES),
+    "target": (("TO",), _NAMES),
+}
+
+OF_CHECK: Flags = {
+    **_ENDS,
+    "source": (("A",), _NAMES),
+    "target": (("B",), _NAMES),
+}
+
+OF_DOCTOR: Flags = {"subjects": (("SUBJECT",), _NAMES)}
+
+OF_NAMES: Flags = {
+    "container": (("CONTAINER",), "see `sealane ps --all`"),
+    "network": (("NETWORK",), "see `sealane network ls`"),
+    "sandbox": (("SANDBOX",), "see `sealane sandbox ls`"),
+    "endpoint": (("ENDPOINT",), "see `sealane endpoint ls`"),
+    "image": (("IMAGE",), "see `sealane image ls`"),
+}
+"""Of commands whose words are names, of one kind."""
 
 VOLUME = ("--volume", "bind what is there, to a target of its own outside /proc and /sys")
 TMPFS = ("--tmpfs", "write TARGET[:size=64m,mode=1777], each target once")
@@ -98,10 +138,12 @@ _PART = re.compile(r"\.|\[")
 _MOUNT = re.compile(r"spec\.mounts\[(\d{1,9})\].*")
 
 
-def as_typed(body: Mapping[str, Any], arguments: Namespace) -> dict[str, Any]:
-    """An ErrorBody of `run` or `exec`. A field that no flag sets stays as it is."""
+def as_typed(body: Mapping[str, Any], arguments: Namespace, words: Flags | None = None) -> dict[str, Any]:
+    """An ErrorBody of `run` or `exec`; `words` are those that are no flags. A field that nothing sets stays as it is."""
     field = str(body.get("field", ""))
     flag, cure = _flag(field, arguments)
+    if words and field in words:
+        (flag, *_), cure = words[field]
     if not flag:
         return dict(body)
     message = str(body.get("message", ""))
@@ -113,14 +155,12 @@ def as_typed(body: Mapping[str, Any], arguments: Namespace) -> dict[str, Any]:
 
 
 @contextmanager
-def in_flags(flags: Mapping[str, tuple[tuple[str, ...], str]]) -> Iterator[None]:
+def in_flags(flags: Flags) -> Iterator[None]:
     """Refusals inside name the flag of one of the tables above."""
     try:
         yield
     except ApiError as error:
-        plain = re.sub(r"\[[0-9]+\]", "[]", error.field)
-        names = [name for field in (plain, error.field) for name in beginnings(field)]
-        flag, cure = next((flags[name] for name in names if name in flags), (("",), ""))
+        flag, cure = _found(error.field, flags)
         body = {**error.body, "field": flag[0], "cure": error.cure or cure} if flag[0] else error.body
         raise ApiError(error.status, body) from error
 
@@ -130,8 +170,15 @@ def _flag(field: str, arguments: Namespace) -> tuple[str, str]:
     if mount := _MOUNT.fullmatch(field):
         # Numbered through, volumes first.
         return VOLUME if int(mount[1]) < len(arguments.volume) else TMPFS
-    flags, cure = next((FLAGS[name] for name in beginnings(field) if name in FLAGS), (("",), ""))
+    flags, cure = _found(field, FLAGS)
     return next((f for f in flags if getattr(arguments, f[2:].replace("-", "_"), None)), flags[0]), cure
+
+
+def _found(field: str, flags: Flags) -> tuple[tuple[str, ...], str]:
+    """Of the table, by the longest name that fits; numbers are left out in it."""
+    plain = re.sub(r"\[[0-9]+\]", "[]", field)
+    names = [name for written in (plain, field) for name in beginnings(written)]
+    return next((flags[name] for name in names if name in flags), (("",), ""))
 
 
 def beginnings(field: str) -> list[str]:

@@ -45,7 +45,8 @@ def stamp(seconds: float) -> str:
 
 
 class Interleaved:
-    """Follows the logs of several containers on threads; `lines` is what they say, in the order of arrival."""
+    """Follows the logs of several containers on threads; `lines` is what they say, in the order of arrival, and when each
+    has nothing more to say."""
 
     def __init__(self, context: Context, names: Sequence[str], tail: int | None = None) -> None:
         self._names = names[:FOLLOWED_MAX]
@@ -56,15 +57,14 @@ class Interleaved:
         for index in range(len(self._names)):
             threading.Thread(target=self._read, args=(index,), daemon=True).start()
 
-    def lines(self) -> Iterable[tuple[int, dict[str, Any]]]:
+    def lines(self) -> Iterable[Line]:
         """Until all have ended."""
         left = len(self._names)
         while left:
             index, line = self._queue.get()
             if line is None:
                 left -= 1
-            else:
-                yield index, line
+            yield index, line
 
     def stop(self) -> None:
         self._stopped = True

@@ -18,6 +18,7 @@ import msgspec
 
 from sealane.cli.context import UsageError
 from sealane.cli.manifest import ManifestError, manifest_of
+from sealane.cli.output import counted
 from sealane.compose.load import load, read_text
 from sealane.compose.parse import parse_project
 from sealane.compose.problems import ComposeError
@@ -102,14 +103,15 @@ def _compose_error(error: ComposeError) -> UsageError:
     problems = [
         {
             "code": "invalid",
-            "field": f"line {problem.line}: {problem.path}" if problem.line is not None else problem.path,
+            "field": ": ".join(
+                [*(() if problem.line is None else (f"line {problem.line}",)), *filter(None, [problem.path])]
+            ),
             "message": problem.message,
             "cure": problem.cure,
         }
         for problem in error.problems
     ]
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    return UsageError(f"{error.source}: {count}", problems=problems)
+    return UsageError(f"{error.source}: {counted(len(problems), 'problem')}", problems=problems)
 
 
 # --- manifests

@@ -1,10 +1,11 @@
 """The entry point: errors become lines and exit codes here and nowhere else."""
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
 
-from sealane.cli.context import CommandLineError, Context, UsageError
+from sealane.cli.context import Context, UsageError
 from sealane.cli.output import Output, prepare_streams
 from sealane.cli.parser import build_parser
 from sealane.client import ApiError, UnreachableError
@@ -17,6 +18,8 @@ INTERRUPTED = 130
 RUN_FAILED = 125
 OTHERS_CODES = frozenset({"run", "exec"})
 """Verbs that end with the code of what they run, for which ours would be taken."""
+UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""What write(2) fails with; an error of a file that was named has its name."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,8 +28,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     output = Output(sys.stdout, sys.stderr, as_json=_asks_for_json(words), environ=os.environ)
     try:
+        try:
+            return _perform(words, output)
+        finally:
+            # Here and not when Python ends, which would complain in its own way.
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of a pipe has left (`| head`).
+        _forget_stdout()
+    except OSError as error:
+        if error.filename is not None or error.errno not in UNWRITABLE or _verb(words) == "daemon":
+            raise
+        _forget_stdout()
+        message = f"the output cannot be written: {error.strerror}"
+        output.error(
+            {"code": "kernel", "message": message, "cure": "see where it leads, and make room there"}
+        )
+    return FAILED
+
+
+def _perform(words: Sequence[str], output: Output) -> int:
+    try:
         arguments = build_parser(words).parse_args(words)
-    except CommandLineError as error:
+    except UsageError as error:
         output.usage(error.usage)
         output.error(error.body)
         return RUN_FAILED if _verb(words) in OTHERS_CODES else USAGE
@@ -34,7 +58,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     context = Context(output, os.environ, arguments.socket)
     try:
         code: int = arguments.verb.run(context, arguments)
-        sys.stdout.flush()
     except UsageError as error:
         output.error(error.body)
         return RUN_FAILED if arguments.command in OTHERS_CODES else USAGE
@@ -46,10 +69,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return RUN_FAILED if arguments.command in OTHERS_CODES else UNREACHABLE
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of a pipe has left (`| head`). Python would complain once more when it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
     finally:
         context.client.close()
     return code
@@ -65,6 +84,11 @@ def _verb(words: Sequence[str]) -> str:
     return next(plain, "")
 
 
+def _forget_stdout() -> None:
+    """What could not be written would be tried once more when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _asks_for_json(words: Sequence[str]) -> bool:
     """Before the words are understood, or when they cannot be: one of a container's own command may be taken for it."""
     return "--json" in (words[: words.index("--")] if "--" in words else words)
@@ -73,6 +97,8 @@ def _asks_for_json(words: Sequence[str]) -> bool:
 def _cure(error: UnreachableError, socket: str) -> str:
     if error.is_sent:
         return "see whether the daemon still runs: it may have done what was asked"
-    if not os.access(os.path.dirname(socket) or ".", os.X_OK):
-        return "the socket's directory is missing or not yours: start `sealane daemon`, or become its user"
+    if isinstance(error.__cause__, PermissionError):
+        return "become root, or the user that the daemon runs as: nobody else is answered"
+    if not os.path.isdir(os.path.dirname(socket) or "."):
+        return "the socket's directory is missing: start `sealane daemon`, or name its socket with --socket"
     return "start it with `sealane daemon`, or name its socket with --socket or SEALANE_SOCKET"

@@ -3,15 +3,22 @@
 import argparse
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from sealane.cli.context import UsageError
+from sealane.cli.flags import OF_PACKET, Flags
 
 T = TypeVar("T")
 
 SECONDS_MAX = 1e9
 """A socket's timeout overflows above some 9e9."""
+_RATE = re.compile(
+    r"(?P<number>[0-9]{1,15}(?:\.[0-9]{1,9})?)(?:(?P<prefix>[kmgt])?(?P<binary>(?<=[kmgt])i)?bit)?",
+    re.ASCII | re.IGNORECASE,
+)
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+ONE_FILE = "one file is the whole project: put the others' services into it"
 
 
 def add_labels(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +55,32 @@ def add_sysctls(parser: argparse.ArgumentParser, help_text: str) -> None:
         default=[],
         help=f"{help_text}; may be given several times",
     )
+
+
+class OneFile(argparse.Action):
+    """Of two files the first would be left out without a word; as Docker's Compose has it, they would be merged."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002 (argparse's signature)
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,  # noqa: ARG002
+    ) -> None:
+        before = getattr(namespace, self.dest)
+        if before is not None:
+            raise UsageError(f"{before} and {values} are two files", field="--file", cure=ONE_FILE)
+        setattr(namespace, self.dest, values)
+
+
+def compose_file(file: str | None, environ: Mapping[str, str]) -> str:
+    """What --file says, or COMPOSE_FILE, or the current directory. Raises UsageError."""
+    if file is not None:
+        return file
+    named = environ.get("COMPOSE_FILE", "")
+    if (environ.get("COMPOSE_PATH_SEPARATOR") or ":") in named:
+        raise UsageError(f"{named} are several files", field="COMPOSE_FILE", cure=ONE_FILE)
+    return named or "."
 
 
 def pairs(words: list[str], flag: str) -> dict[str, str]:
@@ -94,6 +127,19 @@ def integer(text: str) -> int:
     if not re.fullmatch("-?[0-9]{1,18}", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
+
+
+def bit_rate(text: str) -> int:
+    """argparse type: bits per second as tc(8) takes them. Its bytes, `mbps`, are refused: most people read bits."""
+    match = _RATE.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no rate: write 10mbit, 1.5gbit, 500kbit or bits per second"
+        )
+    from decimal import Decimal
+
+    thousand = 1024 if match["binary"] else 1000
+    return int(Decimal(match["number"]) * thousand ** _POWERS[(match["prefix"] or "").lower()])
 
 
 def seconds(text: str) -> float:
@@ -144,6 +190,12 @@ def packet_of(arguments: argparse.Namespace) -> dict[str, object]:
     """That of a request. Raises UsageError."""
     source, target = ends_of(arguments)
     return {"source": source, "target": target, "proto": arguments.proto, "family": arguments.family}
+
+
+def packet_flags(arguments: argparse.Namespace) -> Flags:
+    """What the fields of that request were typed as."""
+    _, cure = OF_PACKET["source"]
+    return OF_PACKET if arguments.source is None else {**OF_PACKET, "source": (("--from",), cure)}
 
 
 def ends_of(arguments: argparse.Namespace) -> tuple[str, str]:

@@ -32,6 +32,11 @@ def safe(text: object) -> str:
     )
 
 
+def counted(number: int, what: str, plural: str = "s") -> str:
+    """`1 pair`, `2 pairs`."""
+    return f"{number} {what if number == 1 else what + plural}"
+
+
 class Output:
     """`as_json`: answers are JSON and there are no other lines on stdout."""
 

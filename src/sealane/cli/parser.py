@@ -22,14 +22,20 @@ EXIT_CODES = """exit codes:
 
 ENVIRONMENT = """environment:
   SEALANE_SOCKET  the daemon's socket, unless --socket is given
+  COMPOSE_FILE    the file of `up` and `down`, unless --file is given
   NO_COLOR        no colours
 """
 
 DESCRIPTION = "Container networks on the real Linux kernel."
 
+SPELLINGS = {
+    True: ("1", "t", "T", "true", "True", "TRUE"),
+    False: ("0", "f", "F", "false", "False", "FALSE"),
+}
 HELP = frozenset({"-h", "--help"})
 
 _OF_ONE = re.compile(r"argument (?P<field>[^:]+): (?P<what>.*)", re.DOTALL)
+_VALUE = "ignored explicit argument "
 _OF_SEVERAL = re.compile(
     r"(the following arguments are required|unrecognized arguments): (?P<field>.*)", re.DOTALL
 )
@@ -66,6 +72,8 @@ class Parser(argparse.ArgumentParser):
             names = one["field"].split("/")
             # Of `-v/--volume` the long one, as in all other errors.
             field = next((name for name in names if name.startswith("--")), one["field"])
+            if message.startswith(_VALUE):
+                message = f"{message.removeprefix(_VALUE)} is neither true nor false"
         elif several:
             field = several["field"]
         cure = _known_elsewhere(message) or f"see `{self.prog} --help`"
@@ -127,7 +135,24 @@ def _add_command(
         verb = command.load()
         add_common(parser)
         verb.configure(parser)
+        _take_values(parser)
         parser.set_defaults(verb=verb)
+
+
+def _take_values(parser: Parser) -> None:
+    """`--tty`: also `--tty=true` and `--tty=false`, in every spelling that Docker takes. They are flags of their own: one with
+    a value that may be missing would take the next word for it."""
+    for action in parser._actions[:]:
+        if isinstance(action, argparse._StoreTrueAction):
+            for value, spellings in SPELLINGS.items():
+                parser.add_argument(
+                    *(f"{name}={spelling}" for name in action.option_strings for spelling in spellings),
+                    dest=action.dest,
+                    action="store_const",
+                    const=value,
+                    default=action.default,
+                    help=argparse.SUPPRESS,
+                )
 
 
 def add_parser(below: "argparse._SubParsersAction[Parser]", name: str, summary: str) -> Parser:

@@ -80,6 +80,8 @@ COMMANDS = (
     Command(("start",), "Start containers that have ended", "containers"),
     Command(("stop",), "Stop containers", "containers"),
     Command(("restart",), "Stop containers and start them again", "containers"),
+    Command(("wait",), "Wait until containers have ended, and print their exit codes", "containers"),
+    Command(("port",), "List the ports that a container publishes", "port"),
     Command(("kill",), "Send a signal to containers", "containers"),
     Command(("rm",), "Remove containers", "containers"),
     Command(("status",), "Show the state of the daemon and what it has to say", "daemon_state"),

@@ -170,7 +170,8 @@ class Client:
             sock.connect(self.path)
         except OSError as error:
             sock.close()
-            raise UnreachableError(f"no daemon at {self.path}: {error.strerror or error}") from error
+            what = "no way to" if isinstance(error, PermissionError) else "no daemon at"
+            raise UnreachableError(f"{what} {self.path}: {error.strerror or error}") from error
         self._socket = sock
         # Looked at only now: `shutdown` sets it first and then looks for the socket, so that one of the two sees it.
         if self._is_shut:

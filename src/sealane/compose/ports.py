@@ -4,7 +4,7 @@ A compose file's `ports` and the command line's `--publish` are one grammar. Ran
 
 | text | meaning |
 |---|---|
-| `80` | any free port, on every address |
+| `80`, `0:80` | any free port, on every address |
 | `8080:80`, `127.0.0.1:8080:80/udp`, `[::1]:8080:80` | that port |
 | `127.0.0.1::80`, `[::]::80` | any free port, on that address |
 | `8000-8009:80-89` | ten ports to ten |
@@ -19,6 +19,8 @@ from sealane.compose.problems import BadValue, shown
 from sealane.limits import RANGE_PORTS_MAX
 
 PROTOCOLS = ("tcp", "udp", "sctp")
+ANY_PORT = "0"
+"""As the host's port, which Docker takes for none."""
 _GRAMMAR = "write [host_ip:][port[-end]:]port[-end][/tcp|udp|sctp]"
 
 
@@ -53,7 +55,7 @@ def parse_port_spec(text: str) -> PortSpec:
 def build_port_spec(*, host_ip: str | None, published: str | None, target: str, proto: str) -> PortSpec:
     """From the four parts as texts, which is how the long syntax has them. Raises BadValue."""
     container_first, container_last = _parse_range(target)
-    host_first, host_last = _parse_range(published) if published is not None else (None, None)
+    host_first, host_last = _parse_range(published) if published not in {None, ANY_PORT} else (None, None)
     spec = PortSpec(
         host_ip=None if host_ip is None else _parse_host_ip(host_ip),
         host_first=host_first,

@@ -9,7 +9,7 @@ MAX_BYTES = 1 << 62
 MAX_CPUS = 4096
 
 _SIZE = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,9})?) ?(?:(b)|([kmgtp])(?:i?b)?)?", re.ASCII | re.IGNORECASE)
-_CPUS = re.compile(r"[0-9]{1,4}(?:\.[0-9]{1,9})?", re.ASCII)
+_CPUS = re.compile(r"[0-9]{1,4}(?:\.[0-9]{1,9})?|\.[0-9]{1,9}", re.ASCII)
 _SHIFTS = {"k": 10, "m": 20, "g": 30, "t": 40, "p": 50}
 
 

@@ -108,3 +108,8 @@ def test_json_is_the_view(cli, api):
     document = json.loads(cli("check", "--json").out)
     assert document["matrix"] == ["✓ ", " ·", "! "]
     assert document["findings"][0]["reason"].startswith("delivered to db")
+
+
+def test_what_there_is_one_of_is_told_so(cli, api):
+    api.services.checked = msgspec.structs.replace(api.services.checked, pairs=1, agree=1)
+    assert cli("check").out.splitlines()[-1] == "1 pair: 1 probe as predicted, 0 not"

@@ -79,7 +79,7 @@ def test_every_flag_reaches_the_request(cli, sent, tmp_path):
     assert request.hosts == {"db": "10.0.0.1", "host": "host-gateway", "six": "fd00::1"}
     assert (request.sysctls, request.labels) == ({"net.ipv4.ip_forward": "1"}, {"tier": "web"})
     spec = spec_of(request, netns="/run/netns/x")
-    assert spec.env == {"A": "flag", "C": "3"}
+    assert spec.env == {"A": "flag", "C": "'3'"}
     assert [m.target for m in spec.mounts] == ["/data", "/scratch"]
     assert (spec.mounts[0].read_only, spec.mounts[1].size_bytes, spec.mounts[1].mode) == (
         True,
@@ -96,6 +96,84 @@ def test_every_flag_reaches_the_request(cli, sent, tmp_path):
     assert (spec.cap_add, spec.cap_drop, spec.hostname) == (("NET_ADMIN",), ("ALL",), "box")
     assert (spec.read_only, spec.init, spec.stop_signal, spec.stop_timeout_s) == (True, True, "INT", 0.0)
     assert (spec.health.test, spec.health.interval_s, spec.health.retries) == (("CMD-SHELL", "true"), 5.0, 4)
+
+
+TRUE, FALSE = ("1", "t", "T", "true", "True", "TRUE"), ("0", "f", "F", "false", "False", "FALSE")
+
+
+@pytest.mark.parametrize(
+    ("value", "spelling"), [(v, s) for v, all_ in ((True, TRUE), (False, FALSE)) for s in all_]
+)
+def test_a_switch_takes_every_spelling_of_true_and_false(cli, sent, value, spelling):
+    flags = [f"{flag}={spelling}" for flag in ("--read-only", "--init", "-t", "--interactive", "--rm")]
+    assert (
+        cli("run", "--detach=true", "--name", "web", "--network", "none", *flags, "x", "--tty=false").code
+        == 0
+    )
+    spec = spec_of(sent["web"])
+    assert (spec.read_only, spec.init, spec.tty, spec.stdin_open) == (value,) * 4
+    assert (sent["web"].auto_remove, spec.command) == (value, ("x", "--tty=false"))
+
+
+def test_switches_of_other_commands_take_them_too(cli, sent, api):
+    cli("run", "-d", "--name", "web", "--network", "none", "x")
+    assert json.loads(cli("ps", "--json=true", "--all=false").out)[0]["name"] == "web"
+    assert cli("ps", "-q=t", "-a=1").out == "web\n"
+    assert cli("rm", "--force=false", "web").code == 1
+    assert cli("rm", "--force=true", "web").code == 0
+
+
+def test_of_two_switches_the_last_is_heard(cli, sent):
+    assert cli("run", "-d", "--name", "a", "--network", "none", "--init", "--init=false", "x").code == 0
+    assert not spec_of(sent["a"]).init
+
+
+@pytest.mark.parametrize("verb", [("run",), ("exec",)])
+@pytest.mark.parametrize("word", ["--tty=maybe", "--interactive=", "--tty=yes"])
+def test_a_switch_that_is_neither_is_refused(run, verb, word):
+    flag, _, value = word.partition("=")
+    ran = run(*verb, word, "web", "x")
+    assert (ran.code, f"\nerror: {value!r} is neither true nor false\nfield: {flag}\n" in ran.err) == (
+        125,
+        True,
+    )
+
+
+def test_exec_takes_switches_too(cli, api):
+    cli("run", "-d", "--name", "web", "--network", "none", "x")
+    assert cli("exec", "--tty=false", "-i=false", "web", "x").code == 0
+    assert not api.services.workloads.exec_requests[-1].terminal
+
+
+def test_an_env_file_is_taken_literally(cli, sent, tmp_path, monkeypatch):
+    monkeypatch.setenv("HERE", "yes")
+    monkeypatch.delenv("GONE", raising=False)
+    (tmp_path / "e.env").write_bytes(
+        b"\xef\xbb\xbfA=\"b c\" # d\n\n  # no=thing\nB='x'\r\nHERE\nGONE\n\tC= $A \nD=\nA.b-c=1=2\n"
+    )
+    cli("run", "-d", "--name", "web", "--network", "none", "--env-file", str(tmp_path / "e.env"), "x")
+    assert spec_of(sent["web"]).env == {
+        "A": '"b c" # d', "B": "'x'", "HERE": "yes", "C": " $A ", "D": "", "A.b-c": "1=2",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "what"), [("export A=b", "'export A' has a space in it"), ("=b", "'' is empty")]
+)
+def test_an_env_file_that_is_wrong_names_the_line(cli, sent, tmp_path, line, what):
+    (tmp_path / "e.env").write_text(f"A=b\n{line}\n")
+    ran = cli("run", "--env-file", str(tmp_path / "e.env"), "x")
+    assert ran.err.startswith(
+        f"error: {tmp_path}/e.env line 2: the name {what}\nfield: --env-file\nhint: write NAME=value"
+    )
+    assert (ran.code, sent) == (125, {})
+
+
+def test_no_limit_and_any_port_and_half_a_processor_are_written_as_for_docker(cli, sent):
+    words = ("--pids-limit", "-1", "--cpus", ".5", "-p", "0:80")
+    assert cli("run", "-d", "--name", "web", "--network", "n", *words, "x").code == 0
+    limits = spec_of(sent["web"]).limits
+    assert (limits.pids, limits.cpus, sent["web"].publish[0].host_first) == (None, 0.5, 0)
 
 
 def test_a_variable_without_a_value_is_the_callers(cli, sent, monkeypatch):

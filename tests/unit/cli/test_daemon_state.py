@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from sealane.compile.network import MTU_WITHOUT_UPLINK
+from sealane.wire.views import AuditView
 from unit.api.doubles import DoubleServices, DoubleUpkeep
 
 
@@ -88,7 +89,7 @@ def test_an_audit_that_finds_something_is_1(cli, monkeypatch, findings):
     ran = cli("audit")
     assert ran.code == (1 if findings else 0)
     if findings:
-        assert ran.out == "! host: missing: link sl-0\n1 findings in 12 kernel objects\n"
+        assert ran.out == "! host: missing: link sl-0\n1 finding in 12 kernel objects\n"
     else:
         assert ran.out == "clean: 12 kernel objects are as they should be\n"
     assert cli("audit", "--json").code == ran.code
@@ -98,3 +99,13 @@ def test_a_repair_is_shown_with_its_time(cli, api, monkeypatch):
     view = msgspec.structs.replace(api.services.status(), repairs=3, last_repair_ms=12.34)
     monkeypatch.setattr(api.services, "status", lambda: view)
     assert "3 objects put right, the last time in 12.3 ms" in cli("status").out
+
+
+def test_what_there_is_one_of_is_told_so(cli, api):
+    cli("network", "create", "front")
+    cli("sandbox", "create", "lab")
+    assert "objects    1 network, 1 sandbox, 0 endpoints, 0 containers\n" in cli("status").out
+    api.services.upkeep.audit = lambda: AuditView(clean=True, findings=[], objects=1)
+    assert cli("audit").out == "clean: 1 kernel object is as it should be\n"
+    api.services.upkeep.audit = lambda: AuditView(clean=False, findings=["a"], objects=1)
+    assert cli("audit").out == "! a\n1 finding in 1 kernel object\n"

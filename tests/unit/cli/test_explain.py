@@ -67,7 +67,7 @@ def test_a_denial_and_a_question_that_cannot_be_answered_end_differently(cli, as
 def test_what_cannot_be_said_is_said_on_stderr(cli, asked):
     ran = cli("explain", "nobody", "db:80")
     assert ran.out == ""
-    assert ran.err.startswith("error: 'nobody' is no sandbox\nfield: source\n")
+    assert ran.err.startswith("error: 'nobody' is no sandbox\nfield: FROM\n")
 
 
 def test_json_has_the_trace(cli, asked):

@@ -2,8 +2,9 @@
 
 import pytest
 
-from sealane.cli.flags import FLAGS, TMPFS, VOLUME, as_typed
+from sealane.cli.flags import FLAGS, OF_ATTACH, TMPFS, VOLUME, as_typed, in_flags
 from sealane.cli.parser import build_parser
+from sealane.client import ApiError
 from sealane.containers.health import HealthCheck
 from sealane.containers.spec import ContainerSpec, Dns, Limits
 from sealane.daemon.requests import dns_of, hosts_of
@@ -147,3 +148,51 @@ def test_a_sandboxs_flags_are_named_too(cli):
     ran = cli("sandbox", "create", "-l", "sealane.container=x", "lab")
     assert ran.err.startswith("error: the label sealane.container is sealane's own")
     assert "\nfield: --label\n" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("words", "field"),
+    [
+        (("trace", "nobody", "db:1"), "FROM"),
+        (("trace", "--from", "nobody", "db:1"), "--from"),
+        (("check", "nobody", "db"), "A"),
+        (("doctor", "web", "nobody"), "SUBJECT"),
+        (("rm", "nobody"), "CONTAINER"),
+        (("inspect", "nobody"), "CONTAINER"),
+        (("stop", "nobody"), "CONTAINER"),
+        (("logs", "nobody"), "CONTAINER"),
+        (("port", "nobody"), "CONTAINER"),
+        (("exec", "nobody", "x"), "CONTAINER"),
+        (("network", "rm", "nobody"), "NETWORK"),
+        (("network", "inspect", "nobody"), "NETWORK"),
+        (("sandbox", "rm", "nobody"), "SANDBOX"),
+        (("endpoint", "ls", "--network", "nobody"), "--network"),
+    ],
+)
+def test_an_error_names_the_word_that_was_typed(cli, words, field):
+    ran = cli(*words)
+    assert ran.code in {1, 2, 125}
+    assert f"\nfield: {field}\n" in ran.err
+
+
+def test_a_family_that_the_network_has_not_is_told_how_to_get_it():
+    body = {"code": "invalid", "message": "::1 is IPv6", "field": "publish[0].host_address"}
+    with pytest.raises(ApiError) as refusal, in_flags(OF_ATTACH):
+        raise ApiError(400, body)
+    for told in (refusal.value.body, as_typed(body, typed("-p", "[::1]:80:80"))):
+        assert told["field"] == "--publish"
+        assert told["cure"].startswith(
+            "publish at an address of a family that the network has; `sealane network"
+        )
+
+
+def test_a_directory_that_is_not_there_is_no_program_that_is_not(cli, api):
+    async def refuse(ref, request):
+        raise NotFoundError(
+            'chdir to cwd ("/nosuch") set in config.json failed: no such file', field="command"
+        )
+
+    api.services.workloads.exec_session = refuse
+    ran = cli("exec", "-w", "/nosuch", "web", "true")
+    assert ran.err.endswith("\nfield: --workdir\nhint: name a directory that the container has\n")
+    assert ran.code == 127

@@ -6,6 +6,8 @@ import pytest
 
 from sealane.cli.context import UsageError
 from sealane.cli.images import image_ref
+from sealane.engine.errors import NotFoundError
+from sealane.wire.views import ImageView
 from unit.api.double_images import ROOT
 
 
@@ -192,3 +194,40 @@ def test_a_manifest_names_images_too(cli, services, tmp_path):
     assert cli("apply", "-f", str(tmp_path / "m.json")).code == 0
     (manifest,) = services.project.manifests
     assert json.loads(bytes(manifest.containers[0].spec)) == {"rootfs": ROOT, "command": ["x"]}
+
+
+HINT = "hint: there are no registries here: an image is oci:PATH[:TAG] or oci-archive:FILE[:TAG]"
+
+
+@pytest.mark.parametrize("flags", [(), ("-d",), ("-i",)])
+def test_a_name_of_a_registrys_image_is_told_that_there_is_none(cli, api, monkeypatch, flags):
+    async def refuse(request, **_):
+        raise NotFoundError("the runtime refused: alpine: not found", field="spec.command", cure="look")
+
+    monkeypatch.setattr(api.services.workloads, "create", refuse)
+    ran = cli("run", *flags, "--network", "none", "alpine", "echo", "hi")
+    assert (ran.code, HINT in ran.err) == (127, True)
+    ran = cli("run", *flags, "--network", "none", "--rootfs", "/", "alpine", "echo", "hi")
+    assert (ran.code, HINT in ran.err, "hint: look" in ran.err) == (127, False, True)
+    ran = cli("run", *flags, "--network", "none", "--rootfs", "/", "oci:./img:bb", "id")
+    assert (
+        ran.code,
+        "hint: an image is a root as --rootfs names one: leave out --rootfs, or oci:" in ran.err,
+    ) == (127, True)
+
+
+def test_what_is_said_twice_is_shown_once(cli, services):
+    async def fetch(request):
+        for message in ("reading it", "reading it", "unpacking it", "reading it"):
+            yield ImageView(message=message)
+        async for view in whole(request):
+            if not view.message:
+                yield view
+
+    whole = services.images.fetch
+    services.images.fetch = fetch
+    assert cli("image", "load", "oci:/srv/web").err.splitlines() == [
+        "reading it",
+        "unpacking it",
+        "reading it",
+    ]

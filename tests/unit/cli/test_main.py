@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import sealane
 from sealane.cli.parser import build_parser
 from sealane.cli.registry import COMMANDS, GROUPS
 
+NO_OTHER_USER = 77
 SOURCE = os.path.dirname(os.path.dirname(sealane.__file__))
 
 
@@ -100,6 +102,38 @@ def test_a_socket_in_a_place_that_is_not_there_says_so(run):
     assert "the socket's directory is missing" in run("--socket", "/nonexistent/x/s.sock", "ps").err
 
 
+@pytest.mark.parametrize("closed", ["s.sock", "."])
+def test_a_socket_that_is_not_ours_says_who_may(tmp_path, closed):
+    """Whether it is the socket or its directory that nobody else may use."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "s.sock"))
+        listening.listen()
+        os.chmod(tmp_path / closed, 0)
+        try:
+            ran = as_nobody("--socket", str(tmp_path / "s.sock"), "ps")
+        finally:
+            os.chmod(tmp_path / closed, 0o700)
+    if ran.returncode == NO_OTHER_USER:
+        pytest.skip("there is no other user in this user namespace")
+    assert (ran.returncode, ran.stderr) == (3, (
+        f"error: no way to {tmp_path}/s.sock: Permission denied\n"
+        "hint: become root, or the user that the daemon runs as: nobody else is answered\n"
+    ))  # fmt: skip
+
+
+def as_nobody(*words):
+    """Root may everything: as another user, who is given none of its rights."""
+    code = (
+        "import os, sys; from sealane.cli.main import main; import sealane.cli.commands.containers\n"
+        "try:\n if os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        f"except OSError: sys.exit({NO_OTHER_USER})\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, env={"PYTHONPATH": SOURCE}
+    )
+
+
 def test_the_environment_names_the_socket_unless_the_flag_does(api, run, monkeypatch):
     monkeypatch.setenv("SEALANE_SOCKET", api.path)
     assert run("ps").code == 0
@@ -182,6 +216,42 @@ def test_a_reader_that_leaves_is_no_traceback(api):
     run = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environ)
     assert "n" in run.stdout
     assert run.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("ps", "-a"),
+        ("ps", "-aq"),
+        ("inspect", "web"),
+        ("run", "--rm", "--network", "none", "-i", "x"),
+        ("exec", "web", "x"),
+        ("logs", "web"),
+        ("--help",),
+        ("version",),
+    ],
+)
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_an_output_that_cannot_be_written_is_one_line_and_1(cli, api, words, form):
+    assert cli("run", "-d", "--name", "web", "--network", "none", "sleep").code == 0
+    command = [sys.executable, "-m", "sealane", "--socket", api.path, *form, *words]
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, text=True,
+            env={"PYTHONPATH": SOURCE},
+        )  # fmt: skip
+    *others, last = ran.stderr.splitlines()
+    if form:
+        body = json.loads(last)
+        said = (body["message"], body["cure"])
+    else:
+        others, said = others[:-1], (others[-1].removeprefix("error: "), last.removeprefix("hint: "))
+    assert said == (
+        "the output cannot be written: No space left on device",
+        "see where it leads, and make room there",
+    )
+    # What a container says of itself is no error of ours.
+    assert (ran.returncode, set(others) - {"err"}) == (1, set())
 
 
 def test_text_that_the_terminal_cannot_show_is_escaped(api):

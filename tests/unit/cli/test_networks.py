@@ -193,6 +193,33 @@ def test_attach_passes_everything_on(cli, requests):
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "bits"),
+    [
+        ("10mbit", 10_000_000), ("1gbit", 1_000_000_000), ("500kbit", 500_000), ("64000", 64_000), ("64000bit", 64_000),
+        ("1.5Gbit", 1_500_000_000), ("2Mibit", 2 << 20), ("0.1mbit", 100_000), ("1tbit", 10**12),
+    ],
+)  # fmt: skip
+def test_attach_takes_rates_as_tc_does(cli, requests, text, bits):
+    cli("network", "create", "n")
+    assert cli("attach", "web", "n", "--ingress", text).code == 0
+    assert (requests[-1].ingress.rate, requests[-1].ingress.burst, requests[-1].egress) == (bits, 0, None)
+    assert cli("attach", "db", "n", "--egress", text).code == 0
+    assert (requests[-1].ingress, requests[-1].egress.rate) == (None, bits)
+
+
+@pytest.mark.parametrize(
+    "text", ["fast", "10mbps", "10m", "10ibit", "-1", "1.mbit", "١mbit", "1e9", "", "10 mbit"]
+)
+def test_a_rate_that_is_none_says_how_to_write_one(cli, requests, text):
+    ran = cli("attach", "web", "n", f"--ingress={text}")
+    assert (ran.code, requests) == (2, [])
+    assert (
+        f"error: {text!r} is no rate: write 10mbit, 1.5gbit, 500kbit or bits per second\nfield: --ingress\n"
+        in ran.err
+    )
+
+
 def test_attach_prints_link_addresses_and_ports(cli):
     cli("network", "create", "n")
     assert cli("attach", "web", "n", "-p", "8080:80").out == "eth0  10.9.0.2/24  *:8080->80/tcp\n"
@@ -244,7 +271,22 @@ def test_detach_prints_the_ids_that_are_gone(cli):
     cli("network", "create", "n")
     cli("attach", "web", "n")
     assert cli("detach", "web", "n").out == f"{4096:032x}\n"
-    assert cli("detach", "web", "n") == (0, "", "")
+
+
+def test_what_was_not_attached_is_no_error_but_said(cli):
+    for name in ("a", "b"):
+        cli("network", "create", name)
+    cli("attach", "web", "a")
+    assert cli("detach", "wbe", "a") == (0, "", "wbe/a was not attached: nothing has changed\n")
+    assert cli("detach", "wbe", "--all").err == "wbe was not attached: nothing has changed\n"
+    assert (
+        cli("detach", "--endpoint", "x", "wbe", "a").err
+        == "x, wbe/a were not attached: nothing has changed\n"
+    )
+    assert cli("detach", "web", "a", "b") == (0, f"{4096:032x}\n", "of web/a, web/b only 1 was attached\n")
+    assert json.loads(cli("--json", "detach", "web", "a").out) == {"detached": []}
+    cli("attach", "web", "a")
+    assert cli("detach", "web", "--all").err == ""
 
 
 @pytest.mark.parametrize("words", [(), ("web",), ("web", "n", "--all"), ("--all",)])
@@ -287,6 +329,8 @@ def test_a_refusal_names_the_flag(cli, words, field) -> None:
     [
         ("addresses[0]", "--ip"),
         ("sysctls.net.x", "--sysctl"),
+        ("ingress.rate", "--ingress"),
+        ("egress.burst", "--egress"),
         ("publish[1].port", "--publish"),
         ("network", "NETWORK"),
         ("unheard.of", "unheard.of"),

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from sealane.cli.output import Output, safe
+from sealane.cli.output import Output, counted, safe
 
 
 class Terminal(io.StringIO):
@@ -107,3 +107,12 @@ def test_an_error_as_json_is_the_record():
     printer, _, err = output(as_json=True)
     printer.error({"code": "invalid", "message": "no"})
     assert err.getvalue() == '{"code": "invalid", "message": "no"}\n'
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 pairs"), (1, "1 pair"), (2, "2 pairs")])
+def test_of_one_there_is_no_plural(number, text):
+    assert counted(number, "pair") == text
+
+
+def test_some_plurals_are_others():
+    assert [counted(n, "sandbox", "es") for n in (1, 2)] == ["1 sandbox", "2 sandboxes"]

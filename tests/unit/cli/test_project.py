@@ -38,7 +38,8 @@ def shop(tmp_path, monkeypatch):
     directory.mkdir()
     (directory / "compose.yaml").write_text(SHOP)
     monkeypatch.chdir(directory)
-    monkeypatch.delenv("COMPOSE_PROJECT_NAME", raising=False)
+    for name in ("COMPOSE_PROJECT_NAME", "COMPOSE_FILE", "COMPOSE_PATH_SEPARATOR"):
+        monkeypatch.delenv(name, raising=False)
     return directory
 
 
@@ -97,6 +98,41 @@ def test_apply_takes_manifests_in_yaml_and_json(cli, tmp_path, manifests):
     assert msgspec.structs.replace(lab, labels={**lab.labels, "sealane.project": "p"}) == same
     assert first.attachments[0].publish[0].host_first == 8080
     assert (first.project, second.project) == ("", "p")
+
+
+@pytest.mark.parametrize("verb", ["up", "down", "plan", "apply", "delete"])
+def test_a_second_file_is_refused_and_not_taken_for_the_first(cli, shop, manifests, verb):
+    ran = cli(verb, "-f", "compose.yaml", "--file", "more.yaml")
+    assert (ran.code, ran.out, manifests) == (2, "", [])
+    assert ran.err == (
+        "error: compose.yaml and more.yaml are two files\n"
+        "field: --file\n"
+        "hint: one file is the whole project: put the others' services into it\n"
+    )
+
+
+def test_compose_file_of_the_environment_is_the_file_unless_a_flag_names_one(
+    cli, shop, manifests, monkeypatch
+):
+    (shop / "other.yaml").write_text("services: {solo: {command: x, networks: []}}")
+    monkeypatch.setenv("COMPOSE_FILE", "other.yaml")
+    assert cli("up", "-d").code == 0
+    assert [each.name for each in manifests[-1].containers] == ["shop-solo-1"]
+    assert cli("down").code == 0
+    assert [each.name for each in manifests[-1].containers] == ["shop-solo-1"]
+    assert cli("up", "-d", "-f", "compose.yaml").code == 0
+    assert [each.name for each in manifests[-1].containers] == ["shop-web-1", "shop-db-1"]
+
+
+def test_several_files_of_the_environment_are_refused(cli, shop, manifests, monkeypatch):
+    monkeypatch.setenv("COMPOSE_FILE", "a.yaml:b.yaml")
+    ran = cli("up", "-d")
+    assert (ran.code, manifests) == (2, [])
+    assert "error: a.yaml:b.yaml are several files\nfield: COMPOSE_FILE\nhint: one file is" in ran.err
+    monkeypatch.setenv("COMPOSE_PATH_SEPARATOR", ";")
+    assert "cannot be read" in cli("up", "-d").err
+    monkeypatch.setenv("COMPOSE_FILE", "")
+    assert cli("up", "-d").code == 0
 
 
 @pytest.mark.parametrize("text", [SHOP, LAB])
@@ -275,10 +311,11 @@ def test_up_in_the_foreground_follows_all_output_until_all_have_ended(api, shop)
     process, seen = _attached(api)
     assert "web-1 | line 0\n" in seen
     assert "db-1  | line 0\n" in seen
-    for name in ("shop-web-1", "shop-db-1"):
-        api.call(api.services.workloads.finish, name, 0)
-    rest, _ = process.communicate(timeout=10)
+    for name, code in (("shop-web-1", 0), ("shop-db-1", 7)):
+        api.call(api.services.workloads.finish, name, code)
+    rest, notes = process.communicate(timeout=10)
     assert (process.returncode, rest.count("bye")) == (0, 2)
+    assert sorted(notes.splitlines()) == ["shop-db-1 exited with code 7", "shop-web-1 exited with code 0"]
 
 
 def test_ctrl_c_stops_the_containers(api, shop):
@@ -288,3 +325,10 @@ def test_ctrl_c_stops_the_containers(api, shop):
     assert process.returncode == 130
     assert err == "stopping; Ctrl-C again leaves them running\n"
     assert {c.status for c in api.services.workloads.all.values()} == {"exited"}
+
+
+def test_a_file_that_is_no_yaml_names_its_line_and_no_empty_place(cli, tmp_path):
+    (tmp_path / "compose.yaml").write_text("services:\n  a: [\n")
+    err = cli("up", "-d", "-f", str(tmp_path / "compose.yaml")).err
+    assert "  line 3: not YAML: " in err
+    assert ": : " not in err

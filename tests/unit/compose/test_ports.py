@@ -33,6 +33,8 @@ ACCEPTED = [
     ("65535", spec(65535)),
     ("3000-3005", spec((3000, 3005))),
     ("8080:80", spec(80, 8080)),
+    ("0:80", spec(80)),
+    ("127.0.0.1:0:80/udp", spec(80, ip="127.0.0.1", proto="udp")),
     ("9090-9091:8080-8081", spec((8080, 8081), (9090, 9091))),
     ("49100-49200:22", spec(22, (49100, 49200))),
     ("127.0.0.1:8001:8001", spec(8001, 8001, ip="127.0.0.1")),
@@ -73,6 +75,8 @@ GRAMMAR = "write [host_ip:][port[-end]:]port[-end][/tcp|udp|sctp]"
 REFUSED = [
     ("", f"a port number is missing; {GRAMMAR}"),
     ("0", "port '0' begins with 0; write 1 to 65535; leave the host port out for any free one"),
+    ("00:80", "port '00' begins with 0; write 1 to 65535; leave the host port out for any free one"),
+    ("0-5:80", "port '0' begins with 0; write 1 to 65535; leave the host port out for any free one"),
     ("080:80", "port '080' begins with 0; write 1 to 65535; leave the host port out for any free one"),
     ("65536", "port '65536' is out of range; write 1 to 65535"),
     ("9" * 5000, "is out of range; write 1 to 65535"),

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 
 from sealane.cli.context import Context, UsageError
-from sealane.cli.options import add_labels, add_publish, add_sysctls, integer, pairs
+from sealane.cli.options import add_labels, add_publish, add_sysctls, bit_rate, integer, pairs
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 
@@ -15,6 +15,7 @@ def configure_attach(parser: ArgumentParser) -> None:
         [
             "sealane attach web front",
             "sealane attach /run/netns/lab front --ip 10.1.0.7 --alias db -p 127.0.0.1:5432:5432",
+            "sealane attach lab front --ingress 10mbit --egress 2mbit",
             "sealane attach 4711 back --ifname back0 --gw-priority 10",
         ],
     )
@@ -49,6 +50,13 @@ def configure_attach(parser: ArgumentParser) -> None:
         default=0,
         help="the network with the highest number has the default route (default: 0)",
     )
+    for way, direction in (("ingress", "towards"), ("egress", "from")):
+        parser.add_argument(
+            f"--{way}",
+            metavar="RATE",
+            type=bit_rate,
+            help=f"at most this {direction} the sandbox: 10mbit, 1.5gbit, 500kbit, or bits per second (default: no limit)",
+        )
     add_sysctls(parser, "set in the sandbox; IFNAME in the key stands for the link's name")
     add_labels(parser)
 
@@ -66,6 +74,9 @@ def attach(context: Context, arguments: Namespace) -> int:
         "sysctls": pairs(arguments.sysctl, "--sysctl"),
         "labels": pairs(arguments.label, "--label"),
     }
+    for way in ("ingress", "egress"):
+        if (rate := getattr(arguments, way)) is not None:
+            request[way] = {"rate": rate}
     if arguments.publish:
         from sealane.cli.publish import publish_documents
 
@@ -84,7 +95,7 @@ def attach(context: Context, arguments: Namespace) -> int:
 def configure_detach(parser: ArgumentParser) -> None:
     describe(
         parser,
-        "What is not attached is no error. Prints the ids of the endpoints that are gone.",
+        "What is not attached is no error, but noted. Prints the ids of the endpoints that are gone.",
         [
             "sealane detach web front",
             "sealane detach web --all",
@@ -115,7 +126,22 @@ def detach(context: Context, arguments: Namespace) -> int:
         )
     view = context.client.request("POST", "/v1/detach", requests)
     context.output.names(view, "detached")
+    if note := _of_the_absent(arguments, len(view["detached"])):
+        context.output.note(note)
     return 0
+
+
+def _of_the_absent(arguments: Namespace, gone: int) -> str:
+    """No error, but a wrong name would look like success. Which of several it was the daemon does not say."""
+    asked = [*arguments.endpoint, *(f"{arguments.sandbox}/{network}" for network in arguments.network)]
+    if arguments.all and not gone:
+        asked.append(arguments.sandbox)
+    if gone >= len(asked):
+        return ""
+    was = "was" if len(asked) == 1 else "were"
+    if not gone:
+        return f"{', '.join(asked)} {was} not attached: nothing has changed"
+    return f"of {', '.join(asked)} only {gone} {'was' if gone == 1 else 'were'} attached"
 
 
 VERBS = {"attach": Verb(configure_attach, attach), "detach": Verb(configure_detach, detach)}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sealane.cli.context import Context, UsageError
 from sealane.cli.options import whole
+from sealane.cli.output import counted
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.client import ApiError, path_of
@@ -111,7 +112,9 @@ def run(context: Context, arguments: Namespace) -> int:
         context.output.document(summary)
     else:
         lost = f", {recorder.dropped} lost since the reader was too slow" if recorder.dropped else ""
-        context.output.note(f"{recorder.frames} frames from {len(recorder.names)} links{lost}")
+        context.output.note(
+            f"{counted(recorder.frames, 'frame')} from {counted(len(recorder.names), 'link')}{lost}"
+        )
     return 0
 
 

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sealane.cli.context import Context
+from sealane.cli.flags import OF_CHECK
 from sealane.cli.options import seconds, whole
-from sealane.cli.output import Cell
+from sealane.cli.output import Cell, counted
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.client import path_of
@@ -62,7 +63,7 @@ def run(context: Context, arguments: Namespace) -> int:
         "timeout": arguments.timeout,
     }
     # Thousands of silent probes take minutes if one asks for long timeouts; the daemon bounds them.
-    view = context.question(path_of("check"), request, timeout_s=None)
+    view = context.question(path_of("check"), request, OF_CHECK, timeout_s=None)
     if context.output.as_json:
         context.output.document(view)
     else:
@@ -87,7 +88,7 @@ def _show(context: Context, view: dict[str, Any]) -> None:
     untold = view["disagree"] + view["unknown"] - len(view["findings"])
     if untold:
         output.line(f"… and {untold} more")
-    told = f"{view['pairs']} pairs: {view['agree']} probes as predicted, {view['disagree']} not"
+    told = f"{counted(view['pairs'], 'pair')}: {counted(view['agree'], 'probe')} as predicted, {view['disagree']} not"
     output.line(told + (f", {view['unknown']} cannot be said" if view["unknown"] else ""))
 
 

@@ -1,17 +1,27 @@
-"""`sealane ps`, `start`, `stop`, `kill` and `rm`, with Docker's flags."""
+"""`sealane ps`, `start`, `stop`, `wait`, `kill` and `rm`, with Docker's flags."""
 
 import time
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
+from sealane.cli.commands.exec import DAEMON_FAILED
 from sealane.cli.context import Context
-from sealane.cli.options import add_quiet, seconds, signal_number
+from sealane.cli.filters import LABEL, NAME, Filter, add_filter, chosen, of_field
+from sealane.cli.flags import in_flags
+from sealane.cli.options import add_quiet, seconds, signal_number, whole
 from sealane.cli.output import Cell
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.client import path_of
 
 STATUS_STYLES = {"running": "green", "restarting": "yellow", "exited": "dim", "dead": "red"}
+FILTERS = {
+    "name": NAME,
+    "status": of_field("status", "created", "running", "restarting", "exited", "dead"),
+    "health": of_field("health", "starting", "healthy", "unhealthy", "none", empty="none"),
+    "network": Filter(lambda view, value: value in view["addresses"]),
+    "label": LABEL,
+}
 STOP_MARGIN_S = 60
 COMMAND_CHARS = 30
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
@@ -24,12 +34,39 @@ def add_containers(parser: ArgumentParser) -> None:
 
 
 def configure_ps(parser: ArgumentParser) -> None:
+    describe(
+        parser,
+        "",
+        [
+            "sealane ps --filter network=front --filter label=tier=web",
+            "sealane ps -aq --filter status=exited --filter status=dead",
+            "sealane ps -l",
+        ],
+    )
     parser.add_argument("-a", "--all", action="store_true", help="also those that do not run")
+    add_filter(parser, FILTERS)
+    last = parser.add_mutually_exclusive_group()
+    last.add_argument(
+        "-n",
+        "--last",
+        metavar="N",
+        type=whole,
+        default=0,
+        help="only the N that were started last, in any state",
+    )
+    last.add_argument(
+        "-l", "--latest", dest="last", action="store_const", const=1, help="the one that was started last"
+    )
     add_quiet(parser)
 
 
 def ps(context: Context, arguments: Namespace) -> int:
-    views = context.client.request("GET", path_of("containers", all=1 if arguments.all else None))
+    # As with Docker, who asks for a state, or for the last, need not ask for all.
+    wants_all = arguments.all or arguments.last or any(key == "status" for key, _ in arguments.filter)
+    views = context.client.request("GET", path_of("containers", all=1 if wants_all else None))
+    views = chosen(views, arguments.filter, FILTERS)
+    if arguments.last:
+        views = sorted(views, key=lambda view: view["started_at"], reverse=True)[: arguments.last]
     if context.output.as_json:
         context.output.document(views)
     elif arguments.quiet:
@@ -83,9 +120,13 @@ def configure_start(parser: ArgumentParser) -> None:
 
 
 def start(context: Context, arguments: Namespace) -> int:
-    return context.each(
-        arguments.container, lambda ref: context.client.request("POST", path_of("containers", ref, "start"))
-    )
+    return context.each(arguments.container, lambda ref: _start(context, ref))
+
+
+def _start(context: Context, ref: str) -> object:
+    # A network that is refused is one that the container was made for, and no word of this command's.
+    with in_flags({"network": (("CONTAINER",), "")}):
+        return context.client.request("POST", path_of("containers", ref, "start"))
 
 
 def configure_stop(parser: ArgumentParser) -> None:
@@ -122,7 +163,7 @@ def configure_restart(parser: ArgumentParser) -> None:
 def restart(context: Context, arguments: Namespace) -> int:
     def again(ref: str) -> object:
         _stop(context, ref, arguments.timeout)
-        return context.client.request("POST", path_of("containers", ref, "start"))
+        return _start(context, ref)
 
     return context.each(arguments.container, again)
 
@@ -143,6 +184,23 @@ def inspect(context: Context, arguments: Namespace) -> int:
         }
 
     return context.inspect(arguments.container, whole)
+
+
+def configure_wait(parser: ArgumentParser) -> None:
+    describe(
+        parser,
+        "Waits until each has ended, and prints their exit codes, one a line. Of one that had ended before it is that of\n"
+        f"then; {DAEMON_FAILED} if nobody knows.",
+    )
+    add_containers(parser)
+
+
+def wait(context: Context, arguments: Namespace) -> int:
+    return context.each(
+        arguments.container,
+        lambda ref: context.client.request("POST", path_of("containers", ref, "wait"), timeout_s=None),
+        lambda view: str(DAEMON_FAILED if view["exit_code"] is None else view["exit_code"]),
+    )
 
 
 def configure_kill(parser: ArgumentParser) -> None:
@@ -187,6 +245,7 @@ VERBS = {
     "stop": Verb(configure_stop, stop),
     "restart": Verb(configure_restart, restart),
     "inspect": Verb(configure_inspect, inspect),
+    "wait": Verb(configure_wait, wait),
     "kill": Verb(configure_kill, kill),
     "rm": Verb(configure_rm, rm),
 }

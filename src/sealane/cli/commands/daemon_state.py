@@ -7,7 +7,7 @@ from typing import Any
 from sealane import __version__
 from sealane.cli.context import Context
 from sealane.cli.options import whole
-from sealane.cli.output import Cell
+from sealane.cli.output import Cell, counted
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.client import UnreachableError, path_of
@@ -53,19 +53,24 @@ def _facts(view: dict[str, Any]) -> list[tuple[str, str]]:
     # It holds since the store could not be read: what it counts is nothing, and not what there is.
     is_blind = view["state"] == "hold" and not any(view[kind] for kind in ("revision", *KINDS))
     uplink = f"{view['uplink']}, MTU {view['mtu']}" if view["uplink"] else WITHOUT_UPLINK
-    repairs = f"{view['repairs']} objects put right"
+    repairs = f"{counted(view['repairs'], 'object')} put right"
     if view["repairs"]:
         repairs += f", the last time in {view['last_repair_ms']:.1f} ms"
     return [
         ("instance", "unknown" if is_blind else view["instance"]),
-        ("objects", "unknown" if is_blind else ", ".join(f"{view[kind]} {kind}" for kind in KINDS)),
+        ("objects", "unknown" if is_blind else ", ".join(_of_kind(view[kind], kind) for kind in KINDS)),
         ("uplink", "unknown" if is_blind else uplink),
         ("store", f"{view['store']}, revision {'unknown' if is_blind else view['revision']}"),
         ("loopback", view["loopback"]),
         ("repairs", repairs),
-        ("writes", f"{view['writes']} kernel objects"),
+        ("writes", counted(view["writes"], "kernel object")),
         ("since", time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(view["started_at"]))),
     ]
+
+
+def _of_kind(number: int, kind: str) -> str:
+    plural = "es" if kind == "sandboxes" else "s"
+    return counted(number, kind.removesuffix(plural), plural)
 
 
 def configure_events(parser: ArgumentParser) -> None:
@@ -144,11 +149,14 @@ def audit(context: Context, arguments: Namespace) -> int:
     if output.as_json:
         output.document(view)
     elif view["clean"]:
-        output.line(("clean", "green"), f": {view['objects']} kernel objects are as they should be")
+        are = "is as it" if view["objects"] == 1 else "are as they"
+        output.line(("clean", "green"), f": {counted(view['objects'], 'kernel object')} {are} should be")
     else:
         for finding in view["findings"]:
             output.line(("! ", "red"), finding)
-        output.line(f"{len(view['findings'])} findings in {view['objects']} kernel objects")
+        output.line(
+            f"{counted(len(view['findings']), 'finding')} in {counted(view['objects'], 'kernel object')}"
+        )
     return 0 if view["clean"] else 1
 
 

@@ -4,6 +4,8 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from sealane.cli.context import Context
+from sealane.cli.flags import OF_DOCTOR
+from sealane.cli.output import counted
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.client import path_of
@@ -37,7 +39,8 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(context: Context, arguments: Namespace) -> int:
     # Thousands of sandboxes take seconds; the daemon bounds them.
-    view = context.question(path_of("doctor"), {"subjects": arguments.subjects}, timeout_s=None)
+    request = {"subjects": arguments.subjects}
+    view = context.question(path_of("doctor"), request, OF_DOCTOR, timeout_s=None)
     if context.output.as_json:
         context.output.document(view)
     else:
@@ -70,13 +73,9 @@ def _show(context: Context, view: dict[str, Any], *, everything: bool) -> None:
 def _summary(view: dict[str, Any]) -> str:
     fine = sum(not check["findings"] and not check["unseen"] for check in view["checks"])
     notes = sum(check["findings"] for check in view["checks"]) - view["found"]
-    said = f"{len(view['checks'])} causes looked for on the host and in {_count(view['sandboxes'], 'sandbox', 'es')}"
-    said += f": {fine} fine, {_count(view['found'], 'finding')}"
-    return said + (f", {_count(notes, 'note')}" if notes else "")
-
-
-def _count(number: int, what: str, plural: str = "s") -> str:
-    return f"{number} {what if number == 1 else what + plural}"
+    said = f"{len(view['checks'])} causes looked for on the host and in {counted(view['sandboxes'], 'sandbox', 'es')}"
+    said += f": {fine} fine, {counted(view['found'], 'finding')}"
+    return said + (f", {counted(notes, 'note')}" if notes else "")
 
 
 VERBS = {"doctor": Verb(configure, run)}

@@ -4,12 +4,14 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from sealane.cli.context import Context
+from sealane.cli.flags import Flags, in_flags
 from sealane.cli.options import add_quiet
 from sealane.cli.output import Cell
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.client import path_of
 
+OF_LIST: Flags = {"network": (("--network",), ""), "sandbox": (("--sandbox",), "")}
 STATE_STYLES = {"up": "green", "dormant": "dim", "pending": "yellow", "error": "red"}
 
 
@@ -21,7 +23,8 @@ def configure_ls(parser: ArgumentParser) -> None:
 
 def ls(context: Context, arguments: Namespace) -> int:
     path = path_of("endpoints", network=arguments.network, sandbox=arguments.sandbox)
-    views = context.client.request("GET", path)
+    with in_flags(OF_LIST):
+        views = context.client.request("GET", path)
     if context.output.as_json:
         context.output.document(views)
     elif arguments.quiet:

@@ -3,14 +3,21 @@
 import argparse
 
 from sealane.cli.context import Context, UsageError
-from sealane.cli.flags import as_typed
+from sealane.cli.flags import OF_NAMES, as_typed
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
+from sealane.cli.unsupported import Reasons, add_unsupported
 from sealane.client import ApiError, path_of
 
 DAEMON_FAILED = 125
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
+UNSUPPORTED: Reasons = {
+    "-d/--detach": ("it is killed if this command is", "put `&` behind this command"),
+    "--detach-keys": ("what is left is killed", "leave it out"),
+    "--env-file": ("variables are read from no file", "use --env"),
+    "--privileged": ("its rights are the container's", "give `sealane run` the --cap-add that it needs"),
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-u", "--user", default="", help="a name or number, with :GROUP if need be")
     parser.add_argument("-w", "--workdir", metavar="DIR", default="", help="(default: the container's)")
+    add_unsupported(parser, UNSUPPORTED)
     parser.add_argument("container", metavar="CONTAINER", help="a name, an id, or the beginning of an id")
     parser.add_argument("command_line", metavar="COMMAND", nargs=argparse.REMAINDER, help="and its arguments")
 
@@ -60,7 +68,11 @@ def execute(context: Context, arguments: argparse.Namespace) -> int:
             )
             code = conversation.hold()
     except ApiError as error:
-        context.output.error(as_typed(error.body, arguments))
+        body = as_typed(error.body, arguments, OF_NAMES)
+        if arguments.workdir and "chdir to" in error.message:
+            # The runtime tells it from a program that is not there by these words alone.
+            body |= {"field": "--workdir", "cure": "name a directory that the container has"}
+        context.output.error(body)
         return failed_code(error)
     return DAEMON_FAILED if code is None else code
 

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 
 from sealane.cli.context import Context
-from sealane.cli.options import add_packet, packet_of, whole
+from sealane.cli.options import add_packet, packet_flags, packet_of, whole
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.client import path_of
@@ -52,7 +52,7 @@ def run(context: Context, arguments: Namespace) -> int:
         "observed": arguments.observed,
         "graph": arguments.graph is not None,
     }
-    view = context.question(path_of("explain"), request)
+    view = context.question(path_of("explain"), request, packet_flags(arguments))
     if context.output.as_json:
         context.output.document(view)
     elif arguments.graph:

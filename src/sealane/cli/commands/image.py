@@ -7,6 +7,7 @@ from sealane.cli.images import fetch, image_ref
 from sealane.cli.options import add_quiet
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
+from sealane.cli.unsupported import add_needless
 from sealane.client import path_of
 from sealane.model.image import is_image_ref
 
@@ -80,6 +81,8 @@ def _absolute(ref: str) -> str:
 
 def configure_prune(parser: ArgumentParser) -> None:
     describe(parser, "Removes the images that no container is made of. Prints their names.")
+    add_needless(parser, "-f/--force", "it asks nothing anyway")
+    add_needless(parser, "-a/--all", "all that no container is made of go anyway")
 
 
 def prune(context: Context, arguments: Namespace) -> int:  # noqa: ARG001 (a command's signature)

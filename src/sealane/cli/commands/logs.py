@@ -2,8 +2,10 @@
 
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from typing import Any
 
 from sealane.cli.context import Context
+from sealane.cli.flags import OF_NAMES, in_flags
 from sealane.cli.follow import since_time, stamp
 from sealane.cli.options import whole
 from sealane.cli.parser import describe
@@ -44,15 +46,20 @@ def logs(context: Context, arguments: Namespace) -> int:
         tail=arguments.tail,
         since=arguments.since,
     )
-    for line in context.client.stream("GET", path):
-        if context.output.as_json:
-            context.output.document_line(line)
-            continue
-        stream = sys.stderr if line["stream"] == "stderr" else sys.stdout
-        when = f"{stamp(line['time'])} " if arguments.timestamps else ""
-        stream.write(f"{when}{line['text']}\n")
-        stream.flush()
+    with in_flags(OF_NAMES):
+        for line in context.client.stream("GET", path):
+            _show(context, line, with_time=arguments.timestamps)
     return 0
+
+
+def _show(context: Context, line: dict[str, Any], *, with_time: bool) -> None:
+    if context.output.as_json:
+        context.output.document_line(line)
+        return
+    stream = sys.stderr if line["stream"] == "stderr" else sys.stdout
+    when = f"{stamp(line['time'])} " if with_time else ""
+    stream.write(f"{when}{line['text']}\n")
+    stream.flush()
 
 
 VERBS = {"logs": Verb(configure, logs)}

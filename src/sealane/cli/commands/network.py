@@ -4,10 +4,15 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from sealane.cli.context import Context, UsageError
+from sealane.cli.filters import LABEL, NAME, add_filter, chosen, of_field
 from sealane.cli.options import add_labels, add_quiet, pairs
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
+from sealane.cli.unsupported import add_needless
 from sealane.client import path_of
+
+DRIVERS = ("bridge", "routed", "host", "none")
+FILTERS = {"name": NAME, "driver": of_field("driver", *DRIVERS), "label": LABEL}
 
 
 def configure_create(parser: ArgumentParser) -> None:
@@ -27,7 +32,7 @@ def configure_create(parser: ArgumentParser) -> None:
         "-d",
         "--driver",
         default="bridge",
-        choices=["bridge", "routed", "host", "none"],
+        choices=DRIVERS,
         help="bridge: one link layer, up to 1,023 endpoints; routed: a route an endpoint, any number; "
         "host: the host's own network; none: a loopback device only (default: bridge)",
     )
@@ -47,8 +52,10 @@ def configure_create(parser: ArgumentParser) -> None:
         "--aux-address", metavar="NAME=ADDRESS", action="append", default=[], help="an address to leave alone"
     )
     parser.add_argument("--internal", action="store_true", help="no way in or out but between endpoints")
-    for family, default in (("ipv6", False), ("ipv4", True)):
-        _add_switch(parser, family, default=default)
+    parser.add_argument("--ipv6", action="store_true", help="with it (default: without)")
+    parser.add_argument(
+        "--ipv4", action="store_true", help="with it (the default); --ipv4=false: without", default=True
+    )
     parser.add_argument(
         "-o",
         "--opt",
@@ -59,22 +66,6 @@ def configure_create(parser: ArgumentParser) -> None:
         "source-address, source-address6, publish-address, inhibit-gateway, gateway-mode, fast-path, dns, dns-servers",
     )
     add_labels(parser)
-
-
-def _add_switch(parser: ArgumentParser, family: str, *, default: bool) -> None:
-    """`--ipv6`, `--ipv6=true`, `--ipv6=false` as Docker takes them; a value of its own would swallow the name."""
-    yes = [f"--{family}", f"--{family}=true"]
-    parser.add_argument(
-        *yes, dest=family, action="store_true", help="with it (the default)" if default else "with it"
-    )
-    parser.add_argument(
-        f"--{family}=false",
-        dest=family,
-        action="store_false",
-        default=default,
-        help="without it" if default else "without it (the default)",
-    )
-    parser.set_defaults(**{family: default})
 
 
 def create(context: Context, arguments: Namespace) -> int:
@@ -154,11 +145,13 @@ def _home(subnets: list[tuple[Any, dict[str, Any]]], text: str, flag: str) -> di
 
 
 def configure_ls(parser: ArgumentParser) -> None:
+    describe(parser, "", ["sealane network ls --filter driver=routed --filter label=tier=web"])
+    add_filter(parser, FILTERS)
     add_quiet(parser)
 
 
 def ls(context: Context, arguments: Namespace) -> int:
-    views = context.client.request("GET", "/v1/networks")
+    views = chosen(context.client.request("GET", "/v1/networks"), arguments.filter, FILTERS)
     output = context.output
     if output.as_json:
         output.document(views)
@@ -217,7 +210,8 @@ def rm(context: Context, arguments: Namespace) -> int:
 
 
 def configure_prune(parser: ArgumentParser) -> None:
-    describe(parser, "Prints the names of those that are gone. It asks nothing.")
+    describe(parser, "Prints the names of those that are gone.")
+    add_needless(parser, "-f/--force", "it asks nothing anyway")
 
 
 def prune(context: Context, arguments: Namespace) -> int:

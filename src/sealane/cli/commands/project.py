@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from sealane.cli.context import Context
+from sealane.cli.options import OneFile
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.client import path_of
@@ -18,6 +19,7 @@ def add_file(parser: ArgumentParser) -> None:
         "-f",
         "--file",
         metavar="FILE",
+        action=OneFile,
         required=True,
         help="a compose file, the directory of one, or a manifest in YAML or JSON; - is stdin",
     )

@@ -8,19 +8,25 @@ from typing import Any
 
 import msgspec
 
-from sealane.cli.commands.exec import DAEMON_FAILED, command_words, failed_code
+from sealane.cli.commands.exec import DAEMON_FAILED, NOT_FOUND, command_words, failed_code
 from sealane.cli.containerspec import DEFAULT_NETWORK, HOST_ROOT, add_container_flags, container_request
 from sealane.cli.context import Context, UsageError
+from sealane.cli.dockerflags import RUN
 from sealane.cli.flags import as_typed
 from sealane.cli.images import fetch, image_ref
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.cli.terminal import Conversation, check_terminal, heard, signals_of
+from sealane.cli.unsupported import add_unsupported
 from sealane.client import ApiError, Client, ClientError, UnreachableError, path_of
 from sealane.model.image import ImageRef, digest_of_root, is_image_ref
 from sealane.wire.requests import ContainerRequest
 
 NAME_CHARS = 20
+NO_REGISTRY = (
+    "there are no registries here: an image is oci:PATH[:TAG] or oci-archive:FILE[:TAG] (see `sealane image load --help`), "
+    "and without one COMMAND is a program of the host"
+)
 KILLED = 137
 """Docker's code, for one that somebody else removed while it ran."""
 
@@ -47,6 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-t", "--tty", action="store_true", help="give it a terminal")
     parser.add_argument("--rm", action="store_true", help="remove it when it has ended")
     add_container_flags(parser)
+    add_unsupported(parser, RUN)
     parser.add_argument(
         "command_line",
         metavar="[IMAGE] COMMAND",
@@ -80,8 +87,19 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
                 return 0
             return _converse(context, request, arguments)
     except ApiError as error:
-        context.output.error(as_typed(error.body, arguments))
-        return failed_code(error)
+        code = failed_code(error)
+        hint = _image_hint(arguments, command) if code == NOT_FOUND else ""
+        context.output.error(as_typed({**error.body, "cure": hint or error.cure}, arguments))
+        return code
+
+
+def _image_hint(arguments: argparse.Namespace, command: list[str]) -> str:
+    """For whom an image was meant, whose name was taken for that of a program: `run alpine echo hi`."""
+    if arguments.rootfs == HOST_ROOT:
+        return NO_REGISTRY
+    if command and is_image_ref(command[0]):
+        return f"an image is a root as --rootfs names one: leave out --rootfs, or {command[0]}"
+    return ""
 
 
 def _take_image(arguments: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from sealane.cli.context import Context
+from sealane.cli.flags import OF_NAMES, in_flags
 from sealane.cli.output import Cell
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
@@ -50,7 +51,8 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(context: Context, arguments: Namespace) -> int:
     path = path_of("sockets", sandbox=arguments.sandbox, all="1" if arguments.all else None)
-    view = context.client.request("GET", path)
+    with in_flags(OF_NAMES):
+        view = context.client.request("GET", path)
     if arguments.listening:
         view["sockets"] = [item for item in view["sockets"] if item["state"] in LISTENING]
     if context.output.as_json:

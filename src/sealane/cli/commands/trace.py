@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 
 from sealane.cli.context import Context
-from sealane.cli.options import add_packet, packet_of, seconds, whole
+from sealane.cli.options import add_packet, packet_flags, packet_of, seconds, whole
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.client import path_of
@@ -69,7 +69,7 @@ def run(context: Context, arguments: Namespace) -> int:
     }
     how = "detailed" if arguments.detailed else "minimal" if arguments.minimal else "summary"
     seen: list[bool] = []
-    for view in context.questions(path_of("trace"), request):
+    for view in context.questions(path_of("trace"), request, packet_flags(arguments)):
         if context.output.as_json:
             context.output.document_line(view)
         elif view["kind"] == "end":

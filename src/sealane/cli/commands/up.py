@@ -11,13 +11,39 @@ import msgspec
 
 from sealane.cli.commands.containers import container_table
 from sealane.cli.context import Context, UsageError
+from sealane.cli.options import OneFile, compose_file
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
+from sealane.cli.unsupported import Reasons, add_needless, add_unsupported
 from sealane.client import ClientError, path_of
 
 if TYPE_CHECKING:
     from sealane.wire.requests import Manifest
 
+_ALL_SERVICES = ("all services of a file are started", "keep optional services in a file of their own")
+_IMAGES = ("images are made by other tools", "write image: oci:PATH[:TAG] for one that is here")
+_ANEW = ("what has changed is made anew, and nothing else", "`sealane down` first makes all of it anew")
+UP_UNSUPPORTED: Reasons = {
+    "SERVICE": _ALL_SERVICES,
+    "--profile": _ALL_SERVICES,
+    "--no-deps": _ALL_SERVICES,
+    "--scale": ("the file says how many there are", "write scale: N at the service"),
+    "--build": _IMAGES,
+    "--pull": _IMAGES,
+    "--force-recreate": _ANEW,
+    "--no-recreate": _ANEW,
+    "--wait": (
+        "only what a depends_on waits for is waited for",
+        "write condition: service_healthy there, or look at `sealane ps --filter health=starting`",
+    ),
+    "--abort-on-container-exit": ("the others go on", "`sealane wait CONTAINER && sealane down`"),
+    "--exit-code-from": ("the others go on", "`sealane up --detach`, then `sealane wait CONTAINER`"),
+}
+DOWN_UNSUPPORTED: Reasons = {
+    "SERVICE": ("a project goes as a whole", "`sealane rm --force CONTAINER`"),
+    "--rmi": ("images may be others' too", "`sealane image prune` when it is down"),
+    "-t/--timeout": ("each service has its own time", "write stop_grace_period: 5s at the service"),
+}
 INTERRUPTED = 130
 STOPPED_AT_ONCE = 32
 
@@ -27,7 +53,8 @@ def _add_project(parser: ArgumentParser) -> None:
         "-f",
         "--file",
         metavar="FILE",
-        help="the compose file, or the directory of one; - is stdin (default: here)",
+        action=OneFile,
+        help="the compose file, or the directory of one; - is stdin (default: $COMPOSE_FILE, else here)",
     )
     parser.add_argument(
         "-p",
@@ -47,6 +74,8 @@ def configure_up(parser: ArgumentParser) -> None:
     )
     _add_project(parser)
     parser.add_argument("-d", "--detach", action="store_true", help="return when everything is started")
+    add_needless(parser, "--remove-orphans", "what the file no longer has is removed anyway")
+    add_unsupported(parser, UP_UNSUPPORTED)
 
 
 def up(context: Context, arguments: Namespace) -> int:
@@ -55,14 +84,15 @@ def up(context: Context, arguments: Namespace) -> int:
     from sealane.cli.load import load_project, project_manifest
     from sealane.cli.manifest import missing_sources
 
-    project = load_project(arguments.file or ".", arguments.project_name)
+    file = compose_file(arguments.file, context.environ)
+    project = load_project(file, arguments.project_name)
     manifest = project_manifest(project)
     for warning in project.warnings:
         context.output.note(f"warning: {warning}")
     for source in missing_sources(project):
         _make_source(source)
     manifest = with_images(context, manifest)
-    with in_the_files_words(manifest, arguments.file or "."):
+    with in_the_files_words(manifest, file):
         view = _perform(context, "apply", _names(manifest), msgspec.json.encode(manifest))
     containers = _of_project(context, manifest.project)
     if context.output.as_json:
@@ -114,6 +144,9 @@ def _attend(context: Context, project: str, containers: list[dict[str, Any]]) ->
     followed = Interleaved(context, names)
     try:
         for index, line in followed.lines():
+            if line is None:
+                _note_end(context, names[index])
+                continue
             sys.stdout.write(f"{labels[index]}{line['text']}\n")
             sys.stdout.flush()
     except KeyboardInterrupt:
@@ -122,6 +155,14 @@ def _attend(context: Context, project: str, containers: list[dict[str, Any]]) ->
         _stop_all(context, names)
         return INTERRUPTED
     return 0
+
+
+def _note_end(context: Context, name: str) -> None:
+    """Of one that somebody has removed there is nothing to say."""
+    with contextlib.suppress(ClientError):
+        view = context.client.request("GET", path_of("containers", name))
+        if view["status"] == "exited":
+            context.output.note(f"{name} exited with code {view['exit_code']}")
 
 
 def _stop_all(context: Context, names: list[str]) -> None:
@@ -150,6 +191,9 @@ def configure_down(parser: ArgumentParser) -> None:
         ["sealane down", "sealane down -f examples/shop/compose.yaml", "sealane down -p shop"],
     )
     _add_project(parser)
+    add_needless(parser, "--remove-orphans", "all of the project is removed anyway")
+    add_needless(parser, "-v/--volumes", "there are no volumes to remove; directories that are bound stay")
+    add_unsupported(parser, DOWN_UNSUPPORTED)
 
 
 def down(context: Context, arguments: Namespace) -> int:
@@ -159,7 +203,8 @@ def down(context: Context, arguments: Namespace) -> int:
     if arguments.file is None and arguments.project_name is not None:
         manifest = Manifest(project=arguments.project_name)
     else:
-        manifest = project_manifest(load_project(arguments.file or ".", arguments.project_name))
+        file = compose_file(arguments.file, context.environ)
+        manifest = project_manifest(load_project(file, arguments.project_name))
     left = {view["name"] for view in _of_project(context, manifest.project)}
     view = _perform(context, "delete", left | _names(manifest), msgspec.json.encode(manifest))
     if context.output.as_json:
