@@ -9,13 +9,13 @@ from sealane.cli.context import Context, UsageError
 from sealane.cli.output import Output, prepare_streams
 from sealane.cli.parser import build_parser
 from sealane.client import ApiError, UnreachableError
+from sealane.containers import codes
 
 DONE = 0
 FAILED = 1
 USAGE = 2
 UNREACHABLE = 3
 INTERRUPTED = 130
-RUN_FAILED = 125
 OTHERS_CODES = frozenset({"run", "exec"})
 """Verbs that end with the code of what they run, for which ours would be taken."""
 UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
@@ -53,20 +53,20 @@ def _perform(words: Sequence[str], output: Output) -> int:
     except UsageError as error:
         output.usage(error.usage)
         output.error(error.body)
-        return RUN_FAILED if _verb(words) in OTHERS_CODES else USAGE
+        return codes.FAILED if _verb(words) in OTHERS_CODES else USAGE
     output.as_json = arguments.json
     context = Context(output, os.environ, arguments.socket)
     try:
         code: int = arguments.verb.run(context, arguments)
     except UsageError as error:
         output.error(error.body)
-        return RUN_FAILED if arguments.command in OTHERS_CODES else USAGE
+        return codes.FAILED if arguments.command in OTHERS_CODES else USAGE
     except ApiError as error:
         output.error(error.body)
         return FAILED
     except UnreachableError as error:
         output.error({"code": "unavailable", "message": str(error), "cure": _cure(error, context.socket)})
-        return RUN_FAILED if arguments.command in OTHERS_CODES else UNREACHABLE
+        return codes.FAILED if arguments.command in OTHERS_CODES else UNREACHABLE
     except KeyboardInterrupt:
         return INTERRUPTED
     finally:

@@ -12,9 +12,9 @@ import tty
 from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
-from sealane.cli.commands.exec import NOT_EXECUTABLE, NOT_FOUND
 from sealane.cli.context import Context, UsageError
 from sealane.client import ApiError, UnreachableError
+from sealane.containers import codes
 from sealane.containers.frames import (
     BEGUN,
     ERRORS,
@@ -184,8 +184,7 @@ def _refusal(end: dict[str, Any]) -> dict[str, str]:
     """What the OCI runtime said of what never ran, as the daemon's errors are."""
     if not end["error"]:
         return {}
-    codes = {NOT_FOUND: "not_found", NOT_EXECUTABLE: "invalid"}
-    found = codes.get(end["exit_code"], "")
+    found = {codes.NOT_FOUND: "not_found", codes.NOT_EXECUTABLE: "invalid"}.get(end["exit_code"], "")
     return {"code": found or "kernel", "message": str(end["error"]), "field": "command" if found else ""}
 
 

@@ -4,7 +4,6 @@ import time
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from sealane.cli.commands.exec import DAEMON_FAILED
 from sealane.cli.context import Context
 from sealane.cli.filters import LABEL, NAME, Filter, add_filter, chosen, of_field
 from sealane.cli.flags import in_flags
@@ -13,6 +12,7 @@ from sealane.cli.output import Cell
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.client import path_of
+from sealane.containers import codes
 
 STATUS_STYLES = {"running": "green", "restarting": "yellow", "exited": "dim", "dead": "red"}
 FILTERS = {
@@ -190,7 +190,7 @@ def configure_wait(parser: ArgumentParser) -> None:
     describe(
         parser,
         "Waits until each has ended, and prints their exit codes, one a line. Of one that had ended before it is that of\n"
-        f"then; {DAEMON_FAILED} if nobody knows.",
+        f"then; {codes.FAILED} if nobody knows.",
     )
     add_containers(parser)
 
@@ -199,7 +199,7 @@ def wait(context: Context, arguments: Namespace) -> int:
     return context.each(
         arguments.container,
         lambda ref: context.client.request("POST", path_of("containers", ref, "wait"), timeout_s=None),
-        lambda view: str(DAEMON_FAILED if view["exit_code"] is None else view["exit_code"]),
+        lambda view: str(codes.FAILED if view["exit_code"] is None else view["exit_code"]),
     )
 
 

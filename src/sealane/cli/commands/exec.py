@@ -8,10 +8,8 @@ from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.cli.unsupported import Reasons, add_unsupported
 from sealane.client import ApiError, path_of
+from sealane.containers import codes
 
-DAEMON_FAILED = 125
-NOT_EXECUTABLE = 126
-NOT_FOUND = 127
 UNSUPPORTED: Reasons = {
     "-d/--detach": ("it is killed if this command is", "put `&` behind this command"),
     "--detach-keys": ("what is left is killed", "leave it out"),
@@ -74,7 +72,7 @@ def execute(context: Context, arguments: argparse.Namespace) -> int:
             body |= {"field": "--workdir", "cure": "name a directory that the container has"}
         context.output.error(body)
         return failed_code(error)
-    return DAEMON_FAILED if code is None else code
+    return codes.FAILED if code is None else code
 
 
 def command_words(words: list[str], *, may_be_none: bool = False) -> list[str]:
@@ -102,8 +100,8 @@ def environment(context: Context, words: list[str]) -> dict[str, str]:
 def failed_code(error: ApiError) -> int:
     """Docker's codes for what the daemon answers."""
     if error.field.rpartition(".")[2] == "command":
-        return NOT_FOUND if error.code == "not_found" else NOT_EXECUTABLE
-    return DAEMON_FAILED
+        return codes.NOT_FOUND if error.code == "not_found" else codes.NOT_EXECUTABLE
+    return codes.FAILED
 
 
 VERBS = {"exec": Verb(configure, execute)}

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from sealane.cli.commands.exec import DAEMON_FAILED, NOT_FOUND, command_words, failed_code
+from sealane.cli.commands.exec import command_words, failed_code
 from sealane.cli.containerspec import DEFAULT_NETWORK, HOST_ROOT, add_container_flags, container_request
 from sealane.cli.context import Context, UsageError
 from sealane.cli.dockerflags import RUN
@@ -19,6 +19,7 @@ from sealane.cli.registry import Verb
 from sealane.cli.terminal import Conversation, check_terminal, heard, signals_of
 from sealane.cli.unsupported import add_unsupported
 from sealane.client import ApiError, Client, ClientError, UnreachableError, path_of
+from sealane.containers import codes
 from sealane.model.image import ImageRef, digest_of_root, is_image_ref
 from sealane.wire.requests import ContainerRequest
 
@@ -27,15 +28,14 @@ NO_REGISTRY = (
     "there are no registries here: an image is oci:PATH[:TAG] or oci-archive:FILE[:TAG] (see `sealane image load --help`), "
     "and without one COMMAND is a program of the host"
 )
-KILLED = 137
-"""Docker's code, for one that somebody else removed while it ran."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     describe(
         parser,
         "In the foreground its output is shown as it is written, signals are passed on to it, and its exit code is\n"
-        "this command's, also if the daemon is restarted meanwhile. With --detach the command returns when it has started. At a terminal ^P ^Q leaves it running.",
+        "this command's, also if the daemon is restarted meanwhile. With --detach the command returns when it has\n"
+        "started. At a terminal ^P ^Q leaves it running.",
         [
             "sealane run -it --rm sh",
             "sealane run --rm wget -qO- http://web",
@@ -88,7 +88,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
             return _converse(context, request, arguments)
     except ApiError as error:
         code = failed_code(error)
-        hint = _image_hint(arguments, command) if code == NOT_FOUND else ""
+        hint = _image_hint(arguments, command) if code == codes.NOT_FOUND else ""
         context.output.error(as_typed({**error.body, "cure": hint or error.cure}, arguments))
         return code
 
@@ -195,9 +195,10 @@ def _exit_code(context: Context, identity: str) -> int:
         ]
     except ApiError as error:
         if error.code == "not_found":
-            return KILLED
+            # Somebody else removed it while it ran: Docker's code.
+            return codes.KILLED
         raise
-    return DAEMON_FAILED if code is None else int(code)
+    return codes.FAILED if code is None else int(code)
 
 
 VERBS = {"run": Verb(configure, run)}
