@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 from harness.host import Host
+from harness.netns import eventually
 
 pytestmark = [pytest.mark.real, pytest.mark.kernel]
 
@@ -56,7 +57,9 @@ def test_an_output_that_cannot_be_written_is_one_line(machine):
             _, errors = process.communicate(timeout=30)
         assert (process.returncode, errors.count("\n")) == (1, 2 - ("--json" in words))
         assert "the output cannot be written: No space left on device" in errors
-    assert json.loads(machine.sealane("--json", "ps", "-a").stdout) == []
+    eventually(
+        lambda: json.loads(machine.sealane("--json", "ps", "-a").stdout) == [], what="--rm all the same"
+    )
 
 
 def test_a_rate_of_attach_is_the_kernels(machine):
