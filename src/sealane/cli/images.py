@@ -27,12 +27,9 @@ def fetch(context: Context, reference: ImageRef, *, unpack: bool = True) -> dict
     """The image's view, once it is unpacked; how far that is goes to stderr. Without `unpack` empty, if it is not."""
     view: dict[str, Any] = {}
     request = {"reference": str(reference), "unpack": unpack}
-    said = ""
     for view in context.client.stream("POST", path_of("images"), request):
-        # A step may begin with the words that another ended with.
-        if view["message"] and view["message"] != said:
-            said = view["message"]
-            context.output.note(said)
+        if view["message"]:
+            context.output.note(view["message"])
     return view
 
 

@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         output.error(
             {"code": "kernel", "message": message, "cure": "see where it leads, and make room there"}
         )
+        return codes.FAILED if _verb(words) in OTHERS_CODES else FAILED
     return FAILED
 
 

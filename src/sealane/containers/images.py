@@ -103,9 +103,8 @@ class Images:
         digest = _digest(skopeo, reference, self._folder, stop)
         present = self.get(digest)
         if present is None:
-            yield (
-                f"waiting for another image at {self._folder}" if self._is_busy() else f"reading {reference}"
-            )
+            if self._is_busy():
+                yield f"waiting for another image at {self._folder}"
             with self._locked(stop) as lock:
                 self._sweep()
                 present = self.get(digest)

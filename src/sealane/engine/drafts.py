@@ -108,8 +108,9 @@ class Drafts:
         endpoints = list(self.intent.endpoints_by_network.get(network.id, {}).values())
         if endpoints and not force:
             some = ", ".join(sorted(e.name for e in endpoints)[:5]) + (" …" if len(endpoints) > 5 else "")
+            count = "1 endpoint" if len(endpoints) == 1 else f"{len(endpoints)} endpoints"
             raise InUseError(
-                f"network {network.name} has {len(endpoints)} endpoints: {some}",
+                f"network {network.name} has {count}: {some}",
                 cure="detach them first, or `--force`",
             )
         return [*self.remove_endpoints(endpoints), Delete(network)]

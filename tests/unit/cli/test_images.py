@@ -7,7 +7,6 @@ import pytest
 from sealane.cli.context import UsageError
 from sealane.cli.images import image_ref
 from sealane.engine.errors import NotFoundError
-from sealane.wire.views import ImageView
 from unit.api.double_images import ROOT
 
 
@@ -214,20 +213,3 @@ def test_a_name_of_a_registrys_image_is_told_that_there_is_none(cli, api, monkey
         ran.code,
         "hint: an image is a root as --rootfs names one: leave out --rootfs, or oci:" in ran.err,
     ) == (127, True)
-
-
-def test_what_is_said_twice_is_shown_once(cli, services):
-    async def fetch(request):
-        for message in ("reading it", "reading it", "unpacking it", "reading it"):
-            yield ImageView(message=message)
-        async for view in whole(request):
-            if not view.message:
-                yield view
-
-    whole = services.images.fetch
-    services.images.fetch = fetch
-    assert cli("image", "load", "oci:/srv/web").err.splitlines() == [
-        "reading it",
-        "unpacking it",
-        "reading it",
-    ]

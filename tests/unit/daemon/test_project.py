@@ -150,7 +150,7 @@ def test_networks_that_strangers_are_on_stay_and_the_others_go(daemon: Daemon) -
     asyncio.run(stranger(daemon, "b", "d"))
     with pytest.raises(InUseError) as refusal:
         asyncio.run(daemon.projects.delete(manifest))
-    assert refusal.value.message == "network b has 1 endpoints: stranger; networks that stayed: b, d"
+    assert refusal.value.message == "network b has 1 endpoint: stranger; networks that stayed: b, d"
     assert [n.name for n in daemon.engine.networks()] == ["b", "d"]
     assert not daemon.runtime.specs
 
@@ -159,7 +159,7 @@ def test_a_refusal_of_one_network_is_told_as_it_is(daemon: Daemon) -> None:
     manifest = Manifest(networks=[NetworkRequest(name="a"), NetworkRequest(name="b")])
     asyncio.run(daemon.projects.apply(manifest))
     asyncio.run(stranger(daemon, "a"))
-    with pytest.raises(InUseError, match=r"network a has 1 endpoints: stranger$"):
+    with pytest.raises(InUseError, match=r"network a has 1 endpoint: stranger$"):
         asyncio.run(daemon.projects.delete(manifest))
     assert [n.name for n in daemon.engine.networks()] == ["a"]
 

@@ -128,7 +128,7 @@ class TestNetworks:
 
     def test_a_network_in_use_stays_unless_forced(self, bench: Bench) -> None:
         bench.attach(A)
-        with pytest.raises(InUseError, match="1 endpoints: a"):
+        with pytest.raises(InUseError, match="1 endpoint: a"):
             bench.engine.remove_network("front")
         bench.engine.remove_network("front", force=True)
         assert held(bench) == {}
