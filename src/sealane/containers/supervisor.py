@@ -45,6 +45,8 @@ FIRST_DELAY_S = 0.1
 MAX_DELAY_S = 60.0
 # A run of this length counts as good: the next failure starts again at FIRST_DELAY_S.
 GOOD_RUN_S = 10.0
+PROGRAM_PATIENCE_S = 1.0
+PROGRAM_POLL_S = 0.002
 DELETE_TIMEOUT_S = 30.0
 
 
@@ -162,11 +164,13 @@ class Supervisor(Parent):
             return f"the OCI runtime did not answer within {LAUNCH_TIMEOUT_S:.0f} s", codes.FAILED
         if self._exits[runtime] != 0:
             return explain_failure(self._paths.runtime_log, self._exits[runtime])
-        self._init = int(files.read_bytes(self._paths.pid_file) or b"0")
-        if self._init not in self._exits and not is_child(self._init):
+        init = int(files.read_bytes(self._paths.pid_file) or b"0")
+        if init not in self._exits and not is_child(init):
             # Its end would never be reported to us.
-            self._init = 0
             return "the OCI runtime did not hand over the container's first process", codes.FAILED
+        if self._streams.has_client:
+            self._wait_for_program(init)
+        self._init = init
         self._streams.connect()
         self._publish(
             status="running", pid=self._init, init=process.identify(self._init), error="", exit_code=0,
@@ -174,15 +178,22 @@ class Supervisor(Parent):
         )  # fmt: skip
         return "", 0
 
+    def _wait_for_program(self, init: int) -> None:
+        """A signal that comes while the OCI runtime's own program is still in the container's first process is not the
+        container's: runc's ends with 2 of it."""
+        deadline = time.monotonic() + PROGRAM_PATIENCE_S
+        while init not in self._exits and is_runtime(init) and time.monotonic() < deadline:
+            self.until(lambda: init in self._exits, time.monotonic() + PROGRAM_POLL_S)
+
     def _serve(self) -> int:
         """Be there while the container runs; its exit code as a shell gives it."""
         if self._ready_fd >= 0:
             answer(self._ready_fd, {"pid": self._init})
             self._ready_fd = -1
         self._start_probe()
-        for number in self._early:
+        early, self._early = self._early, []
+        for number in early:
             self._pass_on(number)
-        self._early.clear()
         if self._stopping:
             # Asked to stop while the OCI runtime was at work.
             self._send(self._plan.stop_signal)
@@ -298,13 +309,13 @@ class Supervisor(Parent):
 
     def _pass_on(self, number: int) -> None:
         """As `kill` does it: after one that is meant to end it, the restart policy does not apply."""
+        if number in {signal.SIGKILL, self._plan.stop_signal}:
+            self._final = True
+            self._publish(stopped_by_user=True)
         if not self._init:
             if number not in self._early:
                 self._early.append(number)
             return
-        if number in {signal.SIGKILL, self._plan.stop_signal}:
-            self._final = True
-            self._publish(stopped_by_user=True)
         with contextlib.suppress(OSError):  # There may be no such signal.
             self._send(number)
 
@@ -330,6 +341,14 @@ class Supervisor(Parent):
         with contextlib.suppress(OSError):
             files.write_json(self._paths.status, self._status)
         tell(self._paths.changes, self._plan.container_id)
+
+
+def is_runtime(pid: int) -> bool:
+    """Whether the OCI runtime is still at work in a process that it has made: it calls itself `runc:[2:INIT]`."""
+    try:
+        return (files.read_bytes(f"/proc/{pid}/comm") or b"").startswith(b"runc:[")
+    except ProcessLookupError:
+        return False
 
 
 def count_oom_kills(path: str) -> int:

@@ -69,6 +69,7 @@ class _Parts(NamedTuple):
     runtime: Runtime
     etc: EtcFiles
     aftercare: Aftercare
+    ports: Ports
 
 
 class Workloads:
@@ -85,8 +86,7 @@ class Workloads:
         self._found: _Parts | None = None
         if runtime is not None:
             etc = EtcFiles(engine, runtime, resolver)
-            Ports(engine)
-            self._found = _Parts(runtime, etc, Aftercare(engine, runtime, self))
+            self._found = _Parts(runtime, etc, Aftercare(engine, runtime, self), Ports(engine))
         self._waiters = Waiters()
         self._locks = WeakValueDictionary[str, asyncio.Lock]()
         """By a container's name, for as long as somebody holds or awaits one."""
@@ -311,6 +311,7 @@ class Workloads:
     async def start(self, reference: str) -> ContainerView:
         async with self._locked(reference) as container:
             check_is_somewhere(container, self._engine.intent)
+            self._parts.ports.restore(container)
             if await self._call(self._state, container) is None:
                 await self._start_new(container, request_of(container))
             else:

@@ -6,7 +6,7 @@ else.
 """
 
 import secrets
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import msgspec
 
@@ -26,12 +26,18 @@ from sealane.engine.ports import Kernel
 from sealane.engine.problems import at_field
 from sealane.engine.publishing import Publisher
 from sealane.model.change import Change, Delete, Put
-from sealane.model.endpoint import Endpoint, NetnsRef, Sandbox
+from sealane.model.endpoint import Endpoint, NetnsRef, PublishedPort, Sandbox
 from sealane.model.ids import EndpointId, NetworkId, SandboxId, parse_name
 from sealane.model.intent import Intent
-from sealane.model.net import Family, ParseError
+from sealane.model.net import Family, ParseError, family_of
 from sealane.model.network import Network
-from sealane.wire.requests import AttachRequest, DetachRequest, NetworkRequest, StagedRequest
+from sealane.wire.requests import (
+    AttachRequest,
+    DetachRequest,
+    NetworkRequest,
+    PublishRequest,
+    StagedRequest,
+)
 
 
 def new_id() -> str:
@@ -125,6 +131,14 @@ class Drafts:
         present = self.intent.sandbox_ids.get(name)
         if present is not None:
             raise ExistsError(f"sandbox {name} exists", field="name")
+        known = self.intent.sandbox_by_netns.get(netns.identity) if netns is not None else None
+        if known is not None:
+            there = self.intent.sandboxes[known].name
+            raise ConflictError(
+                f"that namespace is sandbox {there} already",
+                field="netns",
+                cure=f"use it by the name {there}",
+            )
         sandbox = Sandbox(id=SandboxId(new_id()), name=name, netns=netns, labels=labels)
         return sandbox, [Put(sandbox)]
 
@@ -218,6 +232,11 @@ class Drafts:
 
     def link_name(self, network: Network, sandbox: Sandbox) -> str:
         return self._endpoints.link_name(network, sandbox)
+
+    def ports_of(self, endpoint: Endpoint, ports: Sequence[PublishRequest]) -> tuple[PublishedPort, ...]:
+        """What publishing them on it would give. Raises ConflictError, FullError, InvalidError."""
+        families = {family_of(address) for address in endpoint.addresses}
+        return self.publisher.ports(ports, self.intent.networks[endpoint.network], families)
 
     def wake(self, sandbox: SandboxId) -> list[Change]:
         """Its dormant endpoints as they are when something runs there. Raises ConflictError for a port that somebody holds."""

@@ -277,14 +277,14 @@ def repeats(endpoint: Endpoint, request: AttachRequest) -> str | None:
     Fields that the request leaves open are as the first answer chose them.
     """
     own = {address_part(a) for a in endpoint.addresses}
+    asked_for = [port for port in endpoint.ports if not port.came_along]
     checks = {
         "name": not request.name or request.name == endpoint.name,
         "addresses": {_canonical(a) for a in request.addresses} <= own,
         "mac": not request.mac or request.mac.lower().replace("-", ":") == endpoint.mac,
         "ifname": not request.ifname or request.ifname == endpoint.ifname,
         "aliases": tuple(dict.fromkeys(request.aliases)) == endpoint.aliases,
-        "publish": len(request.publish) <= len(endpoint.ports)
-        and _are_answered(request.publish, endpoint.ports),
+        "publish": len(request.publish) <= len(asked_for) and _are_answered(request.publish, asked_for),
         "gateway_priority": request.gateway_priority == endpoint.gateway_priority,
         "sysctls": dict(_sysctls(request.sysctls)) == dict(endpoint.sysctls),
         "labels": request.labels == endpoint.labels,
@@ -305,11 +305,11 @@ def repeated_ports(endpoint: Endpoint, requests: Sequence[PublishRequest]) -> bo
 def _are_answered(requests: Sequence[PublishRequest], ports: Sequence[PublishedPort]) -> bool:
     """Each publish asked for is there."""
     return bool(requests) == bool(ports) and all(
-        any(_is_answer(port, request) for port in ports) for request in requests
+        any(is_answer(port, request) for port in ports) for request in requests
     )
 
 
-def _is_answer(port: PublishedPort, request: PublishRequest) -> bool:
+def is_answer(port: PublishedPort, request: PublishRequest) -> bool:
     """Where the request leaves a choice, of the host's port or its address, whatever was chosen is right."""
     last = request.host_last or request.host_first + request.count - 1
     if request.host_first == 0 or request.one_of:

@@ -38,7 +38,7 @@ from sealane.model.change import Change, Delete, Put, inverse
 from sealane.model.endpoint import Endpoint, PublishedPort, Sandbox
 from sealane.model.ids import SandboxId
 from sealane.model.intent import Intent
-from sealane.model.net import Address, address_part, family_of, is_wildcard, parse_address
+from sealane.model.net import Address, address_part, is_wildcard, parse_address
 from sealane.model.network import Network
 from sealane.reconcile.plan import Outcome
 from sealane.store.base import RevisionConflictError, Store, StoreError, TakenError
@@ -134,14 +134,6 @@ class Engine:
             return sandbox_view(present, self.intent)
         if request.netns:
             ref = self.drafts.namespace(request.netns, "netns")
-            known = self.intent.sandbox_by_netns.get(ref.identity)
-            if known is not None and request.name not in self.intent.sandbox_ids:
-                name = self.intent.sandboxes[known].name
-                raise ConflictError(
-                    f"that namespace is sandbox {name} already",
-                    field="netns",
-                    cure=f"use it by the name {name}",
-                )
             sandbox, changes = self.drafts.sandbox(request.name, ref, dict(request.labels))
         else:
             sandbox, changes = self.drafts.sandbox(request.name, None, dict(request.labels))
@@ -254,16 +246,21 @@ class Engine:
             self.take([Put(bare, endpoint)])
         if not ports:
             return bare
-        network = self.intent.networks[endpoint.network]
-        families = {family_of(a) for a in endpoint.addresses}
         try:
-            chosen = self.drafts.publisher.ports(ports, network, families)
-            published = msgspec.structs.replace(endpoint, ports=chosen)
-            self.bring([Put(published, bare)])
+            return self._with_ports(bare, self.drafts.ports_of(bare, ports))
         except SealaneError:
             if endpoint.ports:
                 self.bring([Put(endpoint, bare)])
             raise
+
+    def publish_more(self, endpoint: Endpoint, ports: Sequence[PublishedPort]) -> Endpoint:
+        """Those, besides its own, as `Drafts.ports_of` has chosen them."""
+        self._check_nothing_is_unknown([Put(endpoint)])
+        return self._with_ports(endpoint, (*endpoint.ports, *ports))
+
+    def _with_ports(self, endpoint: Endpoint, ports: Sequence[PublishedPort]) -> Endpoint:
+        published = msgspec.structs.replace(endpoint, ports=tuple(ports))
+        self.bring([Put(published, endpoint)])
         self._forget_flows([published])
         return published
 

@@ -53,6 +53,8 @@ class PublishedPort(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     is_ephemeral: bool = False
     """Nobody asked for the host's number: any other will do."""
+    came_along: bool = False
+    """It is a container's own, and came here from another of its networks: nobody asked for it on this one."""
 
     def __str__(self) -> str:
         host = self.host_address or "*"

@@ -136,3 +136,59 @@ def test_creating_one_that_is_refused_publishes_nothing_later(daemon: Daemon) ->
 
     assert moving(daemon, both())[-1] == {"a": PORT}
     assert daemon.engine.intent.container_named("web") is None
+
+
+def test_its_own_are_there_besides_others(daemon: Daemon) -> None:
+    more = AttachRequest(sandbox="web", network="b", publish=[publish(9090, 90)])
+    assert moving(daemon, web(daemon, "a"), more, off("a"))[-1] == {"b": ["*:9090->90/tcp", *PORT]}
+
+
+def test_a_call_that_is_repeated_is_the_same_call_though_ports_have_come_along(daemon: Daemon) -> None:
+    seen = moving(daemon, web(daemon, "a"), to("b"), off("a"), to("b"), to("b"))
+    assert seen[-1] == {"b": PORT}
+    assert moving(daemon, to("a"), off("b"))[-1] == {"a": PORT}
+
+
+def test_what_somebody_holds_is_had_as_soon_as_he_gives_it_up(daemon: Daemon) -> None:
+    other = daemon.workloads.create(container("other", "a", publish=[publish(8080, 80)]))
+    seen = moving(
+        daemon, web(daemon, "a"), off("a"), other, to("b"), daemon.workloads.remove("other", force=True)
+    )
+    assert seen[-2:] == [{"a": PORT}, {"b": PORT}]
+
+
+def test_one_whose_port_is_held_is_not_started_without_it(daemon: Daemon) -> None:
+    other = daemon.workloads.create(container("other", "a", publish=[publish(8080, 80)]))
+    moving(daemon, web(daemon, "a"), off("a"), other, to("b"), daemon.workloads.stop("web"))
+    with pytest.raises(ConflictError, match="8080"):
+        asyncio.run(daemon.workloads.start("web"))
+    assert daemon.workloads.view("web").status == "exited"
+
+
+def test_those_that_are_free_come_though_another_is_held(daemon: Daemon) -> None:
+    two = container("web", "a", publish=[publish(8080, 80), publish(8090, 90)])
+    other = daemon.workloads.create(container("other", "a", publish=[publish(8080, 80)]))
+    seen = moving(daemon, daemon.workloads.create(two), off("a"), other, to("b"))
+    assert seen[-1] == {"a": PORT, "b": ["*:8090->90/tcp"]}
+
+
+def test_a_number_that_nobody_asked_for_stays(daemon: Daemon) -> None:
+    any_port = daemon.workloads.create(container("web", "a", "b", publish=[publish(0, 80)]))
+    seen = moving(daemon, any_port, off("a"), to("a"), off("b"))
+    [[number]] = seen[0].values()
+    assert seen[1:] == [{"b": [number]}, {"b": [number]}, {"a": [number]}]
+
+
+def test_a_number_that_nobody_asked_for_is_another_if_somebody_took_it(daemon: Daemon) -> None:
+    async def take_it() -> None:
+        [endpoint] = [e for e in daemon.engine.intent.endpoints.values() if e.name == "web"] or [None]
+        assert endpoint is None
+        number = int(seen_number[0].partition("->")[0].rpartition(":")[2])
+        await daemon.workloads.create(container("other", "a", publish=[publish(number, 80)]))
+
+    any_port = daemon.workloads.create(container("web", "a", publish=[publish(0, 80)]))
+    [first] = moving(daemon, any_port)
+    seen_number = first["a"]
+    seen = moving(daemon, off("a"), take_it(), to("b"))
+    assert seen[-1]["b"] != seen_number
+    assert len(seen[-1]["b"]) == 1
