@@ -373,6 +373,55 @@ def test_a_container_in_the_foreground_is_heard_and_signalled_without_the_daemon
     machine.sealane("rm", "box")
 
 
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_a_signal_is_passed_on_though_a_terminal_takes_no_more(machine, tmp_path, form):
+    """^S, or a connection that hangs."""
+    # A shell would not be interrupted in its `echo`.
+    script = (
+        "import os, signal; made = lambda name: os.close(os.open(f'/kept/{name}', os.O_CREAT)); "
+        "signal.signal(2, lambda *_: (made('caught'), os._exit(9))); made('set'); "
+        "[os.write(1, b'0123456789\\n') for _ in iter(int, 1)]"
+    )
+    outer, inner = os.openpty()
+    words = (
+        *form,
+        "run",
+        "--rm",
+        "--name",
+        "box",
+        "-v",
+        f"{tmp_path}:/kept",
+        "/usr/bin/python3",
+        "-c",
+        script,
+    )
+    with machine.sealane_process(*words, stdin=subprocess.DEVNULL, stdout=inner) as process:
+        os.close(inner)
+        eventually(lambda: (tmp_path / "set").exists(), what="it runs")
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        eventually(lambda: (tmp_path / "caught").exists(), what="it hears of it")
+        with contextlib.suppress(OSError):  # The terminal's end.
+            while os.read(outer, 65536):
+                pass
+        assert process.wait(PATIENCE_S) == 9
+    os.close(outer)
+
+
+def test_a_signal_that_comes_while_it_is_made_is_its_own(machine):
+    """And not the OCI runtime's, which ends with 2 of it."""
+    for pause_s in (0.05, 0.1, 0.15, 0.2, 0.25) * 3:
+        words = ("run", "--rm", "--name", "box", "sh", "-c", "sleep 0.3; exit 5")
+        with machine.sealane_process(*words, stdin=subprocess.DEVNULL) as process:
+            time.sleep(pause_s)
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGUSR1)
+            code = process.wait(PATIENCE_S)
+        # Before this command hears of signals it ends by them.
+        assert code in {5, -signal.SIGUSR1}
+        machine.sealane("rm", "-f", "box", check=False)
+
+
 def test_a_restart_policy_ends_with_the_signal_that_stops(machine):
     script = "trap 'exit 5' TERM; echo set; while :; do sleep 0.1; done"
     with Pipes(machine, "run", "--restart", "always", "--name", "box", "sh", "-c", script) as seat:

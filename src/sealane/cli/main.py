@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 from sealane.cli.context import Context, UsageError
 from sealane.cli.output import Output, prepare_streams
@@ -32,14 +33,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _perform(words, output)
         finally:
             # Here and not when Python ends, which would complain in its own way.
+            _flush_stderr()
             sys.stdout.flush()
     except BrokenPipeError:
         # The reader of a pipe has left (`| head`).
-        _forget_stdout()
+        _forget(sys.stdout)
     except OSError as error:
         if error.filename is not None or error.errno not in UNWRITABLE or _verb(words) == "daemon":
             raise
-        _forget_stdout()
+        _forget(sys.stdout)
         message = f"the output cannot be written: {error.strerror}"
         output.error(
             {"code": "kernel", "message": message, "cure": "see where it leads, and make room there"}
@@ -85,9 +87,17 @@ def _verb(words: Sequence[str]) -> str:
     return next(plain, "")
 
 
-def _forget_stdout() -> None:
+def _flush_stderr() -> None:
+    """Who cannot be told what is wrong is not told that either."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _forget(sys.stderr)
+
+
+def _forget(stream: TextIO) -> None:
     """What could not be written would be tried once more when Python ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _asks_for_json(words: Sequence[str]) -> bool:

@@ -9,7 +9,7 @@ import signal
 import sys
 import termios
 import tty
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TextIO
 
 from sealane.cli.context import Context, UsageError
@@ -60,9 +60,9 @@ class Conversation:
         *,
         interactive: bool,
         terminal: bool,
-        signals: int | None = None,
+        signals: "Signals | None" = None,
     ) -> None:
-        """POST it. `signals`: where `heard` tells of those that come meanwhile. Raises ApiError if it is refused,
+        """POST it. `signals`: what `heard` tells of those that come meanwhile. Raises ApiError if it is refused,
         UnreachableError."""
         self._context = context
         self._interactive, self._terminal = interactive, terminal
@@ -105,7 +105,7 @@ class Conversation:
 
     def _tell_of_signals(self) -> None:
         assert self._signals is not None
-        for number in os.read(self._signals, READ_BYTES):
+        for number in self._signals.take():
             if number == signal.SIGWINCH:
                 self._peer.send(_size())
             elif number in PASSED_ON:
@@ -118,11 +118,11 @@ class Conversation:
             poll = select.poll()
             poll.register(peer.fileno(), peer.events())
             if self._signals is not None:
-                poll.register(self._signals, select.POLLIN)
+                poll.register(self._signals.fileno(), select.POLLIN)
             if reads and not peer.is_full:
                 poll.register(STDIN, select.POLLIN)
             for descriptor, _ in poll.poll():
-                if descriptor == self._signals:
+                if self._signals is not None and descriptor == self._signals.fileno():
                     self._tell_of_signals()
                 elif descriptor == STDIN:
                     data = _read()
@@ -150,33 +150,50 @@ class Conversation:
 
     def _show(self, kind: int, payload: bytes) -> None:
         if self._context.output.as_json:
-            data = base64.b64encode(payload).decode()
-            self._context.output.document_line({"stream": _NAMES[kind], "data": data, "exit_code": None})
-            return
-        stream = sys.stdout if kind == OUTPUT else sys.stderr
-        stream.flush()
-        size = len(payload) if self._signals is None else select.PIPE_BUF
-        for start in range(0, len(payload), size):
-            self._wait_for_room(stream)
-            stream.buffer.write(payload[start : start + size])
-            stream.flush()
+            self._show_line(
+                {"stream": _NAMES[kind], "data": base64.b64encode(payload).decode(), "exit_code": None}
+            )
+        else:
+            self._write(sys.stdout if kind == OUTPUT else sys.stderr, payload)
 
-    def _wait_for_room(self, stream: TextIO) -> None:
-        """So that signals go on to the process though nobody takes its output: a pipe that has room takes PIPE_BUF bytes at
-        once (pipe(7))."""
-        if self._signals is None:
+    def _show_line(self, document: dict[str, Any]) -> None:
+        self._write(sys.stdout, json.dumps(document).encode() + b"\n")
+
+    def _write(self, stream: TextIO, data: bytes) -> None:
+        """All of it, however little is taken at a time; signals go on to the process meanwhile."""
+        stream.flush()
+        try:
+            descriptor = stream.fileno()
+        except OSError:  # Somebody else's object in its place.
+            stream.buffer.write(data)
+            stream.flush()
             return
-        poll = select.poll()
-        poll.register(stream.fileno(), select.POLLOUT)
-        poll.register(self._signals, select.POLLIN)
-        while stream.fileno() not in (ready := dict(poll.poll())):
-            if self._signals in ready:
-                self._tell_of_signals()
+        rest = memoryview(data)
+        while rest:
+            with self._told_at_once():
+                try:
+                    rest = rest[os.write(descriptor, rest) :]
+                except BlockingIOError:  # Others have made it so: what is open is shared.
+                    select.select([], [descriptor], [])
+
+    @contextlib.contextmanager
+    def _told_at_once(self) -> Iterator[None]:
+        """Inside, where this thread may wait long and uses the connection for nothing else."""
+        if self._signals is None:
+            yield
+            return
+        self._signals.meanwhile = self._tell_of_signals
+        try:
+            # Those that came before that.
+            self._tell_of_signals()
+            yield
+        finally:
+            self._signals.meanwhile = _nothing
 
     def _told(self, end: dict[str, Any]) -> int:
         code = int(str(end["exit_code"]))
         if self._context.output.as_json:
-            self._context.output.document_line({"stream": "exit", "data": "", "exit_code": code})
+            self._show_line({"stream": "exit", "data": "", "exit_code": code})
         return code
 
 
@@ -252,20 +269,43 @@ def _raw(wanted: bool) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _nothing() -> None: ...
+
+
+class Signals:
+    """Those that have come, to be polled for; or told at once by `meanwhile`, in the middle of whatever this thread does."""
+
+    def __init__(self, reader: int) -> None:
+        self._reader = reader
+        self.meanwhile: Callable[[], None] = _nothing
+
+    def fileno(self) -> int:
+        return self._reader
+
+    def take(self) -> bytes:
+        """Their numbers."""
+        try:
+            return os.read(self._reader, READ_BYTES)
+        except BlockingIOError:
+            return b""
+
+
 @contextlib.contextmanager
-def heard(signals: Iterable[int]) -> Iterator[int | None]:
-    """A descriptor on which the numbers of those that come can be read, in the place of what they do; None for none."""
-    before = {number: signal.getsignal(number) for number in signals}
+def heard(wanted: Iterable[int]) -> Iterator[Signals | None]:
+    """Signals in the place of what they do; None for none. What is ignored stays so: `nohup`, a shell's background."""
+    before = {number: handler for number in wanted if (handler := signal.getsignal(number)) != signal.SIG_IGN}
     if not before:
         yield None
         return
     reader, writer = os.pipe()
-    os.set_blocking(writer, False)
+    for end in (reader, writer):
+        os.set_blocking(end, False)
+    signals = Signals(reader)
     for number in before:
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, lambda *_: signals.meanwhile())
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
-        yield reader
+        yield signals
     finally:
         signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():

@@ -376,6 +376,9 @@ class DoubleContainers:
                 frames += peer.receive()
                 passed_on = b"".join(payload for kind, payload in frames if kind == SIGNAL)
             peer.send(exit_frame(128 + passed_on[0] if passed_on else int(env.get("CODE", "0"))))
+            while peer.pending and peer.is_open:
+                await asyncio.sleep(0.001)
+                peer.flush()
 
     async def logs(self, ref, *, follow, tail, since):
         name = self._get(ref).name

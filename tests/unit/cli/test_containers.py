@@ -1,6 +1,7 @@
 """`run`, `exec`, `ps`, `logs`, `stop`, `start`, `kill`, `rm`, with Docker's flags and codes."""
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import msgspec
 import pytest
@@ -326,6 +328,44 @@ def test_a_signal_that_comes_before_anything_runs_is_passed_on(api, monkeypatch)
         gate.set()
         process.communicate(timeout=20)
     assert process.returncode == 128 + signal.SIGINT
+
+
+def test_what_was_ignored_from_the_start_stays_so(api):
+    """By `nohup`, or as what a shell has in the background."""
+    with running(api, "true", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as process:
+        assert process.stdout.read(4) == b"out:"
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+    assert process.returncode == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [("exec", "-i", "web", "cat"), ("run", "-i", "--name", "other", "cat")])
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_a_pipe_that_takes_a_little_at_a_time_gets_all(cli, api, unbuffered, words, form):
+    """One that somebody has made non-blocking: whoever has it open shares that."""
+    cli("run", "-d", "--name", "web", "true")
+    data = bytes(range(256)) * 1200
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    command = [sys.executable, "-m", "sealane", "--socket", api.path, *form, *words]
+    environ = {"PYTHONPATH": SOURCE, "PYTHONUNBUFFERED": unbuffered}
+    out = b""
+    with (
+        stdin_of(data),
+        subprocess.Popen(command, stdin=0, stdout=writer, stderr=subprocess.PIPE, env=environ) as process,
+    ):
+        os.close(writer)
+        time.sleep(0.5)
+        while piece := os.read(reader, 5000):
+            out += piece
+        process.communicate(timeout=20)
+    os.close(reader)
+    if form:
+        pieces = [json.loads(line) for line in out.splitlines()]
+        out = b"".join(base64.b64decode(piece["data"]) for piece in pieces if piece["stream"] == "stdout")
+    assert (process.returncode, out) == (0, b"out:" + data)
 
 
 def waits(pid):

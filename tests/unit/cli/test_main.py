@@ -255,6 +255,16 @@ def test_an_output_that_cannot_be_written_is_one_line(cli, api, words, form):
     assert (ran.returncode, set(others) - {"err"}) == (code, set())
 
 
+@pytest.mark.parametrize(
+    ("words", "code"), [(("version",), 0), (("rm", "nobody"), 1), (("run", "--bogus"), 125)]
+)
+def test_what_is_wrong_need_not_be_told_to_anybody(api, words, code):
+    command = [sys.executable, "-m", "sealane", "--socket", api.path, *words]
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=full, env={"PYTHONPATH": SOURCE})
+    assert ran.returncode == code
+
+
 def test_text_that_the_terminal_cannot_show_is_escaped(api):
     environ = {"PYTHONPATH": SOURCE, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
     api.services.engine.events.emit("network.created", "tür")
