@@ -26,7 +26,8 @@ class Ports:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._left: dict[SandboxId, tuple[PublishedPort, ...]] = {}
-        """Of networks that a container has left: the host's ports that nobody asked for by number stay what they were."""
+        """Of the network that a container has left last: the host's ports that nobody asked for by number stay what they
+        were."""
         self._lacking: set[SandboxId] = set()
         """Whose ports somebody else holds."""
         engine.listeners.append(self._changed)
@@ -42,12 +43,15 @@ class Ports:
             record = change.record
             if not isinstance(record, Endpoint) or record.sandbox is None:
                 continue
-            if isinstance(change, Delete):
-                self._left[record.sandbox] = (*self._left.get(record.sandbox, ()), *record.ports)
-            if isinstance(change, Delete) or change.before is None:
-                to_look_at.add(record.sandbox)
-            gone = isinstance(change, Delete) or record.dormant
-            if gone and record.ports:
+            goes = isinstance(change, Delete)
+            if record.sandbox in self._engine.intent.containers_by_sandbox:
+                if goes and record.ports:
+                    self._left[record.sandbox] = record.ports
+                if goes or change.before is None:
+                    to_look_at.add(record.sandbox)
+            elif goes:
+                self._forget(record.sandbox)
+            if record.ports and (goes or record.dormant):
                 to_look_at |= self._lacking
         # Behind whatever verb this is a part of.
         for sandbox in to_look_at:
@@ -57,10 +61,10 @@ class Ports:
         intent = self._engine.intent
         containers = intent.containers_by_sandbox.get(sandbox, {}).values()
         owner = next((c for c in containers if owns_sandbox(c, intent)), None)
-        self._lacking.discard(sandbox)
         if owner is None:
-            self._left.pop(sandbox, None)
+            self._forget(sandbox)
             return
+        self._lacking.discard(sandbox)
         for request in self._missing(owner):
             try:
                 self._publish(owner, [request])
@@ -69,6 +73,10 @@ class Ports:
                 self._lacking.add(sandbox)
                 log.warning("ports of container %s: %s", owner.name, error.message)
                 self._engine.events.emit("container.failed", owner.name, id=owner.id, error=error.message)
+
+    def _forget(self, sandbox: SandboxId) -> None:
+        self._left.pop(sandbox, None)
+        self._lacking.discard(sandbox)
 
     def _missing(self, container: Container) -> list[PublishRequest]:
         endpoints = self._engine.intent.endpoints_by_sandbox.get(container.sandbox, {}).values()

@@ -25,7 +25,8 @@ class Waiters:
         self._free = asyncio.Semaphore(most)
 
     async def call(self, function: Callable[..., T], *arguments: object) -> T:
-        """As `asyncio.to_thread`; but a daemon that ends does not wait for the call to return."""
+        """As `asyncio.to_thread`; but a daemon that ends does not wait for the call to return. (Its server gives the request
+        that made it the time that it gives all.)"""
         async with self._free:
             loop = asyncio.get_running_loop()
             answer: asyncio.Future[T] = loop.create_future()

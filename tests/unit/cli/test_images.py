@@ -169,6 +169,14 @@ def test_a_project_fetches_each_of_its_images_once(cli, services, tmp_path, verb
     assert (specs["shop-old-1"]["rootfs"], specs["shop-old-1"]["command"]) == ("host", ["/bin/echo", "x"])
 
 
+@pytest.mark.parametrize("verb", [("plan", "--delete"), ("delete",), ("down",)])
+def test_what_goes_needs_no_images(cli, services, tmp_path, verb):
+    """Nor what they are read by: what they were made of may be gone."""
+    services.images.lacking = "skopeo"
+    (tmp_path / "compose.yaml").write_text(COMPOSE)
+    assert cli(*verb, "-f", str(tmp_path / "compose.yaml")).code == 0
+
+
 @pytest.mark.parametrize("verb", [("plan",), ("delete",), ("down",)])
 def test_what_starts_nothing_fetches_nothing(cli, services, tmp_path, verb):
     (tmp_path / "compose.yaml").write_text(COMPOSE)

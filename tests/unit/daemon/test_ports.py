@@ -192,3 +192,13 @@ def test_a_number_that_nobody_asked_for_is_another_if_somebody_took_it(daemon: D
     seen = moving(daemon, off("a"), take_it(), to("b"))
     assert seen[-1]["b"] != seen_number
     assert len(seen[-1]["b"]) == 1
+
+
+def test_nothing_is_remembered_of_what_is_gone(daemon: Daemon) -> None:
+    ports = daemon.workloads._parts.ports
+    other = daemon.workloads.create(container("other", "a", publish=[publish(8080, 80)]))
+    moving(daemon, web(daemon, "a"), *[off("a"), to("a")] * 4, off("a"), other, to("b"))
+    assert [len(left) for left in ports._left.values()] == [1]
+    assert len(ports._lacking) == 1
+    moving(daemon, daemon.workloads.remove("web", force=True), daemon.workloads.remove("other", force=True))
+    assert (ports._left, ports._lacking) == ({}, set())

@@ -1,7 +1,7 @@
 """`sealane plan`, `apply` and `delete`."""
 
 from argparse import ArgumentParser, Namespace
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -40,7 +40,8 @@ def configure_plan(parser: ArgumentParser) -> None:
 
 
 def plan(context: Context, arguments: Namespace) -> int:
-    view = _asked(context, arguments, path_of("plan", delete=1 if arguments.delete else None))
+    path = path_of("plan", delete=1 if arguments.delete else None)
+    view = _asked(context, arguments, path, images="unneeded" if arguments.delete else "as they are")
     output = context.output
     if output.as_json:
         output.document(view)
@@ -92,7 +93,10 @@ def delete(context: Context, arguments: Namespace) -> int:
 
 
 def _perform(context: Context, arguments: Namespace, verb: str) -> int:
-    view = _asked(context, arguments, path_of(verb), is_deed=verb == "apply")
+    is_apply = verb == "apply"
+    # Waiting for a container to become healthy has a bound of its own in the daemon.
+    waits = {"timeout_s": None} if is_apply else {}
+    view = _asked(context, arguments, path_of(verb), images="unpacked" if is_apply else "unneeded", **waits)
     if context.output.as_json:
         context.output.document(view)
         return 0
@@ -105,8 +109,15 @@ def _perform(context: Context, arguments: Namespace, verb: str) -> int:
     return 0
 
 
-def _asked(context: Context, arguments: Namespace, path: str, *, is_deed: bool = False) -> dict[str, Any]:
-    """The daemon's answer about a file. `is_deed`: its images are needed, too, and it may take its time."""
+def _asked(
+    context: Context,
+    arguments: Namespace,
+    path: str,
+    *,
+    images: Literal["unpacked", "as they are", "unneeded"],
+    **waits: float | None,
+) -> dict[str, Any]:
+    """The daemon's answer about a file."""
     from sealane.cli.composefields import in_the_files_words
     from sealane.cli.images import with_images
     from sealane.cli.load import load_manifest
@@ -114,13 +125,10 @@ def _asked(context: Context, arguments: Namespace, path: str, *, is_deed: bool =
     manifest, warnings = load_manifest(arguments.file, arguments.project_name)
     for warning in warnings:
         context.output.note(f"warning: {warning}")
-    if not path.endswith("delete"):
-        manifest = with_images(context, manifest, unpack=is_deed)
-    request = msgspec.json.encode(manifest)
+    if images != "unneeded":
+        manifest = with_images(context, manifest, unpack=images == "unpacked")
     with in_the_files_words(manifest, arguments.file):
-        # Waiting for a container to become healthy has a bound of its own in the daemon.
-        waits = {"timeout_s": None} if is_deed else {}
-        view: dict[str, Any] = context.client.request("POST", path, request, **waits)
+        view: dict[str, Any] = context.client.request("POST", path, msgspec.json.encode(manifest), **waits)
     return view
 
 
