@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import struct
 import subprocess
@@ -220,6 +221,30 @@ async def test_a_reset_is_passed_on():
         writer.transport.abort()
         await reset.wait()
         await until(lambda: not proxy._relays)
+
+
+@in_loop
+async def test_clients_that_reset_at_once_leave_no_traceback():
+    """A port scan: connect, reset. The socket may be gone before the relay has begun."""
+    reported: list[dict] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+
+    async def answer(reader, writer):
+        with contextlib.suppress(OSError):
+            await reader.read(-1)
+        writer.close()
+
+    async with tcp_backend(answer), forwarder(entry()) as proxy:
+        for turns in range(100):
+            with socket.create_connection((LOCAL[4], 8080), SECONDS) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", 1, 0))
+                for _ in range(turns % 10):
+                    await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        await until(lambda: not proxy._relays)
+        gc.collect()
+        await asyncio.sleep(0)
+    assert reported == []
 
 
 @in_loop

@@ -240,10 +240,11 @@ _Direction = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 async def _pump_both(*directions: _Direction) -> None:
     writers = [writer for _reader, writer in directions]
-    for writer in writers:
-        # A peer that vanished holds its slot until the kernel's probes say so.
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     try:
+        for writer in writers:
+            # A peer that vanished holds its slot until the kernel's probes say so. (Of one that has reset already the
+            # transport has closed the socket: EBADF.)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         async with asyncio.TaskGroup() as group:
             for reader, writer in directions:
                 group.create_task(_pump(reader, writer))
