@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from property.strategies_records import changes
 from sealane.model.change import Change, Delete, Put, Record
-from sealane.model.codec import CodecError, kind_of
+from sealane.model.codec import CodecError
 from sealane.model.container import Container
 from sealane.model.endpoint import Endpoint, Sandbox
+from sealane.model.kinds import kind_of
 from sealane.model.net import address_part
 from sealane.model.network import Network
 from sealane.store.base import RevisionConflictError, Store, TakenError
@@ -216,8 +217,8 @@ def test_meta_is_kept_beside_the_revision(store):
 
 def wrong_with(records: list[Record], change: Change) -> set[str]:
     """Every reason for which `change` may be refused at once."""
-    key = (kind_of(change.record), change.record.id)
-    rest = [r for r in records if (kind_of(r), r.id) != key]
+    key = (kind_of(change.record).name, change.record.id)
+    rest = [r for r in records if (kind_of(r).name, r.id) != key]
     there = len(rest) < len(records)
     if isinstance(change, Delete) or change.before is not None:
         if not there:
@@ -227,7 +228,7 @@ def wrong_with(records: list[Record], change: Change) -> set[str]:
     record = change.record
     wrong = {f"id {record.id}"} if there and change.before is None else set()
     if not isinstance(record, Endpoint):
-        wrong |= {f"name {r.name}" for r in rest if kind_of(r) == key[0] and r.name == record.name}
+        wrong |= {f"name {r.name}" for r in rest if kind_of(r).name == key[0] and r.name == record.name}
     else:
         mine = [address_part(a) for a in record.addresses]
         theirs = {
@@ -241,7 +242,7 @@ def wrong_with(records: list[Record], change: Change) -> set[str]:
 
 
 def dangling(records: list[Record]) -> bool:
-    keys = {(kind_of(r), r.id) for r in records}
+    keys = {(kind_of(r).name, r.id) for r in records}
     wanted = [("network", r.network) for r in records if isinstance(r, Endpoint)]
     wanted += [
         ("sandbox", r.sandbox)
@@ -252,13 +253,13 @@ def dangling(records: list[Record]) -> bool:
 
 
 def after(records: list[Record], change: Change) -> list[Record]:
-    key = (kind_of(change.record), change.record.id)
-    rest = [r for r in records if (kind_of(r), r.id) != key]
+    key = (kind_of(change.record).name, change.record.id)
+    rest = [r for r in records if (kind_of(r).name, r.id) != key]
     return rest if isinstance(change, Delete) else [*rest, change.record]
 
 
 def sorted_by_id(records):
-    return sorted(records, key=lambda r: (kind_of(r), r.id))
+    return sorted(records, key=lambda r: (kind_of(r).name, r.id))
 
 
 def attempt(store: Store, batch: list[Change], revision: int) -> str:
@@ -299,3 +300,20 @@ def test_any_history_is_that_of_the_simplest_model(kind, data):
             snapshot = store.snapshot()
             assert snapshot.revision == revision
             assert sorted_by_id(snapshot.records) == sorted_by_id(records)
+
+
+def test_a_check_for_writing_changes_nothing(store):
+    revision = store.commit(ALL, 0)
+    before = store.snapshot()
+    for _ in range(3):
+        store.check_writable(revision, grows=False)
+        store.check_writable(revision, grows=True)
+    assert store.snapshot() == before
+    assert store.commit([Delete(BOXED)], revision) == revision + 1
+
+
+def test_a_check_for_writing_at_another_revision_is_a_conflict(store):
+    revision = store.commit(ALL, 0)
+    for other in (revision - 1, revision + 1):
+        with pytest.raises(RevisionConflictError, match=str(revision)):
+            store.check_writable(other, grows=False)

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 from property.strategies_records import containers, endpoints, networks, published_ports, sandboxes
 from sealane.model.change import Change, Delete, Put, Record, inverse
-from sealane.model.codec import kind_of
 from sealane.model.container import Container
 from sealane.model.endpoint import Endpoint, Sandbox
 from sealane.model.intent import Intent
+from sealane.model.kinds import kind_of
 from sealane.model.net import address_part
 from sealane.model.network import Network
 
@@ -17,14 +17,14 @@ STRATEGIES = {Network: networks, Sandbox: sandboxes, Endpoint: endpoints, Contai
 
 
 def key(record):
-    return kind_of(record), record.id
+    return kind_of(record).name, record.id
 
 
 def fits(record: Record, others: list[Record]) -> bool:
     """Whether a store and the engine's checks would let the record stand beside the others."""
     keys = {key(other) for other in others}
     if not isinstance(record, Endpoint):
-        if any(kind_of(o) == kind_of(record) and o.name == record.name for o in others):
+        if any(kind_of(o).name == kind_of(record).name and o.name == record.name for o in others):
             return False
         if isinstance(record, Sandbox) and record.netns is not None:
             # The engine takes a namespace that it knows for the sandbox that it has.
@@ -125,6 +125,8 @@ def frozen(intent: Intent) -> object:
     def walk(value):
         if isinstance(value, dict):
             return sorted((repr(k), walk(v)) for k, v in value.items())
+        if isinstance(value, tuple):
+            return [walk(v) for v in value]
         return repr(value)
 
     return walk(image(intent))

@@ -13,22 +13,12 @@ import msgspec
 
 from sealane.model.change import Record
 from sealane.model.container import Container
-from sealane.model.endpoint import Endpoint, Sandbox
-from sealane.model.network import Network
+from sealane.model.kinds import KINDS, kind_of
 
 VERSION: Final = 1
 
 _DECODERS: Final[dict[str, msgspec.json.Decoder[Record]]] = {
-    "network": msgspec.json.Decoder(Network),
-    "sandbox": msgspec.json.Decoder(Sandbox),
-    "endpoint": msgspec.json.Decoder(Endpoint),
-    "container": msgspec.json.Decoder(Container),
-}
-_KINDS: Final[dict[type[Record], str]] = {
-    Network: "network",
-    Sandbox: "sandbox",
-    Endpoint: "endpoint",
-    Container: "container",
+    kind.name: msgspec.json.Decoder(kind.type) for kind in KINDS
 }
 
 
@@ -52,19 +42,15 @@ class CodecError(ValueError):
     """Bytes that are not a record. The message names the record and the path in it."""
 
 
-def kind_of(record: Record) -> str:
-    return _KINDS[type(record)]
-
-
 def encode(record: Record) -> bytes:
     """Raises CodecError for what could not be read back: a lone surrogate, or a container's `spec` that is no JSON."""
     try:
         if isinstance(record, Container):
             # The encoder copies a Raw unread, and one bad spec would make the whole store unreadable.
             msgspec.json.decode(record.spec)
-        return _ENCODER.encode({"v": VERSION, "kind": _KINDS[type(record)], "record": record})
+        return _ENCODER.encode({"v": VERSION, "kind": kind_of(record).name, "record": record})
     except (msgspec.MsgspecError, UnicodeEncodeError) as error:
-        raise CodecError(f"{kind_of(record)} {record.id!a}: {error}") from error
+        raise CodecError(f"{kind_of(record).name} {record.id!a}: {error}") from error
 
 
 def decode(data: bytes) -> Record:

@@ -5,17 +5,18 @@ records, since attaching the 4,000th endpoint must cost no more than the first. 
 an intent edited step by step equals one built from its records, and `apply(inverse(c))` undoes `apply(c)`.
 """
 
-from collections.abc import Collection, Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from sealane.model.change import Change, Delete, Put, Record
 from sealane.model.container import Container
 from sealane.model.endpoint import Endpoint, PublishedPort, Sandbox
 from sealane.model.ids import EndpointId, NetworkId, SandboxId
-from sealane.model.net import Address, address_part
+from sealane.model.indexes import Claim, Index, Members, PortClaims, Unique
+from sealane.model.kinds import KINDS, kind_of, leases_of, referents_first
+from sealane.model.net import Address
 from sealane.model.network import Network
 
-Claim = tuple[PublishedPort, EndpointId]
 Id = TypeVar("Id", bound=str)
 T = TypeVar("T")
 
@@ -26,122 +27,86 @@ class Intent:
         self.sandboxes: dict[SandboxId, Sandbox] = {}
         self.endpoints: dict[EndpointId, Endpoint] = {}
         self.containers: dict[str, Container] = {}
-        self.network_ids: dict[str, NetworkId] = {}
-        self.sandbox_ids: dict[str, SandboxId] = {}
-        self.container_ids: dict[str, str] = {}
-        self.sandbox_by_netns: dict[tuple[int, int], SandboxId] = {}
-        self.sandbox_by_awaited: dict[str, SandboxId] = {}
-        self.endpoints_by_network: dict[NetworkId, dict[EndpointId, Endpoint]] = {}
-        self.endpoints_by_sandbox: dict[SandboxId, dict[EndpointId, Endpoint]] = {}
-        self.containers_by_sandbox: dict[SandboxId, dict[str, Container]] = {}
-        self.leases: dict[tuple[NetworkId, Address], EndpointId] = {}
-        self._claims: dict[tuple[str, int], dict[PublishedPort, EndpointId]] = {}
-        self._range_claims: dict[PublishedPort, EndpointId] = {}
-        order = ("Network", "Sandbox", "Endpoint", "Container")
-        for record in sorted(records, key=lambda r: order.index(type(r).__name__)):
+        self._tables: dict[str, dict[str, Record]] = {
+            "network": self.networks,  # type: ignore[dict-item]  # (a dict of one kind's ids and records)
+            "sandbox": self.sandboxes,  # type: ignore[dict-item]
+            "endpoint": self.endpoints,  # type: ignore[dict-item]
+            "container": self.containers,  # type: ignore[dict-item]
+        }
+        self.network_ids: Unique[str, NetworkId] = Unique(lambda n: (n.name,))
+        self.sandbox_ids: Unique[str, SandboxId] = Unique(lambda s: (s.name,))
+        self.container_ids: Unique[str, str] = Unique(lambda c: (c.name,))
+        self.sandbox_by_netns: Unique[tuple[int, int], SandboxId] = Unique(
+            lambda s: (s.netns.identity,) if s.netns is not None else ()
+        )
+        self.sandbox_by_awaited: Unique[str, SandboxId] = Unique(lambda s: (s.awaited,) if s.awaited else ())
+        self.leases: Unique[tuple[NetworkId, Address], EndpointId] = Unique(leases_of)
+        self.endpoints_by_network: Members[NetworkId, EndpointId, Endpoint] = Members(
+            "network", self.networks
+        )
+        self.endpoints_by_sandbox: Members[SandboxId, EndpointId, Endpoint] = Members(
+            "sandbox", self.sandboxes
+        )
+        self.containers_by_sandbox: Members[SandboxId, str, Container] = Members("sandbox", {})
+        self._claims = PortClaims()
+        self._indexes: dict[str, tuple[Index, ...]] = {
+            "network": (self.network_ids,),
+            "sandbox": (self.sandbox_ids, self.sandbox_by_netns, self.sandbox_by_awaited),
+            "endpoint": (self.endpoints_by_network, self.endpoints_by_sandbox, self.leases, self._claims),
+            "container": (self.container_ids, self.containers_by_sandbox),
+        }
+        self._owned: dict[str, tuple[Members[Any, Any, Any], ...]] = {
+            "network": (self.endpoints_by_network,),
+            "sandbox": (self.endpoints_by_sandbox,),
+            "endpoint": (),
+            "container": (),
+        }
+        """Indexes with an entry for each record of a kind, with members or without."""
+        for record in referents_first(records):
             self.apply(Put(record))
 
     def records(self) -> Iterator[Record]:
         """All records, referents first."""
-        yield from self.networks.values()
-        yield from self.sandboxes.values()
-        yield from self.endpoints.values()
-        yield from self.containers.values()
+        for kind in KINDS:
+            yield from self._tables[kind.name].values()
 
-    def apply(self, change: Change) -> None:
-        match change:
-            case Put(record, before):
-                if before is not None:
-                    self._remove(before)
-                self._add(record)
-            case Delete(record):
-                self._remove(record)
+    def record(self, kind: str, identity: str) -> Record | None:
+        return self._tables[kind].get(identity)
+
+    def apply(self, change: Change) -> frozenset[str]:
+        """Perform a change; return the fields in which the record differs from before: all of one that comes or goes."""
+        record = change.record
+        if not isinstance(change, Put):
+            self._remove(record)
+            return frozenset(record.__struct_fields__)
+        before = change.before
+        if before is None:
+            self._add(record)
+            return frozenset(record.__struct_fields__)
+        self._remove(before)
+        self._add(record)
+        return changed_fields(before, record)
 
     def _add(self, record: Record) -> None:
-        match record:
-            case Network():
-                self.networks[record.id] = record
-                self.network_ids[record.name] = record.id
-                self.endpoints_by_network.setdefault(record.id, {})
-            case Sandbox():
-                self.sandboxes[record.id] = record
-                self.sandbox_ids[record.name] = record.id
-                if record.netns is not None:
-                    self.sandbox_by_netns[record.netns.identity] = record.id
-                if record.awaited:
-                    self.sandbox_by_awaited[record.awaited] = record.id
-                self.endpoints_by_sandbox.setdefault(record.id, {})
-            case Endpoint():
-                self._add_endpoint(record)
-            case Container():
-                self.containers[record.id] = record
-                self.container_ids[record.name] = record.id
-                self.containers_by_sandbox.setdefault(record.sandbox, {})[record.id] = record
+        kind = kind_of(record).name
+        self._tables[kind][record.id] = record
+        for index in self._indexes[kind]:
+            index.add(record)
+        for members in self._owned[kind]:
+            members.add_owner(record.id)
 
     def _remove(self, record: Record) -> None:
-        match record:
-            case Network():
-                del self.networks[record.id]
-                del self.network_ids[record.name]
-                if not self.endpoints_by_network[record.id]:
-                    del self.endpoints_by_network[record.id]
-            case Sandbox():
-                del self.sandboxes[record.id]
-                del self.sandbox_ids[record.name]
-                if record.netns is not None and self.sandbox_by_netns.get(record.netns.identity) == record.id:
-                    del self.sandbox_by_netns[record.netns.identity]
-                if self.sandbox_by_awaited.get(record.awaited) == record.id:
-                    del self.sandbox_by_awaited[record.awaited]
-                if not self.endpoints_by_sandbox[record.id]:
-                    del self.endpoints_by_sandbox[record.id]
-            case Endpoint():
-                self._remove_endpoint(record)
-            case Container():
-                del self.containers[record.id]
-                del self.container_ids[record.name]
-                there = self.containers_by_sandbox[record.sandbox]
-                del there[record.id]
-                if not there:
-                    del self.containers_by_sandbox[record.sandbox]
-
-    def _add_endpoint(self, endpoint: Endpoint) -> None:
-        self.endpoints[endpoint.id] = endpoint
-        self.endpoints_by_network.setdefault(endpoint.network, {})[endpoint.id] = endpoint
-        if endpoint.sandbox is not None:
-            self.endpoints_by_sandbox.setdefault(endpoint.sandbox, {})[endpoint.id] = endpoint
-        for address in endpoint.addresses:
-            self.leases[endpoint.network, address_part(address)] = endpoint.id
-        for port in endpoint.published:
-            self._claim_table(port)[port] = endpoint.id
-
-    def _remove_endpoint(self, endpoint: Endpoint) -> None:
-        del self.endpoints[endpoint.id]
-        _take_out(self.endpoints_by_network, endpoint.network, endpoint.id, self.networks)
-        if endpoint.sandbox is not None:
-            _take_out(self.endpoints_by_sandbox, endpoint.sandbox, endpoint.id, self.sandboxes)
-        for address in endpoint.addresses:
-            del self.leases[endpoint.network, address_part(address)]
-        for port in endpoint.published:
-            del self._claim_table(port)[port]
-            if port.host_first == port.host_last and not self._claims[port.proto, port.host_first]:
-                del self._claims[port.proto, port.host_first]
-
-    def _claim_table(self, port: PublishedPort) -> dict[PublishedPort, EndpointId]:
-        if port.host_first == port.host_last:
-            return self._claims.setdefault((port.proto, port.host_first), {})
-        return self._range_claims
+        kind = kind_of(record).name
+        del self._tables[kind][record.id]
+        for index in self._indexes[kind]:
+            index.remove(record)
+        for members in self._owned[kind]:
+            members.remove_owner(record.id)
 
     def port_holder(self, wanted: PublishedPort) -> Claim | None:
         """Who holds a host port that `wanted` asks for: looks at the wanted ports and at all ranges, not at every
         publish."""
-        for number in range(wanted.host_first, wanted.host_last + 1):
-            for held, endpoint in self._claims.get((wanted.proto, number), {}).items():
-                if held.conflicts(wanted):
-                    return held, endpoint
-        for held, endpoint in self._range_claims.items():
-            if held.conflicts(wanted):
-                return held, endpoint
-        return None
+        return self._claims.holder(wanted)
 
     def network_named(self, reference: str) -> Network | None:
         """By name, by id, or by the beginning of an id that only one network has."""
@@ -157,17 +122,72 @@ class Intent:
         endpoints = self.endpoints_by_sandbox.get(sandbox, {}).values()
         return next((e for e in endpoints if e.network == network), None)
 
+    def objection(self, changes: Iterable[Change]) -> str:
+        """Why changes that were made for an older intent cannot be made to this one; empty: they can.
 
-def _take_out(
-    index: dict[Id, dict[EndpointId, Endpoint]], owner: Id, member: EndpointId, owners: Collection[Id]
-) -> None:
-    """Remove an endpoint from its owner's; the last one of an owner that is gone takes the entry with it."""
-    del index[owner][member]
-    if not index[owner] and owner not in owners:
-        del index[owner]
+        A store checks names, leases and references itself; what it does not know is checked here: that a record is
+        still the one that was read, and that host ports and namespaces are free."""
+        changes = list(changes)
+        expected = [c.before if isinstance(c, Put) else c.record for c in changes]
+        replaced = {_key(record) for record in expected if record is not None}
+        comes = {_key(change.record) for change in changes if isinstance(change, Put)}
+        for change, before in zip(changes, expected, strict=True):
+            named = " ".join((_key(change.record)[0], change.record.name))
+            if before is not None and self.record(*_key(before)) != before:
+                return f"{named} was changed by another writer"
+            if not isinstance(change, Put):
+                continue
+            objection = self._lacking(change.record, comes) or self._taken(change.record, replaced)
+            if objection:
+                return f"{named}: {objection}"
+        return ""
+
+    def _lacking(self, record: Record, comes: Collection[tuple[str, str]]) -> str:
+        """A record that it refers to and that is not there."""
+        for reference in kind_of(record).references:
+            identity = getattr(record, reference.field)
+            key = (reference.kind, identity)
+            if identity is not None and key not in comes and self.record(*key) is None:
+                return f"its {reference.kind} was removed by another writer"
+        return ""
+
+    def _taken(self, record: Record, replaced: Collection[tuple[str, str]]) -> str:
+        """A port or namespace that it wants and a record that stays has."""
+        match record:
+            case Endpoint():
+                for port in record.published:
+                    held = self.port_holder(port)
+                    if held is not None and ("endpoint", held[1]) not in replaced:
+                        return f"host port {port} was published by another writer"
+            case Sandbox(netns=netns) if netns is not None:
+                holder = self.sandbox_by_netns.get(netns.identity)
+                if holder is not None and holder != record.id and ("sandbox", holder) not in replaced:
+                    return "its namespace was recorded by another writer"
+        return ""
 
 
-def _find(reference: str, records: dict[Id, T], by_name: dict[str, Id]) -> T | None:
+def _key(record: Record) -> tuple[str, str]:
+    return kind_of(record).name, record.id
+
+
+def changed_fields(before: Record, after: Record) -> frozenset[str]:
+    """Names of the fields in which two records of one type differ."""
+    return frozenset(f for f in before.__struct_fields__ if getattr(before, f) != getattr(after, f))
+
+
+def differences(intent: Intent, records: Iterable[Record]) -> list[Change]:
+    """The changes from an intent to other records, in an order that keeps referents: referrers go first and come last."""
+    there = {_key(record): record for record in records}
+    mine = {_key(record): record for record in intent.records()}
+    gone = [record for key, record in mine.items() if key not in there]
+    comes = [record for key, record in there.items() if record != mine.get(key)]
+    return [
+        *(Delete(record) for record in reversed(referents_first(gone))),
+        *(Put(record, mine.get(_key(record))) for record in referents_first(comes)),
+    ]
+
+
+def _find(reference: str, records: Mapping[Id, T], by_name: Mapping[str, Id]) -> T | None:
     if reference in by_name:
         return records[by_name[reference]]
     if "/" in reference:

@@ -51,6 +51,14 @@ class Store(Protocol):
         """
         ...
 
+    def check_writable(self, revision: int, *, grows: bool) -> None:
+        """Write without changing anything, and raise what `commit` would raise now: RevisionConflictError, StoreError.
+
+        For deletions, which leave the kernel before the store: what the store is about to refuse must not have left.
+        `grows`: the coming commit needs more space than the records that it replaces.
+        """
+        ...
+
     def meta(self, key: str) -> str | None:
         """A small text kept beside the records (`instance`)."""
         ...

@@ -4,11 +4,8 @@ from collections.abc import Hashable, Sequence
 from typing import TypeVar
 
 from sealane.model.change import Change, Delete, Put, Record
-from sealane.model.codec import encode, kind_of
-from sealane.model.container import Container
-from sealane.model.endpoint import Endpoint, Sandbox
-from sealane.model.net import address_part
-from sealane.model.network import Network
+from sealane.model.codec import encode
+from sealane.model.kinds import Lease, kind_of, leases_of, referents_first
 from sealane.store.base import RevisionConflictError, Snapshot, TakenError
 
 K = TypeVar("K", bound=Hashable)
@@ -23,19 +20,21 @@ class MemoryStore:
         self._revision = 0
         self._records: dict[Key, Record] = {}
         self._names: dict[tuple[str, str], str] = {}
-        self._leases: dict[tuple[str, str], str] = {}
+        self._leases: dict[Lease, str] = {}
         self._references: dict[Key, int] = {}
-        """How many records refer to a network or sandbox."""
+        """How many records refer to one."""
         self._meta: dict[str, str] = {}
 
     def snapshot(self) -> Snapshot:
-        order = ("network", "sandbox", "endpoint", "container")
-        keys = sorted(self._records, key=lambda key: (order.index(key[0]), key[1]))
-        return Snapshot(self._revision, tuple(self._records[key] for key in keys))
+        by_id = sorted(self._records.values(), key=lambda record: record.id)
+        return Snapshot(self._revision, tuple(referents_first(by_id)))
 
-    def commit(self, changes: Sequence[Change], revision: int) -> int:
+    def check_writable(self, revision: int, *, grows: bool) -> None:  # noqa: ARG002 (memory is never full)
         if revision != self._revision:
             raise RevisionConflictError(f"the store is at revision {self._revision}, not {revision}")
+
+    def commit(self, changes: Sequence[Change], revision: int) -> int:
+        self.check_writable(revision, grows=False)
         transaction = _Transaction()
         try:
             for change in changes:
@@ -77,7 +76,7 @@ class MemoryStore:
             if name in self._names:
                 raise TakenError(f"name {record.name}")
             transaction.set(self._names, name, record.id)
-        for lease in _leases(record):
+        for lease in leases_of(record):
             if lease in self._leases:
                 raise TakenError(f"address {lease[1]}")
             transaction.set(self._leases, lease, record.id)
@@ -91,7 +90,7 @@ class MemoryStore:
         transaction.remove(self._records, _key(stored))
         for name in _names(stored):
             transaction.remove(self._names, name)
-        for lease in _leases(stored):
+        for lease in leases_of(stored):
             transaction.remove(self._leases, lease)
         for key in _references(stored):
             transaction.set(self._references, key, self._references[key] - 1)
@@ -132,32 +131,19 @@ _ABSENT = object()
 
 
 def _key(record: Record) -> Key:
-    return kind_of(record), record.id
+    return kind_of(record).name, record.id
 
 
 def _text(record: Record) -> str:
-    return f"{kind_of(record)} {record.id}"
+    return f"{kind_of(record).name} {record.id}"
 
 
 def _names(record: Record) -> list[tuple[str, str]]:
-    """Names that only one record may have. Endpoints are named by their sandboxes, and many may be `web`."""
-    return [] if isinstance(record, Endpoint) else [(kind_of(record), record.name)]
-
-
-def _leases(record: Record) -> list[tuple[str, str]]:
-    if not isinstance(record, Endpoint):
-        return []
-    return [(record.network, address_part(address)) for address in record.addresses]
+    """Names that only one record may have."""
+    kind = kind_of(record)
+    return [(kind.name, record.name)] if kind.is_named else []
 
 
 def _references(record: Record) -> list[Key]:
-    match record:
-        case Endpoint(network=network, sandbox=None):
-            return [("network", network)]
-        case Endpoint(network=network, sandbox=str(sandbox)):
-            return [("network", network), ("sandbox", sandbox)]
-        case Container(sandbox=sandbox):
-            return [("sandbox", sandbox)]
-        case Network() | Sandbox():
-            return []
-    raise TypeError(f"not a record: {record!r}")
+    named = ((r.kind, getattr(record, r.field)) for r in kind_of(record).references)
+    return [(kind, identity) for kind, identity in named if identity is not None]

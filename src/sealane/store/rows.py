@@ -7,10 +7,8 @@ from typing import Final
 import msgspec
 
 from sealane.model.change import Record
-from sealane.model.codec import CodecError, decode, kind_of
-from sealane.model.container import Container
-from sealane.model.endpoint import Endpoint
-from sealane.model.net import address_part
+from sealane.model.codec import CodecError, decode
+from sealane.model.kinds import KINDS, Kind, kind_of, leases_of
 from sealane.store.base import Snapshot
 from sealane.store.database import store_error
 
@@ -19,7 +17,7 @@ Lease = tuple[str, str, str]
 
 
 class Table(msgspec.Struct, frozen=True):
-    """The statements of one kind of record. The columns are those of `columns`, then record and crc32."""
+    """The statements of one kind of record."""
 
     select: str
     insert: str
@@ -28,51 +26,30 @@ class Table(msgspec.Struct, frozen=True):
     delete: str
 
 
-TABLES: Final = {
-    "network": Table(
-        "SELECT id, name, record, crc32 FROM networks",
-        "INSERT INTO networks (id, name, record, crc32) VALUES (?1, ?2, ?3, ?4)",
-        "UPDATE networks SET name = ?2, record = ?3, crc32 = ?4 WHERE id = ?1",
-        "SELECT crc32 FROM networks WHERE id = ?",
-        "DELETE FROM networks WHERE id = ?",
-    ),
-    "sandbox": Table(
-        "SELECT id, name, record, crc32 FROM sandboxes",
-        "INSERT INTO sandboxes (id, name, record, crc32) VALUES (?1, ?2, ?3, ?4)",
-        "UPDATE sandboxes SET name = ?2, record = ?3, crc32 = ?4 WHERE id = ?1",
-        "SELECT crc32 FROM sandboxes WHERE id = ?",
-        "DELETE FROM sandboxes WHERE id = ?",
-    ),
-    "endpoint": Table(
-        "SELECT id, network, sandbox, record, crc32 FROM endpoints",
-        "INSERT INTO endpoints (id, network, sandbox, record, crc32) VALUES (?1, ?2, ?3, ?4, ?5)",
-        "UPDATE endpoints SET network = ?2, sandbox = ?3, record = ?4, crc32 = ?5 WHERE id = ?1",
-        "SELECT crc32 FROM endpoints WHERE id = ?",
-        "DELETE FROM endpoints WHERE id = ?",
-    ),
-    "container": Table(
-        "SELECT id, name, sandbox, record, crc32 FROM containers",
-        "INSERT INTO containers (id, name, sandbox, record, crc32) VALUES (?1, ?2, ?3, ?4, ?5)",
-        "UPDATE containers SET name = ?2, sandbox = ?3, record = ?4, crc32 = ?5 WHERE id = ?1",
-        "SELECT crc32 FROM containers WHERE id = ?",
-        "DELETE FROM containers WHERE id = ?",
-    ),
-}
+def _table(kind: Kind) -> Table:
+    """Names of tables and columns are those of `model.kinds`, never text from outside."""
+    table, every = kind.table, (*kind.columns, "record", "crc32")
+    values = ", ".join(f"?{number}" for number in range(1, len(every) + 1))
+    assigned = ", ".join(f"{name} = ?{number}" for number, name in enumerate(every, start=1) if name != "id")
+    return Table(
+        f"SELECT {', '.join(every)} FROM {table}",  # noqa: S608
+        f"INSERT INTO {table} ({', '.join(every)}) VALUES ({values})",  # noqa: S608
+        f"UPDATE {table} SET {assigned} WHERE id = ?1",  # noqa: S608
+        f"SELECT crc32 FROM {table} WHERE id = ?",  # noqa: S608
+        f"DELETE FROM {table} WHERE id = ?",  # noqa: S608
+    )
+
+
+TABLES: Final = {kind.name: _table(kind) for kind in KINDS}
 
 
 def columns(record: Record) -> tuple[str | None, ...]:
-    """What stands beside the record, under the constraints of its table."""
-    if isinstance(record, Endpoint):
-        return record.id, record.network, record.sandbox
-    if isinstance(record, Container):
-        return record.id, record.name, record.sandbox
-    return record.id, record.name
+    """Values beside the record, under the constraints of its table."""
+    return tuple(getattr(record, field) for field in kind_of(record).columns)
 
 
 def leases(record: Record) -> tuple[Lease, ...]:
-    if not isinstance(record, Endpoint):
-        return ()
-    return tuple((record.network, address_part(address), record.id) for address in record.addresses)
+    return tuple((network, address, record.id) for network, address in leases_of(record))
 
 
 def revision_crc(revision: int, digest: int) -> int:
@@ -123,6 +100,6 @@ def _record(kind: str, row: tuple[object, ...], path: str) -> Record:
     except CodecError as error:
         # Its bytes are those that were written, by a release that spelt them otherwise.
         raise store_error("schema", path, str(error)) from error
-    if kind_of(record) != kind or columns(record) != tuple(beside):
+    if kind_of(record).name != kind or columns(record) != tuple(beside):
         raise store_error("corrupt", path, f"{where} does not match its row")
     return record

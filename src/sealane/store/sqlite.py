@@ -16,6 +16,7 @@ full or failing disk would be a SIGBUS.
 
 import contextlib
 import sqlite3
+import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeVar
@@ -23,13 +24,18 @@ from typing import Final, TypeVar
 import msgspec
 
 from sealane.model.change import Change, Delete, Put
-from sealane.model.codec import encode, kind_of
+from sealane.model.codec import encode
+from sealane.model.kinds import KIND_BY_NAME, kind_of
 from sealane.store.base import RevisionConflictError, Snapshot, StoreError, TakenError
 from sealane.store.database import failures, inspect, open_database, store_error
 from sealane.store.guard import RESERVE_BYTES, Guard
 from sealane.store.rows import TABLES, Lease, columns, leases, meta_crc, read_all, read_revision, revision_crc
 
 DATABASE: Final = "state.db"
+
+CHECKED: Final = "checked"
+"""Meta key: the monotonic time, in ns, at which the store was last found to be writable (`check_writable`)."""
+
 T = TypeVar("T")
 
 
@@ -85,17 +91,24 @@ class SqliteStore:
         with failures(self._path), self._transaction("BEGIN"):
             return read_all(self._db, self._path)
 
+    def check_writable(self, revision: int, *, grows: bool) -> None:
+        self._write(lambda: self._touch(revision), grows=grows)
+
     def commit(self, changes: Sequence[Change], revision: int) -> int:
         steps = [_step(change) for change in changes]
-        grows = _grows(changes)
+        self._write(lambda: self._transact(steps, revision), grows=_grows(changes))
+        self._guard.promise(revision + 1)
+        return revision + 1
+
+    def _write(self, transact: Callable[[], None], *, grows: bool) -> None:
         if grows:
             self._require_reserve()
         try:
-            return self._transact(steps, revision)
+            transact()
         except StoreError as error:
             if error.reason != "full":
                 raise
-        return self._on_full_disk(lambda: self._transact(steps, revision), use_reserve=not grows)
+            self._on_full_disk(transact, use_reserve=not grows)
 
     def meta(self, key: str) -> str | None:
         with failures(self._path):
@@ -111,6 +124,19 @@ class SqliteStore:
             # A few bytes, and the daemon cannot start without.
             self._on_full_disk(lambda: self._write_meta(key, value), use_reserve=True)
 
+    def _touch(self, revision: int) -> None:
+        """Write as a commit does. The value is another each time: SQLite leaves out a write of equal bytes."""
+        with failures(self._path), self._transaction("BEGIN IMMEDIATE"):
+            self._check_revision(revision)
+            self._write_meta(CHECKED, str(time.monotonic_ns()))
+
+    def _check_revision(self, revision: int) -> int:
+        """Raises RevisionConflictError; return the digest."""
+        found, digest = read_revision(self._db, self._path)
+        if found != revision:
+            raise RevisionConflictError(f"the store is at revision {found}, not {revision}")
+        return digest
+
     def _write_meta(self, key: str, value: str) -> None:
         crc32 = meta_crc(key, value)
         with failures(self._path):
@@ -123,13 +149,11 @@ class SqliteStore:
         self._db.close()
         self._guard.close()
 
-    def _transact(self, steps: Sequence["_Step"], revision: int) -> int:
+    def _transact(self, steps: Sequence["_Step"], revision: int) -> None:
         with failures(self._path):
             try:
                 with self._transaction("BEGIN IMMEDIATE"):
-                    found, digest = read_revision(self._db, self._path)
-                    if found != revision:
-                        raise RevisionConflictError(f"the store is at revision {found}, not {revision}")
+                    digest = self._check_revision(revision)
                     for step in steps:
                         digest += self._perform(step)
                     self._db.execute(
@@ -141,8 +165,6 @@ class SqliteStore:
                 raise ValueError(
                     f"a record refers to a network or sandbox that would not be there: {error}"
                 ) from error
-        self._guard.promise(revision + 1)
-        return revision + 1
 
     def _perform(self, step: "_Step") -> int:
         """Perform one change; return by how much it changes the digest."""
@@ -156,7 +178,7 @@ class SqliteStore:
         if not step.row:
             self._db.execute(table.delete, (step.id,))
             return digest
-        if step.replaces and step.kind == "endpoint":
+        if step.replaces and KIND_BY_NAME[step.kind].leases:
             self._db.execute("DELETE FROM leases WHERE endpoint = ?", (step.id,))
         try:
             self._db.execute(table.update if step.replaces else table.insert, step.row)
@@ -221,13 +243,13 @@ class _Step(msgspec.Struct, frozen=True):
 
 def _step(change: Change) -> _Step:
     record = change.record
-    kind = kind_of(record)
+    kind = kind_of(record).name
     if isinstance(change, Delete):
         return _Step(kind, record.id, record.name, True)
-    if change.before is not None and (kind_of(change.before), change.before.id) != (kind, record.id):
-        raise ValueError(
-            f"{kind_of(change.before)} {change.before.id} cannot be replaced by {kind} {record.id}"
-        )
+    if change.before is not None:
+        replaced = kind_of(change.before).name, change.before.id
+        if replaced != (kind, record.id):
+            raise ValueError(f"{' '.join(replaced)} cannot be replaced by {kind} {record.id}")
     data = encode(record)
     crc32 = zlib.crc32(data)
     row = (*columns(record), data, crc32)

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from property.strategies_records import records
 from sealane.model.change import Record
-from sealane.model.codec import VERSION, CodecError, decode, encode, kind_of
+from sealane.model.codec import VERSION, CodecError, decode, encode
 from sealane.model.container import Container
 from sealane.model.endpoint import Endpoint, PublishedPort
+from sealane.model.kinds import kind_of
 from sealane.model.network import Network
 
 POINT = Endpoint(
@@ -40,7 +41,7 @@ def test_what_is_encoded_is_decoded(record):
 
 @given(records, records)
 def test_equal_records_are_equal_bytes_and_others_are_not(one, other):
-    assert (encode(one) == encode(other)) == (one == other and kind_of(one) == kind_of(other))
+    assert (encode(one) == encode(other)) == (one == other and kind_of(one).name == kind_of(other).name)
 
 
 def test_the_spelling_is_this():

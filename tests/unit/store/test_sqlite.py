@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from sealane.model.change import Delete, Put
 from sealane.model.codec import encode
 from sealane.model.container import Container
 from sealane.model.endpoint import Endpoint, Sandbox
+from sealane.model.kinds import KINDS
 from sealane.model.network import Network
 from sealane.store import database, rows
 from sealane.store.base import RevisionConflictError, StoreError
@@ -377,3 +379,42 @@ def test_a_commit_that_fails_leaves_no_transaction_behind(filled):
                 store.commit(changes, 1)
             assert not store._db.in_transaction
         assert store.commit([Put(endpoint(2))], 1) == 2
+
+
+@contextlib.contextmanager
+def no_file_can_be_written():
+    """Every write below the limit's offset fails with EFBIG (setrlimit(2)); Python ignores SIGXFSZ."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_check_for_writing_fails_where_a_commit_would(filled):
+    with opened(filled) as store:
+        found = store.snapshot()
+        for _ in range(2):
+            # Again and again: SQLite leaves out a write of equal bytes.
+            store.check_writable(found.revision, grows=False)
+            with no_file_can_be_written(), pytest.raises(StoreError):
+                store.check_writable(found.revision, grows=False)
+        with no_file_can_be_written(), pytest.raises(StoreError):
+            store.commit([Delete(BOXED)], found.revision)
+        assert store.snapshot() == found
+        store.check_writable(found.revision, grows=False)
+        assert store.commit([Delete(BOXED)], found.revision) == found.revision + 1
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_the_table_of_a_kind_is_as_the_kind_says(directory, kind):
+    with opened(directory) as store:
+        found = store._db.execute(f"PRAGMA table_info({kind.table})").fetchall()
+        assert tuple(row[1] for row in found) == (*kind.columns, "record", "crc32")
+        keys = store._db.execute(f"PRAGMA foreign_key_list({kind.table})").fetchall()
+        tables = {k.name: k.table for k in KINDS}
+        assert {(row[3], row[2]) for row in keys} == {(r.field, tables[r.kind]) for r in kind.references}
+        indexes = [row[1] for row in store._db.execute(f"PRAGMA index_list({kind.table})").fetchall()]
+        for reference in kind.references:
+            assert f"{kind.table}_by_{reference.field}" in indexes

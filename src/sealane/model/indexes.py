@@ -1,0 +1,96 @@
+"""Indexes of the intent: each follows the records of one kind as they come and go, in constant time."""
+
+from collections.abc import Callable, Container, Hashable, Iterable
+from typing import Any, Generic, Protocol, TypeVar
+
+from sealane.model.endpoint import PublishedPort
+from sealane.model.ids import EndpointId
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V", bound=str)
+R = TypeVar("R")
+
+Claim = tuple[PublishedPort, EndpointId]
+
+
+class Index(Protocol):
+    def add(self, record: Any) -> None: ...
+
+    def remove(self, record: Any) -> None: ...
+
+
+class Unique(dict[K, V]):
+    """Key → id of the one record that has it."""
+
+    def __init__(self, keys: Callable[[Any], Iterable[Any]]) -> None:
+        super().__init__()
+        self._keys = keys
+
+    def add(self, record: Any) -> None:
+        for key in self._keys(record):
+            self[key] = record.id
+
+    def remove(self, record: Any) -> None:
+        for key in self._keys(record):
+            if self.get(key) == record.id:
+                del self[key]
+
+
+class Members(dict[K, dict[V, R]], Generic[K, V, R]):
+    """Owner → its members, which name it in `field`. An owner among `owners` keeps its entry without members."""
+
+    def __init__(self, field: str, owners: Container[K]) -> None:
+        super().__init__()
+        self._field = field
+        self._owners = owners
+
+    def add(self, record: Any) -> None:
+        owner = getattr(record, self._field)
+        if owner is not None:
+            self.setdefault(owner, {})[record.id] = record
+
+    def remove(self, record: Any) -> None:
+        owner = getattr(record, self._field)
+        if owner is None:
+            return
+        members = self[owner]
+        del members[record.id]
+        if not members and owner not in self._owners:
+            del self[owner]
+
+    def add_owner(self, owner: Any) -> None:
+        self.setdefault(owner, {})
+
+    def remove_owner(self, owner: Any) -> None:
+        if not self[owner]:
+            del self[owner]
+
+
+_RANGES = ("", 0)
+
+
+class PortClaims(dict[tuple[str, int], dict[PublishedPort, EndpointId]]):
+    """(protocol, host port) → who publishes it; ranges of several ports, which are few, are under one key of their own."""
+
+    def add(self, record: Any) -> None:
+        for port in record.published:
+            self.setdefault(_key(port), {})[port] = record.id
+
+    def remove(self, record: Any) -> None:
+        for port in record.published:
+            claims = self[_key(port)]
+            del claims[port]
+            if not claims:
+                del self[_key(port)]
+
+    def holder(self, wanted: PublishedPort) -> Claim | None:
+        keys = [(wanted.proto, number) for number in range(wanted.host_first, wanted.host_last + 1)]
+        for key in [*keys, _RANGES]:
+            for held, endpoint in self.get(key, {}).items():
+                if held.conflicts(wanted):
+                    return held, endpoint
+        return None
+
+
+def _key(port: PublishedPort) -> tuple[str, int]:
+    return (port.proto, port.host_first) if port.host_first == port.host_last else _RANGES
