@@ -7,6 +7,12 @@ EVENTS_KEPT = 1024
 EVENT_CHARS_MAX = 1024
 """Of an event's subject and of each of its details: whoever is refused may have written what they quote."""
 
+FEED_CHANGES_KEPT = 16_384
+"""Changes in the change feed; a reader that is further behind reads the whole intent."""
+
+COMMIT_TRIES = 5
+"""Commits tried while another writer keeps changing the store."""
+
 RANGE_PORTS_MAX = 4096
 """Host ports of one publish whose range is shifted (host 8000-8099 to container 9000-9099): an element a port."""
 

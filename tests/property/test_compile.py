@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from harness.engines import FACTS
 from property.strategies_intent import intents, networks
 from sealane.compile.facts import Facts, Features, reach
-from sealane.compile.host import HOST_UNIT, Compiled, compile_host, touched, units
+from sealane.compile.host import Compiled, compile_host, touched, units
+from sealane.compile.reads import HOST_UNIT
 from sealane.kernel.nft import Chain, Element, Set
 from sealane.kernel.objects import Address, Link, Sysctl
 from sealane.kernel.state import HOST
@@ -33,8 +34,8 @@ def test_an_increment_equals_a_full_compilation(before: Intent, after: Intent) -
     compiled = Compiled(current, FACTS)
     for change in edits(before, after):
         old = {(n, k): v for n, items in compiled.desired.items() for k, v in items.items()}
-        current.apply(change)
-        different = compiled.refresh(current, touched(change, current))
+        fields = current.apply(change)
+        different = compiled.refresh(current, touched(change, fields, current))
         full = non_empty(compile_host(current, FACTS))
         assert non_empty(compiled.desired) == full
         new = {(n, k): v for n, items in full.items() for k, v in items.items()}

@@ -5,8 +5,7 @@ change recompiles the units it touches and no others. Law (tests/property/test_c
 about, the incremental result equals `compile_host` of it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from sealane.compile.base import compile_base, compile_guards
 from sealane.compile.endpoint import Placed, compile_endpoint
@@ -15,21 +14,15 @@ from sealane.compile.fast_path import compile_gates
 from sealane.compile.names import PASSAGE_LINKS
 from sealane.compile.network import compile_network, has_data_plane, is_apart
 from sealane.compile.publish import compile_publish
+from sealane.compile.reads import HOST_UNIT, Unit, readers, units_of
 from sealane.compile.sandbox import compile_sandbox
 from sealane.kernel.objects import Key, Passage, Sysctl
 from sealane.kernel.state import HOST, HostState, Object
 from sealane.model.change import Change
-from sealane.model.container import Container
-from sealane.model.endpoint import Endpoint, Sandbox
 from sealane.model.ids import EndpointId, NetworkId, SandboxId
 from sealane.model.intent import Intent
 from sealane.model.net import FAMILIES
 from sealane.model.network import Network
-
-Unit = tuple[Literal["host", "network", "endpoint", "sandbox"], str]
-"""An intent object as the compiler's unit of work: also the origin of the kernel objects that come of it."""
-
-HOST_UNIT: Unit = ("host", "")
 
 
 def units(intent: Intent) -> Iterator[Unit]:
@@ -105,29 +98,16 @@ class MadeTwiceError(ValueError):
     """Two units make one object: their names, which are hashes, collide, or the compiler has a bug."""
 
 
-def touched(change: Change, intent: Intent) -> set[Unit]:
-    """The units whose result a change may alter, `intent` being as it is after it."""
-    result: set[Unit] = set()
-    for record in (change.record, change.before):
-        match record:
-            case Network():
-                result |= {HOST_UNIT, ("network", record.id)}
-                for endpoint in intent.endpoints_by_network.get(record.id, {}).values():
-                    result |= _endpoint_units(endpoint)
-            case Endpoint():
-                result |= _endpoint_units(record)
-            case Sandbox():
-                result.add(("sandbox", record.id))
-            case Container() | None:
-                pass
-    return result
-
-
-def _endpoint_units(endpoint: Endpoint) -> set[Unit]:
-    mine: set[Unit] = {("endpoint", endpoint.id)}
-    if endpoint.sandbox is not None:
-        mine.add(("sandbox", endpoint.sandbox))
-    return mine
+def touched(change: Change, fields: Collection[str], intent: Intent) -> set[Unit]:
+    """The units whose result a change may alter, `intent` being as it is after it, and `fields` what it says has changed
+    (`Intent.apply`)."""
+    which = readers(change.record, fields)
+    if not which:
+        return set()
+    units = set(units_of(change.record, which, intent))
+    if change.before is not None:
+        units.update(units_of(change.before, which, intent))
+    return units
 
 
 Where = tuple[str, Key]

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 from sealane.compile.facts import Features
-from sealane.compile.host import Unit
+from sealane.compile.reads import Unit
 from sealane.kernel.state import HOST
 from sealane.wire.views import Condition
 

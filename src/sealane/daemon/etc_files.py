@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from sealane.containers.errors import ContainerError, NotFoundError
 from sealane.containers.runtime import Runtime
@@ -11,7 +11,6 @@ from sealane.daemon.requests import dns_of, hosts_of
 from sealane.dns.resolvconf import Resolver
 from sealane.engine.containers import request_of
 from sealane.engine.engine import Engine
-from sealane.model.change import Change
 from sealane.model.container import Container
 from sealane.model.endpoint import Endpoint
 from sealane.model.ids import SandboxId
@@ -31,10 +30,10 @@ class EtcFiles:
         self._resolver = resolver
         self._dirty: set[SandboxId] = set()
         self._task: asyncio.Task[None] | None = None
-        engine.listeners.append(self.changed)
+        self._changes = engine.feed.reader("etc files", self._read)
 
-    def changed(self, changes: Sequence[Change]) -> None:
-        for change in changes:
+    def _read(self) -> None:
+        for change in self._changes.changes():
             record, before = change.record, change.before
             if not isinstance(record, Endpoint) or record.sandbox is None:
                 continue

@@ -7,7 +7,7 @@ look too many does nothing, and one that came late misses nothing but what was u
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 
@@ -18,7 +18,7 @@ from sealane.containers.store import ContainerState
 from sealane.daemon.attendance import Attendance
 from sealane.engine.engine import Engine
 from sealane.engine.errors import SealaneError
-from sealane.model.change import Change, Put
+from sealane.model.change import Put
 from sealane.model.container import Container
 from sealane.model.endpoint import Endpoint
 from sealane.model.ids import SandboxId
@@ -63,11 +63,12 @@ class Lives:
         for identity in self._engine.intent.containers:
             if (state := self._state(identity)) is not None:
                 self._known[identity] = state
-        self._engine.listeners.append(self._joined)
+        self._changes = self._engine.feed.reader("containers", self._joined)
         timer = loop.call_later(LOOK_S, self._look_again, hints)
 
         def stop() -> None:
             self._loop = None
+            self._changes.close()
             timer.cancel()
             hints.close()
 
@@ -114,11 +115,11 @@ class Lives:
         for identity in list(self._engine.intent.containers) if told is None else told:
             self.look(identity)
 
-    def _joined(self, changes: Sequence[Change]) -> None:
+    def _joined(self) -> None:
         """An endpoint that comes to a container which has ended is dormant, as its others are."""
         if self._loop is None:
             return
-        for change in changes:
+        for change in self._changes.changes():
             if isinstance(change, Put) and isinstance(change.record, Endpoint) and change.before is None:
                 # Behind whatever verb this is a part of.
                 self._loop.call_soon(self._settle, change.record.sandbox)

@@ -7,13 +7,12 @@ the loop's time. A lone change is in force after GATHER_MIN_S.
 
 import asyncio
 import time
-from collections.abc import Sequence
 
 from sealane.compile.names import network_link
 from sealane.dns.records import ZoneMember, ZoneNetwork
 from sealane.dns.server import DnsServer
 from sealane.engine.engine import Engine
-from sealane.model.change import Change
+from sealane.engine.feed import GapError
 from sealane.model.endpoint import Endpoint
 from sealane.model.ids import EndpointId, NetworkId
 from sealane.model.net import address_part
@@ -35,22 +34,35 @@ class NameFeed:
         self._served: set[NetworkId] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._took = 0.0
-        engine.listeners.append(self.changed)
+        self._changes = engine.feed.reader("names", self._gather)
 
-    def changed(self, changes: Sequence[Change]) -> None:
+    def _gather(self) -> None:
+        if self._timer is None:
+            wait = min(GATHER_MAX_S, max(GATHER_MIN_S, self._took * SHARE))
+            self._timer = self._loop.call_later(wait, self.flush)
+
+    def close(self) -> None:
+        self._changes.close()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _read(self) -> None:
+        try:
+            changes = self._changes.changes()
+        except GapError:
+            self._dirty |= {*self._engine.intent.networks, *self._served}
+            return
         for change in changes:
             if isinstance(change.record, Network):
                 self._dirty.add(change.record.id)
             elif isinstance(change.record, Endpoint):
                 self._dirty.add(change.record.network)
-        if self._dirty and self._timer is None:
-            wait = min(GATHER_MAX_S, max(GATHER_MIN_S, self._took * SHARE))
-            self._timer = self._loop.call_later(wait, self.flush)
 
     def flush(self) -> None:
-        """Tell the resolver all that has changed since the last time."""
+        """Update the resolver with all changes since the last call."""
         self._timer = None
         started = time.perf_counter()
+        self._read()
         intent = self._engine.intent
         changed = [self._network(intent.networks[n]) for n in self._dirty if n in intent.networks]
         removed = [n for n in self._dirty if n not in intent.networks and n in self._served]

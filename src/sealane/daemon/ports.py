@@ -13,7 +13,7 @@ from sealane.engine.containers import owns_sandbox, request_of
 from sealane.engine.endpoints import is_answer
 from sealane.engine.engine import Engine
 from sealane.engine.errors import SealaneError
-from sealane.model.change import Change, Delete
+from sealane.model.change import Delete
 from sealane.model.container import Container
 from sealane.model.endpoint import Endpoint, PublishedPort
 from sealane.model.ids import SandboxId
@@ -30,16 +30,16 @@ class Ports:
         were."""
         self._lacking: set[SandboxId] = set()
         """Whose ports somebody else holds."""
-        engine.listeners.append(self._changed)
+        self._changes = engine.feed.reader("ports", self._read)
 
     def restore(self, container: Container) -> None:
         """Before it starts: publish what is not. Raises ConflictError if somebody else holds it."""
         if owns_sandbox(container, self._engine.intent):
             self._publish(container, self._missing(container))
 
-    def _changed(self, changes: Sequence[Change]) -> None:
+    def _read(self) -> None:
         to_look_at: set[SandboxId] = set()
-        for change in changes:
+        for change in self._changes.changes():
             record = change.record
             if not isinstance(record, Endpoint) or record.sandbox is None:
                 continue

@@ -227,7 +227,9 @@ class Service:
         if not self.config.dns:
             return
         self._dns = DnsServer(searches=[s for s in (self.config.dns_search, NETAVARK_SEARCH) if s])
-        NameFeed(self.engine, self._dns, self._loop).flush()
+        names = NameFeed(self.engine, self._dns, self._loop)
+        names.flush()
+        self._closing.append(names.close)
         self._dns.start()
         self._closing.append(self._dns.stop)
 

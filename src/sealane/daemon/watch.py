@@ -5,7 +5,7 @@ import asyncio
 import logging
 
 from sealane.compile.facts import reach
-from sealane.compile.host import HOST_UNIT
+from sealane.compile.reads import HOST_UNIT
 from sealane.engine.engine import Engine
 from sealane.engine.errors import SealaneError
 from sealane.engine.upkeep import Upkeep

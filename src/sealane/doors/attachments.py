@@ -10,7 +10,8 @@ import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
 from sealane.engine.engine import Engine
-from sealane.model.change import Change, Put
+from sealane.engine.feed import GapError
+from sealane.model.change import Put
 from sealane.model.endpoint import Endpoint, Sandbox
 from sealane.model.ids import EndpointId
 from sealane.model.network import Network
@@ -28,9 +29,8 @@ class Attachments:
         self._detach = detach
         self._label = label
         self._by_container: dict[str, dict[EndpointId, None]] = {}
-        for endpoint in engine.intent.endpoints.values():
-            self._note(endpoint)
-        engine.listeners.append(self._changed)
+        self._changes = engine.feed.reader(label)
+        self._list()
         self._going: dict[EndpointId, asyncio.Future[DetachView]] = {}
         """Asked to be taken away, and still there: a caller that was killed may have asked, and its successor is here."""
 
@@ -47,10 +47,22 @@ class Attachments:
 
     def of(self, container: str) -> list[Endpoint]:
         """Those of a container, on all networks, in the order in which they came."""
+        self._read()
         there = self._engine.intent.endpoints
         return [there[identity] for identity in self._by_container.get(container, ()) if identity in there]
 
-    def _changed(self, changes: Sequence[Change]) -> None:
+    def _list(self) -> None:
+        self._by_container.clear()
+        for endpoint in self._engine.intent.endpoints.values():
+            self._note(endpoint)
+
+    def _read(self) -> None:
+        """Read when asked: an index that nobody asks for costs an attach nothing."""
+        try:
+            changes = self._changes.changes()
+        except GapError:
+            self._list()
+            return
         for change in changes:
             if isinstance(change.record, Endpoint):
                 if isinstance(change, Put):

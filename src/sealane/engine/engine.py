@@ -11,12 +11,14 @@ Everything here is synchronous and runs on one thread; an answer means that it i
 """
 
 import errno
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 
 from sealane.compile.facts import Facts
-from sealane.compile.host import MadeTwiceError, Unit, touched
+from sealane.compile.host import MadeTwiceError, touched
+from sealane.compile.reads import Unit
 from sealane.engine.drafts import Drafts
 from sealane.engine.endpoints import repeated_ports
 from sealane.engine.errors import (
@@ -28,16 +30,18 @@ from sealane.engine.errors import (
     StoreFailedError,
 )
 from sealane.engine.events import EventLog
+from sealane.engine.feed import ChangeFeed
 from sealane.engine.ports import Flow, Kernel
 from sealane.engine.problems import parsed
 from sealane.engine.reconciler import Reconciler, describe
 from sealane.engine.views import endpoint_view, network_view, sandbox_view
 from sealane.kernel.objects import Link
 from sealane.kernel.state import HOST
+from sealane.limits import COMMIT_TRIES
 from sealane.model.change import Change, Delete, Put, inverse
 from sealane.model.endpoint import Endpoint, PublishedPort, Sandbox
 from sealane.model.ids import SandboxId
-from sealane.model.intent import Intent
+from sealane.model.intent import Intent, differences
 from sealane.model.net import Address, address_part, is_wildcard, parse_address
 from sealane.model.network import Network
 from sealane.reconcile.plan import Outcome
@@ -48,11 +52,9 @@ from sealane.wire.views import DetachView, EndpointView, NetworkView, PruneView,
 LINK_NAME_TRIES = 16
 """Automatic link names tried against what a sandbox holds already."""
 
-Settled = Callable[[Sequence[Change]], None]
-
 
 class Engine:
-    """`changed` is called with the changes of each verb once they are in force: for names, doors and containers."""
+    """`feed` has the changes of each verb once they are in force, for all that follows the intent."""
 
     def __init__(
         self, store: Store, kernel: Kernel, reconciler: Reconciler, events: EventLog, revision: int
@@ -64,11 +66,14 @@ class Engine:
         self.revision = revision
         self.hold = ""
         """Why nothing may change; empty: it may."""
-        self.listeners: list[Settled] = []
+        self.feed = ChangeFeed(revision, self._reader_failed)
         self._departed = set[Address]()
         """Addresses of endpoints that went, whose flows are tracked still."""
         self.intent: Intent = reconciler.intent
         self.drafts = Drafts(self.intent, kernel, self._facts_now)
+
+    def _reader_failed(self, name: str, error: Exception) -> None:
+        self.events.emit("reader.failed", name, error=f"{type(error).__name__}: {error}")
 
     def _facts_now(self) -> Facts:
         """With the host's routes as they are: a pool that avoids those of a moment ago may be laid over a live one."""
@@ -330,7 +335,7 @@ class Engine:
         if failures:
             self._take_back(changes)
             raise _refused(failures)
-        self._tell(changes)
+        self.feed.append(self.revision, changes)
 
     def _check_nothing_is_unknown(self, changes: Sequence[Change]) -> None:
         """Which ports, addresses and subnets live endpoints have that are in no record, nobody can tell: what came now
@@ -344,20 +349,22 @@ class Engine:
             )
 
     def take(self, changes: Sequence[Change]) -> None:
-        """Make what goes go, then commit; if that cannot be, put it back and raise what the store raised.
+        """Apply deletions, then commit. If the store cannot write, nothing is changed; should it refuse all the same
+        after the kernel has changed, they are restored. Raises ConflictError, StoreFailedError.
 
-        Unlike `bring` it is not stopped by the kernel's refusals: what is left over is nobody's then, and the next
-        resync's work.
+        Unlike `bring` it is not stopped by the kernel's refusals: leftovers have no owner then, and the next resync
+        deletes them.
         """
         if not changes:
             return
         self.check_may_change()
+        self._check_writable(changes)
         endpoints = [e for c in changes for e in (c.record, c.before) if isinstance(e, Endpoint)]
         try:
             for failure in self._settle(changes):
                 self.events.emit("apply.failed", describe(failure))
             self._forget_flows(endpoints)
-            self.commit(changes)
+            self._commit_once(changes)
         except BaseException:
             self._settle([inverse(change) for change in reversed(changes)])
             raise
@@ -366,27 +373,54 @@ class Engine:
                 self.reconciler.forget_namespace(change.record.id)
             elif isinstance(change, Delete) and isinstance(change.record, Endpoint):
                 self._departed |= {address_part(a) for a in change.record.addresses}
-        self._tell(changes)
+        self.feed.append(self.revision, changes)
 
     def commit(self, changes: Sequence[Change]) -> None:
-        """Write changes to the store, and do nothing else about them. Raises ConflictError, HoldError, StoreFailedError."""
-        try:
+        """Write changes to the store, and do nothing else about them. What another writer has written meanwhile is
+        followed first. Raises ConflictError, StoreFailedError."""
+        for _ in range(COMMIT_TRIES):
+            try:
+                self._commit_once(changes)
+            except _OutrunError:
+                self._catch_up(changes)
+            else:
+                return
+        raise _keeps_changing()
+
+    def _check_writable(self, changes: Sequence[Change]) -> None:
+        grows = any(isinstance(change, Put) and change.before is None for change in changes)
+        for _ in range(COMMIT_TRIES):
+            try:
+                with _store_errors():
+                    self.store.check_writable(self.revision, grows=grows)
+            except _OutrunError:
+                self._catch_up(changes)
+            else:
+                return
+        raise _keeps_changing()
+
+    def _commit_once(self, changes: Sequence[Change]) -> None:
+        with _store_errors():
             self.revision = self.store.commit(changes, self.revision)
-        except TakenError as error:
-            raise ConflictError(str(error)) from error
-        except RevisionConflictError as error:
-            self.hold = "the store was changed by somebody else"
-            raise HoldError(self.hold, cure="restart the daemon") from error
-        except StoreError as error:
-            raise StoreFailedError(
-                f"the store is {error.reason}: {error}", cure=_STORE_CURES[error.reason]
-            ) from error
+
+    def _catch_up(self, mine: Sequence[Change]) -> None:
+        """Follow another writer of the store. Raises ConflictError if changes that were made before cannot be made now."""
+        with _store_errors():
+            snapshot = self.store.snapshot()
+        changes = differences(self.intent, snapshot.records)
+        self.revision = snapshot.revision
+        for failure in self._settle(changes):
+            self.events.emit("apply.failed", describe(failure))
+        self.feed.append(self.revision, changes)
+        self.events.emit("store.followed", f"revision {self.revision}", changes=str(len(changes)))
+        objection = self.intent.objection(mine)
+        if objection:
+            raise ConflictError(objection, cure="try again")
 
     def _settle(self, changes: Sequence[Change]) -> list[Outcome]:
         units: set[Unit] = set()
         for change in changes:
-            self.intent.apply(change)
-            units |= touched(change, self.intent)
+            units |= touched(change, self.intent.apply(change), self.intent)
         gone = [c.record for c in changes if isinstance(c, Delete) and isinstance(c.record, Sandbox)]
         return self.reconciler.settle(units, {s.id: s.netns for s in gone if s.netns is not None})
 
@@ -397,15 +431,14 @@ class Engine:
                 self.events.emit("apply.failed", describe(failure))
         finally:
             try:
-                self.commit(undo)
+                self._commit_once(undo)
             except SealaneError as error:
                 # The record stays in the store, so it must stay in the intent: the next resync tries it again.
                 self._settle(changes)
+                self.feed.append(self.revision, changes)
                 self.events.emit("store.failed", error.message)
-
-    def _tell(self, changes: Sequence[Change]) -> None:
-        for listener in self.listeners:
-            listener(changes)
+            else:
+                self.feed.append(self.revision, ())
 
     def _forget_flows(self, endpoints: Iterable[Endpoint]) -> None:
         """UDP only: a TCP connection to a dead endpoint ends by itself, a UDP flow is refreshed for ever. Where the kernel
@@ -452,6 +485,28 @@ class Engine:
         for name in names:
             self.events.emit("sandbox.released", name, why=why)
         return names
+
+
+class _OutrunError(ConflictError):
+    """Another writer was faster."""
+
+
+@contextmanager
+def _store_errors() -> Iterator[None]:
+    try:
+        yield
+    except TakenError as error:
+        raise ConflictError(str(error)) from error
+    except RevisionConflictError as error:
+        raise _OutrunError(f"the store was changed by another writer: {error}", cure="try again") from error
+    except StoreError as error:
+        raise StoreFailedError(
+            f"the store is {error.reason}: {error}", cure=_STORE_CURES[error.reason]
+        ) from error
+
+
+def _keeps_changing() -> ConflictError:
+    return ConflictError("another writer keeps changing the store", cure="try again")
 
 
 _STORE_CURES = {

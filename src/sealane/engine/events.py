@@ -1,5 +1,7 @@
-"""What happened, for people and for the doors that follow: a bounded log with listeners."""
+"""Events for people: a bounded log with listeners. What follows the intent reads `engine.feed` instead."""
 
+import json
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 
@@ -7,6 +9,8 @@ from sealane.limits import EVENT_CHARS_MAX, EVENTS_KEPT
 from sealane.wire.views import EventView
 
 Listener = Callable[[EventView], None]
+
+log = logging.getLogger("sealane.events")
 
 
 class EventLog:
@@ -26,8 +30,13 @@ class EventLog:
             detail={name: _clipped(text) for name, text in detail.items()},
         )
         self._kept.append(event)
+        if log.isEnabledFor(logging.INFO):
+            log.info("%s", line_of(event))
         for listener in tuple(self._listeners):
-            listener(event)
+            try:
+                listener(event)
+            except Exception:
+                log.exception("a listener of events failed at %s", kind)
 
     def since(self, number: int) -> Iterator[EventView]:
         """Kept events with a greater number."""
@@ -37,6 +46,17 @@ class EventLog:
         """Call `listener` for every event to come; the result takes it off again."""
         self._listeners.add(listener)
         return lambda: self._listeners.discard(listener)
+
+
+def line_of(event: EventView) -> str:
+    """An event as one line of a log: `drift.repaired host objects=69`. Text that others wrote cannot break the line."""
+    details = (f"{name}={_word(text)}" for name, text in event.detail.items())
+    return " ".join([event.kind, _word(event.subject), *details])
+
+
+def _word(text: str) -> str:
+    is_plain = text.isprintable() and not any(c in text for c in ' "=') and text != ""
+    return text if is_plain else json.dumps(text)
 
 
 def _clipped(text: str) -> str:

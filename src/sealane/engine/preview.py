@@ -5,7 +5,8 @@ from typing import TypeVar
 
 import msgspec
 
-from sealane.compile.host import Compiled, Unit
+from sealane.compile.host import Compiled
+from sealane.compile.reads import Unit
 from sealane.engine.attachments import attach_requests, named_addresses
 from sealane.engine.containers import changed_by, departure, host_of
 from sealane.engine.drafts import Drafts

@@ -18,8 +18,9 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from sealane.compile.facts import Facts
-from sealane.compile.host import HOST_UNIT, Compiled, Unit
+from sealane.compile.host import Compiled
 from sealane.compile.names import alias
+from sealane.compile.reads import HOST_UNIT, Unit
 from sealane.engine.ports import Kernel, NamespaceGoneError
 from sealane.kernel.objects import Key, Link
 from sealane.kernel.state import HOST, Object, hangs_on

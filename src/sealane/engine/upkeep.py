@@ -90,6 +90,7 @@ class Upkeep:
             engine.commit(changes)
             for change in changes:
                 engine.intent.apply(change)
+            engine.feed.append(engine.revision, changes)
 
     def resync(self, names: set[str], *, confirmed: bool = False) -> Report:
         """Read namespaces back and put right what differs; release what is proven dead."""

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from sealane.compile.host import Unit
+from sealane.compile.reads import Unit
 from sealane.kernel.objects import Key
 from sealane.model.net import Family, family_of
 

@@ -15,8 +15,9 @@ from typing import Literal
 
 import msgspec
 
-from sealane.compile.host import Compiled, Unit
+from sealane.compile.host import Compiled
 from sealane.compile.presumed import with_presumed
+from sealane.compile.reads import Unit
 from sealane.explain.netfilter import UnknownStatementError
 from sealane.explain.packet import (
     SMALL_PACKET_BYTES,

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from sealane.compile.endpoint import link_local
-from sealane.compile.host import Unit
+from sealane.compile.reads import Unit
 from sealane.explain.routing import Found, Routing
 from sealane.explain.sets import IntervalIndex
 from sealane.explain.surroundings import ForeignLink, Surroundings

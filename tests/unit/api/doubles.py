@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import msgspec
 
+from sealane.engine.feed import ChangeFeed
 from sealane.api import ApiServer
 from sealane.containers.frames import ERRORS, INPUT, OUTPUT, SIGNAL, Peer, exit_frame, frame
 from sealane.daemon.sessions import introduce, told
@@ -57,7 +58,7 @@ class DoubleEngine:
         self.boxes = {}
         self.ends = {}
         self.detach_calls = []
-        self.listeners = []
+        self.feed = ChangeFeed(0)
         self.intent = SimpleNamespace(endpoints={})
         self.drafts = SimpleNamespace(detach=self._find_detached)
 

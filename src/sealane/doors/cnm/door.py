@@ -20,7 +20,6 @@ from sealane.engine.engine import Engine
 from sealane.engine.errors import SealaneError
 from sealane.http.connection import Bounds
 from sealane.http.server import HttpServer
-from sealane.model.change import Change
 from sealane.model.endpoint import Sandbox
 
 log = logging.getLogger("sealane.cnm")
@@ -54,7 +53,7 @@ class Door:
 
     def _open(self, engine: Engine) -> None:
         self._routes = PluginRoutes(engine)
-        engine.listeners.append(self._changed)
+        self._changes = engine.feed.reader("docker", self._read)
         self._look_soon()
 
     def serve(self, engine: Engine) -> None:
@@ -71,7 +70,8 @@ class Door:
             self._timer.cancel()
         await self._server.stop()
 
-    def _changed(self, changes: Sequence[Change]) -> None:
+    def _read(self) -> None:
+        changes = self._changes.changes()
         if any(
             isinstance(c.record, Sandbox) and c.record.awaited and c.record.netns is None for c in changes
         ):

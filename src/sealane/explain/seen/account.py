@@ -6,7 +6,7 @@ from typing import cast
 
 import msgspec
 
-from sealane.compile.host import Unit
+from sealane.compile.reads import Unit
 from sealane.explain.packet import Disposition, Hop, Step, Trace, Tuple
 from sealane.explain.reasons import DENIED, Reason, reason_of
 from sealane.explain.seen.journey import Journey
