@@ -27,6 +27,7 @@ from sealane.compose.mounts import parse_bind, parse_tmpfs
 from sealane.compose.sizes import parse_cpus, parse_size
 from sealane.compose.values import parse_host_path
 from sealane.model.image import digest_of_root, is_image_ref
+from sealane.model.traits import MODES
 from sealane.wire.requests import ENDPOINT_SYSCTLS, Attachment, ContainerRequest
 
 HOST_ROOT = "host"
@@ -158,7 +159,7 @@ def container_request(
 
 def _networks(arguments: argparse.Namespace) -> tuple[str, list[Attachment]]:
     texts: list[str] = arguments.network or [DEFAULT_NETWORK]
-    modes = [text for text in texts if text in {"host", "none"} or text.startswith(_SHARED)]
+    modes = [text for text in texts if text in MODES or text.startswith(_SHARED)]
     statics = {"ip": arguments.ip, "ip6": arguments.ip6, "mac-address": arguments.mac_address}
     if modes:
         if len(texts) > 1 or arguments.network_alias or any(statics.values()):

@@ -19,6 +19,7 @@ from sealane.compose import schema
 from sealane.compose.publish import publish_request
 from sealane.compose.schema import Project, Service
 from sealane.model.image import is_image_ref
+from sealane.model.traits import MODES
 from sealane.wire.requests import (
     ENDPOINT_SYSCTLS,
     Attachment,
@@ -31,7 +32,6 @@ from sealane.wire.requests import (
 PROJECT_LABEL = "sealane.project"
 SERVICE_LABEL = "sealane.service"
 ENDPOINT_IFNAME = "com.docker.network.endpoint.ifname"
-DRIVERS_WITHOUT_SANDBOX: dict[str, str] = {"host": "host", "none": "none"}
 
 _CONDITIONS: Mapping[str, Literal["started", "healthy", "completed"]] = {
     "service_started": "started",
@@ -59,7 +59,7 @@ def manifest_of(project: Project) -> Manifest:
         networks=[
             _network(project, network)
             for network in project.networks
-            if not network.is_external and network.driver not in DRIVERS_WITHOUT_SANDBOX
+            if not network.is_external and network.driver not in MODES
         ],
         containers=[
             _container(project, service, number, networks, services)
@@ -150,9 +150,7 @@ def _network_mode(
         return service.network_mode
     # A network of these drivers has no endpoints: to be on it is a mode, and the parser lets none stand beside it.
     drivers = [networks[attachment.network].driver for attachment in service.attachments]
-    return next(
-        (DRIVERS_WITHOUT_SANDBOX[driver] for driver in drivers if driver in DRIVERS_WITHOUT_SANDBOX), ""
-    )
+    return next((driver for driver in drivers if driver in MODES), "")
 
 
 def _attachments(

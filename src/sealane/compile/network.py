@@ -84,7 +84,7 @@ def knows_ipv6(network: Network, facts: Facts) -> bool:
 
 
 def has_data_plane(network: Network) -> bool:
-    return network.driver in ("bridge", "routed")
+    return network.traits.has_links
 
 
 def compile_network(network: Network, facts: Facts) -> Iterator[Object]:

@@ -16,6 +16,7 @@ from sealane.compose.values import (
     parse_name,
 )
 from sealane.limits import ALIASES_PER_ENDPOINT, PUBLISHES_PER_ENDPOINT
+from sealane.model.traits import MODES
 
 DEFAULT_NETWORK = "default"
 _PRIORITY_BOUND = 1 << 31
@@ -72,7 +73,7 @@ def parse_network_mode(text: str) -> tuple[NetworkMode, str | None]:
     mode, colon, target = text.partition(":")
     if mode in {"service", "container"} and colon:
         return cast("NetworkMode", mode), parse_name(target)
-    if text in {"host", "none"}:
+    if text in MODES:
         return cast("NetworkMode", text), None
     raise BadValue(
         f"network_mode {shown(text)} is not supported", "write host, none, service:NAME or container:NAME"

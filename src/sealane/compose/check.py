@@ -18,6 +18,7 @@ from sealane.compose.problems import shown
 from sealane.compose.schema import Attachment, ComposeNetwork, Service
 from sealane.compose.services import ServiceDraft
 from sealane.compose.values import Network
+from sealane.model.traits import MODES
 
 _LISTED = 8
 """Names that a cure lists."""
@@ -91,7 +92,7 @@ def _check_attachments(draft: ServiceDraft, spaces: Mapping[str, _Space]) -> Non
             cure = f"define it under networks ({_listed(spaces)})"
             place.fail(f"network {shown(attachment.network)} is not defined", cure)
             continue
-        if space.network.driver in {"host", "none"} and not alone:
+        if space.network.driver in MODES and not alone:
             place.fail(f"a {space.network.driver} network beside others", "attach to it alone")
         _check_static(attachment.ipv4_address, space, place.at("ipv4_address"))
         _check_static(attachment.ipv6_address, space, place.at("ipv6_address"))
@@ -112,7 +113,7 @@ def _check_static(address: str | None, space: _Space, place: Cursor) -> None:
         place.fail(
             f"network {network.name} has no IPv{version}", f"remove it or set enable_ipv{version}: true"
         )
-    if network.driver in {"host", "none"}:
+    if network.driver in MODES:
         place.fail(f"a {network.driver} network gives no addresses", "remove it")
     prefixes = [prefix for prefix in space.prefixes if prefix.version == version]
     inside = [prefix for prefix in prefixes if is_within(address, prefix)]

@@ -1,12 +1,12 @@
 """The `networks` section."""
 
 import ipaddress
-from typing import cast, get_args
 
 from sealane.compose.cursor import Cursor, Fields, Pairs, Reasons, closest, read_pairs
 from sealane.compose.problems import BadValue, shown
-from sealane.compose.schema import ComposeNetwork, ComposeSubnet, Driver
+from sealane.compose.schema import ComposeNetwork, ComposeSubnet
 from sealane.compose.values import Network, parse_key, parse_name, parse_subnet, parse_unicast
+from sealane.model.traits import DRIVERS, MODES, Driver
 from sealane.wire.options import DOCKER_NAMES, SAID_BY_FIELDS
 from sealane.wire.requests import ENDPOINT_SYSCTLS
 
@@ -80,9 +80,9 @@ def _read_external(fields: Fields) -> tuple[bool, str | None]:
 
 
 def _parse_driver(text: str) -> Driver:
-    if text not in get_args(Driver):
-        raise BadValue(f"no driver {shown(text)}", f"write {', '.join(get_args(Driver))}")
-    return cast("Driver", text)
+    if text not in DRIVERS:
+        raise BadValue(f"no driver {shown(text)}", f"write {', '.join(DRIVERS)}")
+    return text
 
 
 def _read_ipam(cursor: Cursor, disabled: frozenset[int]) -> tuple[ComposeSubnet, ...]:
@@ -172,7 +172,7 @@ def _check(network: ComposeNetwork, cursor: Cursor) -> None:
         if network != bare:
             cursor.at("external").fail("an external network has settings here", "keep only external and name")
         return
-    if network.driver in {"host", "none"} and network.subnets:
+    if network.driver in MODES and network.subnets:
         cursor.at("ipam").fail(
             f"driver {network.driver} gives no addresses", "remove ipam or change the driver"
         )

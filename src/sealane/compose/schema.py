@@ -9,11 +9,11 @@ from typing import Literal
 import msgspec
 
 from sealane.compose.ports import PortRange, PortSpec
+from sealane.model.traits import Driver
 
 Pairs = tuple[tuple[str, str], ...]
 """Keys and values in the file's order, keys unique."""
 
-Driver = Literal["bridge", "routed", "host", "none"]
 NetworkMode = Literal["host", "none", "service", "container"]
 Condition = Literal["service_started", "service_healthy", "service_completed_successfully"]
 RestartKind = Literal["no", "always", "on-failure", "unless-stopped"]

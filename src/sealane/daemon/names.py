@@ -83,7 +83,7 @@ class NameFeed:
             listen=network.resolvers,
             subnets=tuple(s.prefix for s in network.subnets),
             # A routed network's questions arrive on its endpoints' links, one each.
-            device=network_link(network) if network.driver == "bridge" else None,
+            device=network_link(network) if network.traits.has_bridge else None,
             internal=network.internal,
             upstreams=network.dns_servers,
             members=tuple(self._member(e) for e in endpoints if e.sandbox is not None and not e.dormant),

@@ -8,6 +8,7 @@ from sealane.containers.spec import ContainerSpec, Dns, check_spec
 from sealane.daemon.images import spec_of
 from sealane.engine.containers import SHARED
 from sealane.engine.errors import InvalidError, SealaneError
+from sealane.model.traits import MODES
 from sealane.wire.invalid import wrong
 from sealane.wire.requests import ContainerRequest
 
@@ -21,7 +22,7 @@ def network_mode(request: ContainerRequest) -> tuple[str, str]:
     if request.network_mode and request.attachments:
         raise InvalidError("`network_mode` and attachments exclude each other", field="network_mode")
     is_shared = mode == SHARED
-    if mode not in ("", "none", "host") and not (is_shared and other):
+    if mode not in ("", *MODES) and not (is_shared and other):
         raise InvalidError(
             f"{request.network_mode!r} is no network mode",
             field="network_mode",

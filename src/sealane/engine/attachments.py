@@ -20,20 +20,22 @@ def attach_requests(container: ContainerRequest, intent: Intent) -> list[AttachR
 
 
 def _publishing_place(container: ContainerRequest, intent: Intent) -> int:
-    """The attachment that ports are published on: the one that the default route will be through."""
+    """The attachment that ports are published on: of those that can publish the one with the default route."""
 
-    def rank(index: int) -> tuple[bool, int, str]:
+    def rank(index: int) -> tuple[bool, bool, int, str]:
         attachment = container.attachments[index]
         network = intent.network_named(attachment.network)
-        return preference(network, attachment.gateway_priority) if network else (True, 0, "")
+        if network is None:
+            return True, True, 0, ""
+        return not network.can_publish, *preference(network, attachment.gateway_priority)
 
     return min(range(len(container.attachments)), key=rank, default=0)
 
 
 def way_in(endpoints: Iterable[Endpoint], intent: Intent) -> Endpoint | None:
-    """The endpoint of a sandbox that ports are published on; None if all its networks are internal."""
+    """The endpoint of a sandbox that ports are published on; None if none of its networks can publish."""
     networks = intent.networks
-    candidates = [e for e in endpoints if not networks[e.network].internal]
+    candidates = [e for e in endpoints if networks[e.network].can_publish]
     return min(candidates, key=lambda e: preference(networks[e.network], e.gateway_priority), default=None)
 
 

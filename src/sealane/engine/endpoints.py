@@ -24,7 +24,8 @@ from sealane.model.net import (
     parse_address,
     parse_mac,
 )
-from sealane.model.network import BRIDGE_PORTS_MAX, Network
+from sealane.model.network import Network
+from sealane.model.traits import TRAITS
 from sealane.wire.requests import (
     ENDPOINT_SYSCTLS,
     AttachRequest,
@@ -68,7 +69,7 @@ class EndpointMaker:
         name = parsed(parse_name, request.name, "name") if request.name else sandbox.name
         _check_meeting(network, sandbox)
         self._check_place(network)
-        plain = network.driver in ("host", "none")
+        plain = not network.traits.has_links
         addresses = () if plain else self._addresses.choose(network, request.addresses)
         if plain and (request.addresses or request.mac):
             raise InvalidError(f"network {network.name} gives no addresses", field="addresses")
@@ -96,11 +97,12 @@ class EndpointMaker:
         """An endpoint that has no sandbox yet, and takes over the addresses of those that it replaces.
 
         Raises InvalidError, ConflictError or FullError with the field."""
-        if network.driver != "bridge":
+        if not network.traits.can_hand_over:
+            able = ", ".join(f"`{name}`" for name, traits in TRAITS.items() if traits.can_hand_over)
             raise InvalidError(
                 f"an endpoint of a {network.driver} network cannot be handed over",
                 field="network",
-                cure="use a network of driver `bridge`",
+                cure=f"use a network of driver {able}",
             )
         self._check_place(network, leaving=len(replaced))
         addresses = self._addresses.choose(network, request.addresses, replaced=replaced)
@@ -141,7 +143,7 @@ class EndpointMaker:
             mac = parsed(parse_mac, wanted, "mac")
             others = self._intent.endpoints_by_network.get(network.id, {}).values()
             holder = next((e for e in others if e.mac == mac and e.id not in {identity, *replaced}), None)
-            if holder is not None and network.driver == "bridge":
+            if holder is not None and network.traits.has_bridge:
                 raise ConflictError(
                     f"{mac} is that of endpoint {holder.name}: a bridge sends its frames to one of them",
                     field="mac",
@@ -151,11 +153,12 @@ class EndpointMaker:
         return names.mac(f"{network.id} {addresses[0]}" if addresses else identity)
 
     def _check_place(self, network: Network, *, leaving: int = 0) -> None:
-        if network.driver != "bridge":
+        most = network.traits.ports_max
+        if most is None:
             return
-        if len(self._intent.endpoints_by_network.get(network.id, ())) - leaving >= BRIDGE_PORTS_MAX:
+        if len(self._intent.endpoints_by_network.get(network.id, ())) - leaving >= most:
             raise FullError(
-                f"network {network.name} is full: a Linux bridge has {BRIDGE_PORTS_MAX} ports",
+                f"network {network.name} is full: a Linux bridge has {most} ports",
                 field="network",
                 cure="create the network with driver `routed`, which has no such limit",
             )
@@ -188,13 +191,13 @@ def lease_of(network: NetworkId, address: Interface, name: str) -> Endpoint:
 def _check_meeting(network: Network, sandbox: Sandbox) -> None:
     """What lives on the host's own network is on it and on no other; what has a namespace never is."""
     is_on_host = sandbox.netns is None and not sandbox.awaited
-    if network.driver == "host" and not is_on_host:
+    if network.traits.is_host and not is_on_host:
         raise InvalidError(
             f"sandbox {sandbox.name} has a namespace of its own, and {network.name} is the host's network",
             field="network",
             cure="`sealane run --network host` starts a container there",
         )
-    if network.driver != "host" and is_on_host:
+    if is_on_host and not network.traits.is_host:
         raise InvalidError(
             f"sandbox {sandbox.name} is on the host's own network, and can be on no other",
             field="sandbox",

@@ -25,11 +25,8 @@ from sealane.model.net import (
     prefix_length,
 )
 from sealane.model.network import Network, Subnet
+from sealane.model.traits import DRIVERS, MODES, TRAITS, Traits
 from sealane.wire.requests import NetworkRequest, SubnetRequest
-
-DRIVERS = ("bridge", "routed", "host", "none")
-MODES = ("host", "none")
-"""Words that stand where a network's name could."""
 
 
 def network_record(
@@ -52,10 +49,10 @@ def network_record(
             f"there is no driver {request.driver!r}", field="driver", cure=f"one of {', '.join(DRIVERS)}"
         )
     options = parse_options(request.options)
-    if request.driver in ("host", "none"):
+    if request.driver in MODES:
         _refuse_settings(request, options)
-        return Network(id=identity, name=name, driver=request.driver, labels=dict(request.labels))  # type: ignore[arg-type]
-    adopted = _is_adopted(options, request, kind_of)
+        return Network(id=identity, name=name, driver=request.driver, labels=dict(request.labels))
+    adopted = _is_adopted(options, TRAITS[request.driver], kind_of)
     if adopted:
         # The bridge's own prefix may be in use already: by the bridge.
         own = {f"{what} {options['link']}" for what in ("route via", "address of")}
@@ -65,7 +62,7 @@ def network_record(
     network = Network(
         id=identity,
         name=name,
-        driver=request.driver,  # type: ignore[arg-type]
+        driver=request.driver,
         subnets=subnets,
         internal=request.internal,
         link_adopted=adopted,
@@ -76,15 +73,13 @@ def network_record(
     return network
 
 
-def _is_adopted(
-    options: Mapping[str, object], request: NetworkRequest, kind_of: Callable[[str], str | None]
-) -> bool:
+def _is_adopted(options: Mapping[str, object], traits: Traits, kind_of: Callable[[str], str | None]) -> bool:
     """Whether the bridge asked for is there already: then it is used as it is, as Docker has it."""
     name = options.get("link")
     kind = kind_of(str(name)) if name else None
     if kind is None:
         return False
-    if kind != "bridge" or request.driver != "bridge":
+    if kind != "bridge" or not traits.has_bridge:
         what = f"a {kind} link" if kind else "a link that is no bridge"
         raise ConflictError(
             f"{name} is {what} of this host", field="options.bridge", cure="choose another name"
@@ -101,8 +96,10 @@ def _refuse_settings(request: NetworkRequest, options: Mapping[str, object]) -> 
 def _check(network: Network, intent: Intent) -> None:
     if network.mtu and network.mtu < IPV6_MTU_MIN and network.subnet(6):
         raise InvalidError(f"IPv6 needs an MTU of at least {IPV6_MTU_MIN} bytes", field="options.mtu")
-    if network.driver == "routed" and not network.gateway_on_link:
-        raise InvalidError("a routed network needs its gateway address", field="options.inhibit-gateway")
+    if not network.traits.has_bridge and not network.gateway_on_link:
+        raise InvalidError(
+            f"a {network.driver} network needs its gateway address", field="options.inhibit-gateway"
+        )
     for other in intent.networks.values():
         if network.link and network.link == other.link:
             raise ConflictError(

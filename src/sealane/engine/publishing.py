@@ -41,11 +41,11 @@ class Publisher:
         self, requests: Sequence[PublishRequest], network: Network, families: set[Family]
     ) -> tuple[PublishedPort, ...]:
         """Raises InvalidError, ConflictError (naming the holder) or FullError, each with the field."""
-        if requests and network.driver == "host":
+        if requests and network.traits.is_host:
             raise InvalidError(
                 "on the host's network a port is published by listening on it", field="publish"
             )
-        if requests and (network.internal or network.driver == "none"):
+        if requests and not network.can_publish:
             raise InvalidError(
                 f"network {network.name} has no way in: nothing can be published on it",
                 field="publish",

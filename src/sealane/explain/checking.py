@@ -152,7 +152,7 @@ def _party(text: str, intent: Intent) -> Party:
 def _on_link(party: Party, intent: Intent) -> frozenset[NetworkId]:
     """Networks whose members it asks for by ARP and ND."""
     networks = {endpoint.network for endpoint in party.endpoints}
-    return frozenset(network for network in networks if intent.networks[network].driver == "bridge")
+    return frozenset(network for network in networks if intent.networks[network].traits.has_bridge)
 
 
 def _destinations(

@@ -1,17 +1,10 @@
 """Networks: groups of endpoints that can reach each other."""
 
-from typing import Literal
-
 import msgspec
 
 from sealane.model.ids import NetworkId
 from sealane.model.net import Address, Family, Prefix, Proto, family_of
-
-Driver = Literal["bridge", "routed", "host", "none"]
-
-BRIDGE_PORTS_MAX = 1023
-"""A Linux bridge takes 1023 ports (BR_PORT_BITS is 10, net/bridge/br_private.h); the next one fails `Exchange full`."""
-
+from sealane.model.traits import TRAITS, Driver, Traits
 
 RESOLVER_PORT = 53
 RESOLVER_PROTOS: tuple[Proto, ...] = ("tcp", "udp")
@@ -19,9 +12,9 @@ RESOLVER_PROTOS: tuple[Proto, ...] = ("tcp", "udp")
 
 
 def preference(network: "Network", priority: int) -> tuple[bool, int, str]:
-    """Sorts the networks of one sandbox: it leaves, is published and asks for names by the first. That is one with a way out,
-    then of the highest priority, then by name (Docker's order, moby sandbox.go `Endpoint.Less`)."""
-    return network.internal, -priority, network.name
+    """Sort key for the networks of one sandbox; the first carries its default route, published ports and name queries:
+    one with a way out, then of the highest priority, then by name (Docker's order, moby sandbox.go `Endpoint.Less`)."""
+    return not network.has_way_out, -priority, network.name
 
 
 class Subnet(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +64,20 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     owner: str = ""
     """The engine that made it through a door and keeps it in its own books (`docker`): it alone removes it."""
+
+    @property
+    def traits(self) -> Traits:
+        return TRAITS[self.driver]
+
+    @property
+    def has_way_out(self) -> bool:
+        """Whether its endpoints can have a default route through it."""
+        return self.traits.has_links and not self.internal
+
+    @property
+    def can_publish(self) -> bool:
+        """Whether host ports can lead to its endpoints."""
+        return self.traits.follows_host_rules and not self.internal
 
     @property
     def resolvers(self) -> tuple[Address, ...]:

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 
 import msgspec
 
-from sealane.engine.feed import ChangeFeed
 from sealane.api import ApiServer
 from sealane.containers.frames import ERRORS, INPUT, OUTPUT, SIGNAL, Peer, exit_frame, frame
 from sealane.daemon.sessions import introduce, told
@@ -25,6 +24,7 @@ from sealane.engine.errors import (
     StoreFailedError,
 )
 from sealane.engine.events import EventLog
+from sealane.engine.feed import ChangeFeed
 from sealane.http.connection import Bounds
 from sealane.wire.diagnosis import CheckView, DoctorView, TraceView
 from sealane.wire.views import (

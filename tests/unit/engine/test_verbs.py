@@ -21,7 +21,7 @@ from sealane.limits import RANGE_PORTS_MAX
 from sealane.model.change import Put
 from sealane.model.endpoint import Sandbox
 from sealane.model.ids import NetworkId, SandboxId
-from sealane.model.network import BRIDGE_PORTS_MAX
+from sealane.model.traits import BRIDGE_PORTS_MAX
 from sealane.reconcile.ownership import is_deletable
 from sealane.store.base import StoreError
 from sealane.wire.requests import DetachRequest, NetworkRequest, SandboxRequest, SubnetRequest

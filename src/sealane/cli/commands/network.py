@@ -10,8 +10,8 @@ from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.cli.unsupported import add_needless
 from sealane.client import path_of
+from sealane.model.traits import DRIVERS, TRAITS
 
-DRIVERS = ("bridge", "routed", "host", "none")
 FILTERS = {"name": NAME, "driver": of_field("driver", *DRIVERS), "label": LABEL}
 
 
@@ -33,8 +33,7 @@ def configure_create(parser: ArgumentParser) -> None:
         "--driver",
         default="bridge",
         choices=DRIVERS,
-        help="bridge: one link layer, up to 1,023 endpoints; routed: a route an endpoint, any number; "
-        "host: the host's own network; none: a loopback device only (default: bridge)",
+        help="; ".join(f"{name}: {traits.summary}" for name, traits in TRAITS.items()) + " (default: bridge)",
     )
     for flag, help_text in (
         ("--subnet", "a prefix, of either family"),

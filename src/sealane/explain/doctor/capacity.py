@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 from sealane.compile.names import network_link
 from sealane.explain.doctor.case import HOST_SUBJECT, Case, Finding
-from sealane.model.network import BRIDGE_PORTS_MAX
 
 NEARLY = 0.9
 """Of a table's room: time to speak of it."""
@@ -44,11 +43,12 @@ def bridge_full(case: Case) -> Iterator[Finding]:
     ports = {link.name: link.ports for link in case.host.links}
     for network in case.planes:
         count = ports.get(network_link(network), 0)
-        if network.driver == "bridge" and count >= NEARLY * BRIDGE_PORTS_MAX:
+        most = network.traits.ports_max
+        if most is not None and count >= NEARLY * most:
             yield Finding(
                 subject=network.name,
-                message=f"its bridge {network_link(network)} has {count} ports of the {BRIDGE_PORTS_MAX} that a Linux "
+                message=f"its bridge {network_link(network)} has {count} ports of the {most} that a Linux "
                 "bridge takes",
                 cure="put what comes next on another network, or on one with --driver routed, which has no such bound",
-                level="error" if count >= BRIDGE_PORTS_MAX else "warning",
+                level="error" if count >= most else "warning",
             )

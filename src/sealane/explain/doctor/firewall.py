@@ -39,7 +39,7 @@ def foreign_drop(case: Case) -> Iterator[Finding]:
 
 
 def bridge_netfilter(case: Case) -> Iterator[Finding]:
-    bridged = [n for n in case.planes if n.driver == "bridge"]
+    bridged = [n for n in case.planes if n.traits.has_bridge]
     for table in case.host.tables:
         left = [n for n in bridged if not _is_let(table, n) and _reaches_bridged(case, table, n)]
         for chain in table.chains:
@@ -176,7 +176,7 @@ def _resolver_listens(case: Case, network: Network) -> bool:
 
 def _is_let(table: ForeignTable, network: Network) -> bool:
     """In a table of family bridge frames are known by ports too."""
-    links = {network_link(network)} if network.driver == "bridge" else {_PROBED_LINK}
+    links = {network_link(network)} if network.traits.has_bridge else {_PROBED_LINK}
     links |= {_PROBED_LINK} if table.family == "bridge" else set()
     return any(
         _covers(pattern, network) if "/" in pattern else any(fnmatchcase(link, pattern) for link in links)
@@ -217,7 +217,7 @@ def _named(networks: Iterable[Network]) -> str:
 
 def _pattern(networks: list[Network]) -> str:
     """Of their links: one rule for all of them, as long as none has a name of its own."""
-    if any(network.driver == "routed" for network in networks):
+    if not all(network.traits.has_bridge for network in networks):
         return f"{ENDPOINT_PREFIX}*"
     own = [network_link(network) for network in networks if network.link]
     return own[0] if own else f"{BRIDGE_PREFIX}*" if len(networks) > 1 else network_link(networks[0])
