@@ -9,7 +9,9 @@ import re
 import msgspec
 
 from harness import nft_text
+from harness.links import KINDS, changed
 from harness.nft_text import split
+from sealane.kernel.links import Bridge
 from sealane.kernel.nft import Chain, Set, Table
 from sealane.kernel.objects import (
     Address,
@@ -66,20 +68,27 @@ def with_words(link, words):
         found["peer"] = (found.pop("netns"), found["peer"])
     port = {field: found.pop(name) == "on" for name, field in PORT_WORDS.items() if name in found}
     if port:
-        changed = msgspec.structs.replace(link.port or BridgePort(), **port)
-        link = msgspec.structs.replace(link, port=changed)
+        link = msgspec.structs.replace(link, port=msgspec.structs.replace(link.port or BridgePort(), **port))
     denied = [name.removeprefix("no") for name in found if is_denial(name)]
     always = {*PORT_WORDS} - {"bcast_flood", "state"}
     if always & {*denied}:
         assert always <= {*denied}, "a port that is half gone"
         link = msgspec.structs.replace(link, port=None)
     said = {name: text for name, text in found.items() if not is_denial(name)}
+    if "type" in said:
+        link = _with_field(link, "type", said.pop("type"))
     for name in denied:
         if name not in PORT_WORDS:
-            link = msgspec.structs.replace(link, **_link_field(name, None))
+            link = _with_field(link, name, None)
     for name, text in said.items():
-        link = msgspec.structs.replace(link, **_link_field(name, text))
+        link = _with_field(link, name, text)
     return link
+
+
+def _with_field(link, name, text):
+    """A field that the link's kind has not is left out: it went with another kind."""
+    own = {*link.__struct_fields__, *link.kind.__struct_fields__}
+    return changed(link, **{f: value for f, value in _link_field(name, text).items() if f in own})
 
 
 def _link_field(name, text):
@@ -89,7 +98,7 @@ def _link_field(name, text):
         case "up" | "down":
             return {"up": name == "up"}
         case "type":
-            return {"kind": text}
+            return {"kind": KINDS[text]()}
         case "mtu":
             return {"mtu": default["mtu"] if text is None else int(text)}
         case "address":
@@ -100,6 +109,8 @@ def _link_field(name, text):
             # An end that is handed over has no namespace yet.
             is_handed_over = isinstance(text, str)
             return {"peer": None if is_handed_over else text, "handover": text if is_handed_over else ""}
+        case "link" | "mode":
+            return {"parent" if name == "link" else "mode": text or ""}
         case "ageing_time" if text in {None, "0"}:
             return {"ageing_off": text == "0"}
         case "stp_state" | "mcast_snooping" if text in {"0", "1"}:
@@ -226,7 +237,7 @@ def rtnetlink(text):
     assert verb in {"add", "del"}, text
     match kind:
         case "link":
-            return with_words(Link(name=word(words[0]), kind="bridge"), words[1:])
+            return with_words(Link(name=word(words[0]), kind=Bridge()), words[1:])
         case "addr":
             address, dev, link, *nodad = words
             assert dev == "dev"

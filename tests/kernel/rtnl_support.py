@@ -7,8 +7,9 @@ import os
 import subprocess
 import tempfile
 
+from harness.links import flat
 from sealane.engine.ports import NamespaceGoneError
-from sealane.kernel.objects import Address, BridgePort, FdbEntry, Link, Neighbour, Route, Sysctl
+from sealane.kernel.objects import Address, BridgePort, FdbEntry, Neighbour, Route, Sysctl
 from sealane.kernel.state import HOST, namespace
 from sealane.linux import netns
 from sealane.linux.kernel import LinuxKernel
@@ -101,7 +102,7 @@ def alias(identity, kind="e"):
 
 def bridge(**changes):
     fields = {"name": BRIDGE, "kind": "bridge", "mtu": 1500, "mac": BRIDGE_MAC, "alias": alias("net", "n")}
-    return Link(**(fields | changes))
+    return flat(**(fields | changes))
 
 
 def port(**changes):
@@ -116,7 +117,7 @@ def port(**changes):
         "peer": (BOX, "eth0"),
         "addr_gen_none": True,
     }
-    return Link(**(fields | changes))
+    return flat(**(fields | changes))
 
 
 def inner(**changes):
@@ -128,10 +129,10 @@ def inner(**changes):
         "alias": alias("web"),
         "peer": (HOST, PORT),
     }
-    return Link(**(fields | changes))
+    return flat(**(fields | changes))
 
 
-LOOPBACK = Link(name="lo", kind="loopback")
+LOOPBACK = flat(name="lo", kind="loopback")
 
 
 def endpoint():

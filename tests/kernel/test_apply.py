@@ -6,6 +6,7 @@ import os
 import msgspec
 import pytest
 
+from harness.links import changed
 from kernel.rtnl_support import (
     BOX,
     BOX_MAC,
@@ -26,6 +27,7 @@ from kernel.rtnl_support import (
     within,
     within_json,
 )
+from sealane.kernel.links import Bridge, Veth
 from sealane.kernel.nft import Table
 from sealane.kernel.objects import (
     GROUP_LIVE,
@@ -142,7 +144,7 @@ def test_deleting_twice_succeeds_and_leaves_nothing():
         Neighbour(link="gone", address="10.0.0.2", mac=BOX_MAC),
         Neighbour(link="gone", address="fd00::2"),
         FdbEntry(link="gone", mac=BOX_MAC),
-        Link(name="gone", kind="veth"),
+        Link(name="gone", kind=Veth()),
         Sysctl(path="net/ipv4/conf/gone/forwarding", value="1"),
     ],
 )
@@ -187,7 +189,7 @@ def test_create_makes_links_down_and_open_puts_them_up():
         }
         # Which MAC the sandbox side gets is said by its own operation, which the plan of the creation did not hold.
         anyone = inner(mac="")
-        assert it.observed(BOX, [anyone]) == [msgspec.structs.replace(anyone, peer=None)]
+        assert it.observed(BOX, [anyone]) == [changed(anyone, peer=None)]
 
 
 def test_the_sandbox_side_without_ipv6_has_no_link_local_address_at_any_moment():
@@ -257,7 +259,7 @@ def test_change_sets_every_field_that_differs():
         ip("link", "set", PORT, "nomaster")
         ip("link", "set", BRIDGE, "type", "bridge", "ageing_time", "0")
         before = next(item for item in it.observed(wanted=[port()]) if getattr(item, "name", "") == BRIDGE)
-        assert before.ageing_off
+        assert before.kind.ageing_off
         wrong = msgspec.structs.replace(
             port(), mtu=1300, mac="02:00:00:00:00:44", master="", port=None, alias=""
         )
@@ -276,7 +278,7 @@ def test_a_port_that_moves_to_another_bridge_is_up_again_with_its_settings():
         assert it.do(("open", HOST, second), stage="open") == []
         assert it.do(("change", HOST, moved, port())) == []
         found = next(item for item in it.observed() if getattr(item, "name", "") == PORT)
-        assert found == msgspec.structs.replace(moved, peer=None)
+        assert found == changed(moved, peer=None)
 
 
 def test_change_takes_a_link_down_that_should_be():
@@ -391,9 +393,9 @@ def test_the_1024th_port_is_refused_in_plain_words(monkeypatch):
         Address(link=BRIDGE, address="10.0.0.1/999"),
         Route(dst="10.0.0.0/24", link=BRIDGE, gateway="x"),
         Neighbour(link=BRIDGE, address="10.0.0.2", mac="zz:zz"),
-        Link(name="x" * 16, kind="bridge"),
-        Link(name="slb000000000003", kind="bridge", alias="a" * 70_000),
-        Link(name="slb000000000003", kind="bridge", mtu=-1),
+        Link(name="x" * 16, kind=Bridge()),
+        Link(name="slb000000000003", kind=Bridge(), alias="a" * 70_000),
+        Link(name="slb000000000003", kind=Bridge(), mtu=-1),
         Sysctl(path="net/ipv4/../../kernel/core_pattern", value="|/x"),
         Sysctl(path=f"net/ipv4/conf/{BRIDGE}/forwarding", value="1\n2"),
         Sysctl(path="kernel/core_pattern", value="x"),

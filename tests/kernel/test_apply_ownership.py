@@ -3,9 +3,9 @@
 import errno
 import os
 
-import msgspec
 import pytest
 
+from harness.links import changed
 from kernel.rtnl_support import (
     BOX,
     BRIDGE,
@@ -50,9 +50,7 @@ def test_a_link_that_a_crash_left_unnamed_is_ours_and_finished():
         assert PORT in {item.name for item in it.observed() if isinstance(item, Link)}
         assert it.do(("create", HOST, port())) == []
         assert it.do(("open", HOST, port()), stage="open") == []
-        assert next(i for i in it.observed() if getattr(i, "name", "") == PORT) == msgspec.structs.replace(
-            port(), peer=None
-        )
+        assert next(i for i in it.observed() if getattr(i, "name", "") == PORT) == changed(port(), peer=None)
 
 
 class netns_name:

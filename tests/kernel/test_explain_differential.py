@@ -23,6 +23,7 @@ from harness.scene import ANY
 from sealane.explain import render
 from sealane.explain.packet import Packet
 from sealane.kernel import text_nft
+from sealane.kernel.links import Veth
 from sealane.kernel.nft import Element
 from sealane.kernel.objects import FdbEntry, Link, Neighbour, Route, Sysctl
 from sealane.kernel.state import HOST
@@ -294,7 +295,7 @@ def removal(item: object, state: dict) -> tuple[str, ...]:
         case Element(family=family, set=name):
             text = text_nft.element(item, state["nft-set", family, name])
             return ("nft", "delete", "element", family, "sealane", name, "{", text, "}")
-        case Link(name=name, kind="veth", master=master) if master:
+        case Link(name=name, kind=Veth(), master=master) if master:
             return ("ip", "link", "set", name, "down")
         case Sysctl(path="net/ipv4/ip_forward" | "net/ipv6/conf/all/forwarding" as path):
             return ("sysctl", "-q", f"{path.replace('/', '.')}=0")

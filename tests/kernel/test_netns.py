@@ -12,6 +12,7 @@ import pytest
 
 from kernel.rtnl_support import BOX, alive, fresh_host, ip_json, rig, run, within
 from sealane.engine.ports import NamespaceGoneError
+from sealane.kernel.links import Loopback
 from sealane.kernel.objects import Link
 from sealane.linux import namespaces, netns
 from sealane.linux.netlink.socket import NETLINK_ROUTE, Socket
@@ -43,7 +44,7 @@ def test_a_namespace_that_is_visited_is_opened_once_and_closed_at_the_end(monkey
             ref = it.kernel.resolve_namespace(path)
             assert len(open_descriptors()) == len(before) + 2
             monkeypatch.setattr(netns, "_open", lambda _: pytest.fail("it is opened again"))
-            lo = Link(name="lo", kind="loopback")
+            lo = Link(name="lo", kind=Loopback())
             plan = Plan((("open", (Operation("open", "visited", lo),)),))
             assert it.kernel.apply(plan, {"visited": ref}) == []
             assert open_descriptors() == before

@@ -41,7 +41,7 @@ def in_intent(bench: Bench) -> set[str]:
 
 
 def veths(bench: Bench) -> int:
-    return sum(key[0] == "link" and item.kind == "veth" for key, item in bench.kernel.state[HOST].items())
+    return sum(key[0] == "link" and item.kind.is_pair for key, item in bench.kernel.state[HOST].items())
 
 
 @given(st.lists(steps, max_size=6))

@@ -22,10 +22,12 @@ from sealane.kernel.objects import Sysctl
 from sealane.kernel.state import HOST
 from sealane.limits import (
     ALIASES_PER_ENDPOINT,
+    COMMIT_TRIES,
     CONNECTIONS_MAX,
     EPHEMERAL_TRIES,
     EVENT_CHARS_MAX,
     EVENTS_KEPT,
+    FEED_CHANGES_KEPT,
     FULL_LOOK_S,
     HEAL_BURST,
     HEAL_PAUSE_S,
@@ -41,6 +43,8 @@ from sealane.limits import (
 from sealane.linux.fake import FakeKernel
 from sealane.wire.requests import PublishRequest
 from unit.api import test_server
+from unit.engine.test_feed import TestReaders
+from unit.engine.test_store_conflicts import TestAnotherWriter
 
 A, B = "/run/netns/a", "/run/netns/b"
 
@@ -143,6 +147,13 @@ def test_the_events_that_are_kept() -> None:
     assert [e.number for e in log.since(0)] == list(range(1, EVENTS_KEPT + 1))
     log.emit("test", "one more")
     assert [e.number for e in log.since(0)] == list(range(2, EVENTS_KEPT + 2))
+
+
+def test_the_changes_that_are_kept_and_the_tries_of_a_commit() -> None:
+    """Reached by tests/unit/engine/test_feed.py and test_store_conflicts.py."""
+    assert callable(TestReaders.test_it_is_bounded_and_a_slow_reader_is_told_that_it_missed_some)
+    assert callable(TestAnotherWriter.test_one_that_never_stops_is_refused_after_some_tries)
+    assert (FEED_CHANGES_KEPT, COMMIT_TRIES) == (16_384, 5)
 
 
 def test_the_characters_of_an_event() -> None:

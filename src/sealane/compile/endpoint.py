@@ -9,6 +9,7 @@ from sealane.compile.fast_path import compile_fast_path
 from sealane.compile.names import NFT_FAMILY
 from sealane.compile.network import has_data_plane, is_apart, knows_ipv6, link_settings, mtu
 from sealane.kernel import nft
+from sealane.kernel.links import Veth
 from sealane.kernel.nft import Element, TypeName, Verdict
 from sealane.kernel.objects import (
     GROUP_LIVE,
@@ -76,14 +77,14 @@ def _links(endpoint: Endpoint, network: Network, facts: Facts) -> Iterator[Place
         HOST,
         Link(
             name=host_link,
-            kind="veth",
+            kind=Veth(handover=names.handover_link(endpoint.id))
+            if endpoint.handover
+            else Veth(peer=(endpoint.sandbox, endpoint.ifname)),
             mtu=size,
             mac=names.host_mac(endpoint.id),
             alias=alias,
             master=names.network_link(network) if bridged else "",
             port=_port(network, facts) if bridged else None,
-            peer=None if endpoint.handover else (endpoint.sandbox, endpoint.ifname),
-            handover=names.handover_link(endpoint.id) if endpoint.handover else "",
             # A bridge port, or a routed IPv4 link, has no business with IPv6 of its own.
             addr_gen_none=True,
             group=GROUP_LIVE if bridged else names.network_group(network.id),
@@ -97,11 +98,10 @@ def _links(endpoint: Endpoint, network: Network, facts: Facts) -> Iterator[Place
         endpoint.sandbox,
         Link(
             name=endpoint.ifname,
-            kind="veth",
+            kind=Veth(peer=(HOST, host_link)),
             mtu=size,
             mac=endpoint.mac,
             alias=alias,
-            peer=(HOST, host_link),
             # On a network without IPv6 the link has none, not even link-local (CVE-2024-32473).
             addr_gen_none=endpoint.address(6) is None,
         ),

@@ -23,6 +23,7 @@ from sealane.compile.base import (
 from sealane.compile.facts import Facts
 from sealane.compile.names import NFT_FAMILY
 from sealane.kernel import nft
+from sealane.kernel.links import Bridge
 from sealane.kernel.nft import (
     ACCEPT,
     L4PROTO,
@@ -118,12 +119,11 @@ def _link(network: Network, facts: Facts) -> Iterator[Object]:
         return
     yield Link(
         name=name,
-        kind="bridge",
+        kind=Bridge(ageing_off=network.driver == "routed"),
         mtu=mtu(network, facts),
         mac=bridge_mac(network),
         alias=names.alias(facts.instance, "n", network.id),
         addr_gen_none=network.subnet(6) is None,
-        ageing_off=network.driver == "routed",
         group=names.network_group(network.id),
     )
     yield from link_settings(name, 4)

@@ -11,6 +11,7 @@ import msgspec
 from sealane.compile.endpoint import Placed, compile_endpoint
 from sealane.compile.facts import Facts
 from sealane.compile.sandbox import MAIN_TABLE, compile_sandbox
+from sealane.kernel.links import Loopback
 from sealane.kernel.objects import Key, Link, Route
 from sealane.kernel.state import HOST, HostState, Object
 from sealane.model.endpoint import Endpoint, NetnsRef
@@ -47,7 +48,7 @@ def _inside(identity: SandboxId, endpoints: list[Endpoint], intent: Intent, fact
                 yield netns, item
     sandbox = intent.sandboxes[identity]
     there = msgspec.structs.replace(sandbox, netns=sandbox.netns or _SOMEWHERE)
-    yield identity, Link(name="lo", kind="loopback")
+    yield identity, Link(name="lo", kind=Loopback())
     for item in compile_sandbox(there, plugged, intent.networks):
         # Nobody but us gives each address a way out of its own.
         if isinstance(item, Route) and item.table == MAIN_TABLE:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from sealane.compile.names import digest
 from sealane.compile.network import has_data_plane
+from sealane.kernel.links import Loopback
 from sealane.kernel.objects import Link, Route, RoutingRule, Sysctl
 from sealane.kernel.state import Object
 from sealane.model.endpoint import Endpoint, Sandbox
@@ -28,7 +29,7 @@ def compile_sandbox(
     is_shared = any(endpoint.handover for endpoint, _ in present)
     plugged = [(endpoint, network) for endpoint, network in present if not endpoint.handover]
     if plugged or sandbox.netns.owner == "sealane":
-        yield Link(name="lo", kind="loopback")
+        yield Link(name="lo", kind=Loopback())
     yield from (Sysctl(path=path, value=value) for path, value in sandbox.sysctls)
     for family in FAMILIES:
         chosen = None if is_shared else gateway_endpoint(plugged, family)

@@ -132,7 +132,7 @@ class Watch:
         gone, of which nobody asks to be told. And what can wait: flows of endpoints that went. And the gates of the fast path,
         which are open only while we are here."""
         self._later("poll", SYSCTL_POLL_S, self._poll)
-        self._engine.forget_departed()
+        self._engine.flows.forget_departed()
         self._refresh_facts()
         try:
             self._kernel.renew()

@@ -12,7 +12,6 @@ Everything here is synchronous and runs on one thread; an answer means that it i
 
 import errno
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 
 import msgspec
 
@@ -27,13 +26,14 @@ from sealane.engine.errors import (
     InUseError,
     KernelError,
     SealaneError,
-    StoreFailedError,
 )
 from sealane.engine.events import EventLog
 from sealane.engine.feed import ChangeFeed
-from sealane.engine.ports import Flow, Kernel
+from sealane.engine.flows import Flows
+from sealane.engine.ports import Kernel
 from sealane.engine.problems import parsed
 from sealane.engine.reconciler import Reconciler, describe
+from sealane.engine.storing import OutrunError, keeps_changing, store_errors
 from sealane.engine.views import endpoint_view, network_view, sandbox_view
 from sealane.kernel.objects import Link
 from sealane.kernel.state import HOST
@@ -42,10 +42,10 @@ from sealane.model.change import Change, Delete, Put, inverse
 from sealane.model.endpoint import Endpoint, PublishedPort, Sandbox
 from sealane.model.ids import SandboxId
 from sealane.model.intent import Intent, differences
-from sealane.model.net import Address, address_part, is_wildcard, parse_address
+from sealane.model.net import Address, address_part, parse_address
 from sealane.model.network import Network
 from sealane.reconcile.plan import Outcome
-from sealane.store.base import RevisionConflictError, Store, StoreError, TakenError
+from sealane.store.base import Store
 from sealane.wire.requests import AttachRequest, DetachRequest, NetworkRequest, PublishRequest, SandboxRequest
 from sealane.wire.views import DetachView, EndpointView, NetworkView, PruneView, SandboxView
 
@@ -67,10 +67,9 @@ class Engine:
         self.hold = ""
         """Why nothing may change; empty: it may."""
         self.feed = ChangeFeed(revision, self._reader_failed)
-        self._departed = set[Address]()
-        """Addresses of endpoints that went, whose flows are tracked still."""
         self.intent: Intent = reconciler.intent
         self.drafts = Drafts(self.intent, kernel, self._facts_now)
+        self.flows = Flows(kernel, reconciler, events)
 
     def _reader_failed(self, name: str, error: Exception) -> None:
         self.events.emit("reader.failed", name, error=f"{type(error).__name__}: {error}")
@@ -207,7 +206,7 @@ class Engine:
         with self.kernel.visiting():
             endpoint, is_new = self._attach(request)
         if is_new:
-            self._forget_flows([endpoint])
+            self.flows.forget([endpoint])
             self.tell_of("endpoint.attached", endpoint)
         return self.view_endpoint(endpoint)
 
@@ -266,7 +265,7 @@ class Engine:
     def _with_ports(self, endpoint: Endpoint, ports: Sequence[PublishedPort]) -> Endpoint:
         published = msgspec.structs.replace(endpoint, ports=tuple(ports))
         self.bring([Put(published, endpoint)])
-        self._forget_flows([published])
+        self.flows.forget([published])
         return published
 
     def rest(self, sandboxes: Iterable[SandboxId]) -> None:
@@ -278,7 +277,7 @@ class Engine:
         """Undo `rest`. Raises ConflictError where somebody has come to hold one of its ports. Idempotent."""
         changes = self.drafts.wake(sandbox)
         self.bring(changes)
-        self._forget_flows(change.record for change in changes if isinstance(change.record, Endpoint))
+        self.flows.forget(change.record for change in changes if isinstance(change.record, Endpoint))
 
     def endpoints(self, network: str = "", sandbox: str = "") -> list[EndpointView]:
         chosen = list(self.intent.endpoints.values())
@@ -320,8 +319,7 @@ class Engine:
             return
         self.check_may_change()
         self._check_nothing_is_unknown(changes)
-        if self._departed and not self._departed.isdisjoint(_addresses(changes)):
-            self.forget_departed()
+        self.flows.before(_addresses(changes))
         self.commit(changes)
         try:
             failures = self._settle(changes)
@@ -363,7 +361,7 @@ class Engine:
         try:
             for failure in self._settle(changes):
                 self.events.emit("apply.failed", describe(failure))
-            self._forget_flows(endpoints)
+            self.flows.forget(endpoints)
             self._commit_once(changes)
         except BaseException:
             self._settle([inverse(change) for change in reversed(changes)])
@@ -372,7 +370,7 @@ class Engine:
             if isinstance(change.record, Sandbox):
                 self.reconciler.forget_namespace(change.record.id)
             elif isinstance(change, Delete) and isinstance(change.record, Endpoint):
-                self._departed |= {address_part(a) for a in change.record.addresses}
+                self.flows.departed(change.record)
         self.feed.append(self.revision, changes)
 
     def commit(self, changes: Sequence[Change]) -> None:
@@ -381,31 +379,31 @@ class Engine:
         for _ in range(COMMIT_TRIES):
             try:
                 self._commit_once(changes)
-            except _OutrunError:
+            except OutrunError:
                 self._catch_up(changes)
             else:
                 return
-        raise _keeps_changing()
+        raise keeps_changing()
 
     def _check_writable(self, changes: Sequence[Change]) -> None:
         grows = any(isinstance(change, Put) and change.before is None for change in changes)
         for _ in range(COMMIT_TRIES):
             try:
-                with _store_errors():
+                with store_errors():
                     self.store.check_writable(self.revision, grows=grows)
-            except _OutrunError:
+            except OutrunError:
                 self._catch_up(changes)
             else:
                 return
-        raise _keeps_changing()
+        raise keeps_changing()
 
     def _commit_once(self, changes: Sequence[Change]) -> None:
-        with _store_errors():
+        with store_errors():
             self.revision = self.store.commit(changes, self.revision)
 
     def _catch_up(self, mine: Sequence[Change]) -> None:
         """Follow another writer of the store. Raises ConflictError if changes that were made before cannot be made now."""
-        with _store_errors():
+        with store_errors():
             snapshot = self.store.snapshot()
         changes = differences(self.intent, snapshot.records)
         self.revision = snapshot.revision
@@ -440,32 +438,6 @@ class Engine:
             else:
                 self.feed.append(self.revision, ())
 
-    def _forget_flows(self, endpoints: Iterable[Endpoint]) -> None:
-        """UDP only: a TCP connection to a dead endpoint ends by itself, a UDP flow is refreshed for ever. Where the kernel
-        does not let us look, they stay: no reason to undo a deed."""
-        flows: list[Flow] = []
-        for endpoint in endpoints:
-            udp = [port for port in endpoint.ports if port.proto == "udp"]
-            flows += [Flow("udp", p.host_first, p.host_last, _destination(p)) for p in udp]
-            if udp:
-                flows += [Flow("udp", 0, 0, backend=address_part(a)) for a in endpoint.addresses]
-        self._forget(flows)
-
-    def forget_departed(self) -> None:
-        """Of endpoints that went: what they asked outside is answered for as long as somebody answers, and would be to
-        their addresses' next owners. A look through all that is tracked takes milliseconds, so it is taken for many at
-        once, at the latest when one of their addresses is given to somebody else."""
-        flows = [Flow("udp", 0, 0, source=address) for address in self._departed]
-        self._departed.clear()
-        self._forget(flows)
-
-    def _forget(self, flows: list[Flow]) -> None:
-        if flows and self.reconciler.compiled.facts.features.conntrack:
-            try:
-                self.kernel.forget_flows(flows)
-            except OSError as error:
-                self.events.emit("flows.kept", error.strerror or str(error))
-
     # --- the dead
 
     def release(self, sandboxes: Iterable[str], why: str) -> list[str]:
@@ -487,47 +459,11 @@ class Engine:
         return names
 
 
-class _OutrunError(ConflictError):
-    """Another writer was faster."""
-
-
-@contextmanager
-def _store_errors() -> Iterator[None]:
-    try:
-        yield
-    except TakenError as error:
-        raise ConflictError(str(error)) from error
-    except RevisionConflictError as error:
-        raise _OutrunError(f"the store was changed by another writer: {error}", cure="try again") from error
-    except StoreError as error:
-        raise StoreFailedError(
-            f"the store is {error.reason}: {error}", cure=_STORE_CURES[error.reason]
-        ) from error
-
-
-def _keeps_changing() -> ConflictError:
-    return ConflictError("another writer keeps changing the store", cure="try again")
-
-
-_STORE_CURES = {
-    "full": "make space on its disk; traffic goes on meanwhile, and detaching still works",
-    "unreadable": "see the disk and the permissions of the state directory",
-    "corrupt": "restore the database from a backup; the kernel's state is kept until then",
-    "locked": "another process holds the database: `sealane status` of that one",
-    "schema": "the database was written by another version of sealane",
-}
-
-
 def _addresses(changes: Sequence[Change]) -> Iterator[Address]:
     """Of endpoints that come."""
     for change in changes:
         if isinstance(change, Put) and isinstance(change.record, Endpoint):
             yield from (address_part(a) for a in change.record.addresses)
-
-
-def _destination(port: PublishedPort) -> str:
-    """Of flows to it; empty: any."""
-    return "" if port.host_address is None or is_wildcard(port.host_address) else port.host_address
 
 
 def _claims(change: Change) -> bool:

@@ -14,6 +14,7 @@ from sealane.engine.engine import Engine
 from sealane.engine.errors import ExistsError
 from sealane.engine.problems import at_place
 from sealane.engine.waves import completed_before, waves
+from sealane.kernel.links import Veth
 from sealane.kernel.objects import Link
 from sealane.kernel.state import HOST, Object
 from sealane.kernel.text import Sets, operation_lines, sets_of
@@ -143,7 +144,7 @@ class Preview:
         if not isinstance(item, Link) or item.peer is None:
             return item
         netns, name = item.peer
-        return msgspec.structs.replace(item, peer=(self._where(netns), name))
+        return msgspec.structs.replace(item, kind=Veth(peer=(self._where(netns), name)))
 
     def _where(self, netns: str) -> str:
         if netns == HOST:

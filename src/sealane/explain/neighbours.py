@@ -49,7 +49,7 @@ def resolve(path: Path, where: Namespace, link: AnyLink, address: str, skb: Skb)
 def _ask(path: Path, where: Namespace, link: AnyLink, address: str, skb: Skb) -> tuple[str, str]:
     """(MAC, who answered); both empty if nobody did."""
     question = _question(path, where, link, address, skb.packet)
-    if isinstance(link, Link) and link.kind != "bridge":
+    if isinstance(link, Link) and not link.has_ports:
         return _ask_peer(path, where, link, address, question)
     for port in _candidates(path, where, link, address):
         other = path.world.peer(where, port)

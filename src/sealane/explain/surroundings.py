@@ -22,6 +22,10 @@ class ForeignLink(msgspec.Struct, frozen=True, kw_only=True):
     mac: str = ""
     up: bool = True
 
+    @property
+    def has_ports(self) -> bool:
+        return self.kind == "bridge"
+
 
 class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     links: tuple[ForeignLink, ...] = ()

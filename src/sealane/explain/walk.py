@@ -174,7 +174,7 @@ class _Journey:
             self.path.end(Disposition.EXITS, f"leaves by {link.name} as {skb.packet}")
         mac = neighbours.resolve(self.path, where, link, found.gateway or skb.packet.destination, skb)
         skb.change(mac_source=link.mac, mac_destination=mac)
-        if link.kind == "bridge":
+        if link.has_ports:
             self._cross(where, bridging.send(self.path, where, link, skb))
         else:
             assert isinstance(link, Link)

@@ -135,11 +135,11 @@ class Namespace:
     def group(self, name: str) -> int:
         """Link group; foreign links and `lo` are in the default one, 0."""
         found = self.state.get(("link", name))
-        return found.group if isinstance(found, Link) and found.kind != "loopback" else 0
+        return found.group if isinstance(found, Link) and found.kind.is_sealanes else 0
 
     def is_foreign(self, link: AnyLink) -> bool:
         """Whether what leaves by it is out of our sight."""
-        return isinstance(link, ForeignLink) and link.kind != "bridge"
+        return isinstance(link, ForeignLink) and not link.has_ports
 
     def ports(self, bridge: str) -> list[Link]:
         return self._ports.get(bridge, [])

@@ -12,9 +12,9 @@ from typing import Literal, get_args
 
 import msgspec
 
-Key = tuple[object, ...]
+from sealane.kernel.links import LinkKind, Veth
 
-LinkKind = Literal["bridge", "veth", "loopback"]
+Key = tuple[object, ...]
 
 RTPROT_SEALANE = 94
 """Our mark on routes. Free in iproute2's rt_protos and the kernel's rtnetlink.h."""
@@ -70,18 +70,8 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     master: str = ""
     """Name of the bridge that it is a port of."""
     port: BridgePort | None = None
-    peer: tuple[str, str] | None = None
-    """(namespace, name) of a veth's other end. One request, of the host's side, makes both ends."""
-    handover: str = ""
-    """Instead of `peer`: name of a veth's other end, made with it on the host, unmarked, and from then on somebody
-    else's. It is no object of ours, so that it moves away is no drift; it dies with this end."""
     addr_gen_none: bool = False
     """IFLA_INET6_ADDR_GEN_MODE none: no link-local address comes up by itself."""
-    ageing_off: bool = False
-    stp: bool = False
-    """Of a bridge. A spanning tree holds ports back for 30 s, and tells workloads of the bridge."""
-    snooping: bool = False
-    """Of a bridge. It loses multicast where nobody queries."""
     arp: bool = True
     """Without IFF_NOARP."""
     group: int = GROUP_LIVE
@@ -90,6 +80,15 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def key(self) -> Key:
         return ("link", self.name)
+
+    @property
+    def has_ports(self) -> bool:
+        return self.kind.has_ports
+
+    @property
+    def peer(self) -> tuple[str, str] | None:
+        """(namespace, name) of the other end, of a veth that has one of ours."""
+        return self.kind.peer if isinstance(self.kind, Veth) else None
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):

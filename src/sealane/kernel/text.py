@@ -13,6 +13,7 @@ from difflib import SequenceMatcher
 from types import MappingProxyType
 
 from sealane.kernel import text_nft
+from sealane.kernel.links import Bridge, LinkKind, Macvlan, Veth, word_of
 from sealane.kernel.nft import Chain, Element, NftFamily, ObservedChain, Set, Table
 from sealane.kernel.objects import (
     GROUP_LIVE,
@@ -160,22 +161,38 @@ def _words(found: Mapping[str, str]) -> str:
     return " ".join(f"{name} {value}".rstrip() for name, value in found.items())
 
 
+def _before_mtu(kind: LinkKind) -> dict[str, str]:
+    match kind:
+        case Veth(peer=(netns, name)):
+            return {"peer": f"{_word(name)} netns {_word(netns)}"}
+        case Veth(handover=name) if name:
+            return {"peer": _word(name)}
+        case Macvlan():
+            return {"link": _word(kind.parent) if kind.parent else "", "mode": kind.mode}
+        case _:
+            return {}
+
+
+def _bridge(kind: LinkKind) -> dict[str, str]:
+    if not isinstance(kind, Bridge):
+        return {}
+    return {
+        "ageing_time": "0" if kind.ageing_off else "",
+        "stp_state": "1" if kind.stp else "",
+        "mcast_snooping": "1" if kind.snooping else "",
+    }
+
+
 def _link(item: Link) -> dict[str, str]:
     """A link's fields in `ip`'s words, without what is left at its default."""
     found = {
-        "type": item.kind,
-        "peer": "{1} netns {0}".format(*map(_word, item.peer))
-        if item.peer
-        else _word(item.handover)
-        if item.handover
-        else "",
+        "type": word_of(item.kind),
+        **_before_mtu(item.kind),
         "mtu": str(item.mtu or ""),
         "address": item.mac,
         "alias": _word(item.alias) if item.alias else "",
         "master": _word(item.master) if item.master else "",
-        "ageing_time": "0" if item.ageing_off else "",
-        "stp_state": "1" if item.stp else "",
-        "mcast_snooping": "1" if item.snooping else "",
+        **_bridge(item.kind),
         "arp": "" if item.arp else "off",
         "addrgenmode": "none" if item.addr_gen_none else "",
         "group": f"0x{item.group:08x}" if item.group != GROUP_LIVE else "",

@@ -156,7 +156,7 @@ def _links(route: Socket, ours: str) -> Iterator[tuple[int, HostLink]]:
                 name=item.name,
                 mtu=item.mtu,
                 ours=item.alias.startswith(ours),
-                ports=ports.get(item.index, 0) if item.kind == "bridge" else 0,
+                ports=ports.get(item.index, 0) if item.kind.has_ports else 0,
             ),
         )
 

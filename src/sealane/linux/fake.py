@@ -21,6 +21,7 @@ from sealane.compile.facts import Facts
 from sealane.engine.ports import Flow, NamespaceGoneError, SocketPlace
 from sealane.explain.doctor.evidence import Evidence, Request
 from sealane.explain.surroundings import Surroundings, surroundings_of
+from sealane.kernel.links import Veth
 from sealane.kernel.nft import (
     Chain,
     DnatMap,
@@ -312,7 +313,7 @@ class FakeKernel:
             raise _RefusedError(errno.ENODEV, f"{item.name}: its bridge {item.master} is not there")
         present = there.get(item.key)
         if operation.verb == "open":
-            if item.kind != "loopback" and not isinstance(present, Link):
+            if item.kind.is_sealanes and not isinstance(present, Link):
                 raise _RefusedError(errno.ENODEV, f"{item.name} is not there")
             there[item.key] = item
             return
@@ -330,7 +331,7 @@ class FakeKernel:
         inside = self.state.setdefault(peer[0], {})
         if ("link", peer[1]) in inside:
             raise _RefusedError(errno.EEXIST, f"a link {peer[1]} is in the sandbox already")
-        inside["link", peer[1]] = Link(name=peer[1], kind="veth", up=False, alias=item.alias)
+        inside["link", peer[1]] = Link(name=peer[1], kind=Veth(), up=False, alias=item.alias)
 
     def _drop_link(self, netns: str, item: Link) -> None:
         there = self.state.get(netns, {})
@@ -340,7 +341,7 @@ class FakeKernel:
         if isinstance(gone, Link) and gone.peer:
             far = self.state.get(gone.peer[0], {}).get(("link", gone.peer[1]))
             if isinstance(far, Link):
-                self._drop_link(gone.peer[0], msgspec.structs.replace(far, peer=None))
+                self._drop_link(gone.peer[0], msgspec.structs.replace(far, kind=far.kind.as_read))
 
     def _check_link(self, there: dict[Key, Object], item: Object) -> None:
         name = hangs_on(item)
@@ -358,8 +359,8 @@ class FakeKernel:
 def _as_seen(item: Object) -> Object:
     if isinstance(item, Chain):
         return ObservedChain(family=item.family, name=item.name, tags=item.tags, hook=item.hook)
-    if isinstance(item, Link) and item.peer is not None:
-        return msgspec.structs.replace(item, peer=None)
+    if isinstance(item, Link) and item.kind.unread:
+        return msgspec.structs.replace(item, kind=item.kind.as_read)
     return item
 
 

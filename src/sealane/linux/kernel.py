@@ -12,6 +12,7 @@ from sealane.compile.facts import Facts
 from sealane.engine.ports import Flow, NamespaceGoneError, SocketPlace
 from sealane.explain.doctor.evidence import Evidence, Request
 from sealane.explain.surroundings import Surroundings
+from sealane.kernel.links import word_of
 from sealane.kernel.nft import Chain, ObservedChain
 from sealane.kernel.objects import Sysctl
 from sealane.kernel.state import HOST, NamespaceState, Object, namespace
@@ -254,7 +255,7 @@ class LinuxKernel(Closing):
             if error.errno == errno.ENODEV:
                 return None
             raise
-        return None if marks.is_ours(found, marks.alias_prefix(self._instance)) else found.kind
+        return None if marks.is_ours(found, marks.alias_prefix(self._instance)) else word_of(found.kind)
 
     def ephemeral_range(self) -> tuple[int, int]:
         words = (sysctl.read("net/ipv4/ip_local_port_range") or "").split()

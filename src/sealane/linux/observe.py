@@ -6,10 +6,10 @@ kernel knows it by an index in another namespace.
 """
 
 from collections.abc import Callable, Iterator
-from typing import cast
 
 import msgspec
 
+from sealane.kernel.links import Loopback
 from sealane.kernel.objects import (
     GROUP_DOOMED,
     GROUP_LIVE,
@@ -19,7 +19,6 @@ from sealane.kernel.objects import (
     FastPort,
     FdbEntry,
     Link,
-    LinkKind,
     LoopbackPort,
     Neighbour,
     Qdisc,
@@ -112,7 +111,7 @@ def _host_links(socket: Socket, prefix: str, wanted: NamespaceState) -> _Links:
     return _links(
         socket,
         () if loopback else marks,
-        lambda found: is_ours(found, prefix) or (loopback and found.loopback),
+        lambda found: is_ours(found, prefix) or (loopback and isinstance(found.kind, Loopback)),
         wanted,
     )
 
@@ -121,7 +120,9 @@ def _sandbox_links(socket: Socket, prefix: str, wanted: NamespaceState) -> _Link
     return _links(
         socket,
         (),
-        lambda found: ("link", found.name) in wanted and (found.loopback or is_ours(found, prefix)),
+        lambda found: (
+            ("link", found.name) in wanted and (isinstance(found.kind, Loopback) or is_ours(found, prefix))
+        ),
         wanted,
     )
 
@@ -148,12 +149,11 @@ def _link(found: link.RawLink, names: dict[int, str], wanted: NamespaceState) ->
     if not isinstance(want, Link):
         want = None
     up = bool(found.flags & link.IFF_UP)
-    if found.loopback:
-        return Link(name=found.name, kind="loopback", up=up)
+    if isinstance(found.kind, Loopback):
+        return Link(name=found.name, kind=Loopback(), up=up)
     return Link(
         name=found.name,
-        # A kind that we never make reads as it is, and differs from everything wanted.
-        kind=cast("LinkKind", found.kind),
+        kind=found.kind,
         up=up,
         mtu=0 if want and not want.mtu else found.mtu,
         mac="" if want and not want.mac else found.mac,
@@ -163,9 +163,6 @@ def _link(found: link.RawLink, names: dict[int, str], wanted: NamespaceState) ->
         addr_gen_none=bool(want and want.addr_gen_none)
         if found.addr_gen_none is None
         else found.addr_gen_none,
-        ageing_off=found.ageing_off,
-        stp=found.stp,
-        snooping=found.snooping,
         arp=not found.flags & link.IFF_NOARP,
         group=GROUP_LIVE if found.group == GROUP_DOOMED else found.group,
     )
@@ -193,7 +190,7 @@ def _addresses(socket: Socket, links: _Links) -> Iterator[Address]:
 
 
 def _carries(item: Link) -> bool:
-    return item.up and item.kind != "loopback"
+    return item.up and not isinstance(item.kind, Loopback)
 
 
 def _routes(socket: Socket, links: _Links) -> Iterator[Route]:
@@ -275,7 +272,7 @@ def _fast_ports(
     """The kernel tells filters link by link only; there are some only where they have something to hang on. Without a fast
     path (any more) they are of no program that is known, and so unwanted."""
     for index, handle, _ in queues:
-        if handle == tc_filter.INGRESS and links.ours[index].kind == "veth":
+        if handle == tc_filter.INGRESS and links.ours[index].kind.is_pair:
             for _, answer in socket.dump(tc_filter.get(index)):
                 found = tc_filter.parse(answer)
                 if found is not None:

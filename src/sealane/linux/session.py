@@ -20,6 +20,7 @@ from contextlib import nullcontext, suppress
 import msgspec
 
 from sealane.engine.ports import NamespaceGoneError
+from sealane.kernel.links import Loopback, Veth, word_of
 from sealane.kernel.objects import (
     RTPROT_SEALANE,
     Address,
@@ -204,7 +205,7 @@ class Session:
     def _work(self, operation: Operation, name: str) -> Work:
         item = operation.object
         if isinstance(item, Link):
-            if operation.verb == "create" and item.kind != "loopback":
+            if operation.verb == "create" and item.kind.is_sealanes:
                 return self._configured(self._create(operation))
             if operation.verb == "change":
                 return Work(operation, self._change(item, operation.before))
@@ -227,24 +228,19 @@ class Session:
         assert isinstance(item, Link)
         index = indexes.take()
         makes = {(self._netns, item.name): index}
-        if item.kind == "bridge":
-            first = link.create_bridge(item, index)
-        elif item.handover:
-            first = link.create_loose_veth(item, index, self.index(item.master) if item.master else 0)
-        elif item.peer is None or self._netns != HOST:
-            raise OSError(errno.ENODEV, f"{item.name} is made together with its other end, on the host")
-        else:
-            peer = self._progress.links.get(item.peer) or Link(name=item.peer[1], kind="veth", mtu=item.mtu)
-            peer_index = indexes.take()
-            makes[item.peer] = peer_index
-            first = link.create_veth(
-                item,
-                index,
-                self.index(item.master) if item.master else 0,
-                peer,
-                peer_index,
-                self._sandboxes.descriptor(item.peer[0]),
-            )
+        master = self.index(item.master) if item.master else 0
+        match item.kind:
+            case Veth(handover=other) if other:
+                first = link.create_loose_veth(item, index, master)
+            case Veth(peer=(netns, name)) if self._netns == HOST:
+                peer = self._progress.links.get((netns, name)) or Link(name=name, kind=Veth(), mtu=item.mtu)
+                makes[netns, name] = peer_index = indexes.take()
+                descriptor = self._sandboxes.descriptor(netns)
+                first = link.create_veth(item, index, master, peer, peer_index, descriptor)
+            case Veth():
+                raise OSError(errno.ENODEV, f"{item.name} is made together with its other end, on the host")
+            case _:
+                first = link.create(item, index, master)
         self._progress.indexes.update(makes)
         return Work(operation, [first], makes)
 
@@ -260,7 +256,7 @@ class Session:
         return work
 
     def _change(self, item: Link, before: Object | None, *, found: link.RawLink | None = None) -> list[bytes]:
-        if item.kind == "loopback":
+        if isinstance(item.kind, Loopback):
             return [link.set_up(link.LOOPBACK_INDEX)] if item.up else []
         index = found.index if found else self.own_index(item.name)
         master = self.index(item.master) if item.master else 0
@@ -281,7 +277,7 @@ class Session:
 
     def _open(self, item: Link) -> list[bytes]:
         """Inside a sandbox the link gets its name of ours here too: unnamed, it has never been open."""
-        if item.kind == "loopback":
+        if isinstance(item.kind, Loopback):
             return [link.set_up(link.LOOPBACK_INDEX)]
         index = self.own_index(item.name)
         first = None
@@ -375,10 +371,11 @@ class Session:
         """What is there already is brought to what is wanted, if it is the same link of ours."""
         prefix = self._progress.alias_prefix
         other = found.alias.startswith(prefix) and found.alias != item.alias
-        if found.kind != item.kind or other or not is_ours(found, prefix):
+        if type(found.kind) is not type(item.kind) or other or not is_ours(found, prefix):
             whose = found.alias if other else "not ours"
             raise NetlinkError(
-                errno.EEXIST, f"there is a link {item.name} already: {found.kind or 'a device'}, {whose}"
+                errno.EEXIST,
+                f"there is a link {item.name} already: {word_of(found.kind) or 'a device'}, {whose}",
             )
         self._progress.indexes[self._netns, item.name] = found.index
         work.makes, work.configures = {}, False

@@ -1,6 +1,7 @@
 """What is on the host and not ours, as `explain` needs it: read at the moment of the question."""
 
 from sealane.explain.surroundings import ForeignLink, Surroundings
+from sealane.kernel.links import Loopback, word_of
 from sealane.kernel.objects import RTPROT_SEALANE, Address, Route, Sysctl
 from sealane.linux import facts, sysctl
 from sealane.linux.marks import alias_prefix, is_ours
@@ -15,13 +16,17 @@ def read_surroundings(socket: Socket, instance: str) -> Surroundings:
     """`socket` is an rtnetlink one of the host's. Raises OSError."""
     raw = [link.parse(payload) for _, payload in socket.dump(link.dump())]
     prefix = alias_prefix(instance)
-    foreign = {found.index: found for found in raw if not is_ours(found, prefix) and not found.loopback}
+    foreign = {
+        found.index: found
+        for found in raw
+        if not is_ours(found, prefix) and not isinstance(found.kind, Loopback)
+    }
     names = {index: found.name for index, found in foreign.items()}
     return Surroundings(
         links=tuple(
             ForeignLink(
                 name=found.name,
-                kind=found.kind,
+                kind=word_of(found.kind),
                 mtu=found.mtu,
                 mac=found.mac,
                 up=bool(found.flags & link.IFF_UP),

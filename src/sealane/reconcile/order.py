@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from sealane.kernel.links import Veth
 from sealane.kernel.nft import Chain, Element, ObservedChain, Set, Table
 from sealane.kernel.objects import (
     Address,
@@ -94,8 +95,8 @@ def first_veths(differences: Sequence[Difference]) -> list[Operation]:
         item = d.desired
         if item is None or d.observed is not None:
             return []
-        if isinstance(item, Link) and item.kind != "loopback":
-            if item.kind != "veth":
+        if isinstance(item, Link) and item.kind.is_sealanes:
+            if not item.kind.is_pair:
                 return []
             made.add((d.netns, item.name))
             if item.peer is not None:
@@ -145,10 +146,7 @@ def _without_far_sides(differences: list[Difference]) -> list[Difference]:
     gone = {
         d.observed.alias
         for d in differences
-        if d.desired is None
-        and d.netns == HOST
-        and isinstance(d.observed, Link)
-        and d.observed.kind == "veth"
+        if d.desired is None and d.netns == HOST and isinstance(d.observed, Link) and d.observed.kind.is_pair
     }
     if not gone:
         return differences
@@ -173,8 +171,8 @@ def _is_remade(difference: Difference) -> bool:
     want, have = difference.desired, difference.observed
     if not isinstance(want, Link) or not isinstance(have, Link):
         return False
-    is_other_end = difference.netns != HOST and want.kind == "veth" and have.alias not in {"", want.alias}
-    return want.kind != have.kind or is_other_end
+    is_other_end = difference.netns != HOST and want.kind.is_pair and have.alias not in {"", want.alias}
+    return type(want.kind) is not type(have.kind) or is_other_end
 
 
 def _on_link(difference: Difference, item: Object, context: _Context) -> Iterable[Placed]:
@@ -234,12 +232,11 @@ def _link(difference: Difference, item: Object, context: _Context) -> Iterable[P
         return
     assert isinstance(want, Link)
     # The host side of a veth makes both; bridges stand before the ports that name them.
-    rank = (_BUILD[Link], want.kind != "bridge")
+    rank = (_BUILD[Link], not want.kind.has_ports)
     if have is None:
-        makes_itself = want.kind == "bridge" or (want.kind == "veth" and netns == HOST)
-        if makes_itself:
+        if want.kind.is_sealanes and (netns == HOST or not want.kind.is_pair):
             yield "build", rank, Operation("create", netns, want)
-    elif want.kind != "loopback":
+    elif want.kind.is_sealanes:
         yield "build", rank, Operation("change", netns, want, have)
     if want.up and not (isinstance(have, Link) and have.up):
         yield "open", (_side(netns, want), _OPEN[Link]), Operation("open", netns, want, have)
@@ -257,10 +254,12 @@ def _doomed(difference: Difference, item: Link) -> Iterable[Placed]:
         )
     if netns == HOST and have is None and isinstance(want, Link) and want.peer is not None:
         # The host side is gone and the sandbox's lives: it was moved to another namespace.
-        sandbox_side = msgspec.structs.replace(want, name=want.peer[1], peer=None, master="", port=None)
+        sandbox_side = msgspec.structs.replace(
+            want, name=want.peer[1], kind=want.kind.as_read, master="", port=None
+        )
         yield "close", (_close_rank(want), 1), Operation("delete", want.peer[0], sandbox_side, None)
     if netns != HOST and isinstance(want, Link) and want.peer is not None:
-        host_side = msgspec.structs.replace(want, name=want.peer[1], peer=None)
+        host_side = msgspec.structs.replace(want, name=want.peer[1], kind=want.kind.as_read)
         yield "close", (_close_rank(want), 0), Operation("delete", HOST, host_side, None)
 
 
@@ -268,7 +267,7 @@ def _close_rank(item: Object) -> int:
     """Endpoints' links first: what cannot send needs no fence. Then what hangs on the links that are left, then these;
     the routes that catch what has lost its way go last."""
     match item:
-        case Link(kind="veth"):
+        case Link(kind=Veth()):
             return 0
         case Route(type="unreachable"):
             return 9
@@ -279,7 +278,7 @@ def _close_rank(item: Object) -> int:
 
 def _side(netns: str, item: Object) -> int:
     """Inside first, the host side last: the port carries nothing before its sandbox is complete."""
-    return int(netns == HOST and not (isinstance(item, Link) and item.kind == "bridge"))
+    return int(netns == HOST and not (isinstance(item, Link) and item.kind.has_ports))
 
 
 def _route_rank(item: Object) -> int:

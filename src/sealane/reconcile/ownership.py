@@ -19,6 +19,7 @@ What is not ours is not in observed state at all, so no difference can ever name
 which foreign objects are never touched.
 """
 
+from sealane.kernel.links import Loopback
 from sealane.kernel.nft import Chain, ObservedChain
 from sealane.kernel.objects import Link, Sysctl
 from sealane.kernel.state import Object
@@ -26,14 +27,14 @@ from sealane.kernel.state import Object
 
 def is_deletable(item: Object) -> bool:
     """Whether the object goes when nothing desires it."""
-    return not isinstance(item, Sysctl) and not (isinstance(item, Link) and item.kind == "loopback")
+    return not isinstance(item, Sysctl) and not (isinstance(item, Link) and isinstance(item.kind, Loopback))
 
 
 def is_same(desired: Object, observed: Object) -> bool:
     """Whether an observed object is what is desired.
 
-    Chains are compared by their rules' tags. A veth's peer is known to us by our own pairing, not by the kernel,
-    which names it by an index in another namespace.
+    Chains are compared by their rules' tags. A link's kind is compared without the fields that are not read back
+    (`kernel.links`), all other fields of a link as they are.
     """
     if isinstance(desired, Chain):
         if isinstance(observed, ObservedChain):
@@ -45,21 +46,9 @@ def is_same(desired: Object, observed: Object) -> bool:
 
 
 def _identity(link: Link) -> tuple[object, ...]:
-    if link.kind == "loopback":
+    if isinstance(link.kind, Loopback):
         return (link.name, link.kind, link.up)
-    return (
-        link.name,
-        link.kind,
-        link.up,
-        link.mtu,
-        link.mac,
-        link.alias,
-        link.master,
-        link.port,
-        link.addr_gen_none,
-        link.ageing_off,
-        link.stp,
-        link.snooping,
-        link.arp,
-        link.group,
-    )
+    return (link.kind.as_read, *(getattr(link, field) for field in _COMPARED))
+
+
+_COMPARED = tuple(field for field in Link.__struct_fields__ if field != "kind")

@@ -28,7 +28,7 @@ def test_on_the_host_it_is_as_any_other_but_for_the_other_end() -> None:
     handed = list(compile_endpoint(HANDED, NETWORK, FACTS))
     assert {netns for netns, _ in handed} == {HOST}
     links = [item for _, item in handed if isinstance(item, Link)]
-    assert [(link.peer, link.handover) for link in links] == [(None, handover_link(HANDED.id))]
+    assert [(link.peer, link.kind.handover) for link in links] == [(None, handover_link(HANDED.id))]
     assert [i for _, i in handed if not isinstance(i, Link)] == [i for i in plain if not isinstance(i, Link)]
 
 
@@ -78,7 +78,7 @@ class TestPresumed:
         assert {r.dst for r in inside if isinstance(r, Route)} == (
             set() if without_gateway else {"0.0.0.0/0", "::/0"}
         )
-        (port,) = [i for i in presumed[HOST].values() if isinstance(i, Link) and i.kind == "veth"]
+        (port,) = [i for i in presumed[HOST].values() if isinstance(i, Link) and i.kind.is_pair]
         assert port.peer == (BOX.id, "eth0")
 
     def test_an_endpoint_without_a_sandbox_is_nowhere(self) -> None:

@@ -41,7 +41,7 @@ def in_intent(bench: Bench) -> set[str]:
 
 def veths(bench: Bench) -> list[object]:
     links = [item for key, item in bench.kernel.state[HOST].items() if key[0] == "link"]
-    return [link.name for link in links if link.kind == "veth"]
+    return [link.name for link in links if link.kind.is_pair]
 
 
 class TestTheKernelCutShort:

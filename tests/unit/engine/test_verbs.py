@@ -430,9 +430,9 @@ class TestPublish:
             bench.attach(f"/run/netns/{name}")
         for name in "abc":
             bench.engine.detach([DetachRequest(sandbox=f"/run/netns/{name}")])
-        bench.engine.forget_departed()
+        bench.engine.flows.forget_departed()
         assert sorted(f.source for f in bench.kernel.forgotten) == ["10.1.0.2", "10.1.0.3", "10.1.0.4"]
-        bench.engine.forget_departed()
+        bench.engine.flows.forget_departed()
         assert len(bench.kernel.forgotten) == 3
 
     def test_ports_that_come_later_forget_the_udp_flows_that_missed_them(self, bench: Bench) -> None:

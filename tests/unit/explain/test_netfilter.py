@@ -9,6 +9,7 @@ from sealane.explain.packet import DNAT, SNAT, Flow, Packet, Tuple
 from sealane.explain.surroundings import Surroundings
 from sealane.explain.world import IncompleteStateError, Namespace
 from sealane.kernel import nft
+from sealane.kernel.links import Bridge, Veth
 from sealane.kernel.nft import (
     ACCEPT,
     DROP,
@@ -43,8 +44,8 @@ PACKET = Packet(source="10.1.0.2", source_port=40000, destination="192.0.2.7", d
 SIX = Packet(source="fd00::2", source_port=1, destination="fd00::1", destination_port=2)
 ARP = Packet(proto="arp", source="10.1.0.2", destination="10.1.0.1", mac_source="02:00:00:00:00:02")
 LINKS = (
-    Link(name="br0", kind="bridge", mac="02:00:00:00:00:01", addr_gen_none=True, group=0x4000_0001),
-    Link(name="out0", kind="veth", mac="02:00:00:00:00:09", addr_gen_none=True),
+    Link(name="br0", kind=Bridge(), mac="02:00:00:00:00:01", addr_gen_none=True, group=0x4000_0001),
+    Link(name="out0", kind=Veth(), mac="02:00:00:00:00:09", addr_gen_none=True),
 )
 ADDRESSES = (Address(link="br0", address="10.1.0.1/24"), Address(link="out0", address="192.0.2.7/24"))
 

@@ -8,6 +8,7 @@ from sealane.explain.packet import Arrives, Disposition, Flow, Packet, Sent, Tra
 from sealane.explain.surroundings import ForeignLink
 from sealane.explain.walk import UnexplainedError, answer, is_answered, walk
 from sealane.explain.world import World
+from sealane.kernel.links import Veth
 from sealane.kernel.objects import Address, Link, Neighbour, Route, Sysctl
 from sealane.kernel.state import HOST, namespace
 from sealane.model.endpoint import PublishedPort
@@ -405,7 +406,7 @@ def test_a_packet_that_comes_to_one_place_twice_is_in_a_loop() -> None:
         (link, mac, address), (far, far_mac, gateway) = ends[netns], ends[other]
         states[netns] = namespace(
             [
-                Link(name=link, kind="veth", mac=mac, peer=(other, far)),
+                Link(name=link, kind=Veth(peer=(other, far)), mac=mac),
                 Address(link=link, address=f"{address}/24"),
                 Neighbour(link=link, address=gateway, mac=far_mac),
                 Route(dst="198.51.100.0/24", link=link, gateway=gateway),

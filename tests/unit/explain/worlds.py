@@ -10,13 +10,14 @@ from typing import Any
 import msgspec
 
 from harness.engines import FACTS
+from harness.links import changed
 from sealane.compile.facts import Facts, Features
 from sealane.compile.host import Compiled
 from sealane.explain.packet import Arrives, Packet, Sent, Start, Trace
 from sealane.explain.surroundings import Surroundings, surroundings_of
 from sealane.explain.walk import walk
 from sealane.explain.world import World
-from sealane.kernel.objects import Key
+from sealane.kernel.objects import Key, Link
 from sealane.kernel.state import HOST, Object
 from sealane.model.endpoint import Endpoint, NetnsRef, PublishedPort, Sandbox
 from sealane.model.ids import EndpointId, NetworkId, SandboxId
@@ -108,7 +109,8 @@ class Town:
 
     def change(self, netns: str, key: Key, **fields: Any) -> None:
         item = self.compiled.desired[netns][key]
-        self.compiled.desired[netns][key] = msgspec.structs.replace(item, **fields)
+        replace = changed if isinstance(item, Link) else msgspec.structs.replace
+        self.compiled.desired[netns][key] = replace(item, **fields)
 
     def remove(self, netns: str, key: Key) -> None:
         del self.compiled.desired[netns][key]

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.links import flat
+from sealane.kernel.links import Bridge, Loopback, Macvlan, Veth
 from sealane.kernel.nft import (
     ACCEPT,
     DROP,
@@ -44,21 +46,20 @@ from sealane.kernel.text import lines, operation_lines, ruleset, sets_of
 from sealane.kernel.text_nft import statement
 
 BRIDGE = Link(
-    name="slb0123", kind="bridge", mtu=1500, mac="02:00:00:00:00:01", alias="sealane:1", ageing_off=True
+    name="slb0123", kind=Bridge(ageing_off=True), mtu=1500, mac="02:00:00:00:00:01", alias="sealane:1"
 )
 VETH = Link(
     name="sle0123",
-    kind="veth",
+    kind=Veth(peer=("box", "eth0")),
     mtu=1500,
     master="slb0123",
     port=BridgePort(isolated=True),
-    peer=("box", "eth0"),
     addr_gen_none=True,
 )
 
 LINES = [
-    (Link(name="lo", kind="loopback"), "link add lo type loopback up"),
-    (Link(name="lo", kind="loopback", up=False), "link add lo type loopback down"),
+    (Link(name="lo", kind=Loopback()), "link add lo type loopback up"),
+    (Link(name="lo", kind=Loopback(), up=False), "link add lo type loopback down"),
     (
         BRIDGE,
         "link add slb0123 type bridge mtu 1500 address 02:00:00:00:00:01 alias sealane:1 ageing_time 0 up",
@@ -167,7 +168,7 @@ def test_an_object_is_a_line(item, line):
         (Sysctl(path="net/a=1/x", value="0"), 'sysctl "net/a=1/x"=0'),
         (Sysctl(path="net/x", value="1 2"), 'sysctl net/x="1 2"'),
         (
-            Link(name='a"b', kind="veth", alias="x down", master="m\n", peer=("box", "e h")),
+            Link(name='a"b', kind=Veth(peer=("box", "e h")), alias="x down", master="m\n"),
             r'link add "a\"b" type veth peer "e h" netns box alias "x down" master "m\n" up',
         ),
     ],
@@ -178,10 +179,10 @@ def test_a_name_that_could_be_taken_for_something_else_is_quoted(item, line):
 
 
 def test_the_name_of_a_link_that_goes_is_quoted_as_well():
-    link = Link(name="\x1b[2J", kind="veth")
+    link = Link(name="\x1b[2J", kind=Veth())
     assert operation_lines("delete", link) == [r'- link del "\u001b[2J"']
     assert operation_lines("open", link) == [r'^ link set "\u001b[2J" up']
-    assert operation_lines("change", link, Link(name=link.name, kind="veth", mtu=1)) == [
+    assert operation_lines("change", link, Link(name=link.name, kind=Veth(), mtu=1)) == [
         r'~ link set "\u001b[2J" nomtu'
     ]
 
@@ -394,7 +395,7 @@ def test_an_operation_is_a_sign_and_a_line(verb, item, line):
     ],
 )
 def test_a_changed_link_says_only_what_changes(before, after, words):
-    old, new = (Link(**{"name": "a", "kind": "veth", **fields}) for fields in (before, after))
+    old, new = (flat(**{"name": "a", "kind": "veth", **fields}) for fields in (before, after))
     assert operation_lines("change", new, old) == [f"~ link set a {words}"]
 
 
@@ -460,7 +461,11 @@ _each = [
     st.builds(
         Link,
         name=_words,
-        kind=st.sampled_from(["bridge", "veth"]),
+        kind=st.one_of(
+            st.builds(Bridge, ageing_off=st.booleans(), stp=st.booleans(), snooping=st.booleans()),
+            st.builds(Veth, peer=st.one_of(st.none(), st.tuples(_words, _words))),
+            st.builds(Macvlan, parent=_words, mode=st.sampled_from(["bridge", "private"])),
+        ),
         up=st.booleans(),
         mtu=st.sampled_from([0, 1500]),
         mac=st.sampled_from(["", "02:00:00:00:00:01"]),
@@ -470,11 +475,7 @@ _each = [
             st.none(),
             st.builds(BridgePort, isolated=st.booleans(), flood=st.booleans(), broadcast=st.booleans()),
         ),
-        peer=st.one_of(st.none(), st.tuples(_words, _words)),
         addr_gen_none=st.booleans(),
-        ageing_off=st.booleans(),
-        stp=st.booleans(),
-        snooping=st.booleans(),
         arp=st.booleans(),
     ),
     st.builds(Address, link=_words, address=_addresses.map(lambda a: f"{a}/8")),

@@ -5,6 +5,7 @@ import errno
 import pytest
 
 from sealane.engine.ports import NamespaceGoneError
+from sealane.kernel.links import Veth
 from sealane.kernel.objects import Address, FdbEntry, Link, LoopbackPort, Neighbour, Qdisc, Route, Sysctl
 from sealane.kernel.state import HOST
 from sealane.linux import progress
@@ -42,7 +43,7 @@ def test_operations_of_one_namespace_keep_their_order():
 @pytest.mark.parametrize(
     ("item", "name"),
     [
-        (Link(name="a", kind="veth"), "a"),
+        (Link(name="a", kind=Veth()), "a"),
         (Address(link="a", address="10.0.0.1/24"), "a"),
         (Route(dst="10.0.0.0/8", link="a"), "a"),
         (Route(dst="10.0.0.0/8", type="unreachable"), ""),
@@ -61,7 +62,7 @@ def test_the_link_that_an_object_is_or_belongs_to(item, name):
 
 def test_a_failed_creation_takes_both_ends_away_from_what_follows():
     progress = Progress("abc")
-    item = Link(name="h0", kind="veth", peer=("box", "eth0"))
+    item = Link(name="h0", kind=Veth(peer=("box", "eth0")))
     progress.fail(Operation("create", HOST, item), errno.EEXIST, "there")
     assert progress.missing == {(HOST, "h0"), ("box", "eth0")}
     assert [(o.errno, o.message) for o in progress.outcomes] == [(errno.EEXIST, "there")]
@@ -80,8 +81,8 @@ def test_a_failed_deletion_keeps_nothing_shut():
 
 
 def test_the_sandbox_side_is_known_from_its_own_operation():
-    inside = Link(name="eth0", kind="veth", mac="02:00:00:00:00:01")
-    gone = Link(name="eth1", kind="veth")
+    inside = Link(name="eth0", kind=Veth(), mac="02:00:00:00:00:01")
+    gone = Link(name="eth1", kind=Veth())
     progress = Progress("abc")
     progress.expect([Operation("open", "box", inside), Operation("delete", "box", gone)])
     assert progress.links == {("box", "eth0"): inside}

@@ -69,7 +69,7 @@ def scout_of(world: World, predicted: Trace, places: Mapping[int, str]) -> Scout
 
 def _peers(world: World, inodes: Mapping[str, int]) -> dict[str, int]:
     """A name that sandboxes use for theirs, `eth0`, tells nothing."""
-    ours = [i for i in world.states.get(HOST, {}).values() if isinstance(i, Link) and i.kind != "loopback"]
+    ours = [i for i in world.states.get(HOST, {}).values() if isinstance(i, Link) and i.kind.is_sealanes]
     used = {item.peer[1] for item in ours if item.peer}
     found = {link.name: 0 for link in world.surroundings.links if link.name not in used}
     return found | {item.name: inodes.get(item.peer[0], 0) if item.peer else 0 for item in ours}

@@ -12,8 +12,10 @@ from collections.abc import Mapping
 
 import msgspec
 
+from sealane.kernel.links import LinkKind, OtherKind, Veth
 from sealane.kernel.objects import GROUP_DOOMED, GROUP_LIVE, BridgePort, Link
-from sealane.linux.netlink import codec
+from sealane.linux.netlink import codec, kinds
+from sealane.linux.netlink.kinds import IFLA_LINKINFO, can_change, link_info, veth
 from sealane.model.net import IPV6_MTU_MIN
 
 RTM_NEWLINK = 16
@@ -31,9 +33,9 @@ LOOPBACK_INDEX = 1
 _IFLA_ADDRESS = 1
 _IFLA_IFNAME = 3
 _IFLA_MTU = 4
+_IFLA_LINK = 5
 _IFLA_MASTER = 10
 _IFLA_PROTINFO = 12
-_IFLA_LINKINFO = 18
 _IFLA_IFALIAS = 20
 _IFLA_AF_SPEC = 26
 _IFLA_GROUP = 27
@@ -45,10 +47,6 @@ _IFLA_INFO_DATA = 2
 _IFLA_INFO_SLAVE_KIND = 4
 _IFLA_INFO_SLAVE_DATA = 5
 
-_VETH_INFO_PEER = 1
-_IFLA_BR_AGEING_TIME = 4
-_IFLA_BR_STP_STATE = 5
-_IFLA_BR_MCAST_SNOOPING = 23
 _IFLA_BRPORT_STATE = 1
 _BR_STATE_FORWARDING = 3
 _IFLA_BRPORT_MODE = 4
@@ -84,10 +82,7 @@ _RTEXT_FILTER_SKIP_STATS = 8
 _GROUP_DEFAULT = 0
 """INIT_NETDEV_GROUP: of links that nobody has put anywhere."""
 
-_KIND_VETH = codec.string(_IFLA_INFO_KIND, "veth")
 _SKIP_STATS = codec.u32(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
-_AGEING_DEFAULT = 30000
-"""300 seconds in clock_t (USER_HZ is 100)."""
 
 _IFINFO = struct.Struct("=BxHiII")
 _U32 = struct.Struct("=I")
@@ -107,14 +102,10 @@ class RawLink(msgspec.Struct, frozen=True, kw_only=True):
     group: int = 0
     master: int = 0
     """Index; 0: none."""
-    kind: str = ""
+    kind: LinkKind = OtherKind(name="")
     port: BridgePort | None = None
     addr_gen_none: bool | None = None
     """None: the link has no IPv6."""
-    ageing_off: bool = False
-    stp: bool = False
-    snooping: bool = False
-    loopback: bool = False
 
 
 def dump() -> bytes:
@@ -131,10 +122,19 @@ def get_index(index: int) -> bytes:
     return codec.message(RTM_GETLINK, _ACKED, 0, _IFINFO.pack(0, 0, index, 0, 0) + _SKIP_STATS)
 
 
-def create_bridge(link: Link, index: int) -> bytes:
-    # Without its MTU: see `settings`.
-    bare = msgspec.structs.replace(link, mtu=0)
-    return codec.message(RTM_NEWLINK, _NEW, 0, _head(bare, index) + _bridge_info(link))
+def create(link: Link, index: int, master: int) -> bytes:
+    """A link of a kind that stands alone."""
+    # A bridge without its MTU: see `settings`.
+    bare = msgspec.structs.replace(link, mtu=0) if link.kind.has_ports else link
+    enslaved = codec.u32(_IFLA_MASTER, master) if master else b""
+    return codec.message(RTM_NEWLINK, _NEW, 0, _head(bare, index) + enslaved + link_info(link.kind))
+
+
+def create_elsewhere(link: Link, index: int, parent: int, netns: int) -> bytes:
+    """A link in the namespace of the descriptor `netns`, on a parent in this one (IFLA_LINK is looked up in the
+    namespace of the socket, IFLA_NET_NS_FD says where the link is to be: rtnl_newlink_create)."""
+    where = codec.u32(_IFLA_LINK, parent) + codec.u32(_IFLA_NET_NS_FD, netns)
+    return codec.message(RTM_NEWLINK, _NEW, 0, _head(link, index) + where + link_info(link.kind))
 
 
 def create_veth(link: Link, index: int, master: int, peer: Link, peer_index: int, peer_netns: int) -> bytes:
@@ -144,9 +144,10 @@ def create_veth(link: Link, index: int, master: int, peer: Link, peer_index: int
 
 
 def create_loose_veth(link: Link, index: int, master: int) -> bytes:
-    """Both ends on the host, the other one named `link.handover`, in no group of ours and of an index that the kernel
+    """Both ends on the host, the other one named `handover`, in no group of ours and of an index that the kernel
     chooses. Down, both of them."""
-    other = Link(name=link.handover, kind="veth", mtu=link.mtu)
+    assert isinstance(link.kind, Veth)
+    other = Link(name=link.kind.handover, kind=Veth(), mtu=link.mtu)
     return _veth(link, index, master, _other_end(other, 0, _GROUP_DEFAULT))
 
 
@@ -155,12 +156,8 @@ def _other_end(peer: Link, index: int, group: int) -> bytes:
 
 
 def _veth(link: Link, index: int, master: int, other: bytes) -> bytes:
-    info = codec.nested(
-        _IFLA_LINKINFO,
-        _KIND_VETH,
-        codec.nested(_IFLA_INFO_DATA, codec.attr(_VETH_INFO_PEER | codec.NLA_F_NESTED, other)),
-    )
     enslaved = codec.u32(_IFLA_MASTER, master) if master else b""
+    info = link_info(link.kind, veth.peer(other))
     return codec.message(RTM_NEWLINK, _NEW, 0, _head(link, index) + enslaved + info)
 
 
@@ -175,7 +172,7 @@ def settings(
     """What a fresh link did not take at its creation; None: there is nothing. `ipv6`: the kernel has it. `up` None:
     left. `settings4`: values of `SETTINGS4`; as many files would take ten times as long."""
     parts = b""
-    if link.kind == "bridge" and link.mtu:
+    if link.kind.has_ports and link.mtu:
         # A bridge keeps an MTU that it was changed to; one that it was made with goes with its last port
         # (br_mtu_auto_adjust, BROPT_MTU_SET_BY_USER).
         parts += codec.u32(_IFLA_MTU, link.mtu)
@@ -214,8 +211,8 @@ def change(
         parts += codec.string(_IFLA_IFALIAS, link.alias)
     if ipv6 and has_ipv6(link):
         parts += codec.nested(_IFLA_AF_SPEC, _address_generation(link))
-    if link.kind == "bridge":
-        parts += _bridge_info(link)
+    if can_change(link.kind):
+        parts += link_info(link.kind)
     if not moves:
         if link.port is not None:
             parts += _port_info(link.port)
@@ -227,7 +224,7 @@ def change(
 def forward(index: int) -> bytes:
     """Switch a bridge port on. Refused (ENETDOWN) where the link does not carry: then the bridge does it by itself, later."""
     data = codec.nested(_IFLA_INFO_SLAVE_DATA, codec.u8(_IFLA_BRPORT_STATE, _BR_STATE_FORWARDING))
-    info = codec.nested(_IFLA_LINKINFO, codec.string(_IFLA_INFO_SLAVE_KIND, "bridge"), data)
+    info = codec.nested(IFLA_LINKINFO, codec.string(_IFLA_INFO_SLAVE_KIND, "bridge"), data)
     return _on(index, info)
 
 
@@ -256,7 +253,7 @@ def group(number: int) -> bytes:
 
 
 def has_ipv6(link: Link) -> bool:
-    return link.kind != "loopback" and (not link.mtu or link.mtu >= IPV6_MTU_MIN)
+    return link.kind.is_sealanes and (not link.mtu or link.mtu >= IPV6_MTU_MIN)
 
 
 def parse_name(payload: memoryview) -> tuple[int, str]:
@@ -272,13 +269,13 @@ def parse(payload: memoryview) -> RawLink:
     """Of a link's message, or of the bridge's own about a port, which has little but the port's settings."""
     family, device, index, flags, _ = _IFINFO.unpack_from(payload)
     found = codec.attrs(payload[16:])
-    info = codec.attrs(found.get(_IFLA_LINKINFO, _EMPTY))
-    kind = codec.text(info.get(_IFLA_INFO_KIND, _EMPTY))
+    info = codec.attrs(found.get(IFLA_LINKINFO, _EMPTY))
+    word = codec.text(info.get(_IFLA_INFO_KIND, _EMPTY))
     slave = codec.text(info.get(_IFLA_INFO_SLAVE_KIND, _EMPTY))
     port = info.get(_IFLA_INFO_SLAVE_DATA) if slave == "bridge" else None
     if family == _AF_BRIDGE:
         port = found.get(_IFLA_PROTINFO)
-    bridge = codec.attrs(info.get(_IFLA_INFO_DATA, _EMPTY)) if kind == "bridge" else {}
+    data = codec.attrs(info.get(_IFLA_INFO_DATA, _EMPTY))
     return RawLink(
         index=index,
         name=codec.text(found.get(_IFLA_IFNAME, _EMPTY)),
@@ -288,13 +285,9 @@ def parse(payload: memoryview) -> RawLink:
         alias=codec.text(found.get(_IFLA_IFALIAS, _EMPTY)),
         group=_number(found.get(_IFLA_GROUP)),
         master=_number(found.get(_IFLA_MASTER)),
-        kind=kind,
+        kind=kinds.parse(word, data, is_loopback=device == _ARPHRD_LOOPBACK),
         port=None if port is None else _parse_port(port, flags),
         addr_gen_none=_parse_generation(found.get(_IFLA_AF_SPEC, _EMPTY)),
-        ageing_off=_IFLA_BR_AGEING_TIME in bridge and _number(bridge[_IFLA_BR_AGEING_TIME]) == 0,
-        stp=bool(_number(bridge.get(_IFLA_BR_STP_STATE))),
-        snooping=bool(_number(bridge.get(_IFLA_BR_MCAST_SNOOPING))),
-        loopback=device == _ARPHRD_LOOPBACK,
     )
 
 
@@ -324,16 +317,6 @@ def _on(index: int, parts: bytes, *, up: bool | None = None, arp: bool | None = 
     return codec.message(RTM_NEWLINK, _ACKED, 0, header + parts)
 
 
-def _bridge_info(link: Link) -> bytes:
-    data = codec.nested(
-        _IFLA_INFO_DATA,
-        codec.u32(_IFLA_BR_AGEING_TIME, 0 if link.ageing_off else _AGEING_DEFAULT),
-        codec.u32(_IFLA_BR_STP_STATE, link.stp),
-        codec.u8(_IFLA_BR_MCAST_SNOOPING, link.snooping),
-    )
-    return codec.nested(_IFLA_LINKINFO, codec.string(_IFLA_INFO_KIND, "bridge"), data)
-
-
 def _port_info(port: BridgePort) -> bytes:
     data = codec.nested(
         _IFLA_INFO_SLAVE_DATA,
@@ -345,7 +328,7 @@ def _port_info(port: BridgePort) -> bytes:
         codec.u8(_IFLA_BRPORT_BCAST_FLOOD, port.broadcast),
         codec.u8(_IFLA_BRPORT_MCAST_FLOOD, port.broadcast),
     )
-    return codec.nested(_IFLA_LINKINFO, codec.string(_IFLA_INFO_SLAVE_KIND, "bridge"), data)
+    return codec.nested(IFLA_LINKINFO, codec.string(_IFLA_INFO_SLAVE_KIND, "bridge"), data)
 
 
 def _address_generation(link: Link) -> bytes:

@@ -60,7 +60,7 @@ class Rig:
 
     def links(self) -> list[str]:
         items = self.bench.kernel.state[HOST].values()
-        return [i.name for i in items if isinstance(i, Link) and i.kind == "veth"]
+        return [i.name for i in items if isinstance(i, Link) and i.kind.is_pair]
 
     def is_empty(self) -> bool:
         return not [*self.bench.engine.intent.records()] and not self.links()
@@ -188,10 +188,8 @@ class TestEndpoints:
         rig.network()
         joined = rig.docker.start(NETWORK, WEB, KEY, POOL, options=PORTS)
         assert joined["InterfaceName"] == {"SrcName": handover_link(EndpointId(WEB)), "DstPrefix": "eth"}
-        (link,) = [
-            i for i in rig.bench.kernel.state[HOST].values() if isinstance(i, Link) and i.kind == "veth"
-        ]
-        assert link.handover == joined["InterfaceName"]["SrcName"]
+        (link,) = [i for i in rig.bench.kernel.state[HOST].values() if isinstance(i, Link) and i.kind.is_pair]
+        assert link.kind.handover == joined["InterfaceName"]["SrcName"]
         assert [str(p) for p in rig.endpoint().ports] == ["*:8080->80/tcp"]
         assert rig.bench.engine.endpoint(WEB).ports == ["*:8080->80/tcp"]
         assert rig.bench.is_clean()

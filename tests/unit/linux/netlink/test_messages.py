@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sealane.kernel.links import Bridge, Veth
 from sealane.kernel.objects import (
     GROUP_DOOMED,
     GROUP_LIVE,
@@ -144,25 +145,25 @@ def test_fdb_entries_come_back_static_and_the_bridges(mac, index):
 
 
 def test_a_bridge_is_made_without_spanning_tree_and_snooping():
-    item = Link(name="b0", kind="bridge", mtu=1400, mac="02:00:00:00:00:01", alias="a", ageing_off=True)
-    kind, flags, payload = body(link.create_bridge(item, 77))
+    item = Link(name="b0", kind=Bridge(ageing_off=True), mtu=1400, mac="02:00:00:00:00:01", alias="a")
+    kind, flags, payload = body(link.create(item, 77, 0))
     assert (kind, flags & codec.NLM_F_EXCL) == (link.RTM_NEWLINK, codec.NLM_F_EXCL)
     found = link.parse(payload)
     # Its MTU comes with its settings: one that it is made with goes with its last port.
     assert (found.index, found.name, found.mtu, found.mac) == (77, "b0", 0, "02:00:00:00:00:01")
     assert link.parse(body(link.settings(item, 77))[2]).mtu == 1400
-    assert (found.kind, found.group, found.ageing_off) == ("bridge", GROUP_LIVE, True)
+    assert (found.kind, found.group) == (Bridge(ageing_off=True), GROUP_LIVE)
     data = codec.attrs(codec.attrs(codec.attrs(payload[16:])[18])[2])
     assert bytes(data[5]) == bytes(4)
     assert bytes(data[23]) == b"\0"
 
 
 def test_a_veth_is_made_with_both_ends_in_one_message():
-    item = Link(name="h0", kind="veth", mtu=1400, mac="02:00:00:00:00:01", master="b0", port=BridgePort())
-    peer = Link(name="eth0", kind="veth", mtu=1400, mac="02:00:00:00:00:02")
+    item = Link(name="h0", kind=Veth(), mtu=1400, mac="02:00:00:00:00:01", master="b0", port=BridgePort())
+    peer = Link(name="eth0", kind=Veth(), mtu=1400, mac="02:00:00:00:00:02")
     _, _, payload = body(link.create_veth(item, 10, 5, peer, 11, 42))
     found = link.parse(payload)
-    assert (found.index, found.name, found.master, found.kind) == (10, "h0", 5, "veth")
+    assert (found.index, found.name, found.master, found.kind) == (10, "h0", 5, Veth())
     inner = codec.attrs(codec.attrs(codec.attrs(payload[16:])[18])[2])[1]
     other = link.parse(inner)
     assert (other.index, other.name, other.mac, other.mtu) == (11, "eth0", "02:00:00:00:00:02", 1400)
@@ -171,7 +172,7 @@ def test_a_veth_is_made_with_both_ends_in_one_message():
 
 @given(PORTS, st.booleans(), st.sampled_from([0, 68, 1279, 1280, 1500]))
 def test_settings_carry_what_creation_does_not_take(port, quiet, mtu):
-    item = Link(name="h0", kind="veth", mtu=mtu, alias="sealane/x/e/1", port=port, addr_gen_none=quiet)
+    item = Link(name="h0", kind=Veth(), mtu=mtu, alias="sealane/x/e/1", port=port, addr_gen_none=quiet)
     found = link.parse(body(link.settings(item, 9))[2])
     assert (found.index, found.alias, found.port) == (9, "sealane/x/e/1", port)
     # Below 1280 a link has no IPv6 to set anything of.
@@ -179,12 +180,12 @@ def test_settings_carry_what_creation_does_not_take(port, quiet, mtu):
 
 
 def test_a_link_that_needs_no_settings_needs_no_message():
-    assert link.settings(Link(name="h0", kind="veth"), 9) is None
+    assert link.settings(Link(name="h0", kind=Veth()), 9) is None
 
 
 def test_a_kernel_without_ipv6_is_told_nothing_of_it():
     """It would refuse the whole message (EAFNOSUPPORT)."""
-    item = Link(name="h0", kind="veth", addr_gen_none=True)
+    item = Link(name="h0", kind=Veth(), addr_gen_none=True)
     assert link.settings(item, 9, ipv6=False) is None
     (only,) = (body(m)[2] for m in link.change(item, 9, 0, mac=False, moves=False, up=None, ipv6=False))
     assert link.parse(only).addr_gen_none is None
@@ -192,7 +193,7 @@ def test_a_kernel_without_ipv6_is_told_nothing_of_it():
 
 def test_a_port_that_moves_is_down_from_before_until_it_is_set():
     item = Link(
-        name="h0", kind="veth", mtu=1400, mac="02:00:00:00:00:01", master="b1", port=BridgePort(isolated=True)
+        name="h0", kind=Veth(), mtu=1400, mac="02:00:00:00:00:01", master="b1", port=BridgePort(isolated=True)
     )
     first, second = (body(m)[2] for m in link.change(item, 9, 6, mac=True, moves=True, up=True))
     assert (link.parse(first).master, first[8] & 1, first[12] & 1) == (6, 0, 1)
@@ -200,7 +201,7 @@ def test_a_port_that_moves_is_down_from_before_until_it_is_set():
 
 
 def test_a_change_in_place_leaves_up_and_mac_alone_unless_told():
-    item = Link(name="h0", kind="veth", mtu=1400, mac="02:00:00:00:00:01", alias="a")
+    item = Link(name="h0", kind=Veth(), mtu=1400, mac="02:00:00:00:00:01", alias="a")
     (only,) = (body(m)[2] for m in link.change(item, 9, 0, mac=False, moves=False, up=None))
     found = link.parse(only)
     assert (found.mac, found.mtu, found.alias, found.group) == ("", 1400, "a", GROUP_LIVE)

@@ -1,0 +1,62 @@
+"""Forgets tracked UDP flows whose translation or peer has changed.
+
+UDP only: a TCP connection to a dead endpoint ends by itself, a UDP flow is refreshed for ever. Where the kernel does not
+allow it the flows stay, which is an event and no reason to undo a verb.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from sealane.engine.events import EventLog
+from sealane.engine.ports import Flow, Kernel
+from sealane.engine.reconciler import Reconciler
+from sealane.model.endpoint import Endpoint, PublishedPort
+from sealane.model.net import Address, address_part, is_wildcard
+
+
+class Flows:
+    def __init__(self, kernel: Kernel, reconciler: Reconciler, events: EventLog) -> None:
+        self._kernel = kernel
+        self._reconciler = reconciler
+        self._events = events
+        self._departed = set[Address]()
+        """Addresses of removed endpoints, whose flows are tracked still."""
+
+    def forget(self, endpoints: Iterable[Endpoint]) -> None:
+        """The flows to published ports of endpoints."""
+        self._forget([flow for endpoint in endpoints for flow in _published(endpoint)])
+
+    def departed(self, endpoint: Endpoint) -> None:
+        """Note a removed endpoint: see `forget_departed`."""
+        self._departed |= {address_part(a) for a in endpoint.addresses}
+
+    def before(self, addresses: Iterable[Address]) -> None:
+        """To be called before these are given to endpoints."""
+        if self._departed and not self._departed.isdisjoint(addresses):
+            self.forget_departed()
+
+    def forget_departed(self) -> None:
+        """The flows that removed endpoints began: as long as the other side answers, the answers would reach the next
+        owner of the address. A look through all that is tracked takes milliseconds, so it is taken for many at once, at
+        the latest when one of their addresses is given again."""
+        flows = [Flow("udp", 0, 0, source=address) for address in self._departed]
+        self._departed.clear()
+        self._forget(flows)
+
+    def _forget(self, flows: list[Flow]) -> None:
+        if flows and self._reconciler.compiled.facts.features.conntrack:
+            try:
+                self._kernel.forget_flows(flows)
+            except OSError as error:
+                self._events.emit("flows.kept", error.strerror or str(error))
+
+
+def _published(endpoint: Endpoint) -> Iterator[Flow]:
+    udp = [port for port in endpoint.ports if port.proto == "udp"]
+    yield from (Flow("udp", p.host_first, p.host_last, _destination(p)) for p in udp)
+    if udp:
+        yield from (Flow("udp", 0, 0, backend=address_part(a)) for a in endpoint.addresses)
+
+
+def _destination(port: PublishedPort) -> str:
+    """Of flows to it; empty: any."""
+    return "" if port.host_address is None or is_wildcard(port.host_address) else port.host_address
