@@ -121,3 +121,8 @@ def town(lan: Lan, number: int) -> Iterator[Town]:
 def doctor(host: Host, *words: str) -> tuple[int, dict[str, Any]]:
     done = host.sealane("doctor", *words, "--json", check=False)
     return done.returncode, json.loads(done.stdout or done.stderr)
+
+
+def port_taken(host: Host) -> list[dict[str, Any]]:
+    """What is found of ports that are published and taken."""
+    return [f for f in host.api.post("/doctor", {"subjects": []})["findings"] if f["cause"] == "port-taken"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.host import Host
+from harness.netns import Netns
 
 TIMEOUT_S = 60
 RUNTIME = "/usr/sbin/runc"
@@ -83,3 +84,29 @@ class Podman:
 
     def networks(self, name: str) -> dict[str, dict[str, Any]]:
         return dict(json.loads(self("inspect", name))[0]["NetworkSettings"]["Networks"])
+
+    def inside(self, name: str) -> Netns:
+        """The namespace of a container that runs."""
+        return Netns.enter(name, f"/proc/{self('inspect', '--format', '{{.State.Pid}}', name)}/ns/net")
+
+    def published(self, name: str) -> list[tuple[str, int, int]]:
+        """Protocol, host port and own port, one by one, as podman has them."""
+        told = json.loads(self("inspect", name))[0]["NetworkSettings"]["Ports"]
+        places = [(*key.split("/"), int(at["HostPort"])) for key, found in told.items() for at in found or ()]
+        return sorted((proto, number, int(own)) for own, proto, number in places)
+
+
+def unanswered(podman: Podman, name: str, *addresses: str) -> list[tuple[str, str, int]]:
+    """Of what a container publishes, where the host's own processes do not reach it."""
+    found = []
+    with podman.inside(name) as container:
+        for proto, number, own in podman.published(name):
+            servers = [container.listen(proto, wild, own) for wild in ("0.0.0.0", "::")]
+            found += [
+                (proto, address, number)
+                for address in addresses
+                if not any(podman.host.ns.reaches(server, address, number) for server in servers)
+            ]
+            for server in servers:
+                server.close()
+    return found

@@ -166,11 +166,12 @@ def routing_rule(words):
 
 
 def loopback_port(words):
-    proto, here, to, there = words
+    proto, here, to, there, *rest = words
     bound, _, ports = here.rpartition(":")
     address, _, port = there.rpartition(":")
     first, _, last = ports.partition("-")
     assert to == "to"
+    assert rest[:1] in ([], ["reserved"])
     family = {"127.0.0.0/8": 4, "[::1]": 6}[bound]
     return LoopbackPort(
         family=family,
@@ -179,6 +180,7 @@ def loopback_port(words):
         last=int(last or first),
         address=address[1:-1] if family == 6 else address,
         port=int(port),
+        reserved=rest[1] if rest else "",
     )
 
 

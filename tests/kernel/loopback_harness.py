@@ -176,11 +176,19 @@ def publisher(tmp_path, cgroup):
 
 
 def entry(
-    family: int = 4, proto: str = "tcp", port: int = 8080, *, last: int = 0, to: int = 80, backend: str = ""
+    family: int = 4,
+    proto: str = "tcp",
+    port: int = 8080,
+    *,
+    last: int = 0,
+    to: int = 80,
+    backend: str = "",
+    reserved: str = "",
 ):
     backend = backend or BACKEND[family]
     packed = socket.inet_pton(socket.AF_INET6 if ":" in backend else socket.AF_INET, backend)
-    return LoopbackEntry(family, proto, port, last or port, packed, to)
+    held = socket.inet_pton(FAMILY[family], reserved) if reserved else b""
+    return LoopbackEntry(family, proto, port, last or port, packed, to, held)
 
 
 def open_socket(family: int, kind: int) -> socket.socket:

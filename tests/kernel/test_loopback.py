@@ -236,6 +236,29 @@ def test_a_listener_of_the_host_on_that_very_address_keeps_its_clients(
     assert ASK[way](family, host, 53)[0][0] == HOST[family]
 
 
+@pytest.mark.parametrize(("family", "host"), [(4, "127.0.0.1"), (4, "127.9.8.200"), (6, "::1")])
+@every_way
+def test_a_listener_that_only_reserves_the_port_keeps_no_clients(publisher, container, family, host, way):
+    """Podman's monitor listens on the very address at which the container publishes. On others who listens counts."""
+    container.serve(80, 81)
+    reserved = entry(family, way.split()[0], last=8082, reserved=host)
+    publisher.apply([reserved])
+    assert publisher.entries() == {reserved}
+    with host_listener(family, way, host, 8081):
+        assert ASK[way](family, host, 8081)[0][0] == HOST[family]
+    if family == 4:
+        with host_listener(4, way, "127.0.0.53", 8082) as listener:
+            assert reaches(listener, way, 4, "127.0.0.53", 8082)
+
+
+@every_way
+def test_a_mapped_destination_finds_the_reserved_port_too(publisher, container, way):
+    container.serve(80)
+    publisher.apply([entry(4, way.split()[0], reserved="127.0.0.1")])
+    with host_listener(4, way, "127.0.0.1", 8080):
+        assert ASK[way](6, "::ffff:127.0.0.1", 8080)[0][0] == HOST4
+
+
 @every_way
 def test_a_mapped_destination_also_yields_to_the_hosts_listener(publisher, container, way):
     container.serve(53)

@@ -162,6 +162,7 @@ objects = st.one_of(
         last=ports,
         address=addresses,
         port=ports,
+        reserved=st.sampled_from(["", "127.0.0.1", "0.0.0.0", "::1", "::"]),
     ),
 )
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import pytest
 
 from harness.audit import audit
+from harness.doctored import port_taken
 from harness.host import Host, Lan
 from harness.netns import eventually
-from harness.podman import SETTINGS, Podman, PodmanFailed
+from harness.podman import SETTINGS, Podman, PodmanFailed, unanswered
 
 pytestmark = [pytest.mark.real, pytest.mark.kernel]
 
@@ -165,6 +167,57 @@ def test_reload_and_restart_keep_what_was_asked_for(podman: Podman, machine: Hos
     assert second["ports"] == ["*:8080->80/tcp"]
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_what_is_published_on_the_hosts_loopback_is_answered(
+    podman: Podman, machine: Host, address: str
+) -> None:
+    """Podman's monitor listens on the very same address and ports, so that no other program takes them."""
+    podman("network", "create", "--subnet", "10.66.0.0/24", "--ipv6", "--subnet", "fd66::/64", "front")
+    at = f"[{address}]" if ":" in address else address
+    ports = ["-p", f"{at}:8080:80", "-p", f"{at}:9000-9002:9000-9002", "-p", f"{at}:9100-9101:53-54/udp"]
+    podman.run("web", "--network", "front", *ports)
+    assert unanswered(podman, "web", address) == []
+    podman("network", "reload", "web")
+    assert unanswered(podman, "web", address) == []
+    podman("restart", "-t", "0", "web")
+    assert unanswered(podman, "web", address) == []
+    assert port_taken(machine) == []
+
+
+def test_doctor_tells_who_takes_a_port_from_a_container(podman: Podman, machine: Host) -> None:
+    """And nothing of podman's monitor, which listens for that very container."""
+    podman("network", "create", "--subnet", "10.66.0.0/24", "--ipv6", "--subnet", "fd66::/64", "front")
+    podman.run("web", "--network", "front", "-p", "8080:80")
+    assert port_taken(machine) == []
+    taker = machine.ns.listen("tcp", "::", 8080)
+    try:
+        assert [(f["subject"], "listens at :: port 8080" in f["message"]) for f in port_taken(machine)] == [
+            ("web/front", True)
+        ]
+    finally:
+        taker.close()
+
+
+@pytest.mark.parametrize("name", ["podman", "conmon", "another"])
+def test_a_port_that_another_program_holds_is_refused_whatever_it_calls_itself(
+    podman: Podman, machine: Host, tmp_path: Path, name: str
+) -> None:
+    podman("network", "create", "front")
+    holder = tmp_path / name
+    shutil.copy("/bin/busybox", holder)
+    listen = 'exec -a httpd "$0" -f -p 127.0.0.1:8080'
+    with subprocess.Popen(
+        ["nsenter", f"--net={machine.ns.path}", "--", "bash", "-c", listen, holder]
+    ) as process:
+        try:
+            eventually(lambda: not machine.ns.run("curl", "-s", "127.0.0.1:8080").returncode, 10)
+            with pytest.raises(PodmanFailed, match=f"held by {name}|address already in use"):
+                podman.run("web", "--network", "front", "-p", "127.0.0.1:8080:80")
+            assert (endpoints(machine), machine.api.get("/networks")) == ({}, [])
+        finally:
+            process.kill()
+
+
 def test_a_pod_is_one_sandbox(podman: Podman, machine: Host, lan: Lan) -> None:
     podman("network", "create", "--subnet", "10.66.0.0/24", "front")
     podman("pod", "create", "--name", "shop", "--network", "front", "-p", "8080:80")
@@ -191,7 +244,8 @@ def test_a_port_in_use_is_told_in_our_words_and_nothing_stays(podman: Podman, ma
     podman("network", "create", "front")
     podman("network", "create", "back")
     podman.run("web", "--network", "front", "-p", "8080:80")
-    with pytest.raises(PodmanFailed, match="held by endpoint web"):
+    # Podman 5 asks the kernel for the port before it asks us.
+    with pytest.raises(PodmanFailed, match="held by endpoint web|address already in use"):
         podman.run("other", "--network", "front,back", "-p", "8080:80")
     assert list(endpoints(machine)) == ["web/front"]
     assert [n["name"] for n in machine.api.get("/networks")] == ["front"]

@@ -216,11 +216,15 @@ def _door_routes(services: Services, detacher: Detacher) -> dict[Shape, Methods]
     netavark = Netavark(services.engine, services.upkeep, detacher.submit)
     oci = Oci(services.engine, detacher.submit)
     return {
-        ("cni",): {"POST": _route(Later(lambda call: cni.call(call.body)), body=CniRequest)},
+        ("cni",): {"POST": _route(Later(lambda call: cni.call(call.body, call.caller)), body=CniRequest)},
         ("cni", "handed"): {
-            "POST": Route(verb=Later(lambda call: handed.answer(cni, call.body)), body=handed.HandedBody())
+            "POST": Route(
+                verb=Later(lambda call: handed.answer(cni, call.body, call.caller)), body=handed.HandedBody()
+            )
         },
-        ("netavark",): {"POST": _route(Later(lambda call: netavark.call(call.body)), body=NetavarkRequest)},
+        ("netavark",): {
+            "POST": _route(Later(lambda call: netavark.call(call.body, call.caller)), body=NetavarkRequest)
+        },
         ("oci",): {"POST": _route(Later(lambda call: oci.call(call.body)), body=OciRequest)},
     }
 

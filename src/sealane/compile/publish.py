@@ -72,6 +72,7 @@ def _publish(port: PublishedPort, family: Family, address: Address) -> Iterator[
             last=port.host_last,
             address=address,
             port=port.port,
+            reserved=(_place(port) or WILDCARDS[family]) if port.is_reserved else "",
         )
     if port.host_address is not None and is_loopback(port.host_address):
         return

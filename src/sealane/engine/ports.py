@@ -19,6 +19,15 @@ SocketPlace = tuple[Address, int]
 """Address and port that a socket is bound to."""
 
 
+class Reserver(msgspec.Struct, frozen=True):
+    """An engine that binds a container's host ports itself, only so that no other program takes them: who it is."""
+
+    process: int
+    """Pid of what asks us; 0: not known."""
+    netns: int
+    """Inode of the container's network namespace: its monitor is the parent of what lives there."""
+
+
 class NamespaceGoneError(Exception):
     """The namespace behind a reference is not there any more: proof of its death, not a failure to look."""
 
@@ -89,9 +98,15 @@ class Kernel(Protocol):
         """Until its end a namespace that is resolved stays open, for `apply` to work in: one look instead of two."""
         ...
 
-    def port_user(self, port: PublishedPort, beside: Collection[SocketPlace] = ()) -> str | None:
+    def port_user(
+        self, port: PublishedPort, beside: Collection[SocketPlace] = (), reserver: Reserver | None = None
+    ) -> str | None:
         """The process that listens on a host port already, e.g. `nginx (pid 812)`; None if nobody does. `beside`: who listens
-        there is in nobody's way."""
+        there is in nobody's way, and neither is what `reserver` reserves by it."""
+        ...
+
+    def starter(self, pid: int) -> tuple[int, str]:
+        """The process that started another one, and what it calls itself; 0 and `` where that cannot be told."""
         ...
 
     def has_address(self, address: Address) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from sealane.engine.errors import ConflictError, FullError, InvalidError
-from sealane.engine.ports import Kernel, SocketPlace
+from sealane.engine.ports import Kernel, Reserver, SocketPlace
 from sealane.engine.problems import parsed
 from sealane.limits import EPHEMERAL_TRIES, PUBLISHES_PER_ENDPOINT, RANGE_PORTS_MAX
 from sealane.model.endpoint import Endpoint, PublishedPort
@@ -25,17 +25,17 @@ class Publisher:
         self._intent = intent
         self._kernel = kernel
         self._next: int = like._next if like is not None else 0
-        self._reserved_by = ""
+        self._reserver: Reserver | None = None
+        self._reserves = False
 
     @contextlib.contextmanager
-    def reserved_by(self, program: str) -> Iterator[None]:
-        """Inside, what programs of this name hold is free: they hold ports for whoever publishes them, so that nobody
-        else takes them."""
-        self._reserved_by = program
+    def reserved_by(self, reserver: Reserver, *, always: bool) -> Iterator[None]:
+        """Inside, what the reserver holds for its container is free. `always`: it does so for all ports, even if not yet."""
+        self._reserver, self._reserves = reserver, always
         try:
             yield
         finally:
-            self._reserved_by = ""
+            self._reserver, self._reserves = None, False
 
     def ports(
         self, requests: Sequence[PublishRequest], network: Network, families: set[Family]
@@ -57,7 +57,8 @@ class Publisher:
         for index, request in enumerate(requests):
             field = f"publish[{index}]"
             for address in self._addresses(request, network, families, field):
-                chosen.append(self._port(request, address, chosen, field))
+                port = self._port(request, address, chosen, field)
+                chosen.append(msgspec.structs.replace(port, is_reserved=self._reserves))
         return tuple(chosen)
 
     def again(self, endpoints: Iterable[Endpoint]) -> list[Endpoint]:
@@ -184,8 +185,7 @@ class Publisher:
         served = self._served(port)
         if port.host_address is not None and (port.host_address, RESOLVER_PORT) in served:
             return f"the resolver of network {served[port.host_address, RESOLVER_PORT]}"
-        user = self._kernel.port_user(port, served.keys())
-        return None if user is not None and user.partition(" ")[0] == self._reserved_by else user
+        return self._kernel.port_user(port, served.keys(), self._reserver)
 
     def _served(self, port: PublishedPort) -> dict[SocketPlace, str]:
         """Where workloads ask for names, and of which network: what is published on every address is not published there

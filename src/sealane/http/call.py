@@ -53,14 +53,16 @@ class Query:
 
 
 class Call(Generic[B]):
-    """`ref` is what stands for REF in the path; empty if the path has none."""
+    """`ref` is what stands for REF in the path, empty if the path has none; `caller` the pid of the process that connected,
+    0 if it is not known."""
 
-    __slots__ = ("body", "query", "ref")
+    __slots__ = ("body", "caller", "query", "ref")
 
-    def __init__(self, ref: str, query: Query, body: B) -> None:
+    def __init__(self, ref: str, query: Query, body: B, caller: int = 0) -> None:
         self.ref = ref
         self.query = query
         self.body = body
+        self.caller = caller
 
 
 class Now(msgspec.Struct, frozen=True):

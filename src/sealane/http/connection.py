@@ -19,7 +19,7 @@ import msgspec
 from sealane.engine.errors import InvalidError
 from sealane.http.call import Call, Later, MethodError, Now, Route, Upgraded
 from sealane.http.json import encode, error_document, failure
-from sealane.http.listen import peer_uid
+from sealane.http.listen import peer_of
 from sealane.limits import CONNECTIONS_MAX, REQUEST_BYTES_MAX
 from sealane.wire.base import ErrorBody
 
@@ -86,6 +86,7 @@ class Connection(asyncio.Protocol):
             "asyncio.Transport", None
         )  # connection_made is called first.
         self._loop = asyncio.get_running_loop()
+        self._caller = 0
         self._request: h11.Request | None = None
         self._body = bytearray()
         self._begun = False
@@ -110,7 +111,9 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._server.opened(self)
-        refusal = self._server.refusal(peer_uid(transport.get_extra_info("socket")))
+        peer = peer_of(transport.get_extra_info("socket"))
+        self._caller = peer.pid
+        refusal = self._server.refusal(peer.uid)
         if refusal is not None:
             self._refuse(*refusal)
 
@@ -207,7 +210,7 @@ class Connection(asyncio.Protocol):
     def _answer(self, request: h11.Request) -> None:
         try:
             route, call = self._server.routes.find(request.method.decode(), request.target.decode())
-            call = Call(call.ref, call.query, self._decoded(route))
+            call = Call(call.ref, call.query, self._decoded(route), self._caller)
             if route.upgraded is not None and _asks_for(request, route.upgraded.protocol):
                 self._start(self._upgrade(route.upgraded, call), only_waits=False)
             elif isinstance(route.verb, Now):

@@ -6,6 +6,7 @@ import socket
 import stat
 import struct
 from collections.abc import MutableMapping
+from typing import NamedTuple
 
 from sealane.engine.errors import ConflictError, InvalidError
 
@@ -113,7 +114,14 @@ def named_sockets(environ: MutableMapping[str, str], pid: int) -> list[tuple[str
     return list(zip(names, sockets, strict=False))
 
 
-def peer_uid(sock: socket.socket) -> int:
-    """Who connected, as the kernel noted it then (unix(7), SO_PEERCRED): 65534 for a user of another namespace."""
-    packed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    return int(_UCRED.unpack(packed)[1])
+class Peer(NamedTuple):
+    pid: int
+    """0: it is in a process namespace that ours does not see."""
+    uid: int
+    """65534: a user of another namespace."""
+
+
+def peer_of(sock: socket.socket) -> Peer:
+    """Who connected, as the kernel noted it then (unix(7), SO_PEERCRED)."""
+    pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return Peer(pid, uid)

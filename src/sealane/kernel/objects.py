@@ -264,6 +264,9 @@ class LoopbackPort(msgspec.Struct, frozen=True, kw_only=True):
     address: str
     port: int
     """Backend port for `first`; the others follow in step."""
+    reserved: str = ""
+    """The address at which an engine's own process listens on these ports, only so that no other program takes them
+    (0.0.0.0 or :: for every one): that listener keeps no clients. Empty: none does."""
 
     @property
     def key(self) -> Key:

@@ -263,4 +263,5 @@ def _target(item: FastTarget) -> dict[str, str]:
 def _loopback(item: LoopbackPort) -> str:
     here, there = ("127.0.0.0/8", item.address) if item.family == 4 else ("[::1]", f"[{item.address}]")
     ports = str(item.first) if item.first == item.last else f"{item.first}-{item.last}"
-    return f"{item.proto} {here}:{ports} to {there}:{item.port}"
+    reserved = f" reserved {item.reserved}" if item.reserved else ""
+    return f"{item.proto} {here}:{ports} to {there}:{item.port}{reserved}"

@@ -28,7 +28,7 @@ from sealane.explain.doctor.evidence import (
     Upstream,
 )
 from sealane.kernel.objects import RTPROT_SEALANE
-from sealane.linux import managers, nameservers, netns, sysctl
+from sealane.linux import managers, nameservers, netns, reservations, sysctl
 from sealane.linux.firewalls import LEGACY
 from sealane.linux.foreign_nft import foreign_tables
 from sealane.linux.marks import alias_prefix
@@ -89,7 +89,7 @@ def read_evidence(
                 sandboxes[sandbox] = _sandbox(ref, processes.get(ref.inode))
             except (NamespaceGoneError, OSError) as error:
                 unseen[sandbox] = str(error)
-    return _named(Evidence(host=host, sandboxes=sandboxes, unseen=unseen))
+    return _named(Evidence(host=host, sandboxes=sandboxes, unseen=unseen), _monitored(refs))
 
 
 class _Host:
@@ -295,17 +295,26 @@ def _strict(names: Iterable[str]) -> list[str]:
 # --- processes ------------------------------------------------------------------------------------------------------
 
 
-def _named(evidence: Evidence) -> Evidence:
+def _monitored(refs: Mapping[str, NetnsRef]) -> dict[int, tuple[str, ...]]:
+    """Pid of a container's monitor → the sandboxes of its containers."""
+    found: dict[int, tuple[str, ...]] = {}
+    if not refs:
+        return found
+    by_namespace = reservations.monitors({ref.inode for ref in refs.values()})
+    for sandbox, ref in refs.items():
+        for pid in by_namespace.get(ref.inode, ()):
+            found[pid] = (*found.get(pid, ()), sandbox)
+    return found
+
+
+def _named(evidence: Evidence, monitored: Mapping[int, tuple[str, ...]]) -> Evidence:
     """With the processes of the sockets: one look at all processes for all namespaces."""
     host, sandboxes = evidence.host, evidence.sandboxes
     every = [*host.listeners, *(item for seen in sandboxes.values() for item in seen.listeners)]
     owners = sock_diag.holders({item.inode for item in every if item.inode})
 
     def named(items: Iterable[Listener]) -> tuple[Listener, ...]:
-        return tuple(
-            msgspec.structs.replace(item, process=str(owners[item.inode])) if item.inode in owners else item
-            for item in items
-        )
+        return tuple(_owned(item, owners.get(item.inode), monitored) for item in items)
 
     replace = msgspec.structs.replace
     return replace(
@@ -313,3 +322,11 @@ def _named(evidence: Evidence) -> Evidence:
         host=replace(host, listeners=named(host.listeners)),
         sandboxes={key: replace(seen, listeners=named(seen.listeners)) for key, seen in sandboxes.items()},
     )
+
+
+def _owned(
+    item: Listener, owner: sock_diag.Process | None, monitored: Mapping[int, tuple[str, ...]]
+) -> Listener:
+    if owner is None:
+        return item
+    return msgspec.structs.replace(item, process=str(owner), reserves_for=monitored.get(owner.pid, ()))

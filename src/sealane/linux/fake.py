@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, nullcontext
 import msgspec
 
 from sealane.compile.facts import Facts
-from sealane.engine.ports import Flow, NamespaceGoneError, SocketPlace
+from sealane.engine.ports import Flow, NamespaceGoneError, Reserver, SocketPlace
 from sealane.explain.doctor.evidence import Evidence, Request
 from sealane.explain.surroundings import Surroundings, surroundings_of
 from sealane.kernel.links import Veth
@@ -62,6 +62,9 @@ class FakeKernel:
         """Paths at which there is no namespace (yet)."""
         self.foreign_links: dict[str, str] = {}
         self.port_users: dict[tuple[str, int], str] = {}
+        self.reserved: dict[tuple[str, int], Reserver] = {}
+        """Which of them hold a port for whom."""
+        self.starters: dict[int, tuple[int, str]] = {}
         self.port_places: dict[int, SocketPlace] = {}
         """Where who holds a port listens; without an entry at every address."""
         self.foreign_addresses: set[Address] = set()
@@ -189,15 +192,21 @@ class FakeKernel:
     def visiting(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def port_user(self, port: PublishedPort, beside: Collection[SocketPlace] = ()) -> str | None:
+    def port_user(
+        self, port: PublishedPort, beside: Collection[SocketPlace] = (), reserver: Reserver | None = None
+    ) -> str | None:
         numbers = (
             number
             for number in range(port.host_first, port.host_last + 1)
             if self.port_places.get(number) not in beside
+            and (reserver is None or self.reserved.get((port.proto, number)) != reserver)
         )
         return next(
             (self.port_users[port.proto, n] for n in numbers if (port.proto, n) in self.port_users), None
         )
+
+    def starter(self, pid: int) -> tuple[int, str]:
+        return self.starters.get(pid, (0, ""))
 
     def has_address(self, address: Address) -> bool:
         return address not in self.foreign_addresses

@@ -341,4 +341,6 @@ def by_namespace(operations: Iterable[Operation]) -> Iterator[list[Operation]]:
 
 def entry_of(item: LoopbackPort) -> LoopbackEntry:
     """Raises ValueError for what cannot be published."""
-    return LoopbackEntry(item.family, item.proto, item.first, item.last, packed(item.address), item.port)
+    reserved = packed(item.reserved) if item.reserved else b""
+    address = packed(item.address)
+    return LoopbackEntry(item.family, item.proto, item.first, item.last, address, item.port, reserved)

@@ -9,14 +9,14 @@ from typing import cast
 import msgspec
 
 from sealane.compile.facts import Facts
-from sealane.engine.ports import Flow, NamespaceGoneError, SocketPlace
+from sealane.engine.ports import Flow, NamespaceGoneError, Reserver, SocketPlace
 from sealane.explain.doctor.evidence import Evidence, Request
 from sealane.explain.surroundings import Surroundings
 from sealane.kernel.links import word_of
 from sealane.kernel.nft import Chain, ObservedChain
 from sealane.kernel.objects import Sysctl
 from sealane.kernel.state import HOST, NamespaceState, Object, namespace
-from sealane.linux import facts, marks, observe, passages, sysctl
+from sealane.linux import facts, marks, observe, passages, processes, reservations, sysctl
 from sealane.linux import netns as namespaces
 from sealane.linux.apply import Applier
 from sealane.linux.bpf.fast_path import FastPath
@@ -215,16 +215,24 @@ class LinuxKernel(Closing):
     def resolve_namespace(self, where: str) -> NetnsRef:
         return namespaces.resolve(where) if self._visits is None else self._visits.resolve(where)
 
-    def port_user(self, port: PublishedPort, beside: Collection[SocketPlace] = ()) -> str | None:
+    def port_user(
+        self, port: PublishedPort, beside: Collection[SocketPlace] = (), reserver: Reserver | None = None
+    ) -> str | None:
         if port.host_first == port.host_last and sock_diag.is_free(port.proto, port.host_first):
             return None
         for found in sock_diag.bound(port.proto, port.host_first, port.host_last):
             if (found.address, found.port) in beside:
                 continue
             if port.host_address is None or _overlap(found.address, port.host_address):
+                if reserver is not None and reservations.is_reserved(found.inode, reserver):
+                    continue
                 process = sock_diag.holder(found.inode)
                 return str(process) if process else "a process that cannot be named"
         return None
+
+    def starter(self, pid: int) -> tuple[int, str]:
+        found = reservations.starter(pid)
+        return (found, processes.command(found)) if found else (0, "")
 
     def has_address(self, address: Address) -> bool:
         if sock_diag.can_bind(address):

@@ -100,6 +100,7 @@ def loopback_port(entry: LoopbackEntry) -> LoopbackPort:
         last=entry.last,
         address=address,
         port=entry.port,
+        reserved=entry.reserved_at,
     )
 
 

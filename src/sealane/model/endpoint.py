@@ -55,6 +55,8 @@ class PublishedPort(msgspec.Struct, frozen=True, kw_only=True):
     """Nobody asked for the host's number: any other will do."""
     came_along: bool = False
     """It is a container's own, and came here from another of its networks: nobody asked for it on this one."""
+    is_reserved: bool = False
+    """The container's engine listens on it as well (podman's monitor does), only so that no other program takes it."""
 
     def __str__(self) -> str:
         host = self.host_address or "*"

@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 
 from harness.engines import Bench, publish, subnets
 from sealane.compile.publish import published_ranges
+from sealane.engine.ports import Reserver
 from sealane.kernel.nft import Element
+from sealane.kernel.objects import LoopbackPort
 from sealane.kernel.state import HOST
 from sealane.model.endpoint import PublishedPort
 
@@ -29,6 +31,27 @@ def test_a_loopback_publish_opens_nothing_to_the_outside() -> None:
     bench.network(subnets=list(subnets("10.1.0.0/24")), options={"masquerade": "false"})
     bench.attach("/run/netns/a", publish=[publish(8080, 80, address="127.0.0.1"), publish(9090, 90)])
     assert [e.value[-4:-2] for e in elements(bench, "open")] == [b"\x00\x5a"]
+
+
+def test_where_a_port_is_reserved_the_socket_program_knows() -> None:
+    bench = Bench()
+    bench.network(subnets=list(subnets("10.1.0.0/24", "fd01::/64")))
+    reserver = Reserver(process=40, netns=1)
+    with bench.engine.drafts.publisher.reserved_by(reserver, always=True):
+        bench.attach(
+            "/run/netns/a",
+            publish=[publish(8080, 80), publish(81, 81, address="127.0.0.2"), publish(82, 82, address="::1")],
+        )
+    bench.attach("/run/netns/b", publish=[publish(90, 90)])
+    found = [o for o in bench.kernel.state[HOST].values() if isinstance(o, LoopbackPort)]
+    assert sorted((p.first, p.family, p.reserved) for p in found) == [
+        (81, 4, "127.0.0.2"),
+        (82, 6, "::1"),
+        (90, 4, ""),
+        (90, 6, ""),
+        (8080, 4, "0.0.0.0"),
+        (8080, 6, "::"),
+    ]
 
 
 @st.composite

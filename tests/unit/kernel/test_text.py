@@ -139,6 +139,12 @@ LINES = [
         LoopbackPort(family=6, proto="udp", first=8000, last=8009, address="fd00::2", port=9000),
         "loopback add udp [::1]:8000-8009 to [fd00::2]:9000",
     ),
+    (
+        LoopbackPort(
+            family=4, proto="tcp", first=80, last=80, address="10.1.0.2", port=80, reserved="127.0.0.1"
+        ),
+        "loopback add tcp 127.0.0.0/8:80 to 10.1.0.2:80 reserved 127.0.0.1",
+    ),
     (Table(family="bridge"), "add table bridge sealane"),
     (Set(family="ip", name="s", type=("ipv4_addr",)), "add set ip sealane s { type ipv4_addr; }"),
     (

@@ -159,6 +159,10 @@ def test_a_sandbox_without_a_namespace_is_gone():
         LoopbackPort(family=4, proto="tcp", first=80, last=90, address="10.1.0.2", port=8080),
         LoopbackPort(family=6, proto="udp", first=53, last=53, address="fd00::2", port=53),
         LoopbackPort(family=6, proto="tcp", first=1, last=1, address="10.1.0.2", port=1),
+        LoopbackPort(
+            family=4, proto="tcp", first=1, last=1, address="10.1.0.2", port=1, reserved="127.0.0.1"
+        ),
+        LoopbackPort(family=6, proto="tcp", first=1, last=1, address="fd00::2", port=1, reserved="::"),
     ],
 )
 def test_loopback_publishes_come_back_as_they_went(item):

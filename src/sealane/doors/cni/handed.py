@@ -38,32 +38,33 @@ class HandedBody:
         return HandedCall({name: value for name, _, value in pairs}, stdin, leased if asked else None)
 
 
-async def answer(cni: Cni, call: HandedCall) -> object:
-    """What ADD prints; the name of the IPAM plugin whose turn it is; None: it is done. Raises the engine's errors."""
+async def answer(cni: Cni, call: HandedCall, caller: int = 0) -> object:
+    """What ADD prints; the name of the IPAM plugin whose turn it is; None: it is done. `caller`: the executable's pid.
+    Raises the engine's errors."""
     try:
         request = read_request(call.environ, call.stdin)
         if request.verb not in _ANSWERS:
             raise InvalidError(f"{request.verb} is not handed over", field="CNI_COMMAND")
         if request.delegate and not is_id(request.delegate):
             raise InvalidError("this name of a plugin would have to be quoted", field="ipam.type")
-        return await _ANSWERS[request.verb](cni, request, call.leased)
+        return await _ANSWERS[request.verb](cni, request, call.leased, caller)
     except CniError as error:
         raise InvalidError(error.message) from error
     except msgspec.ValidationError as error:
         raise InvalidError(str(error)) from error
 
 
-async def _add(cni: Cni, request: Request, output: bytes | None) -> object:
+async def _add(cni: Cni, request: Request, output: bytes | None, caller: int) -> object:
     if request.delegate and output is None:
         return request.delegate
     leased = None if output is None else delegate.read_lease(request, output)
     before = result.before(request.config)
-    view = await cni.call(_asked(request, leased=leased))
+    view = await cni.call(_asked(request, leased=leased), caller)
     return result.answer(before, msgspec.to_builtins(view.result), request.version)
 
 
-async def _delete(cni: Cni, request: Request, _: bytes | None) -> object:
-    await cni.call(_asked(request))
+async def _delete(cni: Cni, request: Request, _: bytes | None, caller: int) -> object:
+    await cni.call(_asked(request), caller)
     return request.delegate or None
 
 

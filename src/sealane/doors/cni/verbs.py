@@ -4,6 +4,8 @@ CNI knows an attachment by its network, the container's id and the link's name. 
 in another namespace, what it had in the dead one goes first.
 """
 
+from contextlib import AbstractContextManager
+
 import msgspec
 
 from sealane.doors.attachments import Attachments, Detach
@@ -11,7 +13,7 @@ from sealane.doors.cni.config import CONTAINER, IFNAME, attach_request, check_ag
 from sealane.doors.cni.result import result_of
 from sealane.engine.engine import Engine
 from sealane.engine.errors import ConflictError, FullError, InvalidError, KernelError, SealaneError
-from sealane.engine.ports import NamespaceGoneError
+from sealane.engine.ports import NamespaceGoneError, Reserver
 from sealane.engine.reconciler import told
 from sealane.kernel.objects import Link
 from sealane.model.endpoint import Endpoint
@@ -22,6 +24,8 @@ from sealane.reconcile.diff import EMPTY, Difference, diff
 from sealane.wire.cni import CniRequest, CniView
 
 DONE = CniView()
+RESERVING = ("podman",)
+"""Runtimes that reserve all host ports of a container, before or after they call us."""
 
 
 class Cni:
@@ -29,11 +33,11 @@ class Cni:
         self._engine = engine
         self._attachments = Attachments(engine, detach, CONTAINER)
 
-    async def call(self, request: CniRequest) -> CniView:
-        """Raises the engine's errors."""
+    async def call(self, request: CniRequest, caller: int = 0) -> CniView:
+        """`caller`: pid of the executable, which the runtime started. Raises the engine's errors."""
         match request.verb:
             case "ADD":
-                return await self._add(request)
+                return await self._add(request, caller)
             case "DEL":
                 await self._attachments.remove([e for e in [self._find(request)] if e is not None])
             case "CHECK":
@@ -46,7 +50,7 @@ class Cni:
 
     # --- ADD and DEL
 
-    async def _add(self, request: CniRequest) -> CniView:
+    async def _add(self, request: CniRequest, caller: int) -> CniView:
         present = await self._settled(request)
         if present is not None and not self._attachments.is_there(present, request.netns):
             if not request.only_present:
@@ -57,12 +61,19 @@ class Cni:
         made = self._network(request)
         try:
             wanted = attach_request(request, self._priority(request, present))
-            view = self._engine.attach(wanted)
+            with self._reserved(request.netns, caller):
+                view = self._engine.attach(wanted)
         except SealaneError:
             if made is not None:
                 self._engine.remove_network(made.name)
             raise
         return self._view(self._engine.intent.endpoints[EndpointId(view.id)], request)
+
+    def _reserved(self, netns: str, caller: int) -> AbstractContextManager[None]:
+        """A runtime may hold a container's host ports, so that nobody takes them before they are published."""
+        runtime, name = self._engine.kernel.starter(caller)
+        reserver = Reserver(runtime, self._engine.drafts.namespace(netns, "netns").inode)
+        return self._engine.drafts.publisher.reserved_by(reserver, always=name in RESERVING)
 
     def _network(self, request: CniRequest) -> Network | None:
         """See that the network is there and as the configuration says; the network if it was made by this."""

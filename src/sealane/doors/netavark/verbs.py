@@ -6,6 +6,7 @@ others made it or are on it.
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 
 import msgspec
@@ -27,6 +28,7 @@ from sealane.doors.netavark.status import status_of
 from sealane.engine.attachments import way_in
 from sealane.engine.engine import Engine
 from sealane.engine.errors import ConflictError, InvalidError, NotFoundError, SealaneError
+from sealane.engine.ports import Reserver
 from sealane.engine.upkeep import Upkeep
 from sealane.kernel.state import HOST
 from sealane.model.endpoint import Endpoint
@@ -41,9 +43,6 @@ from sealane.wire.netavark import (
 )
 from sealane.wire.requests import DetachRequest
 
-RESERVER = "conmon"
-"""Podman's monitor of a container listens on its host ports, so that no other program takes them (podman libpod/oci_util.go,
-bindPorts). Where podman reloads networks it does so already when we are asked."""
 DONE = NetavarkView()
 
 
@@ -53,13 +52,13 @@ class Netavark:
         self._upkeep = upkeep
         self._attachments = Attachments(engine, detach, CONTAINER)
 
-    async def call(self, request: NetavarkRequest) -> NetavarkView:
-        """Raises the engine's errors."""
+    async def call(self, request: NetavarkRequest, caller: int = 0) -> NetavarkView:
+        """`caller`: pid of the front end, which podman started. Raises the engine's errors."""
         match request.verb:
             case "setup":
-                return await self._setup(_container(request), request.netns)
+                return await self._setup(_container(request), request.netns, caller)
             case "teardown":
-                await self._teardown(_container(request))
+                await self._teardown(_container(request), caller)
             case "update":
                 self._update(request.network, request.dns_servers)
             case "firewall-reload":
@@ -70,7 +69,7 @@ class Netavark:
 
     # --- setup
 
-    async def _setup(self, container: NetavarkContainer, netns: str) -> NetavarkView:
+    async def _setup(self, container: NetavarkContainer, netns: str, caller: int) -> NetavarkView:
         """All networks or none."""
         if not netns.startswith("/"):
             raise InvalidError(f"{netns!r} is no absolute path", field="netns")
@@ -83,7 +82,7 @@ class Netavark:
         await self._clear(container, netns)
         before = {e.id for e in self._attachments.of(container.container_id)}
         try:
-            with self._engine.drafts.publisher.reserved_by(RESERVER):
+            with self._reserved(self._engine.drafts.namespace(netns, "netns").inode, caller):
                 there = [self._attach(container, info, asked, netns) for info, asked in places]
                 # What is left of them if a call that was killed had come so far.
                 self._publish(container)
@@ -168,9 +167,21 @@ class Netavark:
         if target is not None:
             self._engine.publish(target, ports)
 
+    def _publish_again(self, container: NetavarkContainer, caller: int) -> None:
+        target = way_in(self._attachments.of(container.container_id), self._engine.intent)
+        sandbox = self._attachments.sandbox(target) if target is not None else None
+        if sandbox is not None and sandbox.netns is not None:
+            with self._reserved(sandbox.netns.inode, caller):
+                self._publish(container)
+
+    def _reserved(self, netns: int, caller: int) -> AbstractContextManager[None]:
+        """Podman reserves all host ports of a container: version 5 before it asks us, version 4 right after."""
+        podman, _ = self._engine.kernel.starter(caller)
+        return self._engine.drafts.publisher.reserved_by(Reserver(podman, netns), always=True)
+
     # --- teardown
 
-    async def _teardown(self, container: NetavarkContainer) -> None:
+    async def _teardown(self, container: NetavarkContainer, caller: int) -> None:
         """What is not there is no error, and neither is a namespace that is gone."""
         names = {info.name for info, _ in ordered(container)}
         mine = self._attachments.of(container.container_id)
@@ -181,8 +192,7 @@ class Netavark:
         self._drop_unused(networks)
         if any(endpoint.ports for endpoint in going):
             # `podman network disconnect` of the one that had them.
-            with self._engine.drafts.publisher.reserved_by(RESERVER):
-                self._publish(container)
+            self._publish_again(container, caller)
 
     def _undo(self, made: Sequence[Endpoint]) -> None:
         networks = [self._engine.intent.networks[e.network] for e in made]

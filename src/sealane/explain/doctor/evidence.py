@@ -39,6 +39,9 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
     """`nginx (pid 812)`; empty: not looked for, or not found."""
     ours: bool = False
     """The daemon's own."""
+    reserves_for: tuple[str, ...] = ()
+    """Ids of sandboxes whose containers' monitor it is (podman's conmon): it listens so that no other program takes their
+    ports, and accepts nothing."""
 
     @property
     def families(self) -> tuple[Family, ...]:

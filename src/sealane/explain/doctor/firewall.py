@@ -105,7 +105,7 @@ def legacy_iptables(case: Case) -> Iterator[Finding]:
 def port_taken(case: Case) -> Iterator[Finding]:
     for publish in case.publishes():
         for listener in case.host.listeners:
-            if not listener.ours and _holds(listener, publish):
+            if not _is_harmless(listener, publish) and _holds(listener, publish):
                 yield Finding(
                     subject=case.name_of(publish.endpoint),
                     message=f"{publish.port} is published, and {listener.process or 'a process'} of the host listens "
@@ -252,6 +252,10 @@ def _let_input(table: ForeignTable, chain: BaseChain, networks: list[Network]) -
 
 
 # --- ports ----------------------------------------------------------------------------------------------------------
+
+
+def _is_harmless(listener: Listener, publish: Publish) -> bool:
+    return listener.ours or (publish.port.is_reserved and publish.endpoint.sandbox in listener.reserves_for)
 
 
 def _holds(listener: Listener, publish: Publish) -> bool:

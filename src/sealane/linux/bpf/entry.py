@@ -1,7 +1,7 @@
 """What is published on loopback, and how a publish of any size becomes a few elements of one longest-prefix map.
 
-The map's key is ``(family, protocol, port)`` and its value ``(backend address, port delta, first, last)``. A port range
-is a union of aligned power-of-two blocks, and such a block is a prefix of the port's 16 bits: 1 port is 1 element,
+The map's key is ``(family, protocol, port)`` and its value ``(backend address, port delta, first, last, whether the ports
+are reserved, and at what address of the loopback)``. A port range is a union of aligned power-of-two blocks, and such a block is a prefix of the port's 16 bits: 1 port is 1 element,
 1,000 ports are at most 15, and no range needs more than `MAX_ELEMENTS_PER_ENTRY`.
 
 ``first`` and ``last`` stand in the value so that reading back tells apart two neighbouring publishes with one target,
@@ -10,6 +10,7 @@ and a publish that a crash left half-written.
 
 from __future__ import annotations
 
+import socket
 import struct
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -28,12 +29,16 @@ MAX_ELEMENTS_PER_ENTRY: Final = 2 * PORT_BITS - 2
 """The worst case, 1..65534: one block of each size below the largest, on both sides."""
 
 KEY_BYTES: Final = 8
-VALUE_BYTES: Final = 24
+VALUE_BYTES: Final = 28
 EXACT_PREFIX_BITS: Final = 32
 """family 8 bits, protocol 8 bits, port 16 bits."""
 
 MAPPED_PREFIX: Final = bytes(10) + b"\xff\xff"
 """``::ffff:0:0/96``: an IPv4 address as the sixteen bytes that both families' programs work with."""
+
+_LOOPBACK6: Final = bytes(15) + b"\x01"
+_VALUE: Final = struct.Struct("=16s3HH4s")
+"""Backend, delta, first, last, 1 if the ports are reserved, and the last four bytes of the address at which they are."""
 
 _PROTOCOL_NUMBERS: Final[dict[Protocol, int]] = {"tcp": 6, "udp": 17}
 _PROTOCOL_NAMES: Final[dict[int, Protocol]] = {number: name for name, number in _PROTOCOL_NUMBERS.items()}
@@ -53,6 +58,9 @@ class LoopbackEntry(msgspec.Struct, frozen=True, order=True):
     """The backend, packed: four bytes or sixteen. An IPv4 backend has four bytes also under family 6."""
     port: int
     """The backend's port for `first`; the others keep their distance to it."""
+    reserved: bytes = b""
+    """The address, of `family`, at which another process listens on these ports only to reserve them; all zero: at every
+    one; empty: none does."""
 
     def __post_init__(self) -> None:
         if self.family not in {4, 6}:
@@ -66,6 +74,13 @@ class LoopbackEntry(msgspec.Struct, frozen=True, order=True):
         if not 1 <= self.port < PORTS or self.port + self.last - self.first >= PORTS:
             raise ValueError(f"port: {self.last - self.first + 1} ports from {self.port} on leave 1..65535")
         _check_address(self.family, self.address)
+        _check_reserved(self.family, self.reserved)
+
+    @property
+    def reserved_at(self) -> str:
+        """`reserved` as text."""
+        family = socket.AF_INET if self.family == 4 else socket.AF_INET6
+        return socket.inet_ntop(family, self.reserved) if self.reserved else ""
 
 
 def _check_address(family: Family, address: bytes) -> None:
@@ -81,6 +96,18 @@ def _check_address(family: Family, address: bytes) -> None:
         raise ValueError(f"address: {address.hex()} is not a routable unicast address")
     if family == 4 and len(address) == 16:
         raise ValueError("address: an IPv4 socket cannot reach an IPv6 backend")
+
+
+def _check_reserved(family: Family, address: bytes) -> None:
+    """Of IPv6's loopback and wildcard all but the last four bytes are zero, and they are kept alone."""
+    if not address:
+        return
+    if len(address) != (4 if family == 4 else 16):
+        raise ValueError(f"reserved: {len(address)} bytes are no IPv{family} address")
+    if not any(address):
+        return
+    if (address[0] != 127) if family == 4 else (address != _LOOPBACK6):
+        raise ValueError(f"reserved: {address.hex()} is neither a loopback nor the wildcard address")
 
 
 def shortfall(entry: LoopbackEntry) -> str | None:
@@ -119,7 +146,8 @@ def encode(entry: LoopbackEntry) -> tuple[Element, ...]:
         return ()
     address = entry.address if len(entry.address) == 16 else MAPPED_PREFIX + entry.address
     delta = (entry.port - entry.first) % PORTS
-    value = struct.pack("=16s3HH", address, delta, entry.first, entry.last, 0)
+    reserved = (int(bool(entry.reserved)), entry.reserved[-4:])
+    value = _VALUE.pack(address, delta, entry.first, entry.last, *reserved)
     return tuple(
         Element(key=_key(entry.family, number, port, bits), value=value)
         for port, bits in blocks(entry.first, entry.last)
@@ -159,14 +187,15 @@ def decode(elements: Iterable[Element]) -> frozenset[LoopbackEntry]:
 
 
 def _owner(element: Element) -> LoopbackEntry | None:
-    address, delta, first, last, _pad = struct.unpack("=16s3HH", element.value)
+    address, delta, first, last, is_reserved, word = _VALUE.unpack(element.value)
     family, protocol, port = struct.unpack(">BBH", element.key[4:])
     name = _PROTOCOL_NAMES.get(protocol)
     if name is None or not first <= port <= last:
         return None
     backend = address[12:] if address.startswith(MAPPED_PREFIX) else address
     try:
-        return LoopbackEntry(family, name, first, last, backend, (first + delta) % PORTS)
+        reserved = (word if family == 4 else bytes(12) + word) if is_reserved else b""
+        return LoopbackEntry(family, name, first, last, backend, (first + delta) % PORTS, reserved)
     except ValueError:
         return None
 

@@ -7,7 +7,8 @@ Limits (`shortfall` tells those that an entry shows):
 
 - SCTP has no such hook.
 - A client that binds itself to 127.0.0.1 or ::1 before it connects is not redirected.
-- A process of the host that listens on exactly the address and port asked for keeps its clients.
+- A process of the host that listens on exactly the address and port asked for keeps its clients, unless that address is
+  where the publish is reserved (`LoopbackEntry.reserved`).
 - ::1 to an IPv4 backend works for TCP and connected UDP only.
 - The client's process must be in the cgroup (every process is in the root one) and its socket in this network namespace;
   a socket keeps the cgroup it was created in.

@@ -22,8 +22,9 @@ Rule 3: a socket that has bound itself to a loopback address is left alone. It c
 (EINVAL from ``__mkroute_output``), and its answers could not come back.
 
 Rule 4: a socket of the host that listens on exactly the address and port asked for keeps its clients, as it keeps them
-from a wildcard listener. A name server published on port 53 so leaves systemd-resolved its 127.0.0.53. Hence nothing may
-reserve a published port by listening on 127.0.0.1 or ::1 itself; a listener on the wildcard address does not count.
+from a wildcard listener. A name server published on port 53 so leaves systemd-resolved its 127.0.0.53. What does not count
+is a listener on the wildcard address, and one at the address at which the publish is reserved: podman's monitor listens
+there only so that no other program does, and never accepts.
 
 Rule 5: the programs never deny; whatever they do not handle goes on as if they were not there.
 
@@ -104,6 +105,7 @@ _PEER_VALUE: Final = -64
 _TUPLE: Final = -104
 # struct of a target: address, delta; of a peer: address, port
 _TARGET_DELTA: Final = 16
+_TARGET_RESERVED: Final = 24
 _PEER_PORT: Final = 16
 
 # struct bpf_sock_tuple: the source's address, the destination's, and both ports; IPv4 or IPv6 by its size.
@@ -275,6 +277,9 @@ def _pass_if_target_is_mapped(asm: Assembler) -> None:
 
 def _pass_if_host_listens(asm: Assembler) -> None:
     """Rule 4, by the kernel's own search for a listener."""
+    # Zero, where nothing is reserved or at every address, is no destination that comes here.
+    asm.load(Size.WORD, Reg.R1, _TARGET, _TARGET_RESERVED)
+    asm.jump_if_word(Reg.R1, "==", _LAST_WORD, "not_listening")
     asm.load(Size.BYTE, Reg.R1, Reg.R10, _TARGET_KEY + 4)
     asm.jump_if(Reg.R1, "==", 6, "search6")
     _pass_if_listener(asm, 4)

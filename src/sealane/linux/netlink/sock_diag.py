@@ -4,7 +4,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Literal, NamedTuple
 
@@ -13,6 +13,7 @@ import msgspec
 from sealane.explain.doctor.evidence import Listener
 from sealane.linux.netlink import codec, tcp_info
 from sealane.linux.netlink.socket import NETLINK_SOCK_DIAG, NetlinkError, Socket
+from sealane.linux.processes import command, pids
 from sealane.wire.diagnosis import SocketView
 
 _SOCK_DIAG_BY_FAMILY = 20
@@ -29,7 +30,6 @@ its one peer, and is in nobody's way."""
 
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
-_COMMAND_BYTES = 64
 
 SOCKETS_MAX = 1 << 16
 """Of one namespace in one answer: who can open sockets in a sandbox must not be able to fill the daemon's memory."""
@@ -253,7 +253,7 @@ def holders(inodes: Collection[int]) -> dict[int, Process]:
     wanted = {f"socket:[{inode}]": inode for inode in inodes}
     found: dict[int, Process] = {}
     looks = 0
-    for pid in _pids():
+    for pid in pids():
         with suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
             for entry in entries:
                 looks += 1
@@ -262,22 +262,5 @@ def holders(inodes: Collection[int]) -> dict[int, Process]:
                 with suppress(OSError):
                     inode = wanted.pop(os.readlink(entry.path), None)
                     if inode is not None:
-                        found[inode] = Process(pid, _command(pid))
+                        found[inode] = Process(pid, command(pid))
     return found
-
-
-def _pids() -> Iterator[int]:
-    with os.scandir("/proc") as entries:
-        for entry in entries:
-            if entry.name.isascii() and entry.name.isdigit():
-                yield int(entry.name)
-
-
-def _command(pid: int) -> str:
-    """Printable whatever the process calls itself."""
-    try:
-        with open(f"/proc/{pid}/comm", "rb") as file:
-            name = file.read(_COMMAND_BYTES).decode(errors="replace").strip()
-    except OSError:
-        return "?"
-    return "".join(c if c.isprintable() else "?" for c in name) or "?"

@@ -16,6 +16,7 @@ from sealane.engine.errors import (
     NotFoundError,
     SealaneError,
 )
+from sealane.engine.ports import Reserver
 from sealane.kernel.objects import Route
 from sealane.kernel.state import HOST
 from sealane.wire.netavark import NetavarkRequest
@@ -79,14 +80,23 @@ BOTH = container(
 )
 
 
+FRONT_END, PODMAN = 41, 40
+"""Pids."""
+
+
+def reserver(door, netns):
+    return Reserver(PODMAN, door.bench.kernel.resolve_namespace(netns).inode)
+
+
 class Door(harness.door.Door):
     def __init__(self):
         super().__init__(lambda bench, detach: Netavark(bench.engine, bench.upkeep, detach))
+        self.bench.kernel.starters[FRONT_END] = (PODMAN, "podman")
 
     def __call__(self, verb, document=None, netns=A, **fields):
         asked = {"verb": verb, "netns": netns, "container": document, **fields}
         request = msgspec.json.decode(msgspec.json.encode(asked), type=NetavarkRequest)
-        return asyncio.run(self.verbs.call(request))
+        return asyncio.run(self.verbs.call(request, FRONT_END))
 
     def setup(self, document, netns=A):
         return msgspec.to_builtins(self("setup", document, netns).status)
@@ -260,15 +270,24 @@ class TestSetup:
         ] == [[], ["*:8080->80/tcp"]]
         assert door.endpoints()["web/front"].ports == ["*:8080->80/tcp"]
 
-    def test_a_port_that_podmans_monitor_holds_is_free(self, door):
-        door.bench.kernel.port_users["tcp", 8080] = "conmon (pid 7)"
+    def test_a_port_that_podman_reserves_for_the_container_is_free(self, door):
+        door.bench.kernel.port_users["tcp", 8080] = "podman (pid 40)"
+        door.bench.kernel.reserved["tcp", 8080] = reserver(door, A)
         door.setup(WEB)
         assert door.endpoints()["web/front"].ports == ["*:8080->80/tcp"]
 
-    def test_a_port_that_another_program_holds_is_not(self, door):
-        door.bench.kernel.port_users["tcp", 8080] = "nginx (pid 7)"
-        assert "nginx (pid 7)" in refusal(door, WEB, ConflictError).message
+    @pytest.mark.parametrize("holder", ["nginx", "conmon", "podman"])
+    def test_a_port_that_another_program_holds_is_not(self, door, holder):
+        """Nor one that podman reserves for another container."""
+        door.bench.kernel.port_users["tcp", 8080] = f"{holder} (pid 7)"
+        door.bench.kernel.reserved["tcp", 8080] = reserver(door, B)
+        assert f"{holder} (pid 7)" in refusal(door, WEB, ConflictError).message
         assert (door.networks(), door.engine.endpoints()) == ([], [])
+
+    def test_a_port_is_known_to_be_reserved_before_it_is(self, door):
+        """Podman 4 reserves it after it has called us."""
+        door.setup(WEB)
+        assert [p.is_reserved for e in door.engine.intent.endpoints.values() for p in e.ports] == [True]
 
     def test_all_networks_or_none(self, door):
         taken = container(

@@ -6,7 +6,7 @@ import pytest
 from sealane.compile.names import network_link
 from sealane.explain.doctor.evidence import BaseChain, ForeignTable, Listener, Managers, PortRule
 from sealane.model.endpoint import PublishedPort
-from unit.explain.doctor.cases import DB, Patient, gate, table
+from unit.explain.doctor.cases import API, DB, WEB, Patient, gate, table
 
 
 def test_nothing_is_wrong_with_the_healthy() -> None:
@@ -189,6 +189,20 @@ def test_a_publish_at_one_address_is_in_the_way_there_alone(address, found) -> N
     patient = Patient(ports=(port,)).host(
         listeners=(Listener(proto="tcp", address=address, port=8080, v6_only=True),)
     )
+    assert len(patient.findings("port-taken")) == found
+
+
+@pytest.mark.parametrize(
+    ("reserved", "reserves_for", "found"),
+    [(True, (WEB,), 0), (True, (API,), 1), (True, (), 1), (False, (WEB,), 1)],
+)
+def test_a_monitor_that_reserves_the_port_for_its_container_takes_it_from_nobody(
+    reserved, reserves_for, found
+) -> None:
+    """Another container's does, and one of a container whose engine reserves nothing."""
+    port = PublishedPort(host_first=8080, host_last=8080, port=80, is_reserved=reserved)
+    listener = Listener(proto="tcp", address="0.0.0.0", port=8080, reserves_for=reserves_for)
+    patient = Patient(ports=(port,)).host(listeners=(listener,))
     assert len(patient.findings("port-taken")) == found
 
 

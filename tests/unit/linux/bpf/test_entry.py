@@ -24,6 +24,8 @@ from sealane.linux.bpf.entry import (
 
 V4 = bytes([10, 0, 0, 2])
 V6 = bytes.fromhex("fd000000000000000000000000000002")
+RESERVED4 = [b"", bytes(4), bytes([127, 0, 0, 1]), bytes([127, 1, 2, 253])]
+RESERVED6 = [b"", bytes(16), bytes(15) + b"\1"]
 ports = st.integers(1, 65_535)
 
 
@@ -38,7 +40,8 @@ def entries(draw):
     family = draw(st.sampled_from([4, 6]))
     address = V4 if family == 4 else draw(st.sampled_from([V4, V6]))
     port = draw(st.integers(1, 65_535 - (last - first)))
-    return LoopbackEntry(family, draw(st.sampled_from(["tcp", "udp"])), first, last, address, port)
+    reserved = draw(st.sampled_from(RESERVED4 if family == 4 else RESERVED6))
+    return LoopbackEntry(family, draw(st.sampled_from(["tcp", "udp"])), first, last, address, port, reserved)
 
 
 def fewest(first: int, last: int, start: int = 0, bits: int = 0) -> int:
@@ -110,9 +113,10 @@ def test_of_a_half_written_entry_the_parts_read_back(entry, data):
 def test_the_bytes_of_one_element():
     (element,) = encode(LoopbackEntry(4, "tcp", 8080, 8080, V4, 80))
     assert element.key == struct.pack("=I", 32) + bytes([4, 6, 0x1F, 0x90])
-    assert element.value == bytes(10) + b"\xff\xff" + V4 + struct.pack(
-        "=4H", 80 - 8080 + 65_536, 8080, 8080, 0
-    )
+    backend = bytes(10) + b"\xff\xff" + V4 + struct.pack("=3H", 80 - 8080 + 65_536, 8080, 8080)
+    assert element.value == backend + struct.pack("=H4s", 0, bytes(4))
+    (element,) = encode(LoopbackEntry(4, "tcp", 8080, 8080, V4, 80, bytes([127, 0, 0, 2])))
+    assert element.value == backend + struct.pack("=H4s", 1, bytes([127, 0, 0, 2]))
 
 
 def test_a_block_of_256_ports_is_a_prefix_of_24_bits():
@@ -131,11 +135,11 @@ def test_neighbours_with_one_target_stay_two_entries():
     [
         (
             struct.pack("=I", 32) + bytes([4, 132, 0, 80]),
-            bytes(10) + b"\xff\xff" + V4 + struct.pack("=4H", 0, 80, 80, 0),
+            bytes(10) + b"\xff\xff" + V4 + struct.pack("=4H4x", 0, 80, 80, 0),
         ),
-        (struct.pack("=I", 32) + bytes([4, 6, 0, 80]), bytes(24)),
-        (struct.pack("=I", 32) + bytes([9, 6, 0, 80]), V6 + struct.pack("=4H", 0, 80, 80, 0)),
-        (struct.pack("=I", 32) + bytes([6, 6, 0, 80]), V6 + struct.pack("=4H", 0, 90, 99, 0)),
+        (struct.pack("=I", 32) + bytes([4, 6, 0, 80]), bytes(28)),
+        (struct.pack("=I", 32) + bytes([9, 6, 0, 80]), V6 + struct.pack("=4H4x", 0, 80, 80, 0)),
+        (struct.pack("=I", 32) + bytes([6, 6, 0, 80]), V6 + struct.pack("=4H4x", 0, 90, 99, 0)),
     ],
     ids=["protocol", "address", "family", "range"],
 )
@@ -167,6 +171,10 @@ def test_an_ipv4_backend_under_ipv6_says_what_it_lacks():
         ({"port": 65_536}, "port: 1 ports from 65536"),
         ({"last": 90, "port": 65_530}, "port: 11 ports from 65530"),
         ({"address": b"123"}, "address: 3 bytes"),
+        ({"reserved": bytes(16)}, "reserved: 16 bytes are no IPv4 address"),
+        ({"reserved": V4}, "reserved: 0a000002 is neither"),
+        ({"family": 6, "reserved": bytes(4)}, "reserved: 4 bytes are no IPv6 address"),
+        ({"family": 6, "reserved": V6}, "reserved: fd0{29}2 is neither"),
         ({"address": bytes([127, 0, 0, 1])}, "address: 7f000001 is not a routable"),
         ({"address": bytes(4)}, "not a routable"),
         ({"address": bytes([224, 0, 0, 1])}, "not a routable"),

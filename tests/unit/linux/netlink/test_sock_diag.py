@@ -210,7 +210,7 @@ def test_owners_are_found_for_many_sockets_in_one_search():
 
 
 def test_a_search_for_owners_is_bounded(monkeypatch):
-    monkeypatch.setattr(sock_diag, "_pids", lambda: iter([os.getpid()]))
+    monkeypatch.setattr(sock_diag, "pids", lambda: iter([os.getpid()]))
     monkeypatch.setattr(sock_diag, "DESCRIPTORS_MAX", 0)
     with socket.socket() as one:
         assert sock_diag.holder(os.fstat(one.fileno()).st_ino) is None
