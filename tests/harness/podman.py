@@ -1,9 +1,11 @@
 """Podman on a host: real containers of busybox, in stores of the test's own."""
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,29 @@ class Podman:
         told = json.loads(self("inspect", name))[0]["NetworkSettings"]["Ports"]
         places = [(*key.split("/"), int(at["HostPort"])) for key, found in told.items() for at in found or ()]
         return sorted((proto, number, int(own)) for own, proto, number in places)
+
+
+def install(host: Host) -> None:
+    """What a user types, and nothing else tells podman of sealane."""
+    host.ns.sh("mount", "-t", "tmpfs", "tmpfs", "/etc/containers")
+    # Podman makes the image of its pods' first containers itself, and asks this whether it may.
+    policy = '{"default":[{"type":"insecureAcceptAnything"}]}'
+    host.ns.sh("sh", "-c", f"printf '%s' '{policy}' >/etc/containers/policy.json")
+    host.sealane("podman", "install", "--bin-dir", f"{host.dir}/bin")
+
+
+@contextlib.contextmanager
+def on_netavark(host: Host, directory: Path) -> Iterator[Podman]:
+    """After `install`; at its end nothing is left."""
+    config = f'{SETTINGS}[network]\nnetwork_config_dir = "{directory}/networks"\n'
+    host.ns.sh("sh", "-c", f"printf '%s' '{config}' >/etc/containers/containers.conf")
+    podman = Podman(host, directory)
+    yield podman
+    podman("pod", "rm", "-f", "-t", "0", "-a")
+    podman("rm", "-f", "-t", "0", "-a")
+    status = host.api.status()
+    counts = (status["endpoints"], status["sandboxes"], status["networks"])
+    assert counts == (0, 0, 0), "podman's teardown has taken all of it away"
 
 
 def unanswered(podman: Podman, name: str, *addresses: str) -> list[tuple[str, str, int]]:

@@ -8,10 +8,13 @@ import gc
 import socket
 import struct
 import subprocess
+import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from harness.netns import Netns
 from sealane.linux import loopback_forwarder
 from sealane.linux.bpf.entry import LoopbackEntry
 from sealane.linux.loopback_forwarder import LoopbackForwarder
@@ -104,15 +107,16 @@ async def echo_until_end(reader, writer) -> None:
     await writer.wait_closed()
 
 
-async def ask(port: int, data: bytes, family: int = 4) -> bytes:
-    reader, writer = await asyncio.open_connection(LOCAL[family], port)
+async def ask(port: int, data: bytes, family: int = 4, host: str = "") -> bytes:
+    reader, writer = await asyncio.open_connection(host or LOCAL[family], port)
     try:
         writer.write(data)
         writer.write_eof()
         return await reader.read(-1)
     finally:
         writer.close()
-        await writer.wait_closed()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
 
 
 async def ask_udp(sock: socket.socket, data: bytes, address) -> tuple[bytes, tuple]:
@@ -391,3 +395,158 @@ async def test_a_dead_udp_backend_ends_the_flow():
             await asyncio.get_running_loop().sock_sendto(sock, b"?", ("127.0.0.1", 8080))
             await ended.wait()
         assert len(flows) == 0
+
+
+# --- ports that an engine reserves ------------------------------------------------------------------------------------
+
+MONITOR = """
+import ctypes, socket, subprocess, sys
+netns, address, *numbers = sys.argv[1:]
+ctypes.CDLL(None).prctl(15, b"conmon")
+family = socket.AF_INET6 if ":" in address else socket.AF_INET
+held = []
+for number in map(int, numbers):
+    held.append(socket.create_server((address, number), family=family))
+    held.append(socket.socket(family, socket.SOCK_DGRAM))
+    held[-1].bind((address, number))
+inside = subprocess.Popen(["nsenter", f"--net={netns}", "sh", "-c", "echo ready; exec sleep 600"])
+sys.stdin.read()
+inside.kill()
+"""
+"""As podman's: it listens on a container's ports, accepts nothing, and is the parent of what runs inside."""
+
+
+class Monitored:
+    def __init__(self) -> None:
+        self.ns = Netns("container")
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def reserve(self, address: str, *numbers: int) -> subprocess.Popen[bytes]:
+        monitor = subprocess.Popen(
+            [sys.executable, "-c", MONITOR, self.ns.path, address, *map(str, numbers)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self._running.append(monitor)
+        assert monitor.stdout is not None
+        assert monitor.stdout.readline() == b"ready\n"
+        return monitor
+
+    def netns_of(self, port) -> int:
+        return self.ns.inode
+
+    def close(self) -> None:
+        for monitor in self._running:
+            monitor.communicate()
+        self.ns.close()
+
+
+@pytest.fixture
+def monitored():
+    with contextlib.closing(Monitored()) as monitored:
+        yield monitored
+
+
+@contextlib.asynccontextmanager
+async def reserved(monitored: Monitored, *entries: LoopbackEntry):
+    forwarder = LoopbackForwarder(asyncio.get_running_loop(), monitored.netns_of)
+    try:
+        forwarder.apply(entries)
+        yield forwarder
+    finally:
+        forwarder.close()
+        await until(lambda: not forwarder._relays)
+
+
+def reservation(family: int, at: str, proto: str = "tcp", **fields) -> LoopbackEntry:
+    return msgspec.structs.replace(entry(family, proto, **fields), reserved=packed(at))
+
+
+@pytest.mark.parametrize(("family", "at"), [(4, "127.0.0.1"), (4, "0.0.0.0"), (6, "::1"), (6, "::")])
+@in_loop
+async def test_a_reserved_port_is_bound_by_its_monitor_and_served_here(monitored, family, at):
+    """The monitor comes later: it gets its ports."""
+    publishes = [reservation(family, at, last=8081, to=80), reservation(family, at, "udp", to=80)]
+    async with (
+        tcp_backend(echo_until_end, family=family),
+        udp_backend(b"!", family=family),
+        reserved(monitored, *publishes) as proxy,
+    ):
+        assert proxy.entries() == set(publishes)
+        assert not proxy._listeners
+        monitored.reserve(at, 8080, 8081)
+        await until(lambda: len(proxy._listeners) == 3)
+        assert await ask(8080, b"abc", family) == b"cba"
+        with udp_client(family) as client:
+            assert (await ask_udp(client, b"abc", (LOCAL[family], 8080)))[0] == b"abc!"
+
+
+@in_loop
+async def test_what_is_reserved_on_ipv4_alone_is_served_on_ipv6_too(monitored):
+    """`-p 8080:80`: podman binds 0.0.0.0, and the container is published on every address."""
+    publishes = [reservation(4, "0.0.0.0"), reservation(6, "::")]
+    async with tcp_backend(echo_until_end, family=6), reserved(monitored, *publishes) as proxy:
+        monitor = monitored.reserve("0.0.0.0", 8080)
+        await until(lambda: len(proxy._listeners) == 2)
+        assert await ask(8080, b"abc", 6) == b"cba"
+        monitor.communicate()
+        await until(lambda: not proxy._listeners)
+        with socket.create_server(("::", 8080), family=socket.AF_INET6, dualstack_ipv6=True):
+            """The next to reserve it may do so on both."""
+
+
+@in_loop
+async def test_a_socket_on_every_address_is_served_on_the_loopback_alone(monitored):
+    """Elsewhere rules decide who reaches the port, and here there are none."""
+    publishes = [reservation(4, "0.0.0.0"), reservation(4, "0.0.0.0", "udp")]
+    async with (
+        tcp_backend(echo_until_end),
+        udp_backend(b"!") as backend,
+        reserved(monitored, *publishes) as proxy,
+    ):
+        monitored.reserve("0.0.0.0", 8080)
+        await until(lambda: len(proxy._listeners) == 2)
+        with pytest.raises(ConnectionResetError):
+            await ask(8080, b"abc", host=BACKEND[4])
+        with udp_client() as outside, udp_client() as client:
+            outside.sendto(b"no", (BACKEND[4], 8080))
+            assert (await ask_udp(client, b"abc", ("127.0.0.1", 8080)))[0] == b"abc!"
+        assert len(backend.clients) == 1
+
+
+@in_loop
+async def test_the_end_of_the_monitor_frees_the_port_and_the_next_one_is_found(monitored):
+    async with tcp_backend(echo_until_end), reserved(monitored, reservation(4, "127.0.0.1")) as proxy:
+        for _ in range(2):
+            monitor = monitored.reserve("127.0.0.1", 8080)
+            await until(lambda: proxy._listeners)
+            assert await ask(8080, b"abc") == b"cba"
+            monitor.communicate()
+            await until(lambda: not proxy._listeners)
+        socket.create_server(("127.0.0.1", 8080)).close()
+        assert proxy.entries() == {reservation(4, "127.0.0.1")}
+
+
+@in_loop
+async def test_a_port_that_is_taken_back_is_the_monitors_alone(monitored):
+    async with reserved(monitored, reservation(4, "127.0.0.1")) as proxy:
+        monitored.reserve("127.0.0.1", 8080)
+        await until(lambda: proxy._listeners)
+        proxy.apply([], [reservation(4, "127.0.0.1")])
+        assert (proxy._listeners, proxy._monitors, proxy._waiting) == ({}, {}, set())
+        with pytest.raises(OSError, match="in use"):
+            socket.create_server(("127.0.0.1", 8080))
+
+
+@in_loop
+async def test_clients_of_another_program_stay_its_own(monitored, monkeypatch):
+    """What listens there is no monitor of the container: nothing is taken from it."""
+    monkeypatch.setattr(loopback_forwarder, "SEARCH_SECONDS", (0.01, 0.01))
+    looks = []
+    real = loopback_forwarder.share
+    monkeypatch.setattr(loopback_forwarder, "share", lambda wanted: looks.append(1) or real(wanted))
+    with socket.create_server(("127.0.0.1", 8080)):
+        async with reserved(monitored, reservation(4, "127.0.0.1")) as proxy:
+            monitored.reserve("127.0.0.1", 8079)
+            await until(lambda: len(looks) > 5)
+            assert not proxy._listeners

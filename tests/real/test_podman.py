@@ -13,7 +13,7 @@ from harness.audit import audit
 from harness.doctored import port_taken
 from harness.host import Host, Lan
 from harness.netns import eventually
-from harness.podman import SETTINGS, Podman, PodmanFailed, unanswered
+from harness.podman import Podman, PodmanFailed, install, on_netavark, unanswered
 
 pytestmark = [pytest.mark.real, pytest.mark.kernel]
 
@@ -28,27 +28,15 @@ SERVER = ("httpd", "-f", "-p", "80", "-h", "/etc")
 @pytest.fixture(scope="module")
 def machine(lan: Lan) -> Iterator[Host]:
     with Host(lan, number=NUMBER).start() as host:
-        host.ns.sh("mount", "-t", "tmpfs", "tmpfs", "/etc/containers")
-        # Podman makes the image of its pods' first containers itself, and asks this whether it may.
-        policy = '{"default":[{"type":"insecureAcceptAnything"}]}'
-        host.ns.sh("sh", "-c", f"printf '%s' '{policy}' >/etc/containers/policy.json")
-        # What a user types, and nothing else tells podman of sealane.
-        host.sealane("podman", "install", "--bin-dir", f"{host.dir}/bin")
+        install(host)
         yield host
         assert audit(host) == []
 
 
 @pytest.fixture
 def podman(machine: Host, tmp_path: Path) -> Iterator[Podman]:
-    config = f'{SETTINGS}[network]\nnetwork_config_dir = "{tmp_path}/networks"\n'
-    machine.ns.sh("sh", "-c", f"printf '%s' '{config}' >/etc/containers/containers.conf")
-    podman = Podman(machine, tmp_path)
-    yield podman
-    podman("pod", "rm", "-f", "-t", "0", "-a")
-    podman("rm", "-f", "-t", "0", "-a")
-    status = machine.api.status()
-    counts = (status["endpoints"], status["sandboxes"], status["networks"])
-    assert counts == (0, 0, 0), "podman's teardown has taken all of it away"
+    with on_netavark(machine, tmp_path) as podman:
+        yield podman
 
 
 def endpoints(machine: Host) -> dict[str, dict[str, Any]]:

@@ -39,6 +39,7 @@ from sealane.linux.bpf import fast_path, loopback
 from sealane.linux.kernel import LinuxKernel, claim, instances
 from sealane.linux.loopback_forwarder import LoopbackForwarder
 from sealane.linux.monitor import Monitor
+from sealane.model.endpoint import PublishedPort
 from sealane.model.intent import Intent
 from sealane.store.base import Snapshot, Store, StoreError
 from sealane.store.memory import MemoryStore
@@ -165,9 +166,17 @@ class Service:
             self._loopback, self._loopback_kind = publisher, "program"
             self._closing.append(publisher.close)
         else:
-            forwarder = LoopbackForwarder(self._loop)
+            forwarder = LoopbackForwarder(self._loop, self._netns_of)
             self._loopback, self._loopback_kind = forwarder, "forwarder"
             self._closing.append(forwarder.close)
+
+    def _netns_of(self, port: PublishedPort) -> int:
+        """Inode of the namespace of who publishes a port; 0 if nobody does, or in no namespace."""
+        intent = self.engine.intent
+        claim = intent.port_holder(port)
+        sandbox = intent.endpoints[claim[1]].sandbox if claim is not None else None
+        netns = intent.sandboxes[sandbox].netns if sandbox is not None else None
+        return 0 if netns is None else netns.inode
 
     def _open_fast_path(self) -> None:
         self._fast_path, self._fast_path_reason = None, fast_path.probe()

@@ -8,6 +8,10 @@ Design: one asyncio loop, no threads. A TCP connection is two pumps; a pump read
 high-water mark (back-pressure), hands on the end of its direction alone (half-close), and a reset of one side resets
 the other. A UDP flow is a socket per client, so that answers find back; flows end when idle.
 
+A port that an engine reserves (podman's conmon listens on it, and accepts nothing) is never bound here: podman would not
+get it, or has it already. Its socket is shared with the monitor instead (`reserved_sockets`), which binds it only once
+the container starts: it is looked for until it is there, and anew once the monitor has ended.
+
 Bounds: at `MAX_CONNECTIONS` nothing more is accepted until one ends, and newcomers wait in the kernel's backlog; at
 `MAX_FLOWS` the least recently used flow makes room; more than `MAX_LISTENERS` ports are refused.
 """
@@ -17,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import socket
 import struct
 from collections import OrderedDict
@@ -25,9 +30,12 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from sealane.linux.bpf.entry import Family, LoopbackEntry, Protocol
+from sealane.linux.reserved_sockets import Shared, Wanted, share
+from sealane.model.endpoint import PublishedPort
+from sealane.model.net import Address, is_loopback, is_wildcard
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 MAX_LISTENERS: Final = 4096
 MAX_CONNECTIONS: Final = 1024
@@ -41,6 +49,9 @@ CONNECT_SECONDS: Final = 10.0
 ACCEPT_PAUSE_SECONDS: Final = 1.0
 FLOW_IDLE_SECONDS: Final = 60.0
 SWEEP_SECONDS: Final = 10.0
+
+SEARCH_SECONDS: Final = (0.1, 10.0)
+"""Between looks for what reserves a port: at first, and at last; each time twice as long."""
 
 _LISTEN_HOST: Final[dict[Family, str]] = {4: "127.0.0.1", 6: "::1"}
 _RESET_ON_CLOSE: Final = struct.pack("=ii", 1, 0)
@@ -59,6 +70,7 @@ class _Port(msgspec.Struct, frozen=True):
 class _Target(msgspec.Struct, frozen=True):
     address: bytes
     port: int
+    reserved: Address = Address("")
 
     def connect_to(self) -> tuple[socket.AddressFamily, tuple[str, int]]:
         family = _FAMILY_BY_LENGTH[len(self.address)]
@@ -68,8 +80,18 @@ class _Target(msgspec.Struct, frozen=True):
 class LoopbackForwarder:
     """The interface of `bpf.loopback.LoopbackPublisher`, to be used in one thread, the loop's."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, netns_of: Callable[[PublishedPort], int] = lambda _: 0
+    ) -> None:
+        """`netns_of`: inode of the network namespace of who publishes a port; 0: not known."""
         self._loop = loop
+        self._netns_of = netns_of
+        self._monitors: dict[_Port, int] = {}
+        """Of ports whose sockets are shared: a pidfd of whom with."""
+        self._waiting: set[_Port] = set()
+        """Reserved ones without a socket yet."""
+        self._search: asyncio.TimerHandle | None = None
+        self._pause_s = 0.0
         self._entries: frozenset[LoopbackEntry] = frozenset()
         self._targets: dict[_Port, _Target] = {}
         self._listeners: dict[_Port, socket.socket] = {}
@@ -94,7 +116,9 @@ class LoopbackForwarder:
         targets = _targets(entries)
         opened: dict[_Port, socket.socket] = {}
         with contextlib.ExitStack() as undo:
-            for port in targets.keys() - self._listeners.keys():
+            for port in (
+                port for port in targets.keys() - self._listeners.keys() if not targets[port].reserved
+            ):
                 opened[port] = undo.enter_context(_listen(port))
             undo.pop_all()
         self._entries, self._targets = entries, targets
@@ -103,10 +127,17 @@ class LoopbackForwarder:
         for port, listener in opened.items():
             self._listeners[port] = listener
             self._watch(port)
+        waiting = targets.keys() - self._listeners.keys()
+        is_new = not waiting <= self._waiting
+        self._waiting = waiting
+        if is_new:
+            self._search_soon()
 
     def close(self) -> None:
         """Stop listening and cut every connection and flow."""
         self.apply([], self._entries)
+        if self._search is not None:
+            self._search.cancel()
         self._flows.close()
         for relay in self._relays:
             relay.cancel()
@@ -116,6 +147,73 @@ class LoopbackForwarder:
         self._loop.remove_reader(listener)
         self._flows.drop_all(listener)
         listener.close()
+        monitor = self._monitors.pop(port, None)
+        if monitor is not None:
+            self._loop.remove_reader(monitor)
+            os.close(monitor)
+
+    # --- ports that an engine reserves
+
+    def _search_soon(self) -> None:
+        self._pause_s = SEARCH_SECONDS[0]
+        self._search_later()
+
+    def _search_later(self) -> None:
+        if self._search is not None:
+            self._search.cancel()
+        self._search = self._loop.call_later(self._pause_s, self._look)
+        self._pause_s = min(2 * self._pause_s, SEARCH_SECONDS[1])
+
+    def _look(self) -> None:
+        wanted = {port: self._wanted(port) for port in self._waiting}
+        with contextlib.suppress(OSError):
+            found = share(wanted.values())
+            for port, item in wanted.items():
+                if item in found:
+                    self._share(port, found[item])
+            for port in wanted:
+                if port in self._waiting and self._is_left(port):
+                    self._listen(port)
+        if self._waiting:
+            self._search_later()
+
+    def _wanted(self, port: _Port) -> Wanted:
+        at = self._targets[port].reserved
+        publish = PublishedPort(
+            proto=port.proto, host_address=at, host_first=port.number, host_last=port.number, port=port.number
+        )
+        return Wanted(port.proto, port.number, at, self._netns_of(publish))
+
+    def _share(self, port: _Port, shared: Shared) -> None:
+        self._monitors[port] = shared.monitor
+        self._loop.add_reader(shared.monitor, self._lose, port)
+        self._begin(port, shared.socket)
+
+    def _is_left(self, port: _Port) -> bool:
+        """Podman reserves a port of every address on IPv4 alone, all ports of a container at once: what it has not by
+        then it never will."""
+        ipv4 = _Port(4, port.proto, port.number)
+        return port.family == 6 and is_wildcard(self._targets[port].reserved) and ipv4 in self._monitors
+
+    def _listen(self, port: _Port) -> None:
+        with contextlib.suppress(OSError):  # Somebody else's: looked at again.
+            self._begin(port, _listen(port))
+
+    def _begin(self, port: _Port, listener: socket.socket) -> None:
+        self._waiting.discard(port)
+        self._listeners[port] = listener
+        self._watch(port)
+
+    def _lose(self, port: _Port) -> None:
+        """Its monitor has ended: nobody reserves the port any more, so neither do we, nor what was left of it."""
+        left = _Port(6, port.proto, port.number)
+        was_left = port.family == 4 and left in self._listeners and self._is_left(left)
+        for lost in (port, left) if was_left else (port,):
+            self._stop(lost)
+            self._waiting.add(lost)
+        self._search_soon()
+
+    # --- connections and datagrams
 
     def _watch(self, port: _Port) -> None:
         listener = self._listeners[port]
@@ -148,6 +246,10 @@ class LoopbackForwarder:
             self._loop.call_later(ACCEPT_PAUSE_SECONDS, self._resume)
             return
         client.setblocking(False)
+        if not is_loopback(client.getsockname()[0]):
+            # A reserving socket listens on every address; what comes there past our rules is not for us.
+            _reset(client)
+            return
         relay = self._loop.create_task(_relay(client, self._targets[port]))
         self._relays.add(relay)
         relay.add_done_callback(self._relay_ended)
@@ -165,7 +267,9 @@ class LoopbackForwarder:
                 data, client = listener.recvfrom(DATAGRAM_BYTES)
             except OSError:
                 return
-            self._flows.send(listener, client[:2], self._targets[port], data)
+            # Of a socket on every address: who asks the loopback does so from there, and nobody else can.
+            if not is_wildcard(listener.getsockname()[0]) or is_loopback(client[0]):
+                self._flows.send(listener, client[:2], self._targets[port], data)
 
 
 def _targets(entries: frozenset[LoopbackEntry]) -> dict[_Port, _Target]:
@@ -178,7 +282,9 @@ def _targets(entries: frozenset[LoopbackEntry]) -> dict[_Port, _Target]:
             port = _Port(entry.family, entry.proto, number)
             if port in targets:
                 raise ValueError(f"first, last: {entry} overlaps another entry at port {number}")
-            targets[port] = _Target(entry.address, entry.port + number - entry.first)
+            targets[port] = _Target(
+                entry.address, entry.port + number - entry.first, Address(entry.reserved_at)
+            )
     return targets
 
 
@@ -206,8 +312,7 @@ async def _relay(client: socket.socket, target: _Target) -> None:
     try:
         backend = await _connect(target)
     except OSError:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        client.close()
+        _reset(client)
         return
     except asyncio.CancelledError:
         client.close()
@@ -220,6 +325,11 @@ async def _relay(client: socket.socket, target: _Target) -> None:
         # After a pump that ended well this is without effect.
         to_client.transport.abort()
         to_backend.transport.abort()
+
+
+def _reset(client: socket.socket) -> None:
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    client.close()
 
 
 async def _connect(target: _Target) -> socket.socket:

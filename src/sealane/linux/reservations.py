@@ -47,17 +47,18 @@ def monitors(namespaces: set[int]) -> dict[int, set[int]]:
     return found
 
 
-def descriptors(pid: int, inode: int) -> Iterator[int]:
-    """Those that a process has of a socket; none of one that has ended, or that we may not look at."""
+def open_sockets(pid: int) -> Iterator[tuple[int, int]]:
+    """Inode and descriptor of each socket of a process; none of one that has ended, or that we may not look at."""
     with suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
         for entry in entries:
             with suppress(OSError):
-                if os.readlink(entry.path) == f"socket:[{inode}]":
-                    yield int(entry.name)
+                target = os.readlink(entry.path)
+                if target.startswith("socket:["):
+                    yield int(target[8:-1]), int(entry.name)
 
 
 def _has_open(pid: int, inode: int) -> bool:
-    return any(True for _ in descriptors(pid, inode))
+    return any(found == inode for found, _ in open_sockets(pid))
 
 
 def _network(pid: int) -> int:
