@@ -1,5 +1,6 @@
 """podman 4 with its CNI backend on our network: names, ports, addresses, several networks, and what `rm` leaves."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,9 +10,10 @@ import pytest
 
 from harness.audit import audit
 from harness.cni import PLUGINS, CniRuntime
+from harness.doctored import port_taken
 from harness.host import Host, Lan
 from harness.netns import eventually
-from harness.podman import SETTINGS, Podman
+from harness.podman import SETTINGS, Podman, unanswered
 
 pytestmark = [pytest.mark.real, pytest.mark.kernel]
 
@@ -51,6 +53,18 @@ def podman(machine: Host, tmp_path: Path) -> Iterator[Podman]:
         machine.api.remove_network(network["name"])
 
 
+def add_network(podman: Podman, name: str) -> None:
+    """As `podman network create` would, of a plugin that it does not know."""
+    directory = podman.directory / "net.d"
+    (pods,) = directory.glob("*.conflist")
+    document = json.loads(pods.read_text()) | {"name": name}
+    (directory / f"20-{name}.conflist").write_text(json.dumps(document))
+
+
+def ports_of(machine: Host) -> list[list[str]]:
+    return [sorted(e["ports"]) for e in machine.api.get("/endpoints")]
+
+
 def test_a_container_has_its_address_its_name_and_its_port(lan: Lan, machine: Host, podman: Podman) -> None:
     networks = podman.run("web", "-p", "8080:80", command=("httpd", "-f", "-p", "80", "-h", "/etc"))
     (endpoint,) = machine.api.get("/endpoints")
@@ -73,6 +87,57 @@ def test_addresses_and_macs_asked_for_are_given(podman: Podman, machine: Host) -
     networks = podman.run("web", "--ip", "10.88.0.77", "--mac-address", "02:00:00:00:00:77")
     assert networks["pods"]["IPAddress"] == "10.88.0.77"
     assert networks["pods"]["MacAddress"] == "02:00:00:00:00:77"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_what_is_published_on_the_hosts_loopback_is_answered(
+    podman: Podman, machine: Host, address: str
+) -> None:
+    machine.api.network("pods", "10.88.0.0/24", "fd88::/64")
+    at = f"[{address}]" if ":" in address else address
+    podman.run("web", "-p", f"{at}:8080-8081:80-81", "-p", f"{at}:9100:53/udp")
+    assert unanswered(podman, "web", address) == []
+    podman("network", "reload", "web")
+    assert unanswered(podman, "web", address) == []
+    assert port_taken(machine) == []
+
+
+def test_reload_keeps_address_mac_and_port(podman: Podman, machine: Host) -> None:
+    machine.api.network("pods", "10.88.0.0/24")
+    podman.run("web", "--ip", "10.88.0.77", "--mac-address", "02:00:00:00:00:77", "-p", "8080:80")
+    before = podman.networks("web")["pods"]
+    podman("network", "reload", "web")
+    after = podman.networks("web")["pods"]
+    assert (after["IPAddress"], after["MacAddress"]) == (before["IPAddress"], before["MacAddress"])
+    assert after["IPAddress"] == "10.88.0.77"
+    (endpoint,) = machine.api.get("/endpoints")
+    assert (endpoint["ports"], endpoint["addresses"]) == (["*:8080->80/tcp"], ["10.88.0.77/24"])
+    assert unanswered(podman, "web", "127.0.0.1", machine.address(4)) == []
+
+
+def test_a_container_on_two_networks_publishes_on_one_of_them(podman: Podman, machine: Host) -> None:
+    add_network(podman, "others")
+    podman.run("web", "--network", "pods,others", "-p", "8080:80", "-p", "9100:53/udp")
+    assert sorted(ports_of(machine)) == [[], ["*:8080->80/tcp", "*:9100->53/udp"]]
+    assert unanswered(podman, "web", "127.0.0.1", machine.address(4)) == []
+    podman("network", "reload", "web")
+    assert sorted(ports_of(machine)) == [[], ["*:8080->80/tcp", "*:9100->53/udp"]]
+    assert unanswered(podman, "web", "127.0.0.1", machine.address(4)) == []
+
+
+def test_networks_are_connected_and_disconnected_and_the_ports_move(podman: Podman, machine: Host) -> None:
+    add_network(podman, "others")
+    podman.run("web", "-p", "8080:80")
+    podman("network", "connect", "others", "web")
+    assert {e["network"]: e["ports"] for e in machine.api.get("/endpoints")} == {
+        "pods": ["*:8080->80/tcp"],
+        "others": [],
+    }
+    podman("network", "disconnect", "pods", "web")
+    assert {e["network"]: e["ports"] for e in machine.api.get("/endpoints")} == {"others": ["*:8080->80/tcp"]}
+    assert unanswered(podman, "web", "127.0.0.1", machine.address(4)) == []
+    podman("network", "connect", "pods", "web")
+    assert sorted(ports_of(machine)) == [[], ["*:8080->80/tcp"]]
 
 
 def test_a_restart_is_a_new_namespace_and_one_attachment(podman: Podman, machine: Host) -> None:

@@ -157,7 +157,8 @@ def attach_request(request: CniRequest, gateway_priority: int) -> AttachRequest:
         network=config.name,
         sandbox_name=_name(request),
         name=_name(request),
-        addresses=[address_part(address) for address in _addresses(request)],
+        # podman says on a reload what the user asked for, and beside it what the container had.
+        addresses=list(dict.fromkeys(address_part(address) for address in _addresses(request))),
         mac=runtime.mac or own.mac or request.args.get("MAC", ""),
         ifname=request.ifname,
         aliases=_aliases(config),

@@ -2,8 +2,13 @@
 
 CNI knows an attachment by its network, the container's id and the link's name. Where a container comes back under its id
 in another namespace, what it had in the dead one goes first.
+
+Runtimes ask for a container's ports on each of its networks. They are published on one of them, the first to come, and
+when it leaves that network on the next one with a way in.
 """
 
+import logging
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import msgspec
@@ -11,17 +16,23 @@ import msgspec
 from sealane.doors.attachments import Attachments, Detach
 from sealane.doors.cni.config import CONTAINER, IFNAME, attach_request, check_agreement, network_request
 from sealane.doors.cni.result import result_of
+from sealane.doors.ports import request_for
+from sealane.engine.attachments import way_in
+from sealane.engine.endpoints import is_answer
 from sealane.engine.engine import Engine
 from sealane.engine.errors import ConflictError, FullError, InvalidError, KernelError, SealaneError
 from sealane.engine.ports import NamespaceGoneError, Reserver
 from sealane.engine.reconciler import told
 from sealane.kernel.objects import Link
-from sealane.model.endpoint import Endpoint
+from sealane.model.endpoint import Endpoint, PublishedPort
 from sealane.model.ids import EndpointId
 from sealane.model.net import address_part
 from sealane.model.network import Network
 from sealane.reconcile.diff import EMPTY, Difference, diff
 from sealane.wire.cni import CniRequest, CniView
+from sealane.wire.requests import PublishRequest
+
+log = logging.getLogger("sealane")
 
 DONE = CniView()
 RESERVING = ("podman",)
@@ -39,7 +50,7 @@ class Cni:
             case "ADD":
                 return await self._add(request, caller)
             case "DEL":
-                await self._attachments.remove([e for e in [self._find(request)] if e is not None])
+                await self._delete(request, caller)
             case "CHECK":
                 self._check(request)
             case "GC":
@@ -61,7 +72,9 @@ class Cni:
         made = self._network(request)
         try:
             wanted = attach_request(request, self._priority(request, present))
-            with self._reserved(request.netns, caller):
+            wanted = msgspec.structs.replace(wanted, publish=self._left_to_publish(request, wanted.publish))
+            netns = self._engine.drafts.namespace(request.netns, "netns")
+            with self._reserved(netns.inode, caller):
                 view = self._engine.attach(wanted)
         except SealaneError:
             if made is not None:
@@ -69,10 +82,42 @@ class Cni:
             raise
         return self._view(self._engine.intent.endpoints[EndpointId(view.id)], request)
 
-    def _reserved(self, netns: str, caller: int) -> AbstractContextManager[None]:
+    async def _delete(self, request: CniRequest, caller: int) -> None:
+        there = self._find(request)
+        await self._attachments.remove([there] if there is not None else [])
+        if there is not None and there.ports:
+            self._publish_elsewhere(request.container_id, there.ports, caller)
+
+    def _left_to_publish(self, request: CniRequest, wanted: Sequence[PublishRequest]) -> list[PublishRequest]:
+        """But for what the container publishes on another of its networks."""
+        same = self._find(request)
+        published = [
+            port
+            for endpoint in self._attachments.of(request.container_id)
+            if endpoint.ports
+            and (same is None or endpoint.id != same.id)
+            and self._attachments.is_there(endpoint, request.netns)
+            for port in endpoint.ports
+        ]
+        return [asked for asked in wanted if not any(is_answer(port, asked) for port in published)]
+
+    def _publish_elsewhere(self, container: str, ports: Sequence[PublishedPort], caller: int) -> None:
+        """By what the container is reached now, if by anything. What cannot be is told in the log: a DEL does not fail."""
+        target = way_in(self._attachments.of(container), self._engine.intent)
+        sandbox = self._attachments.sandbox(target) if target is not None else None
+        if target is None or sandbox is None or sandbox.netns is None:
+            return
+        with self._reserved(sandbox.netns.inode, caller):
+            try:
+                chosen = self._engine.drafts.ports_of(target, [request_for(port) for port in ports])
+                self._engine.publish_more(target, chosen)
+            except SealaneError as error:
+                log.warning("ports of %s, which has left a network: %s", target.name, error.message)
+
+    def _reserved(self, netns: int, caller: int) -> AbstractContextManager[None]:
         """A runtime may hold a container's host ports, so that nobody takes them before they are published."""
         runtime, name = self._engine.kernel.starter(caller)
-        reserver = Reserver(runtime, self._engine.drafts.namespace(netns, "netns").inode)
+        reserver = Reserver(runtime, netns)
         return self._engine.drafts.publisher.reserved_by(reserver, always=name in RESERVING)
 
     def _network(self, request: CniRequest) -> Network | None:

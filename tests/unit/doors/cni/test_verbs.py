@@ -17,12 +17,24 @@ from sealane.engine.errors import (
     KernelError,
     NotFoundError,
 )
+from sealane.engine.ports import Reserver
 from sealane.kernel.objects import Qdisc
 from sealane.kernel.state import HOST
 from sealane.wire.cni import CniRequest
 
 A, B = "/run/netns/a", "/run/netns/b"
 SUBNETS = ["10.88.0.0/24", "fd00:88::/64"]
+
+
+PLUGIN, RUNTIME = 41, 40
+"""Pids."""
+WEB = {"runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80}]}}
+FRONT = {"name": "front", "subnets": ["10.1.0.0/24"], **WEB}
+BACK = {"name": "back", "subnets": ["10.2.0.0/24"], "ifname": "eth1", **WEB}
+
+
+def ports(door):
+    return {e.network: e.ports for e in door.endpoints()}
 
 
 class Door(harness.door.Door):
@@ -41,7 +53,7 @@ class Door(harness.door.Door):
         if verb in {"ADD", "DEL", "CHECK"}:
             document |= {"container_id": container, "ifname": ifname, "netns": netns}
         request = msgspec.json.decode(msgspec.json.encode(document), type=CniRequest)
-        return asyncio.run(self.verbs.call(request)).result
+        return asyncio.run(self.verbs.call(request, PLUGIN)).result
 
     def endpoints(self):
         return self.engine.endpoints()
@@ -304,6 +316,11 @@ class TestCapabilities:
     def test_addresses_asked_for_are_given(self, door, wish, address):
         assert door("ADD", **wish).ips[0].address == address
 
+    def test_an_address_given_twice_is_one(self, door):
+        """podman's `network reload` says what its user asked for and what the container had."""
+        result = door("ADD", runtimeConfig={"ips": ["10.88.0.77", "10.88.0.77/24", "10.88.0.77"]})
+        assert [ip.address for ip in result.ips][:1] == ["10.88.0.77/24"]
+
     def test_the_runtimes_wish_goes_before_args_and_these_before_cni_args(self, door):
         every = {"runtimeConfig": {"ips": ["10.88.0.50"]}, "args": {"IP": "10.88.0.52"}}
         assert door("ADD", **every).ips[0].address == "10.88.0.50/24"
@@ -443,6 +460,69 @@ class TestDel:
         door.bench.kernel.kill_namespace(sandbox.id, sandbox.netns)
         door("DEL")
         assert door.endpoints() == []
+
+
+class TestPortsOfAContainerOnTwoNetworks:
+    def test_are_on_the_first_to_come(self, door):
+        for _ in range(2):
+            door("ADD", **FRONT)
+            door("ADD", **BACK)
+            assert ports(door) == {"front": ["*:8080->80/tcp"], "back": []}
+
+    def test_move_to_the_next_and_stay_there(self, door):
+        door("ADD", **FRONT)
+        door("ADD", **BACK)
+        door("DEL", **FRONT)
+        assert ports(door) == {"back": ["*:8080->80/tcp"]}
+        door("ADD", **BACK)
+        door("ADD", **FRONT)
+        assert ports(door) == {"front": [], "back": ["*:8080->80/tcp"]}
+        door("DEL", **FRONT)
+        assert ports(door) == {"back": ["*:8080->80/tcp"]}
+        door("DEL", **BACK)
+        assert ports(door) == {}
+
+    def test_do_not_move_to_a_network_without_a_way_in(self, door):
+        door("ADD", **FRONT)
+        door("ADD", **{**BACK, "internal": True, "runtimeConfig": {}})
+        door("DEL", **FRONT)
+        assert ports(door) == {"back": []}
+
+    def test_that_somebody_has_come_to_hold_do_not_fail_a_del(self, door, caplog):
+        door("ADD", **FRONT)
+        door("ADD", **BACK)
+        door.bench.kernel.port_users["tcp", 8080] = "nginx (pid 7)"
+        door("DEL", **FRONT)
+        assert ports(door) == {"back": []}
+        assert "host port *:8080->80/tcp is held by nginx (pid 7)" in caplog.text
+
+    def test_are_another_containers_business(self, door):
+        door("ADD", **FRONT)
+        with pytest.raises(ConflictError, match="held by endpoint c1"):
+            door("ADD", "c2", B, **BACK)
+
+
+class TestReservedPorts:
+    def reserve(self, door, name, netns):
+        kernel = door.bench.kernel
+        kernel.starters[PLUGIN] = (RUNTIME, name)
+        kernel.port_users["tcp", 8080] = f"{name} (pid 40)"
+        kernel.reserved["tcp", 8080] = Reserver(RUNTIME, kernel.resolve_namespace(netns).inode)
+
+    @pytest.mark.parametrize(("name", "always"), [("podman", True), ("containerd", False)])
+    def test_what_the_runtime_holds_for_the_container_is_free(self, door, name, always):
+        """That podman reserves its ports the forwarder must know before it does."""
+        self.reserve(door, name, A)
+        door("ADD", **FRONT)
+        assert [p.is_reserved for e in door.engine.intent.endpoints.values() for p in e.ports] == [always]
+        door("ADD", **BACK)
+        door("DEL", **FRONT)
+        assert ports(door) == {"back": ["*:8080->80/tcp"]}
+
+    def test_and_what_it_holds_for_another_is_not(self, door):
+        self.reserve(door, "podman", B)
+        with pytest.raises(ConflictError, match=r"held by podman \(pid 40\)"):
+            door("ADD", **FRONT)
 
 
 class TestCheck:
