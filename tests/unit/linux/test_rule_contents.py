@@ -1,6 +1,7 @@
 """Whether a chain's rules do what they did when they were read last, also over the daemon's restarts."""
 
 import os
+from hashlib import sha512
 
 import pytest
 
@@ -82,7 +83,7 @@ def test_nothing_is_written_while_nothing_changes(path):
     assert os.stat(path).st_mtime == 1
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"ip forward": 1}', b"\xff", os.urandom(64)])
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"ip forward": 1}', b"\xff", sha512(b"").digest()])
 def test_a_file_that_cannot_be_read_is_none(path, data):
     with open(path, "wb") as file:
         file.write(data)
