@@ -5,6 +5,12 @@ PYTHON := .venv/bin/python
 PACKAGES := src/sealane
 TESTS ?= tests
 ARGS ?=
+# One for each processor; 0: all in one process, as debuggers need it.
+WORKERS ?= $(shell nproc)
+PYTEST := $(PYTHON) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+# What a module was compiled to is kept: tests start thousands of processes.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup tools demo test test-long check lint types layers docs bench fmt clean
 
@@ -22,11 +28,11 @@ tools:           ## The Debian packages that tests and benchmarks run against (n
 demo: setup      ## The main job, in private namespaces: nothing of this machine's network is touched.
 	scripts/in-namespaces $(PYTHON) -m examples.shop.demo
 
-test: setup tools ## All tests, in private namespaces.
-	scripts/in-namespaces $(PYTHON) -m pytest -m "not slow" $(TESTS) $(ARGS)
+test: setup tools ## All tests, in private namespaces, on all processors.
+	scripts/in-namespaces $(PYTEST) -m "not slow" $(TESTS) $(ARGS)
 
 test-long: setup tools ## The slow ones too: the whole crash sweep, long property runs, 14,000 packets explained and sent.
-	HYPOTHESIS_PROFILE=long SEALANE_DIFFERENTIAL_SEEDS=8 scripts/in-namespaces $(PYTHON) -m pytest $(TESTS) $(ARGS)
+	HYPOTHESIS_PROFILE=long SEALANE_DIFFERENTIAL_SEEDS=8 scripts/in-namespaces $(PYTEST) $(TESTS) $(ARGS)
 
 check: lint types layers docs test ## Everything that must hold for a commit.
 

@@ -12,8 +12,11 @@ from harness.plugin import (  # noqa: E402, F401
     family,
     host,
     lan,
+    pytest_collection_modifyitems,
     pytest_runtest_makereport,
     pytest_runtest_setup,
+    pytest_sessionstart,
+    pytest_xdist_setupnodes,
     scene,
     shared_host,
 )

@@ -249,10 +249,8 @@ class Host:
         """The command line tool, left running: `nsenter` becomes it, so signals reach it. Text, on pipes."""
         enter = ["nsenter", f"--net={self.ns.path}", f"--mount=/proc/{self.ns.pid}/ns/mnt", "--"]
         options = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        # What a shell has in the background is deaf to these, and so would be all that the tests start.
-        awake = ["env", "--default-signal=INT,QUIT"]
         return subprocess.Popen(
-            [*enter, *awake, sys.executable, "-m", "sealane", *argv],
+            [*enter, sys.executable, "-m", "sealane", *argv],
             env=self._environment(),
             cwd=ROOT,
             **options,

@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 
 from harness.audit import audit
+from harness.bytecode import compile_sources
 from harness.foreign import changes, foreign
 from harness.host import Host, Lan
+from harness.inherited import inherit_nothing
 from harness.netns import Netns
 from harness.scene import Bites, GuardedScene, guarded
+from harness.workers import long_ones_first, put_into_namespaces
 
 REFUSAL = "kernel tests change the network around them: run `scripts/in-namespaces pytest …` (or `make test`)"
 
@@ -43,6 +46,29 @@ def _outermost(kind: str) -> int:
 def _in_user_namespace() -> bool:
     with open("/proc/self/uid_map", encoding="ascii") as file:
         return file.read().split() != ["0", "0", "4294967295"]
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    inherit_nothing()
+    if not _is_worker(session.config):
+        compile_sources()
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    """Of pytest-xdist."""
+    return hasattr(config, "workerinput")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(specs: list[Any]) -> None:
+    # Who started us outside, for tests that need no namespaces, may not be allowed any.
+    if isolated():
+        put_into_namespaces(specs)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if _is_worker(config):
+        long_ones_first(items)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

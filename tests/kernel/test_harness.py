@@ -1,8 +1,11 @@
 """The harness: what the other kernel tests stand on does what it says, and leaves nothing."""
 
+import importlib.util
 import os
+import signal
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -20,31 +23,46 @@ def test_this_is_not_the_machines_network() -> None:
     assert isolated()
 
 
-def test_a_harmless_test() -> None:
-    """For the two tests below."""
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_harmless_test(number: int) -> None:
+    """For the tests below, which read what it prints."""
+    print("namespaces", *(os.readlink(f"/proc/self/ns/{kind}") for kind in ("net", "mnt")))
+    said = subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True, check=True).stdout
+    print(*(line for line in said.splitlines() if line.startswith(("SigBlk", "SigIgn", "Umask"))), sep="\n")
 
 
-def pytest_run(*before: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        *before,
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        f"{__file__}::test_a_harmless_test",
-    ]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+def pytest_run(*before: str, options: tuple[str, ...] = (), **given: Any) -> subprocess.CompletedProcess[str]:
+    command = [*before, sys.executable, "-m", "pytest", "-q", "-rP", "-p", "no:cacheprovider", *options]
+    return subprocess.run(
+        [*command, f"{__file__}::test_a_harmless_test"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        **given,
+    )
+
+
+def printed(done: subprocess.CompletedProcess[str], word: str) -> list[str]:
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [line for line in done.stdout.splitlines() if line.startswith(word)]
+
+
+def outermost_ancestor() -> int:
+    """Of those whose namespaces we may look at. (A worker of pytest-xdist has ancestors in other private ones.)"""
+    found, pid = 0, os.getppid()
+    while pid:
+        if os.access(f"/proc/{pid}/ns/net", os.R_OK):
+            found = pid
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+            pid = int(file.read().rpartition(")")[2].split()[1])
+    return found
 
 
 def test_kernel_tests_refuse_the_machines_own_namespaces() -> None:
-    """The namespaces of whoever started us, which is where a plain `pytest` would run."""
-    ours, pid = os.readlink("/proc/self/ns/net"), os.getppid()
-    while pid > 1 and os.readlink(f"/proc/{pid}/ns/net") == ours:
-        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
-            pid = int(file.read().rpartition(")")[2].split()[1])
-    done = pytest_run("nsenter", f"--target={pid}", "--net", "--mount", "--")
+    """The namespaces of our outermost ancestor, where a plain `pytest` would run."""
+    done = pytest_run("nsenter", f"--target={outermost_ancestor()}", "--net", "--mount", "--")
     if "ermi" in done.stderr:
         pytest.skip(f"the namespaces outside cannot be entered from here: {done.stderr}")
     assert done.returncode == 1, done.stdout
@@ -53,6 +71,32 @@ def test_kernel_tests_refuse_the_machines_own_namespaces() -> None:
 
 def test_kernel_tests_run_inside_the_script() -> None:
     assert pytest_run(SCRIPT).returncode == 0
+
+
+def test_each_worker_has_namespaces_of_its_own() -> None:
+    one, other = printed(pytest_run(SCRIPT, options=("-n", "2", "--dist", "load")), "namespaces")
+    assert set(one.split()[1:]).isdisjoint(other.split()[1:])
+
+
+@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["alone", "workers"])
+def test_what_tests_start_hears_all_signals(options: tuple[str, ...]) -> None:
+    """As under `nohup`, in a shell's background, and of a caller that has signals blocked."""
+
+    def deaf() -> None:
+        os.umask(0o077)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_IGN)
+
+    done = pytest_run(SCRIPT, options=options, preexec_fn=deaf)
+    assert set(printed(done, "Sig")) == {"SigBlk:\t" + 16 * "0", "SigIgn:\t" + 16 * "0"}
+    assert set(printed(done, "Umask")) == {"Umask:\t0022"}
+
+
+def test_what_is_started_finds_its_bytecode() -> None:
+    for module in ("sealane.daemon.main", "sealane.cli.main", "harness.agent"):
+        source = importlib.util.find_spec(module).origin
+        assert os.path.exists(importlib.util.cache_from_source(source)), source
 
 
 def test_the_script_gives_empty_namespaces() -> None:

@@ -290,9 +290,7 @@ def running(api, *words, **streams):
         "WAITS=1",
         *words,
     ]
-    # What a shell has in the background is deaf to these, and so would be all that the tests start.
-    awake = ["/usr/bin/env", "--default-signal=INT,QUIT"]
-    return subprocess.Popen([*awake, *command], env={"PYTHONPATH": SOURCE}, stdout=subprocess.PIPE, **streams)
+    return subprocess.Popen(command, env={"PYTHONPATH": SOURCE}, stdout=subprocess.PIPE, **streams)
 
 
 @pytest.mark.parametrize("number", sorted(PASSED_ON))
