@@ -32,7 +32,7 @@ test: setup tools ## All tests, in private namespaces, on all processors.
 	scripts/in-namespaces $(PYTEST) -m "not slow" $(TESTS) $(ARGS)
 
 test-long: setup tools ## The slow ones too: the whole crash sweep, long property runs, 14,000 packets explained and sent.
-	HYPOTHESIS_PROFILE=long SEALANE_DIFFERENTIAL_SEEDS=8 scripts/in-namespaces $(PYTEST) $(TESTS) $(ARGS)
+	HYPOTHESIS_PROFILE=long SEALANE_DIFFERENTIAL_SEEDS=8 SEALANE_TESTS_FORK=0 scripts/in-namespaces $(PYTEST) $(TESTS) $(ARGS)
 
 check: lint types layers docs test ## Everything that must hold for a commit.
 

@@ -15,6 +15,7 @@ from harness.plugin import (  # noqa: E402, F401
     pytest_collection_modifyitems,
     pytest_runtest_makereport,
     pytest_runtest_setup,
+    pytest_sessionfinish,
     pytest_sessionstart,
     pytest_xdist_setupnodes,
     scene,

@@ -17,12 +17,13 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Self
 
 from harness.api import Api
+from harness.forked import Forked, WarmParent, may_fork
 from harness.netns import Netns, eventually, join
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 READY_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
-DAEMON = (sys.executable, "-m", "sealane", "daemon")
+SEALANE = (sys.executable, "-m", "sealane")
 STDERR_SHOWN = 8000
 
 EXT4, EXT6 = "192.0.2.200", "2001:db8::200"
@@ -84,7 +85,7 @@ class Host:
         self.socket_path = os.path.join(self.dir, "sealane.sock")
         self.stderr_path = os.path.join(self.dir, "daemon.stderr")
         self.api = Api(self.socket_path)
-        self.daemon: subprocess.Popen[bytes] | None = None
+        self.daemon: subprocess.Popen[bytes] | Forked | None = None
         self.alive.add(self)
         self.boot()
 
@@ -127,20 +128,35 @@ class Host:
     ) -> "Host":
         """Start the daemon, if need be under another program (`strace …`), and wait until it answers."""
         assert self.daemon is None, "the daemon is running already"
-        inside = ("nsenter", f"--net={self.ns.path}", f"--mount=/proc/{self.ns.pid}/ns/mnt", "--")
-        command = (*DAEMON, "--state", self.state_dir)
-        with open(self.stderr_path, "ab") as stderr:
-            self.daemon = subprocess.Popen(
-                [*inside, *wrapper, *command, "--socket", self.socket_path, *options],
-                stdin=subprocess.DEVNULL,
-                stdout=stderr,
-                stderr=stderr,
-                env=self._environment(),
-                cwd=ROOT,
-            )
+        words = ["daemon", "--state", self.state_dir, "--socket", self.socket_path, *options]
+        with open(os.devnull, "rb") as stdin, open(self.stderr_path, "ab") as stderr:
+            begin = self._exec if wrapper or not may_fork() else self._fork
+            self.daemon = begin([*wrapper], words, (stdin.fileno(), stderr.fileno(), stderr.fileno()))
         if wait:
             self.wait_ready()
         return self
+
+    def _exec(
+        self, wrapper: list[str], words: list[str], standard: tuple[int, int, int]
+    ) -> subprocess.Popen[bytes]:
+        inside = ["nsenter", f"--net={self.ns.path}", f"--mount=/proc/{self.ns.pid}/ns/mnt", "--"]
+        stdin, stdout, stderr = standard
+        return subprocess.Popen(
+            [*inside, *wrapper, *SEALANE, *words],
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env=self._environment(),
+        )
+
+    def _fork(self, _: list[str], words: list[str], standard: tuple[int, int, int]) -> Forked:
+        wanted = {
+            "argv": words,
+            "environ": self._environment(),
+            "net": self.ns.path,
+            "mount": f"/proc/{self.ns.pid}/ns/mnt",
+        }
+        return WarmParent.of_this_process(self._environment()).fork(wanted, standard)
 
     def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
         def answered() -> bool:

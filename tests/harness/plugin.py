@@ -9,6 +9,7 @@ import pytest
 from harness.audit import audit
 from harness.bytecode import compile_sources
 from harness.foreign import changes, foreign
+from harness.forked import WarmParent
 from harness.host import Host, Lan
 from harness.inherited import inherit_nothing
 from harness.netns import Netns
@@ -52,6 +53,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     inherit_nothing()
     if not _is_worker(session.config):
         compile_sources()
+
+
+def pytest_sessionfinish() -> None:
+    WarmParent.close()
 
 
 def _is_worker(config: pytest.Config) -> bool:

@@ -2,6 +2,8 @@
 
 import importlib.util
 import os
+import re
+import select
 import signal
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from harness.forked import FORKS_ENV, Forked, WarmParent
 from harness.host import ROOT, Host, Lan
 from harness.netns import AgentError, Netns, eventually, join
 from harness.observed import namespaces
@@ -201,3 +204,71 @@ def test_hosts_are_machines_of_their_own(lan: Lan) -> None:
         one.start()
         assert [n["name"] for n in one.api.get("/networks")] == ["only-here"]
         assert one.stop() == 0
+
+
+# --- daemons from a warm parent -------------------------------------------------------------------------------------
+
+
+def traits(host: Host) -> dict[str, object]:
+    """Of a daemon's process: what it can notice, and what others do."""
+    folder = f"/proc/{host.pid}"
+    with open(f"{folder}/status", encoding="ascii") as file:
+        status = dict(line.split(":", 1) for line in file)
+    with open(f"{folder}/limits", encoding="ascii") as file:
+        limits = file.read()
+    held = [os.readlink(entry.path) for entry in os.scandir(f"{folder}/fd")]
+    return {
+        **{key: status[key] for key in ("SigBlk", "SigIgn", "SigCgt", "Umask", "Uid", "NoNewPrivs", "Name")},
+        "limits": limits,
+        "folder": os.readlink(f"{folder}/cwd"),
+        "root": os.readlink(f"{folder}/root"),
+        "is inside": all(
+            os.readlink(f"{folder}/ns/{kind}") == os.readlink(f"/proc/{host.ns.pid}/ns/{kind}")
+            for kind in ("net", "mnt")
+        ),
+        "descriptors": sorted(re.sub(r"\d+", "N", path.replace(host.dir, "DIR")) for path in held),
+    }
+
+
+def test_a_forked_daemon_is_like_one_that_was_started(lan: Lan, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Host(lan, 1) as one, Host(lan, 2) as other:
+        for host, forks in ((one, "1"), (other, "0")):
+            monkeypatch.setenv(FORKS_ENV, forks)
+            host.start()
+            host.api.network("front", "10.90.0.0/24")
+            assert host.sealane("status").returncode == 0
+        assert isinstance(one.daemon, Forked)
+        assert not isinstance(other.daemon, Forked)
+        # What it does in the background has descriptors for a moment.
+        eventually(lambda: traits(one) == traits(other), what="both are alike")
+        assert traits(one)["is inside"]
+        assert one.stop() == other.stop() == 0
+
+
+def test_a_forked_daemons_end_is_told(lan: Lan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(FORKS_ENV, "1")
+    with Host(lan).start() as host:
+        daemon = host.daemon
+        assert daemon is not None
+        assert daemon.poll() is None
+        with pytest.raises(subprocess.TimeoutExpired):
+            daemon.wait(0.01)
+        daemon.kill()
+        assert daemon.wait(20) == daemon.poll() == -signal.SIGKILL
+        daemon.kill()
+        host.daemon = None
+        host.start(wait=False, options=("--no-such-option",))
+        assert host.daemon is not None
+        assert host.daemon.wait(20) == 2
+        assert "no-such-option" in host.stderr()
+
+
+def test_with_the_warm_parent_all_that_it_forked_ends(lan: Lan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the test process is killed: the parent's socket ends with it."""
+    monkeypatch.setenv(FORKS_ENV, "1")
+    with Host(lan).start() as host:
+        pidfd = os.pidfd_open(host.pid)
+        WarmParent.close()
+        assert select.select([pidfd], [], [], 20)[0]
+        os.close(pidfd)
+        host.daemon = None
