@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Self
 from harness.api import Api
 from harness.forked import Forked, WarmParent, may_fork
 from harness.netns import Netns, eventually, join
+from harness.processes import end_with_descendants, that_share_mounts_with
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 READY_TIMEOUT_S = 20.0
@@ -225,7 +226,19 @@ class Host:
     def power_off(self) -> None:
         """The machine is gone from one instant to the next, and all its namespaces with it."""
         self.kill9()
+        if self.has_containers():
+            end_with_descendants(self.processes())
         self.ns.close()
+
+    def has_containers(self) -> bool:
+        """Whether our runtime knows any: they live on without the daemon, and without a test that has failed."""
+        with contextlib.suppress(FileNotFoundError):
+            return os.listdir(self.path(f"{self.state_dir}/containers/containers")) != []
+        return False
+
+    def processes(self) -> list[int]:
+        """What runs on this host besides `ns` and outside of containers: daemons, shims, command lines."""
+        return that_share_mounts_with(self.ns.pid)
 
     def reboot(self) -> None:
         self.power_off()

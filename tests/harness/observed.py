@@ -1,7 +1,6 @@
-"""What the kernel says, asked with `ip`, `bridge`, `nft`, `conntrack` and `lsns`: the auditor's other half."""
+"""What the kernel says, asked with `ip`, `bridge`, `nft` and `conntrack`: the auditor's other half."""
 
 import ipaddress
-import json
 import re
 from typing import Any
 
@@ -104,9 +103,3 @@ def flows(ns: Netns) -> list[Facts]:
                 {"proto": line.split()[0], "original": dict(words[:half]), "reply": dict(words[half:])}
             )
     return found
-
-
-def namespaces(ns: Netns) -> dict[int, Facts]:
-    """Network namespaces by inode, with what keeps them: a process, or a file."""
-    out = ns.sh("lsns", "-t", "net", "-J", "-o", "NS,NPROCS,PID,NSFS")
-    return {int(entry["ns"]): entry for entry in json.loads(out)["namespaces"]}

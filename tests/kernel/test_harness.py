@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from harness.bundles import has
 from harness.forked import FORKS_ENV, Forked, WarmParent
 from harness.host import ROOT, Host, Lan
 from harness.netns import AgentError, Netns, eventually, join
-from harness.observed import namespaces
 from harness.plugin import REFUSAL, isolated
+from harness.processes import command_of, end_with_descendants, parent_of
 
 pytestmark = pytest.mark.kernel
 
@@ -58,8 +59,7 @@ def outermost_ancestor() -> int:
     while pid:
         if os.access(f"/proc/{pid}/ns/net", os.R_OK):
             found = pid
-        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
-            pid = int(file.read().rpartition(")")[2].split()[1])
+        pid = parent_of(pid)
     return found
 
 
@@ -141,14 +141,31 @@ def test_the_script_passes_status_on() -> None:
 
 
 def test_namespaces_end_with_their_agent() -> None:
-    with Netns("short") as short:
-        inode, pid = short.inode, short.pid
-        assert inode != os.stat("/proc/self/ns/net").st_ino
-        with Netns.enter("same", short.path) as same:
-            assert same.inode == inode
-    eventually(lambda: not os.path.exists(f"/proc/{pid}"))
     with Netns("other") as other:
-        assert inode not in namespaces(other)
+        with Netns("short") as short:
+            inode, pid = short.inode, short.pid
+            assert inode != os.stat("/proc/self/ns/net").st_ino
+            # Goes with the namespace of its peer. (Inodes do not tell: another worker's may have it next.)
+            join(other, "witness", short, "eth0")
+            with Netns.enter("same", short.path) as same:
+                assert same.inode == inode
+        eventually(lambda: not os.path.exists(f"/proc/{pid}"))
+        eventually(lambda: other.run("ip", "link", "show", "witness").returncode != 0, what="its end")
+
+
+def test_what_a_host_runs_ends_with_it(lan: Lan) -> None:
+    with Host(lan) as host:
+        assert host.processes() == []
+        script = "sleep 600 & echo $! $$; exec sleep 600"
+        enter = ("nsenter", f"--mount=/proc/{host.ns.pid}/ns/mnt", "--", "unshare", "--mount", "sh", "-c")
+        with subprocess.Popen([*enter, script], stdout=subprocess.PIPE, text=True) as outside:
+            assert outside.stdout is not None
+            child, parent = map(int, outside.stdout.readline().split())
+            assert (parent_of(child), command_of(child)) == (parent, ["sleep", "600"])
+            assert host.processes() == []
+            end_with_descendants([parent])
+            assert outside.wait(20) == -signal.SIGKILL
+        eventually(lambda: not os.path.exists(f"/proc/{child}"), what="the end of what it had started")
 
 
 def test_an_agent_says_what_went_wrong() -> None:
@@ -204,6 +221,18 @@ def test_hosts_are_machines_of_their_own(lan: Lan) -> None:
         one.start()
         assert [n["name"] for n in one.api.get("/networks")] == ["only-here"]
         assert one.stop() == 0
+
+
+def test_containers_that_a_test_leaves_end_with_their_host(lan: Lan) -> None:
+    if not has("runc"):
+        pytest.skip("needs runc")
+    with Host(lan) as host:
+        host.start().sealane("run", "-d", "--name", "web", "sleep", "600")
+        (container,) = host.api.get("/containers")
+        pidfd = os.pidfd_open(container["pid"])
+        host.kill9()
+    assert select.select([pidfd], [], [], 20)[0]
+    os.close(pidfd)
 
 
 # --- daemons from a warm parent -------------------------------------------------------------------------------------

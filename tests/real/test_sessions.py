@@ -21,6 +21,7 @@ import pytest
 
 from harness.host import Host
 from harness.netns import eventually
+from harness.processes import command_of, parent_of
 from sealane.cli.terminal import PASSED_ON
 
 pytestmark = [pytest.mark.real, pytest.mark.kernel]
@@ -38,7 +39,18 @@ def machine(lan):
         host.sealane("network", "create", "--subnet", "10.74.0.0/24", "front")
         host.sealane("run", "-d", "--name", "web", "--network", "front", "sleep", "600")
         yield host
-        host.sealane("rm", "-f", "web", "box", check=False)
+        host.sealane("rm", "-f", "web")
+
+
+@pytest.fixture(autouse=True)
+def clean(machine):
+    """A test that fails leaves nothing to the next one."""
+    yield
+    if machine.daemon is None:
+        machine.start()
+    left = set(statuses(machine)) - {"web"}
+    if left:
+        machine.sealane("rm", "-f", *left)
 
 
 class Seat:
@@ -661,20 +673,30 @@ def test_a_window_that_closes_is_a_hangup(machine):
         assert seat.process.wait(PATIENCE_S) == 128 + signal.SIGHUP
 
 
-def attendant_of(word):
+def attendant_of(machine, word):
     """The parent of the shell whose command has this word."""
+    attendants = set(machine.processes())
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
-            if pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"sh\0-c\0echo set; " + word):
-                return int(pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            parent = parent_of(pid)
+            if parent in attendants and command_of(pid)[:3] == ["sh", "-c", f"echo set; {word}"]:
+                return parent
     raise AssertionError(f"nobody runs {word}")
+
+
+def attendants(machine):
+    found = []
+    for pid in machine.processes():
+        with contextlib.suppress(OSError):
+            found.append(pathlib.Path(f"/proc/{pid}/comm").read_text().strip())
+    return [name for name in found if name == "sealane-exec"]
 
 
 def test_what_a_killed_attendant_leaves_goes_with_the_next_start(machine):
     machine.sealane("run", "-d", "--name", "box", "sleep", "600")
     with Seat(machine, "exec", "-it", "box", "sh", "-c", "echo set; sleep 69") as seat:
         seat.sees("set")
-        os.kill(attendant_of(b"sleep 69"), signal.SIGKILL)
+        os.kill(attendant_of(machine, "sleep 69"), signal.SIGKILL)
         assert seat.process.wait(PATIENCE_S) == 125
         seat.sees("the process was lost")
     machine.sealane("restart", "-t", "0", "box")
@@ -689,4 +711,4 @@ def test_nothing_is_left_of_sessions(machine):
     folders = machine.ns.sh("sh", "-c", "ls /run/sealane/containers/*/ 2>/dev/null || true")
     assert "exec-" not in folders
     assert "console-" not in folders
-    eventually(lambda: "sealane-exec" not in machine.ns.sh("ps", "-eo", "comm"), what="the attendants' end")
+    eventually(lambda: attendants(machine) == [], what="the attendants' end")
