@@ -163,6 +163,14 @@ def _fdb(stored: Stored, observed: Observed) -> Iterator[str]:
         elif entry.get("state") != "permanent":
             yield f"I1: port {entry['ifname']} has learnt {entry['mac']}"
     yield from difference("FDB entry", wanted, found)
+    own = {(e["ifname"], e["mac"]) for e in observed.fdb if e.get("master") == e["ifname"]}
+    for network in stored.networks.values():
+        link = observed.links.get(bridge(network))
+        if driver(network) == "bridge" and not network.get("link_adopted") and link is not None:
+            wanted_own = {(link["ifname"], link["address"])}
+            yield from difference(
+                "bridge's own FDB entry", wanted_own, {e for e in own if e[0] == link["ifname"]}
+            )
 
 
 # --- nftables -------------------------------------------------------------------------------------------------------

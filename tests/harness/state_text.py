@@ -253,8 +253,8 @@ def rtnetlink(text):
             return neighbour(words)
         case "fdb":
             mac, dev, link, *rest = words
-            assert [dev, *rest] == ["dev", "master", "static"]
-            return FdbEntry(mac=mac, link=word(link))
+            assert [dev, *rest] in (["dev", "master", "static"], ["dev", "self", "permanent"])
+            return FdbEntry(mac=mac, link=word(link), is_own=rest[0] == "self")
         case "qdisc":
             return qdisc(words)
         case "filter":

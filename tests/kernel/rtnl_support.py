@@ -142,6 +142,7 @@ def endpoint():
             bridge(),
             Address(link=BRIDGE, address="10.1.0.1/24"),
             Address(link=BRIDGE, address="fd00::1/64"),
+            FdbEntry(link=BRIDGE, mac=BRIDGE_MAC, is_own=True),
             port(),
             FdbEntry(link=PORT, mac=BOX_MAC),
             Neighbour(link=BRIDGE, address="10.1.0.2", mac=BOX_MAC),

@@ -110,6 +110,10 @@ PLANTS: dict[str, tuple[Callable[[Scene], object], str]] = {
         lambda s: s.ns.sh("bridge", "fdb", "add", "02:00:00:00:00:98", "dev", s.link, "master", "static"),
         "I1: FDB entry",
     ),
+    "bridge's own FDB entry gone": (
+        lambda s: s.ns.sh("bridge", "fdb", "flush", "dev", s.bridge),
+        "I4: bridge's own FDB entry",
+    ),
     "publish element": (
         lambda s: s.nft("add", "element", "ip", "sealane", "publish", "{ tcp . 81 : 10.80.0.2 . 80 }"),
         "I1: ip publish element",

@@ -377,6 +377,24 @@ def test_a_bridge_without_room(sick: Town) -> None:
     assert sick.found("bridge-full") == []
 
 
+def test_a_bridge_that_does_not_know_its_own_mac(sick: Town) -> None:
+    """Somebody else's, which a network has adopted: nothing of ours puts it right."""
+    ns = sick.host.ns
+    ns.ip("link", "add", "deaf0", "type", "bridge")
+    ns.ip("link", "set", "deaf0", "address", "02:00:00:00:de:af", "up")
+    sick.host.api.network("deaf", "10.78.0.0/24", options={"bridge": "deaf0"})
+    try:
+        assert sick.found("bridge-deaf") == []
+        ns.sh("bridge", "fdb", "flush", "dev", "deaf0")
+        (finding,) = sick.found("bridge-deaf")
+        assert (finding["subject"], finding["level"]) == ("deaf", "error")
+        ns.sh(*finding["cure"].split())
+        assert sick.found("bridge-deaf") == []
+    finally:
+        sick.host.api.remove_network("deaf")
+        ns.ip("link", "del", "deaf0")
+
+
 def test_connections_that_fill_their_table(sick: Town, tmp_path: "os.PathLike[str]") -> None:
     """The bound is the machine's, so it is not changed: this host is shown a lower one, and its entries are real."""
     ns = sick.host.ns

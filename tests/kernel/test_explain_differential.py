@@ -286,8 +286,8 @@ def drift(town: Town, oracle: Explained, chance: random.Random) -> list[object]:
 def removal(item: object, state: dict) -> tuple[str, ...]:
     """The command that takes an object away; empty for kinds that are left alone."""
     match item:
-        case FdbEntry(link=link, mac=mac):
-            return ("bridge", "fdb", "del", mac, "dev", link, "master")
+        case FdbEntry(link=link, mac=mac, is_own=is_own):
+            return ("bridge", "fdb", "del", mac, "dev", link, "self" if is_own else "master")
         case Neighbour(link=link, address=address, mac=mac) if mac:
             return ("ip", "neigh", "del", address, "dev", link)
         case Route(type="unicast", dst=dst, link=link):

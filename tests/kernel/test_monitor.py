@@ -92,6 +92,7 @@ FOREIGN = [
     (("ip", "neigh", "flush", "nud", "permanent", "dev", BRIDGE), "a neighbour"),
     (("bridge", "fdb", "del", BOX_MAC, "dev", PORT, "master"), "the forwarding"),
     (("bridge", "fdb", "add", "02:00:00:00:00:97", "dev", PORT, "master", "static"), "the forwarding"),
+    (("bridge", "fdb", "flush", "dev", BRIDGE), "the forwarding"),
     (("nft", "flush", "ruleset"), "nftables"),
     (("nft", "delete", "table", "ip", "sealane"), "nftables"),
     (("nft", "flush", "chain", "ip", "sealane", "forward"), "nftables"),

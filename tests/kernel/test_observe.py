@@ -11,6 +11,7 @@ from kernel.rtnl_support import (
     BOX,
     BOX_MAC,
     BRIDGE,
+    BRIDGE_MAC,
     INSTANCE,
     LOOPBACK,
     PORT,
@@ -55,6 +56,9 @@ def states(draw):
         ),
         Address(link=BRIDGE, address="10.1.0.1/24"),
     ]
+    if draw(st.booleans()):
+        host.append(FdbEntry(link=BRIDGE, mac=BRIDGE_MAC, is_own=True))
+    host += [FdbEntry(link=BRIDGE, mac=each, is_own=True) for each in draw(st.sets(MACS, max_size=2))]
     if size >= 1280:
         host.append(Address(link=BRIDGE, address="fd00::1/64"))
     inside = [LOOPBACK]
@@ -216,6 +220,26 @@ def test_fdb_entries_are_seen_with_bridges_of_others_around():
         run("bridge", "fdb", "add", "02:00:00:00:00:57", "dev", PORT, "self", "static", check=False)
         entries = {item.mac for item in it.observed() if isinstance(item, FdbEntry)}
         assert entries == {BOX_MAC, "02:00:00:00:00:56"}
+
+
+def test_a_bridges_own_fdb_entry_is_missed_where_it_is_needed():
+    """A flush takes it, and the kernel makes no other (br_fdb_delete_bulk)."""
+    with rig(BOX) as it:
+        it.make(endpoint())
+        own = FdbEntry(link=BRIDGE, mac=BRIDGE_MAC, is_own=True)
+        assert own in it.observed(wanted=[own])
+        assert own not in it.observed(), "the kernel gives one to every bridge"
+        run("bridge", "fdb", "flush", "dev", BRIDGE)
+        assert {d.key for d in it.drift(endpoint())} == {own.key, ("fdb", PORT, BOX_MAC)}
+
+
+def test_another_mac_that_a_bridge_takes_for_its_own_is_seen():
+    with rig(BOX) as it:
+        it.make(endpoint())
+        run("bridge", "fdb", "replace", BOX_MAC, "dev", BRIDGE, "self", "permanent")
+        stolen, lost = FdbEntry(link=BRIDGE, mac=BOX_MAC, is_own=True), FdbEntry(link=PORT, mac=BOX_MAC)
+        differences = it.drift(endpoint())
+        assert {(d.desired, d.observed) for d in differences} == {(None, stolen), (lost, None)}
 
 
 def test_nothing_of_others_is_ever_observed():

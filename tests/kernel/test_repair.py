@@ -252,6 +252,16 @@ def flush_fdb(home: Home) -> None:
     home.ns.sh("bridge", "fdb", "del", home.web.mac, "dev", home.web.host_link, "master", "static")
 
 
+def flush_whole_fdb(home: Home) -> None:
+    """The bridge's own entry goes as well, by which frames to the gateway's MAC go up to the host."""
+    home.ns.sh("bridge", "fdb", "flush", "dev", home.bridge)
+
+
+def take_for_the_bridge(home: Home) -> None:
+    """A workload's MAC becomes the bridge's own: what is for it goes up to the host."""
+    home.ns.sh("bridge", "fdb", "replace", home.web.mac, "dev", home.bridge, "self", "permanent")
+
+
 def forget_flows(home: Home) -> None:
     home.ns.sh("conntrack", "-F")
 
@@ -298,11 +308,13 @@ def test_damage_is_repaired(home: Home, damage: Damage) -> None:
         ("bridge", silence_port),
         ("bridge", switch_port_off),
         ("bridge", flush_fdb),
+        ("bridge", flush_whole_fdb),
+        ("bridge", take_for_the_bridge),
         ("bridge", lose_prefix_routes),
         ("routed", flush_routes),
     ],
     indirect=["home"],
-    ids=["loosen_port", "silence_port", "switch_port_off", "flush_fdb", "lose_prefix_routes", "flush_routes"],
+    ids=lambda value: getattr(value, "__name__", value),
 )
 def test_damage_to_what_one_driver_alone_has_is_repaired(home: Home, damage: Damage) -> None:
     """Ports and forwarding entries of a bridge; routes to each endpoint."""

@@ -148,7 +148,7 @@ objects = st.one_of(
     st.builds(Passage, family=st.sampled_from(["ip", "ip6"]), link=link_names),
     st.builds(RoutingRule, source=addresses, table=numbers, priority=numbers),
     st.builds(Neighbour, link=link_names, address=addresses, mac=st.one_of(st.just(""), mac_texts)),
-    st.builds(FdbEntry, link=link_names, mac=mac_texts),
+    st.builds(FdbEntry, link=link_names, mac=mac_texts, is_own=st.booleans()),
     st.builds(
         Sysctl,
         path=link_names.map(lambda name: f"net/ipv4/conf/{name}/forwarding"),

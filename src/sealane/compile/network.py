@@ -45,7 +45,7 @@ from sealane.kernel.nft import (
     Statement,
     Verdict,
 )
-from sealane.kernel.objects import Address, Link, Route, Sysctl
+from sealane.kernel.objects import Address, FdbEntry, Link, Route, Sysctl
 from sealane.kernel.state import Object
 from sealane.model.net import (
     FAMILIES,
@@ -126,6 +126,8 @@ def _link(network: Network, facts: Facts) -> Iterator[Object]:
         addr_gen_none=network.subnet(6) is None,
         group=names.network_group(network.id),
     )
+    if network.driver == "bridge":
+        yield FdbEntry(link=name, mac=bridge_mac(network), is_own=True)
     yield from link_settings(name, 4)
     if knows_ipv6(network, facts):
         yield from link_settings(name, 6)

@@ -15,6 +15,9 @@ from sealane.explain.path import Path, Skb
 from sealane.explain.world import AnyLink, Namespace
 from sealane.kernel.objects import Link
 
+UP = "up from "
+"""Begins the step that leads from a bridge to the host: as ever, so it stands in no summary."""
+
 VLAN_HEADER_BYTES = 4
 """is_skb_forwardable (net/core/dev.c) leaves room for a tag."""
 
@@ -52,14 +55,25 @@ def come_in(path: Path, where: Namespace, port: Link, skb: Skb) -> Entered:
     return Entered(bridge)
 
 
-def goes_up(bridge: AnyLink, skb: Skb) -> bool:
-    return skb.packet.mac_destination == bridge.mac
+def goes_up(path: Path, where: Namespace, bridge: AnyLink, skb: Skb) -> bool:
+    """br_handle_frame_finish: what the FDB has as the bridge's own, whatever MAC its link has."""
+    mac = skb.packet.mac_destination
+    if not where.hears(bridge, mac):
+        return False
+    key = ("fdb", bridge.name, mac)
+    path.note("bridge", f"{UP}{bridge.name}", key=key if key in where.state else None)
+    return True
 
 
 def out_port(path: Path, where: Namespace, bridge: AnyLink, skb: Skb) -> Link:
     """The port that a frame leaves by; `Ended` if there is none."""
     mac = skb.packet.mac_destination
     port = where.fdb_port(bridge.name, mac)
+    if port is None and mac == bridge.mac:
+        key = ("fdb", bridge.name, mac)
+        path.note("bridge", f"{bridge.name} does not know its own MAC {mac} (its FDB was flushed)", key=key)
+        cure = f"bridge fdb add {mac} dev {bridge.name} self permanent"
+        path.end(Disposition.LOST, f"{bridge.name} takes nothing up to the host", cure)
     if port is None:
         flooded = [item.name for item in where.ports(bridge.name) if item.port is None or item.port.flood]
         if flooded:

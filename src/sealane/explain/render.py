@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from sealane.explain.bridging import UP
 from sealane.explain.packet import Disposition, Hop, Step, Trace
 
 _PASSING = ("goto", "jump", "continue", "return")
@@ -61,7 +62,8 @@ def paragraph(hop: Hop) -> str:
 
 def is_passing(step: Step) -> bool:
     outcome = step.text.partition(": ")[2]
-    return step.kind == "rule" and (outcome.startswith(_PASSING) or outcome == "accept")
+    leads_on = step.kind == "rule" and (outcome.startswith(_PASSING) or outcome == "accept")
+    return leads_on or step.text.startswith(UP)
 
 
 def detailed(trace: Trace) -> str:

@@ -231,7 +231,7 @@ class _Journey:
         bridge, next_hop = bridging.come_in(self.path, where, port, skb)
         if next_hop:
             skb.change(mac_destination=neighbours.resolve(self.path, where, bridge, next_hop, skb))
-        if bridging.goes_up(bridge, skb):
+        if bridging.goes_up(self.path, where, bridge, skb):
             self.path.link = bridge.name
             passed = bridging.uses_netfilter(self.path, skb)
             self._receive(where, bridge.name, passed_prerouting=passed)

@@ -168,6 +168,13 @@ class Namespace:
                 return port
         return None
 
+    def hears(self, bridge: AnyLink, mac: str) -> bool:
+        """Whether frames to a MAC go up from a bridge. Of others' bridges nobody has looked: their own do."""
+        if not isinstance(bridge, Link):
+            return mac == bridge.mac
+        found = self.state.get(("fdb", bridge.name, mac))
+        return isinstance(found, FdbEntry) and found.is_own
+
     @cached_property
     def _fdb(self) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}

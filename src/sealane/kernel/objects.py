@@ -153,6 +153,9 @@ class FdbEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     link: str
     mac: str
+    is_own: bool = False
+    """`link` is the bridge itself, and frames to the MAC go up to the host (`bridge fdb add MAC dev LINK self permanent`).
+    The kernel makes one with the bridge, and not again (br_fdb_change_mac_address)."""
 
     @property
     def key(self) -> Key:

@@ -132,7 +132,7 @@ def _line(item: Object, verb: str) -> str:
         case Neighbour():
             return f"neigh {verb} {item.address} lladdr {item.mac} dev {_word(item.link)} nud permanent"
         case FdbEntry():
-            return f"fdb {verb} {item.mac} dev {_word(item.link)} master static"
+            return f"fdb {verb} {item.mac} dev {_word(item.link)} {'self permanent' if item.is_own else 'master static'}"
         case Qdisc():
             size = f"rate {item.rate * 8}bit burst {item.burst}b limit {item.limit}b"
             return f"qdisc {verb} dev {_word(item.link)} root handle 5ea1: tbf {size}"

@@ -6,7 +6,7 @@ beside the daemon's; that thread must be in the host's namespace. What cannot be
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import TypeVar
 
@@ -32,7 +32,7 @@ from sealane.linux import managers, nameservers, netns, reservations, sysctl
 from sealane.linux.firewalls import LEGACY
 from sealane.linux.foreign_nft import foreign_tables
 from sealane.linux.marks import alias_prefix
-from sealane.linux.netlink import conntrack, inet, link, sock_diag
+from sealane.linux.netlink import conntrack, inet, link, neigh, sock_diag
 from sealane.linux.netlink.neighbour_table import neighbour_tables
 from sealane.linux.netlink.socket import (
     NETLINK_NETFILTER,
@@ -103,7 +103,7 @@ class _Host:
 
     def read(self) -> HostEvidence:
         with Socket(NETLINK_ROUTE) as route:
-            links = self._rows("links", lambda: _links(route, self._ours))
+            links = self._rows("links", lambda: _links(route, self._ours, self._request.bridges))
             names = {index: found.name for index, found in links}
             ours = {found.name for _, found in links if found.ours}
             routes = self._rows("routes", lambda: _routes(route, names, ours))
@@ -144,8 +144,9 @@ class _Host:
         return nameservers.upstreams(self._should_stop) if self._request.upstreams else []
 
 
-def _links(route: Socket, ours: str) -> Iterator[tuple[int, HostLink]]:
+def _links(route: Socket, ours: str, bridges: Collection[str]) -> Iterator[tuple[int, HostLink]]:
     raw = [link.parse(payload) for _, payload in route.dump(link.dump())]
+    own = _own_entries(route)
     ports: dict[int, int] = {}
     for item in raw:
         ports[item.master] = ports.get(item.master, 0) + 1
@@ -157,8 +158,22 @@ def _links(route: Socket, ours: str) -> Iterator[tuple[int, HostLink]]:
                 mtu=item.mtu,
                 ours=item.alias.startswith(ours),
                 ports=ports.get(item.index, 0) if item.kind.has_ports else 0,
+                is_deaf=item.kind.has_ports and item.name in bridges and (item.index, item.mac) not in own,
+                mac=item.mac,
             ),
         )
+
+
+def _own_entries(route: Socket) -> set[tuple[int, str]]:
+    """(bridge, MAC) of what goes up from bridges to the host."""
+    found = set()
+    for _, payload in route.dump(neigh.dump(neigh.AF_BRIDGE)):
+        _, state, flags = neigh.parse_head(payload)
+        if state & neigh.NUD_PERMANENT and not flags & neigh.NTF_SELF:
+            entry = neigh.parse(payload)
+            if not entry.is_tagged:
+                found.add((entry.index, entry.mac))
+    return found
 
 
 def _routes(route: Socket, names: Mapping[int, str], ours: set[str]) -> Iterator[HostRoute]:

@@ -57,7 +57,7 @@ def observe_host(
             yield address
     yield from _routes(socket, links)
     yield from _neighbours(socket, links)
-    yield from _fdb(socket, links)
+    yield from _fdb(socket, links, wanted)
     queues = _queues(socket, links)
     yield from _qdiscs(queues, links, wanted)
     yield from _fast_ports(socket, queues, links, fast_path)
@@ -80,7 +80,7 @@ def observe_sandbox(socket: Socket, instance: str, wanted: NamespaceState) -> It
     if Neighbour in kinds:
         yield from (item for item in _neighbours(socket, links) if item.key in wanted)
     if FdbEntry in kinds:
-        yield from (item for item in _fdb(socket, links) if item.key in wanted)
+        yield from (item for item in _fdb(socket, links, wanted) if item.key in wanted)
     if Qdisc in kinds:
         yield from _qdiscs(_queues(socket, links), links, wanted)
 
@@ -236,13 +236,27 @@ def _neighbours(socket: Socket, links: _Links) -> Iterator[Neighbour]:
                     )
 
 
-def _fdb(socket: Socket, links: _Links) -> Iterator[FdbEntry]:
-    if not any(item.master for item in links.ours.values()):
+def _fdb(socket: Socket, links: _Links, wanted: NamespaceState) -> Iterator[FdbEntry]:
+    """Static entries at ports of ours, and permanent ones of bridges of ours, but for what the kernel gives a bridge that
+    needs none. (Permanent ones of ports are their own MACs, which nothing is sent to.)"""
+    if not any(item.master or item.kind == "bridge" for item in links.ours.values()):
         return
     for _, payload in socket.dump(neigh.dump(neigh.AF_BRIDGE)):
         index, state, flags = neigh.parse_head(payload)
-        if state & neigh.NUD_NOARP and not flags & neigh.NTF_SELF and index in links.ours:
-            yield FdbEntry(link=links.names[index], mac=neigh.parse(payload).mac)
+        if index not in links.ours or flags & neigh.NTF_SELF:
+            continue
+        item = links.ours[index]
+        is_own = item.kind == "bridge"
+        if state & (neigh.NUD_PERMANENT if is_own else neigh.NUD_NOARP):
+            raw = neigh.parse(payload)
+            found = FdbEntry(link=item.name, mac=raw.mac, is_own=is_own)
+            if found.key in wanted:
+                # Without VLANs the kernel looks for untagged entries alone: another is none of those that are needed.
+                is_seen = not raw.is_tagged
+            else:
+                is_seen = not is_own or item.mac not in {"", raw.mac}
+            if is_seen:
+                yield found
 
 
 _Queues = list[tuple[int, int, memoryview]]

@@ -7,7 +7,7 @@
 | route | protocol 94 (`RTPROT_SEALANE`) |
 | routing rule | protocol 94 |
 | neighbour | permanent or proxy, on a link of ours; in a sandbox only the ones we put there |
-| FDB entry | static, at a port of ours |
+| FDB entry | static, at a port of ours; permanent, at a bridge of ours, but for the one that the kernel gives every bridge |
 | nftables | everything in the tables named `sealane` |
 | sysctl | the paths that desired state names: set, never deleted |
 | passage | a rule in iptables' FORWARD whose comment begins with `sealane/INSTANCE/passage` |

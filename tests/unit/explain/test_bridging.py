@@ -6,7 +6,7 @@ import pytest
 from sealane.compile.names import endpoint_link, network_link
 from sealane.explain.packet import Arrives, Disposition, Packet, Trace
 from sealane.explain.walk import walk
-from sealane.kernel.objects import BridgePort, Link
+from sealane.kernel.objects import BridgePort, FdbEntry, Link
 from sealane.kernel.state import HOST
 from sealane.model.endpoint import PublishedPort
 from unit.explain.worlds import BRIDGED, OUTSIDE, Town, steps, whys
@@ -176,3 +176,30 @@ def test_br_netfilter_needs_ipv4_forwarding_even_for_what_stays_on_the_bridge(
         town.change(HOST, ("sysctl", path), value="0")
     trace = town.send("api", destination, 8080)
     assert trace.disposition is (Disposition.DELIVERED if stays else Disposition.NOT_FORWARDED)
+
+
+def test_a_bridge_without_its_own_entry_takes_nothing_up() -> None:
+    """`bridge fdb flush` takes it (br_handle_frame_finish: then the frame is one for a port nobody knows)."""
+    town = Town()
+    bridge = town.world.namespace(HOST).link(network_link(town.front))
+    assert bridge is not None
+    own = ("fdb", bridge.name, bridge.mac)
+    assert frame(town).passes
+    assert own in [step.object for hop in frame(town).hops for step in hop.steps]
+    del town.compiled.desired[HOST][own]
+    lost = frame(town)
+    assert (lost.disposition, own in [s.object for h in lost.hops for s in h.steps]) == (
+        Disposition.LOST,
+        True,
+    )
+    assert lost.cure == f"bridge fdb add {bridge.mac} dev {bridge.name} self permanent"
+
+
+def test_a_bridge_that_takes_a_ports_mac_for_its_own_takes_its_frames_up() -> None:
+    town = Town()
+    name = network_link(town.front)
+    there = town.compiled.desired[HOST]
+    there["fdb", name, town.api.mac] = FdbEntry(link=name, mac=town.api.mac, is_own=True)
+    del there["fdb", endpoint_link(town.api.id), town.api.mac]
+    found = frame(town, to=town.api.mac, destination=API)
+    assert "up from" in " ".join(step.text for hop in found.hops for step in hop.steps)

@@ -1,10 +1,11 @@
 """Drift on a packet's path: what differs there, and nothing else."""
 
-from sealane.compile.names import endpoint_link
+from sealane.compile.names import endpoint_link, network_link
+from sealane.compile.network import bridge_mac
 from sealane.explain.drift import drift_on_path
 from sealane.explain.packet import Trace
 from sealane.kernel.state import HOST
-from unit.explain.worlds import HOST_ADDRESS, Town
+from unit.explain.worlds import HOST_ADDRESS, OUTSIDE, Town
 
 
 def observed(town: Town, *missing: tuple) -> dict:
@@ -48,3 +49,13 @@ def test_a_namespace_that_was_not_looked_at_has_none() -> None:
     town = Town()
     assert drift_on_path(published(town), town.compiled.desired, {"sandbox-web": {}}) != []
     assert drift_on_path(published(town), town.compiled.desired, {}) == []
+
+
+def test_a_bridges_own_entry_is_on_the_way_out() -> None:
+    """`bridge fdb flush` took it, and all was called well."""
+    town = Town()
+    own = (HOST, ("fdb", network_link(town.front), bridge_mac(town.front)))
+    out = town.send("web", OUTSIDE[4], 80)
+    assert out.passes
+    (found,) = drift_on_path(out, town.compiled.desired, observed(town, own))
+    assert (found.key, found.observed) == (own[1], None)

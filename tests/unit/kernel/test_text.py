@@ -102,6 +102,10 @@ LINES = [
         "fdb add 02:00:00:00:00:02 dev sle0123 master static",
     ),
     (
+        FdbEntry(link="slb0123", mac="02:00:00:00:00:02", is_own=True),
+        "fdb add 02:00:00:00:00:02 dev slb0123 self permanent",
+    ),
+    (
         Qdisc(link="sle0123", rate=1_000_000, burst=20_000, limit=70_000),
         "qdisc add dev sle0123 root handle 5ea1: tbf rate 8000000bit burst 20000b limit 70000b",
     ),
@@ -497,7 +501,7 @@ _each = [
         table=st.sampled_from([254, 7]),
     ),
     st.builds(Neighbour, link=_words, address=_addresses, mac=st.sampled_from(["", "02:00:00:00:00:01"])),
-    st.builds(FdbEntry, link=_words, mac=_words),
+    st.builds(FdbEntry, link=_words, mac=_words, is_own=st.booleans()),
     st.builds(FastPort, link=_words, driver=st.sampled_from(["bridge", "routed"])),
     st.builds(
         FastTarget,

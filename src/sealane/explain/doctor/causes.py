@@ -139,6 +139,11 @@ CAUSES = (
         "another network, or driver routed",
     ),
     Cause(
+        "bridge-deaf", links.bridge_deaf, ("links",),
+        "whether the FDB of each network's bridge has the bridge's own MAC: without it no frame goes up to the host",
+        "bridge fdb add MAC dev BRIDGE self permanent",
+    ),
+    Cause(
         "link-grabbed", links.link_grabbed, ("files",),
         "systemd-networkd's .network files that match our links, NetworkManager's unmanaged-devices; a running one only",
         "have them leave our links alone",

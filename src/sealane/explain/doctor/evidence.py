@@ -103,6 +103,9 @@ class HostLink(msgspec.Struct, frozen=True, kw_only=True):
     ours: bool = False
     ports: int = 0
     """Of a bridge."""
+    is_deaf: bool = False
+    """A bridge whose FDB does not have its own MAC: nothing goes up to the host."""
+    mac: str = ""
 
 
 class HostRoute(msgspec.Struct, frozen=True, kw_only=True):

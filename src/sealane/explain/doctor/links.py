@@ -1,10 +1,11 @@
-"""Causes in whoever configures links by a pattern that matches ours: systemd-networkd, NetworkManager."""
+"""Causes in links: bridges that do not hear, and whoever configures links by a pattern that matches ours (systemd-networkd,
+NetworkManager)."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from sealane.compile.names import BRIDGE_PREFIX, ENDPOINT_PREFIX
+from sealane.compile.names import BRIDGE_PREFIX, ENDPOINT_PREFIX, network_link
 from sealane.explain.doctor.case import HOST_SUBJECT, Case, Finding
 from sealane.explain.doctor.evidence import ConfigFile
 
@@ -26,6 +27,21 @@ KINDS = (
 """Twelve hex digits stand for any."""
 
 PATTERNS = f"{ENDPOINT_PREFIX}* {BRIDGE_PREFIX}*"
+
+
+def bridge_deaf(case: Case) -> Iterator[Finding]:
+    """`bridge fdb flush` takes it, and the kernel makes no other. Of our own bridges the daemon puts it back."""
+    deaf = {link.name: link.mac for link in case.host.links if link.is_deaf}
+    for network in case.planes:
+        name = network_link(network)
+        if network.driver == "bridge" and name in deaf:
+            yield Finding(
+                subject=network.name,
+                message=f"its bridge {name} does not know its own MAC {deaf[name]}: nothing goes up to the host, so there is "
+                "no way out, no name is answered, and no published port",
+                cure=f"bridge fdb add {deaf[name]} dev {name} self permanent",
+                level="error",
+            )
 
 
 def link_grabbed(case: Case) -> Iterator[Finding]:

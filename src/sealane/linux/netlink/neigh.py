@@ -23,6 +23,7 @@ NTF_PROXY = 8
 
 _NDA_DST = 1
 _NDA_LLADDR = 2
+_NDA_VLAN = 5
 
 _NDMSG = struct.Struct("=BxxxiHBB")
 _ACKED = codec.NLM_F_REQUEST | codec.NLM_F_ACK
@@ -37,6 +38,8 @@ class RawNeighbour(msgspec.Struct, frozen=True):
     flags: int
     address: str
     mac: str
+    is_tagged: bool = False
+    """An FDB entry for frames of one VLAN."""
 
 
 def dump(family: int = 0, *, proxies: bool = False) -> bytes:
@@ -73,6 +76,7 @@ def parse(payload: memoryview) -> RawNeighbour:
         flags,
         unpack_address(family, found.get(_NDA_DST, _EMPTY)),
         found.get(_NDA_LLADDR, _EMPTY).hex(":"),
+        _NDA_VLAN in found,
     )
 
 
@@ -96,4 +100,6 @@ def _neighbour(kind: int, flags: int, item: Neighbour, index: int) -> bytes:
 
 def _fdb(kind: int, flags: int, item: FdbEntry, index: int) -> bytes:
     mac = codec.attr(_NDA_LLADDR, bytes.fromhex(item.mac.replace(":", "")))
-    return codec.message(kind, flags, 0, _NDMSG.pack(AF_BRIDGE, index, NUD_NOARP, NTF_MASTER, 0) + mac)
+    # A bridge is no port: it is asked itself (rtnl_fdb_add), and takes permanent entries only (fdb_add_entry).
+    state, target = (NUD_PERMANENT, NTF_SELF) if item.is_own else (NUD_NOARP, NTF_MASTER)
+    return codec.message(kind, flags, 0, _NDMSG.pack(AF_BRIDGE, index, state, target, 0) + mac)

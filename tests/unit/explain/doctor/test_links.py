@@ -1,7 +1,9 @@
 """Configurations of systemd-networkd and NetworkManager that match our links, and that do not."""
 
+import msgspec
 import pytest
 
+from sealane.compile.names import network_link
 from sealane.explain.doctor.evidence import ConfigFile, Managers
 from unit.explain.doctor.cases import Patient
 
@@ -79,3 +81,16 @@ def test_network_manager(texts, left) -> None:
     found = manager(*texts)
     assert len(found) == bool(left)
     assert all(left in message for message in found)
+
+
+@pytest.mark.parametrize(("driver", "told"), [("bridge", [("back", "error")]), ("routed", [])])
+def test_a_bridge_that_does_not_know_its_own_mac(driver, told) -> None:
+    patient = Patient(back={"driver": driver})
+    name = network_link(patient.town.back)
+    links = [
+        msgspec.structs.replace(link, is_deaf=link.name == name, mac="02:00:00:00:00:07")
+        for link in patient.evidence.host.links
+    ]
+    assert patient.host(links=tuple(links)).told("bridge-deaf") == told
+    cure = f"bridge fdb add 02:00:00:00:00:07 dev {name} self permanent"
+    assert {f.cure for f in patient.findings("bridge-deaf")} == ({cure} if told else set())

@@ -135,13 +135,15 @@ def test_neighbours_and_proxies_come_back(address, mac, index):
     assert neigh.parse_head(payload) == (index, found.state, found.flags)
 
 
-@given(MACS, st.integers(1, 2**31 - 1))
-def test_fdb_entries_come_back_static_and_the_bridges(mac, index):
+@given(MACS, st.integers(1, 2**31 - 1), st.booleans())
+def test_fdb_entries_come_back_static_or_the_bridges_own(mac, index, is_own):
     for message in (neigh.put_fdb, neigh.delete_fdb):
-        _, _, payload = body(message(FdbEntry(link="x", mac=mac), index))
+        _, _, payload = body(message(FdbEntry(link="x", mac=mac, is_own=is_own), index))
         found = neigh.parse(payload)
         assert (found.family, found.index, found.mac) == (neigh.AF_BRIDGE, index, mac)
-        assert (found.state, found.flags) == (neigh.NUD_NOARP, neigh.NTF_MASTER)
+        own, ports = (neigh.NUD_PERMANENT, neigh.NTF_SELF), (neigh.NUD_NOARP, neigh.NTF_MASTER)
+        assert (found.state, found.flags) == (own if is_own else ports)
+        assert not found.is_tagged
 
 
 def test_a_bridge_is_made_without_spanning_tree_and_snooping():
