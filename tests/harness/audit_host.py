@@ -257,15 +257,17 @@ def _workloads(stored: Stored, observed: Observed, family: int, table: str) -> I
         by_name = {element[0] for element in observed.nft.ours(table, f"{name}_adopted")}
         yield from difference(f"{table} {name}_adopted element", adopted, by_name)
     yield from difference(f"{table} sources element", sources, observed.nft.ours(table, "sources"))
-    wanted = {
-        span(ipaddress.ip_network(sub["prefix"])[0], ipaddress.ip_network(sub["prefix"])[-1])
-        for network in stored.networks.values()
-        if driver(network) in {"bridge", "routed"} and (sub := subnet(network, family))
-        if network.get("masquerade", True) or network.get("internal")
-    }
-    yield from difference(
-        f"{table} private element", wanted, {e[0] for e in observed.nft.ours(table, "private")}
-    )
+    wanted: dict[str, set[str]] = {"subnets": set(), "private": set()}
+    for network in stored.networks.values():
+        if driver(network) in {"bridge", "routed"} and (sub := subnet(network, family)):
+            whole = ipaddress.ip_network(sub["prefix"])
+            wanted["subnets"].add(span(whole[0], whole[-1]))
+            if network.get("masquerade", True) or network.get("internal"):
+                wanted["private"].add(span(whole[0], whole[-1]))
+    for name, spans in wanted.items():
+        yield from difference(
+            f"{table} {name} element", spans, {e[0] for e in observed.nft.ours(table, name)}
+        )
 
 
 def _group(shown: str, known: set[int]) -> int:

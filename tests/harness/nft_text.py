@@ -65,6 +65,7 @@ LOADS = {
     "ct status": Ct("status"),
     "ct direction": Ct("direction"),
     "fib daddr type": Fib(),
+    "fib saddr type": Fib(of_source=True),
 }
 NAMES = {load: name for name, load in LOADS.items()}
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "ipv6-icmp": 58, "sctp": 132}

@@ -138,6 +138,7 @@ PLANTS: dict[str, tuple[Callable[[Scene], object], str]] = {
     ),
     "routed source": (lambda s: s.nft("flush", "map", "ip", "sealane", "sources"), "I4: ip sources"),
     "private element": (lambda s: s.nft("flush", "set", "ip6", "sealane", "private"), "I4: ip6 private"),
+    "subnet element": (lambda s: s.nft("flush", "set", "ip6", "sealane", "subnets"), "I4: ip6 subnets"),
     "chain": (lambda s: s.nft("add", "chain", "ip", "sealane", "n_000000000000_from"), "I1: chain"),
     "table": (lambda s: s.nft("add", "table", "inet", "sealane"), "I1: nft table"),
     "lease": (

@@ -111,6 +111,7 @@ def cases(family, address, other, prefixes, saddr, daddr):
     yield Cmp(Ct("direction"), "==", b"\x01", "reply"), ACCEPT
     yield Cmp(Fib(), "==", HOST_ORDER_LOCAL, "local"), ACCEPT
     yield Cmp(Fib(), "!=", HOST_ORDER_LOCAL, "local"), ACCEPT
+    yield Cmp(Fib(of_source=True), "==", HOST_ORDER_LOCAL, "local"), DROP
     yield TCP, Cmp(DPORT, "==", b"\x00\x50", "80"), ACCEPT
     yield TCP, Cmp(SPORT, "!=", b"\xff\xff", "65535"), RETURN
     yield TCP, CmpRange(DPORT, b"\x00\x00", b"\x04\x00", "0-1024"), ACCEPT

@@ -233,7 +233,7 @@ matches = st.one_of(
     comparisons([ICMPV6_TYPE], st.sampled_from([(bytes([n]), name) for name, n in _ICMPV6.items()])),
     comparisons([ARP_HEAD], macs.map(lambda head: (head, f"0x{head.hex()}"))),
     comparisons([Ct("direction")], _directions),
-    comparisons([Fib()], st.just((field("devgroup", FIB_LOCAL), "local"))),
+    comparisons([Fib(), Fib(of_source=True)], st.just((field("devgroup", FIB_LOCAL), "local"))),
     st.builds(CmpPrefix, st.sampled_from([IP_SADDR, IP_DADDR]), OPS, prefixes(4)),
     st.builds(CmpPrefix, st.sampled_from([IP6_SADDR, IP6_DADDR]), OPS, prefixes(6)),
     st.builds(

@@ -9,8 +9,9 @@ The IPv4 and IPv6 tables come from one generator. What a packet meets (for `ip`;
     prerouting raw -300     workload of a routed network, from its own address? → its network's `proven` chain: untracked within the network
                             workload (by the group of its link)? → its network's `pre` chain: source guard, then the same
                             a link of ours that no map knows → drop
-                            from elsewhere, to or from a private subnet → drop   (before DNAT: published ports are
-                            addressed to the host here, so nothing but unpublished access is caught)
+                            from elsewhere, to a private subnet or under an address of any subnet of ours → drop   (before
+                            DNAT: published ports are addressed to the host here, so nothing but unpublished access is
+                            caught; no network spans hosts, so nobody else has our addresses)
     prerouting nat -100     to an address of the host's, and not to what it serves there itself → publish maps → DNAT
     output nat -100         the same for the host's own connections, 127.0.0.0/8 excepted (socket program)
     forward 0               from a workload → its network's `from` chain: own network, or internal, or on
@@ -134,7 +135,7 @@ def _prerouting_raw(saddr: Payload, daddr: Payload, *, adopted: bool) -> Iterato
     yield deny(OURS, why="base:unplugged")
     yield Rule((Cmp(IIFNAME, "==", b"lo".ljust(16, b"\0"), '"lo"'), ACCEPT), "base:host")
     yield deny(Lookup(daddr, "private"), why="base:direct")
-    yield deny(Lookup(saddr, "private"), why="base:spoofed")
+    yield deny(Lookup(saddr, "subnets"), why="base:spoofed")
 
 
 def _by_link(group: Meta, link: Meta, verdicts: str, why: str, *, adopted: bool) -> Iterator[Rule]:
@@ -161,6 +162,7 @@ def _sets(family: Family, *, adopted: bool) -> Iterator[Set]:
             yield Set(family=name, name=f"{verdict_map}_adopted", type=("ifname",), data=("verdict",))
     yield Set(family=name, name="leaving", type=(address,), data=("verdict",), interval=True)
     yield Set(family=name, name="private", type=(address,), interval=True)
+    yield Set(family=name, name="subnets", type=(address,), interval=True)
     yield Set(family=name, name="sources", type=("ifname", address), data=("verdict",))
     yield Set(family=name, name="open", type=where, interval=True)
     yield Set(family=name, name="served", type=where)

@@ -37,6 +37,7 @@ from sealane.kernel.nft import (
     Concat,
     Ct,
     Element,
+    Fib,
     Lookup,
     Masquerade,
     Notrack,
@@ -65,6 +66,12 @@ MTU_WITHOUT_UPLINK = 1500
 
 DNATTED = BitTest(Ct("status"), nft.CT_STATUS["dnat"], "dnat")
 RELATED = BitTest(Ct("state"), nft.CT_STATE["related"], "related")
+UNPROVEN = BitTest(
+    Ct("state"),
+    nft.CT_STATE["invalid"] | nft.CT_STATE["new"] | nft.CT_STATE["untracked"],
+    "invalid,new,untracked",
+)
+LOCAL = nft.FIB_LOCAL.to_bytes(4, "little")
 REPLY: tuple[Statement, ...] = (
     BitTest(Ct("state"), nft.CT_STATE["established"] | nft.CT_STATE["related"], "established,related"),
     # Only back: a flow that once got through while rules were gone is established too, and would stay for ever.
@@ -217,6 +224,7 @@ def _chains(network: Network, subnet: Subnet, family: Family) -> Iterator[Object
         end=last,
         data=Verdict("goto", names.network_chain(network.id, "post")),
     )
+    yield Element(family=name, set="subnets", value=first, end=last)
     if network.masquerade or network.internal:
         yield Element(family=name, set="private", value=first, end=last)
 
@@ -301,6 +309,8 @@ def _to(network: Network, family: Family) -> Iterator[Rule]:
         yield _deny(network, "internal")
         return
     yield _rule(network, "reply", *REPLY, ACCEPT)
+    # What the host sends itself is not forwarded. Of IPv6 the kernel does not look (IPv4: unless `accept_local` is set).
+    yield _deny(network, "host-source", UNPROVEN, Cmp(Fib(of_source=True), "==", LOCAL, "local"))
     yield _rule(network, "published", DNATTED, ACCEPT)
     if not network.masquerade:
         open_ports = Concat((DADDR[family], L4PROTO, nft.DPORT))

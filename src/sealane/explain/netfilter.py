@@ -172,8 +172,8 @@ class Evaluation:
         size = 1 if load.key == "direction" else 4
         return None if value is None else value.to_bytes(size, "little")
 
-    def _fib(self, _: Fib) -> bytes:
-        is_local = self.where.is_local(self.packet.destination)
+    def _fib(self, load: Fib) -> bytes:
+        is_local = self.where.is_local(self.packet.source if load.of_source else self.packet.destination)
         return (nft.FIB_LOCAL if is_local else RTN_UNICAST).to_bytes(4, "little")
 
     def _payload(self, load: Payload) -> bytes | None:

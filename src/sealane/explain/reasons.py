@@ -37,7 +37,12 @@ REASONS: dict[str, Reason] = {
     ),
     "base:spoofed": Reason(
         SPOOFED,
-        "a packet from outside claims an address of a private network",
+        "a packet from outside claims an address of one of sealane's networks",
+        "look for the host that sends it",
+    ),
+    "host-source": Reason(
+        SPOOFED,
+        "a packet from outside claims an address of this host itself",
         "look for the host that sends it",
     ),
     "direct": Reason(

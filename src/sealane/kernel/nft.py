@@ -99,8 +99,10 @@ class Ct(msgspec.Struct, frozen=True, tag=True):
     key: Literal["state", "status", "direction"]
 
 
-class Fib(msgspec.Struct, frozen=True, tag=True):
-    """`fib daddr type`: what the routing table thinks of the destination."""
+class Fib(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
+    """`fib daddr type`: what the routing table thinks of the destination; or of the source."""
+
+    of_source: bool = False
 
 
 class Concat(msgspec.Struct, frozen=True, tag=True):

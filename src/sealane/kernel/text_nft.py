@@ -75,8 +75,8 @@ def load(what: Load) -> str:
             return name
         case Ct(key=key):
             return f"ct {key}"
-        case Fib():
-            return "fib daddr type"
+        case Fib(of_source=of_source):
+            return f"fib {'saddr' if of_source else 'daddr'} type"
         case Concat(loads=loads):
             return " . ".join(load(item) for item in loads)
 

@@ -99,6 +99,7 @@ def matches(
         (CmpRange(nft.SPORT, (39999).to_bytes(2, "big"), (40000).to_bytes(2, "big"), "r"), True),
         (CmpRange(nft.SPORT, (1).to_bytes(2, "big"), (39999).to_bytes(2, "big"), "r"), False),
         (Cmp(Fib(), "==", nft.FIB_LOCAL.to_bytes(4, "little"), "local"), True),
+        (Cmp(Fib(of_source=True), "==", nft.FIB_LOCAL.to_bytes(4, "little"), "local"), False),
         (Counter(), True),
     ],
 )

@@ -134,6 +134,10 @@ CASES = [
     ),
     (Cmp(Fib(), "==", b"\2\0\0\0", ""), ["fib flags 2 result 3 => reg 8", "cmp eq reg 8 0x02000000"]),
     (
+        Cmp(Fib(of_source=True), "==", b"\2\0\0\0", ""),
+        ["fib flags 1 result 3 => reg 8", "cmp eq reg 8 0x02000000"],
+    ),
+    (
         CmpPrefix(IP_SADDR, "==", "10.1.0.0/24"),
         [
             "payload load 4b @ 1 + 12 => reg 8",

@@ -70,7 +70,7 @@ _CT_KEYS = {"state": 0, "direction": 1, "status": 2}
 _PAYLOAD_BASES = {"link": 0, "network": 1, "transport": 2}
 
 _FIB_RESULT_ADDRTYPE = 3
-_FIB_F_DADDR = 2
+_FIB_F_SADDR, _FIB_F_DADDR = 1, 2
 _LOOKUP_F_INV = 1
 _NAT_SNAT, _NAT_DNAT = 0, 1
 _NAT_RANGE_PROTO_RANDOM_FULLY = 16
@@ -113,8 +113,9 @@ def _load(load: Load, register: int = _REG) -> bytes:
             return _payload(base, offset, length, register)
         case Ct(key=key):
             return _expr("ct", be32(2, _CT_KEYS[key]), be32(1, register))
-        case Fib():
-            return _expr("fib", be32(3, _FIB_F_DADDR), be32(2, _FIB_RESULT_ADDRTYPE), be32(1, register))
+        case Fib(of_source=of_source):
+            asked = _FIB_F_SADDR if of_source else _FIB_F_DADDR
+            return _expr("fib", be32(3, asked), be32(2, _FIB_RESULT_ADDRTYPE), be32(1, register))
         case Concat(loads=loads):
             return _load_concat(loads, register)
 
