@@ -361,7 +361,7 @@ class FakeKernel:
             raise _RefusedError(errno.ENODEV, f"{item.key}: no link {name}")
         if isinstance(item, Route) and not link.up:
             raise _RefusedError(errno.ENETDOWN, f"{item.key}: link {name} is down")
-        if isinstance(item, FdbEntry) and not (link.kind == "bridge" if item.is_own else link.master):
+        if isinstance(item, FdbEntry) and not (link.kind.has_ports if item.is_own else link.master):
             raise _RefusedError(errno.EOPNOTSUPP, f"{name} is no bridge, or no port of one")
 
 

@@ -239,14 +239,14 @@ def _neighbours(socket: Socket, links: _Links) -> Iterator[Neighbour]:
 def _fdb(socket: Socket, links: _Links, wanted: NamespaceState) -> Iterator[FdbEntry]:
     """Static entries at ports of ours, and permanent ones of bridges of ours, but for what the kernel gives a bridge that
     needs none. (Permanent ones of ports are their own MACs, which nothing is sent to.)"""
-    if not any(item.master or item.kind == "bridge" for item in links.ours.values()):
+    if not any(item.master or item.kind.has_ports for item in links.ours.values()):
         return
     for _, payload in socket.dump(neigh.dump(neigh.AF_BRIDGE)):
         index, state, flags = neigh.parse_head(payload)
         if index not in links.ours or flags & neigh.NTF_SELF:
             continue
         item = links.ours[index]
-        is_own = item.kind == "bridge"
+        is_own = item.kind.has_ports
         if state & (neigh.NUD_PERMANENT if is_own else neigh.NUD_NOARP):
             raw = neigh.parse(payload)
             found = FdbEntry(link=item.name, mac=raw.mac, is_own=is_own)
