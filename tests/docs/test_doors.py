@@ -5,7 +5,8 @@ import re
 from docs.markdown import ROOT, section
 from sealane.doors.oci.annotations import FOR_ALL, FOR_ONE
 from sealane.programs.cni import errors
-from sealane.programs.cni.spec import CAPABILITIES, OPTIONS
+from sealane.programs.cni.runtime import CAPABILITIES
+from sealane.programs.cni.spec import OPTIONS
 
 PAGE = (ROOT / "docs" / "doors" / "kubernetes.md").read_text(encoding="utf-8")
 

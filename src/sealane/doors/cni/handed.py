@@ -59,17 +59,18 @@ async def _add(cni: Cni, request: Request, output: bytes | None, caller: int) ->
         return request.delegate
     leased = None if output is None else delegate.read_lease(request, output)
     before = result.before(request.config)
-    view = await cni.call(_asked(request, leased=leased), caller)
+    view = await cni.call(asked(request, leased=leased), caller)
     return result.answer(before, msgspec.to_builtins(view.result), request.version)
 
 
 async def _delete(cni: Cni, request: Request, _: bytes | None, caller: int) -> object:
-    await cni.call(_asked(request), caller)
+    await cni.call(asked(request), caller)
     return request.delegate or None
 
 
 _ANSWERS = {"ADD": _add, "DEL": _delete}
 
 
-def _asked(request: Request, **more: Any) -> CniRequest:
+def asked(request: Request, **more: Any) -> CniRequest:
+    """Raises msgspec.ValidationError."""
     return msgspec.convert(request.document(**more), CniRequest)

@@ -16,6 +16,7 @@ from sealane.programs.cni.errors import (
     UNSUPPORTED_FIELD,
     CniError,
 )
+from sealane.programs.cni.runtime import read_capabilities
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ UNSTATED = "0.1.0"
 SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
 ATTACHMENT_VERBS = frozenset({"ADD", "DEL", "CHECK"})
 VERBS = frozenset({*ATTACHMENT_VERBS, "GC", "STATUS", "VERSION"})
+MAKING_VERBS = frozenset({"ADD", "STATUS"})
+"""Those that read the whole object. The others need the network's name and the IPAM plugin's, and do not judge the rest:
+an object that was changed after ADD, or that ADD refused, must not keep a pod from being deleted."""
 LINK_NAME_MAX = 15
 OWN_IPAM = "sealane"
 
@@ -55,9 +59,6 @@ OPTIONS = frozenset(
     | {"ingressRate", "ingressBurst", "egressRate", "egressBurst"}
 )
 """Keys of ours; `wire.cni.CniConfig` says what they mean."""
-CAPABILITIES = frozenset(
-    {"portMappings", "bandwidth", "ips", "mac", "aliases", "cgroupPath", "dns", "ipRanges"}
-)
 OWN_IPAM_OPTIONS = frozenset({"type", "ranges"})
 
 
@@ -85,10 +86,13 @@ class Request:
     def document(self, **more: Any) -> dict[str, Any]:
         """`wire.cni.CniRequest`: this, and `more` of its fields."""
         config = {
-            key: value for key, value in self.config.items() if key not in {"prevResult", "capabilities"}
+            key: value
+            for key, value in self.config.items()
+            if key not in {"prevResult", "capabilities"}
+            and (self.verb in MAKING_VERBS or _is_known_to_all(key))
         }
         if self.delegate:
-            config.pop("ipam")
+            config.pop("ipam", None)
         return {
             "verb": self.verb,
             "container_id": self.container_id,
@@ -115,7 +119,8 @@ def read_request(environ: Mapping[str, str], stdin: bytes) -> Request:
         request.container_id = _container_id(environ["CNI_CONTAINERID"])
         request.ifname = _ifname(environ["CNI_IFNAME"])
         request.netns = environ.get("CNI_NETNS", "")
-        request.args = read_args(environ.get("CNI_ARGS", ""))
+        if verb == "ADD":
+            request.args = read_args(environ.get("CNI_ARGS", ""))
     return request
 
 
@@ -151,13 +156,36 @@ def _read_config(request: Request, stdin: bytes) -> None:
     request.config, request.stdin = config, stdin
     request.version = _version(request.verb, config.get("cniVersion", UNSTATED))
     request.name = _network_name(config.get("name", ""))
-    for key in ("ipam", "runtimeConfig", "args", "dns", "prevResult"):
+    if request.verb not in MAKING_VERBS:
+        _read_delegate(config)
+        if request.verb == "CHECK":
+            _check_objects(config, ("prevResult",))
+        return
+    _check_objects(config, ("ipam", "runtimeConfig", "args", "dns", "prevResult"))
+    _check_keys(config)
+    _check_ipam(request, config.get("ipam", {}))
+    if "runtimeConfig" in config:
+        config["runtimeConfig"] = read_capabilities(config["runtimeConfig"])
+
+
+def _check_objects(config: dict[str, Any], keys: tuple[str, ...]) -> None:
+    """Each is an object, or is left out: null says nothing."""
+    for key in keys:
         if config.get(key) is None:
             config.pop(key, None)
         elif not isinstance(config[key], dict):
             raise CniError(CONFIG, f"{key}: an object is meant, not {text.dumps(config[key])}")
-    _check_keys(config)
-    _check_ipam(request, config.get("ipam", {}))
+
+
+def _read_delegate(config: dict[str, Any]) -> None:
+    """Leave of `ipam` a plugin that can have given an address; of what no ADD has taken there is nothing to give back."""
+    ipam = config.pop("ipam", None)
+    if isinstance(ipam, dict) and _is_plugin(ipam.get("type")):
+        config["ipam"] = ipam
+
+
+def _is_known_to_all(key: str) -> bool:
+    return key == "name" or key.startswith("cni.dev/")
 
 
 def _version(verb: str, version: object) -> str:
@@ -190,13 +218,17 @@ def _check_keys(config: dict[str, Any]) -> None:
 
 def _check_ipam(request: Request, ipam: dict[str, Any]) -> None:
     kind = ipam.get("type", OWN_IPAM)
-    if not isinstance(kind, str) or not kind or "/" in kind or kind in {".", ".."}:
+    if not _is_plugin(kind):
         raise CniError(CONFIG, f"ipam.type: {text.dumps(kind)} is not the name of a plugin")
     if request.delegate:
         return
     for key, value in ipam.items():
         if key not in OWN_IPAM_OPTIONS:
             _unsupported(f"ipam.{key}", value, f"our own IPAM knows {', '.join(sorted(OWN_IPAM_OPTIONS))}")
+
+
+def _is_plugin(kind: object) -> bool:
+    return isinstance(kind, str) and kind not in {"", ".", ".."} and "/" not in kind
 
 
 def _unsupported(key: str, value: object, details: str) -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from sealane.programs.api import RefusedError
 from sealane.programs.cni.errors import CniError, from_daemon
+from sealane.programs.cni.runtime import CAPABILITIES
 from sealane.programs.cni.spec import (
-    CAPABILITIES,
     OPTIONS,
     OWN_IPAM_OPTIONS,
     VERSIONS,
