@@ -15,8 +15,9 @@ SHEBANG_MAX = 126
 """The kernel reads 127 bytes of the first line before Linux 5.1, and 255 since (BINPRM_BUF_SIZE)."""
 
 
-def program(name: str, mark: str, socket: str) -> str:
-    """The executable for `sealane.programs.NAME.main`, asking the daemon at `socket`. `mark`: its second line.
+def program(name: str, mark: str, socket: str | None) -> str:
+    """The executable for `sealane.programs.NAME.main`, asking the daemon at `socket`; None: it asks none. `mark`: its
+    second line.
 
     Isolated and without `site`: half of Python's start, and nothing of the caller's environment decides what runs. Nor
     is there a farewell: programs write to descriptors, and taking the interpreter down is a sixth of a call.
@@ -27,11 +28,12 @@ def program(name: str, mark: str, socket: str) -> str:
         raise UsageError(
             f"{python} cannot be the first line of a script", cure="install Python under a short path"
         )
+    arguments = "" if socket is None else repr(os.path.abspath(socket))
     place = os.path.dirname(os.path.dirname(os.path.abspath(sealane.__file__)))
     return (
         f"#!{python} -IS\n{mark}\n"
         f"import posix, sys\nsys.path.insert(0, {place!r})\n"
-        f"from sealane.programs.{name}.main import main\nposix._exit(main({os.path.abspath(socket)!r}))\n"
+        f"from sealane.programs.{name}.main import main\nposix._exit(main({arguments}))\n"
     )
 
 
@@ -69,6 +71,16 @@ def write(context: Context, path: str, text: str, mode: int) -> None:
     say(context, path, "unchanged" if before == text else "written")
     if before != text:
         replace(path, text, mode)
+
+
+def write_unless_foreign(context: Context, path: str, text: str, mark: str) -> None:
+    """An executable that any other of its name does as well for: one without the mark is kept; tells which. Raises
+    UsageError."""
+    before = read(path)
+    if before is not None and mark not in before:
+        say(context, path, "kept: somebody else's, which does as well")
+    else:
+        write(context, path, text, 0o755)
 
 
 def remove(context: Context, path: str, is_ours: Callable[[str], bool], group: str) -> None:

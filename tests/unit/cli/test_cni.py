@@ -21,6 +21,11 @@ def executable(tmp_path):
 
 
 @pytest.fixture
+def loopback(tmp_path):
+    return tmp_path / "bin" / "loopback"
+
+
+@pytest.fixture
 def conflist(tmp_path):
     return tmp_path / "net.d" / "10-sealane.conflist"
 
@@ -56,7 +61,7 @@ def test_again_changes_nothing(run, places, executable, conflist):
     before = [(path.stat().st_ino, path.stat().st_mtime_ns) for path in (executable, conflist)]
     ran = run("cni", "install", *places)
     assert ran.code == 0
-    assert ran.out.count("unchanged") == 2
+    assert ran.out.count("unchanged") == 3
     assert before == [(path.stat().st_ino, path.stat().st_mtime_ns) for path in (executable, conflist)]
     assert sorted(os.listdir(conflist.parent)) == ["10-sealane.conflist"]
 
@@ -90,6 +95,27 @@ def test_an_executable_of_somebody_else_is_left_alone(run, places, executable, c
     assert executable.exists()
 
 
+def test_a_loopback_plugin_comes_along(run, places, loopback):
+    """Containerd fails a pod without one."""
+    assert run("cni", "install", *places).code == 0
+    done = subprocess.run(
+        [loopback], env={"CNI_COMMAND": "VERSION"}, input=b"{}", capture_output=True, check=True
+    )
+    assert "0.3.1" in json.loads(done.stdout)["supportedVersions"]
+    assert loopback.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_loopback_plugin_of_somebody_else_is_kept_and_told_of(run, places, loopback, executable):
+    """An ELF file, as Debian's containernetworking-plugins has it."""
+    loopback.parent.mkdir()
+    loopback.write_bytes(b"\x7fELF\x02\xff\xfe")
+    ran = run("cni", "install", *places)
+    assert (ran.code, executable.exists()) == (0, True)
+    assert f"{loopback}: kept: somebody else's" in ran.out
+    assert "kept" in run("cni", "uninstall", *places).out
+    assert loopback.read_bytes() == b"\x7fELF\x02\xff\xfe"
+
+
 def test_a_directory_that_cannot_be_written_is_named(run, tmp_path):
     (tmp_path / "file").write_text("")
     ran = run("cni", "install", "--bin-dir", str(tmp_path / "file"), "--conf-dir", str(tmp_path))
@@ -98,14 +124,15 @@ def test_a_directory_that_cannot_be_written_is_named(run, tmp_path):
 
 
 @pytest.mark.parametrize("options", [(), ("--subnet", "10.88.0.0/16", "--name", "x")])
-def test_uninstall_takes_both_away_and_again_is_no_error(run, places, executable, conflist, options):
+def test_uninstall_takes_all_away_and_again_is_no_error(run, places, executable, loopback, conflist, options):
     run("cni", "install", *options, *places)
-    assert run("cni", "uninstall", *places).out.count("removed") == 2
+    assert run("cni", "uninstall", *places).out.count("removed") == 3
     assert not executable.exists()
+    assert not loopback.exists()
     assert not conflist.exists()
     ran = run("cni", "uninstall", *places)
     assert ran.code == 0
-    assert ran.out.count("not there") == 2
+    assert ran.out.count("not there") == 3
 
 
 def test_a_conflist_that_was_changed_stays(run, places, executable, conflist):

@@ -1,20 +1,23 @@
-"""`sealane cni …`: puts the CNI executable and a conflist where runtimes look for them. Asks nothing of the daemon."""
+"""`sealane cni …`: puts the CNI executables and a conflist where runtimes look for them. Asks nothing of the daemon."""
 
 import json
 import os
 from argparse import ArgumentParser, Namespace
 
 from sealane.cli.context import Context, UsageError
-from sealane.cli.install import check_ours, program, read, remove, write
+from sealane.cli.install import check_ours, program, read, remove, write, write_unless_foreign
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 
 BIN_DIR = "/opt/cni/bin"
 CONF_DIR = "/etc/cni/net.d"
 EXECUTABLE = "sealane"
+LOOPBACK = "loopback"
+"""Containerd and CRI-O ask for a plugin of this name for each pod."""
 CONFLIST = "10-sealane.conflist"
 NETWORK = "pods"
 MARK = "# CNI plugin of sealane, written by `sealane cni install`."
+LOOPBACK_MARK = "# CNI plugin loopback of sealane, written by `sealane cni install`."
 CAPABILITIES = ("aliases", "bandwidth", "cgroupPath", "dns", "ipRanges", "ips", "mac", "portMappings")
 
 
@@ -22,7 +25,8 @@ def configure_install(parser: ArgumentParser) -> None:
     describe(
         parser,
         "The executable asks the daemon at --socket. Installing again changes nothing; a conflist that differs is\n"
-        "kept unless --replace is given.",
+        "kept unless --replace is given. A plugin `loopback`, which containerd and CRI-O need, is written too, unless\n"
+        "there is one.",
         ["sealane cni install", "sealane cni install --subnet 10.88.0.0/16 --subnet fd00:88::/64"],
     )
     _add_directories(parser)
@@ -52,8 +56,10 @@ def install(context: Context, arguments: Namespace) -> int:
         )
     script = program("cni", MARK, context.socket)
     check_ours(executable, MARK, "--bin-dir")
-    # The executable first: from the moment that the conflist is there runtimes call it.
+    # The executables first: from the moment that the conflist is there runtimes call them.
     write(context, executable, script, 0o755)
+    loopback = os.path.join(arguments.bin_dir, LOOPBACK)
+    write_unless_foreign(context, loopback, program("loopback", LOOPBACK_MARK, None), LOOPBACK_MARK)
     write(context, conflist, config, 0o644)
     return 0
 
@@ -68,11 +74,12 @@ def configure_uninstall(parser: ArgumentParser) -> None:
 
 
 def uninstall(context: Context, arguments: Namespace) -> int:
-    """The conflist first: without its executable it would fail every pod."""
+    """The conflist first: without its executables it would fail every pod."""
     conflist = os.path.join(arguments.conf_dir, CONFLIST)
     executable = os.path.join(arguments.bin_dir, EXECUTABLE)
     remove(context, conflist, _is_plain, "cni")
     remove(context, executable, lambda text: MARK in text, "cni")
+    remove(context, os.path.join(arguments.bin_dir, LOOPBACK), lambda text: LOOPBACK_MARK in text, "cni")
     return 0
 
 

@@ -105,7 +105,17 @@ class Request:
 
 
 def read_request(environ: Mapping[str, str], stdin: bytes) -> Request:
-    """Raises CniError. The version in the error's document is `version_of(stdin)`."""
+    """A call of the plugin `sealane`. Raises CniError. The version in the error's document is `version_of(stdin)`."""
+    request = read_call(environ, stdin)
+    if request.verb != "VERSION":
+        _read_objects(request, request.config)
+        if request.verb == "ADD":
+            request.args = read_args(environ.get("CNI_ARGS", ""))
+    return request
+
+
+def read_call(environ: Mapping[str, str], stdin: bytes) -> Request:
+    """What a call of any plugin has; of the configuration no more is judged than version and name. Raises CniError."""
     verb = environ.get("CNI_COMMAND", "")
     if verb not in VERBS:
         raise CniError(ENVIRONMENT, f"unknown CNI_COMMAND: {verb}")
@@ -119,8 +129,6 @@ def read_request(environ: Mapping[str, str], stdin: bytes) -> Request:
         request.container_id = _container_id(environ["CNI_CONTAINERID"])
         request.ifname = _ifname(environ["CNI_IFNAME"])
         request.netns = environ.get("CNI_NETNS", "")
-        if verb == "ADD":
-            request.args = read_args(environ.get("CNI_ARGS", ""))
     return request
 
 
@@ -156,6 +164,9 @@ def _read_config(request: Request, stdin: bytes) -> None:
     request.config, request.stdin = config, stdin
     request.version = _version(request.verb, config.get("cniVersion", UNSTATED))
     request.name = _network_name(config.get("name", ""))
+
+
+def _read_objects(request: Request, config: dict[str, Any]) -> None:
     if request.verb not in MAKING_VERBS:
         _read_delegate(config)
         if request.verb == "CHECK":
