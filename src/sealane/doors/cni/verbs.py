@@ -20,7 +20,7 @@ from sealane.doors.ports import request_for
 from sealane.engine.attachments import way_in
 from sealane.engine.endpoints import is_answer
 from sealane.engine.engine import Engine
-from sealane.engine.errors import ConflictError, FullError, InvalidError, KernelError, SealaneError
+from sealane.engine.errors import ConflictError, InvalidError, KernelError, SealaneError
 from sealane.engine.ports import NamespaceGoneError, Reserver
 from sealane.engine.reconciler import told
 from sealane.kernel.objects import Link
@@ -56,7 +56,8 @@ class Cni:
             case "GC":
                 await self._attachments.remove(self._not_valid(request))
             case "STATUS":
-                self._status(request)
+                # A network that is full is no failure of the node: containerd 2 would have its pods evicted.
+                self._engine.check_may_change()
         return DONE
 
     # --- ADD and DEL
@@ -157,7 +158,7 @@ class Cni:
         mine = self._attachments.of(request.container_id)
         return next((e for e in mine if e.network == network.id and _key(e) == wanted), None)
 
-    # --- CHECK, GC and STATUS
+    # --- CHECK and GC
 
     def _check(self, request: CniRequest) -> None:
         """Raises ConflictError for what is not as ADD left it. What later plugins changed is theirs: of a link only
@@ -199,16 +200,6 @@ class Cni:
             raise InvalidError("GC without its list would remove all", field="cni.dev/valid-attachments")
         valid = {(attachment.container_id, attachment.ifname) for attachment in given or ()}
         return [e for e in self._attachments.on(config.name) if _key(e) not in valid]
-
-    def _status(self, request: CniRequest) -> None:
-        """Raises HoldError or FullError where an ADD would."""
-        self._engine.check_may_change()
-        network = self._attachments.network(request.config.name)
-        if network is None:
-            return
-        for subnet in self._engine.view_network(network).subnets:
-            if not subnet.available:
-                raise FullError(f"network {network.name}: no address of {subnet.prefix} is free")
 
 
 def _key(endpoint: Endpoint) -> tuple[str, str]:

@@ -95,6 +95,7 @@ def _setns(descriptor: int) -> None:
         _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO
         _restype_ = Int
 
-    program = _ctypes.dlopen(None, 0)  # type: ignore[arg-type] - as ctypes.PyDLL(None)
+    # As ctypes.PyDLL(None): the program itself.
+    program = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]
     if Function(_ctypes.dlsym(program, "setns"))(descriptor, CLONE_NEWNET) != 0:
         raise OSError(_ctypes.get_errno(), "no network namespace")
