@@ -24,12 +24,12 @@ class CniFailed(Exception):
 
 
 class CniRuntime:
-    """On a host. `path`: where plugins are looked for, ours first."""
+    """On a host. `path`: where plugins are looked for, ours first. `flags`: of `sealane cni install`."""
 
-    def __init__(self, host: Host, directory: str) -> None:
+    def __init__(self, host: Host, directory: str, *flags: str) -> None:
         self.host = host
         self.bin_dir, self.conf_dir = os.path.join(directory, "bin"), os.path.join(directory, "net.d")
-        host.sealane("cni", "install", "--bin-dir", self.bin_dir, "--conf-dir", self.conf_dir)
+        host.sealane("cni", "install", "--bin-dir", self.bin_dir, "--conf-dir", self.conf_dir, *flags)
         self.path = f"{self.bin_dir}:{PLUGINS}"
         self.cache: dict[tuple[str, str, str], dict[str, Any]] = {}
 

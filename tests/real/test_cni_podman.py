@@ -40,7 +40,7 @@ def machine(lan: Lan) -> Iterator[Host]:
 
 @pytest.fixture
 def podman(machine: Host, tmp_path: Path) -> Iterator[Podman]:
-    runtime = CniRuntime(machine, str(tmp_path))
+    runtime = CniRuntime(machine, str(tmp_path), "--resolver")
     config = tmp_path / "containers.conf"
     settings = NETWORK_SETTINGS.format(bin_dir=runtime.bin_dir, plugins=PLUGINS, conf_dir=runtime.conf_dir)
     config.write_text(settings + SETTINGS)

@@ -106,6 +106,9 @@ class CniConfig(View, frozen=True, kw_only=True):
     ip_masq: bool | None = msgspec.field(name="ipMasq", default=None)
     port_isolation: bool | None = msgspec.field(name="portIsolation", default=None)
     """Endpoints do not reach each other."""
+    resolver: bool | None = None
+    """Names are answered at the gateways' addresses. Off by default: on a node of Kubernetes they are the cluster's own
+    DNS server's, which may want port 53 of every address of the host."""
     fast_path: bool = msgspec.field(name="fastPath", default=False)
     """Off by default: a plugin that comes after us in the chain (`bandwidth`) may want the link's entrance for itself."""
     ingress_rate: int = msgspec.field(name="ingressRate", default=0)

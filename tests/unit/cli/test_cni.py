@@ -74,6 +74,13 @@ def test_subnets_and_the_name_are_the_networks(run, places, conflist):
     assert ranges == [[{"subnet": "10.88.0.0/16"}], [{"subnet": "fd00:88::/64"}]]
 
 
+def test_names_are_answered_only_if_that_is_asked_for(run, places, conflist):
+    run("cni", "install", *places)
+    assert "resolver" not in json.loads(conflist.read_text())["plugins"][0]
+    run("cni", "install", "--replace", "--resolver", *places)
+    assert json.loads(conflist.read_text())["plugins"][0]["resolver"] is True
+
+
 def test_a_conflist_that_differs_is_kept_until_told_otherwise(run, places, conflist, executable):
     run("cni", "install", *places)
     conflist.write_text("{}")
@@ -123,7 +130,7 @@ def test_a_directory_that_cannot_be_written_is_named(run, tmp_path):
     assert "file" in ran.err
 
 
-@pytest.mark.parametrize("options", [(), ("--subnet", "10.88.0.0/16", "--name", "x")])
+@pytest.mark.parametrize("options", [(), ("--subnet", "10.88.0.0/16", "--name", "x"), ("--resolver",)])
 def test_uninstall_takes_all_away_and_again_is_no_error(run, places, executable, loopback, conflist, options):
     run("cni", "install", *options, *places)
     assert run("cni", "uninstall", *places).out.count("removed") == 3

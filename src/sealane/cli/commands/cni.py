@@ -40,13 +40,18 @@ def configure_install(parser: ArgumentParser) -> None:
         default=[],
         help="of the network, one a family (default: from the daemon's pools)",
     )
+    parser.add_argument(
+        "--resolver",
+        action="store_true",
+        help="answer names at the network's gateways: for podman and nerdctl, not for a cluster with DNS of its own",
+    )
     parser.add_argument("--replace", action="store_true", help="write over a conflist that differs")
 
 
 def install(context: Context, arguments: Namespace) -> int:
     executable = os.path.join(arguments.bin_dir, EXECUTABLE)
     conflist = os.path.join(arguments.conf_dir, CONFLIST)
-    config = _conflist(arguments.name, arguments.subnet)
+    config = _conflist(arguments.name, arguments.subnet, resolver=arguments.resolver)
     there = read(conflist)
     if there not in {None, config} and not arguments.replace:
         raise UsageError(
@@ -98,9 +103,11 @@ def _add_directories(parser: ArgumentParser) -> None:
     )
 
 
-def _conflist(name: str, subnets: list[str]) -> str:
+def _conflist(name: str, subnets: list[str], *, resolver: bool = False) -> str:
     """`cniVersion` is what runtimes of before 2024 read; later ones take the highest of `cniVersions` that they know."""
     plugin: dict[str, object] = {"type": EXECUTABLE, "capabilities": dict.fromkeys(CAPABILITIES, True)}
+    if resolver:
+        plugin["resolver"] = True
     if subnets:
         plugin["ipam"] = {"type": EXECUTABLE, "ranges": [[{"subnet": subnet}] for subnet in subnets]}
     document = {"cniVersion": "1.0.0", "cniVersions": ["1.0.0", "1.1.0"], "name": name, "plugins": [plugin]}
@@ -108,11 +115,13 @@ def _conflist(name: str, subnets: list[str]) -> str:
 
 
 def _is_plain(text: str) -> bool:
-    """Whether install writes just this for the network's name and subnets."""
+    """Whether install writes just this for the network's name, subnets and resolver."""
     try:
         document = json.loads(text)
-        ranges = document["plugins"][0].get("ipam", {}).get("ranges", [])
-        return text == _conflist(document["name"], [alternatives[0]["subnet"] for alternatives in ranges])
+        plugin = document["plugins"][0]
+        ranges = plugin.get("ipam", {}).get("ranges", [])
+        subnets = [alternatives[0]["subnet"] for alternatives in ranges]
+        return text == _conflist(document["name"], subnets, resolver=plugin.get("resolver") is True)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return False
 

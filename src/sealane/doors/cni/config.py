@@ -44,6 +44,7 @@ def network_request(config: CniConfig, leased: CniResult | None) -> NetworkReque
         "bridge": config.bridge,
         "masquerade": _flag(config.ip_masq),
         "icc": _flag(None if config.port_isolation is None else not config.port_isolation),
+        "dns": _flag(bool(config.resolver)),
         "inhibit-gateway": _flag(None if config.is_gateway is None else not config.is_gateway),
     }
     return NetworkRequest(
@@ -119,6 +120,7 @@ def check_agreement(network: Network, config: CniConfig, leased: CniResult | Non
         "isGateway": (config.is_gateway, network.gateway_on_link),
         "ipMasq": (config.ip_masq, network.masquerade),
         "portIsolation": (config.port_isolation, not network.icc),
+        "resolver": (config.resolver, network.dns),
     }
     for subnet in subnets_of(config, leased):
         there = network.subnet(family_of(subnet.prefix))

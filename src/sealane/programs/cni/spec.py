@@ -55,7 +55,7 @@ RESERVED = frozenset(
     {"cniVersion", "name", "type", "ipam", "dns", "prevResult", "runtimeConfig", "args", "capabilities"}
 )
 OPTIONS = frozenset(
-    {"driver", "bridge", "mtu", "internal", "isGateway", "ipMasq", "portIsolation", "fastPath"}
+    {"driver", "bridge", "mtu", "internal", "isGateway", "ipMasq", "portIsolation", "fastPath", "resolver"}
     | {"ingressRate", "ingressBurst", "egressRate", "egressBurst"}
 )
 """Keys of ours; `wire.cni.CniConfig` says what they mean."""

@@ -134,6 +134,7 @@ class TestAdd:
             ({"isGateway": False}, "isGateway"),
             ({"ipMasq": False}, "ipMasq"),
             ({"portIsolation": True}, "portIsolation"),
+            ({"resolver": True}, "resolver"),
             ({"subnets": ["10.99.0.0/24"]}, "IPv4 subnet"),
             ({"subnets": ["10.88.0.0/24", "fd00:99::/64"]}, "IPv6 subnet"),
             ({"ipam": {"ranges": [[{"subnet": "10.88.0.0/24", "gateway": "10.88.0.9"}]]}}, "gateway"),
@@ -240,6 +241,13 @@ class TestAdd:
         assert door("ADD", only_present=True) == first
         assert door("ADD", netns=B, only_present=True) is None
         assert len(door.endpoints()) == 1
+
+    def test_names_are_answered_only_where_that_is_asked_for(self, door):
+        """At the gateway's address, where a node's own DNS server may want to be."""
+        door("ADD")
+        assert door.engine.intent.network_named("pods").resolvers == ()
+        door("ADD", name="named", subnets=["10.77.0.0/24"], netns=B, resolver=True)
+        assert door.engine.intent.network_named("named").resolvers == ("10.77.0.1",)
 
     def test_dns_is_passed_on_and_the_runtimes_goes_before(self, door):
         own = {"nameservers": ["10.0.0.1"], "domain": "x", "search": ["a"]}
