@@ -63,7 +63,7 @@ def addresses(result: dict[str, Any]) -> list[str]:
 def test_pods_reach_each_other_and_the_world_reaches_their_ports(
     lan: Lan, machine: Host, runtime: CniRuntime, pods: list[Netns]
 ) -> None:
-    network = conflist(ipam=DUAL)
+    network = conflist(ipam=DUAL, resolver=True)
     ports = [{"hostPort": 8080, "containerPort": 80, "protocol": "TCP"}]
     web = runtime.add(
         network, "c1", pods[0].path, args="IgnoreUnknown=1;K8S_POD_NAME=web;X=1", portMappings=ports

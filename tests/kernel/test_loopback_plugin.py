@@ -89,8 +89,12 @@ def test_without_ipv6_it_has_one_address(pod: Netns, ours: str) -> None:
     assert [ip["address"] for ip in answer["ips"]] == ["127.0.0.1/8"]
 
 
-def test_twice_is_once(pod: Netns, ours: str) -> None:
-    assert call(ours, "ADD", pod.path) == call(ours, "ADD", pod.path)
+def test_twice_is_once_whatever_other_links_are_there(pod: Netns, ours: str) -> None:
+    first = call(ours, "ADD", pod.path)
+    pod.sh("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth1")
+    for number in range(1, 30):
+        pod.sh("ip", "addr", "add", f"fd00:{number:x}::{number:x}/64", "dev", "eth0", "nodad")
+    assert call(ours, "ADD", pod.path) == first
 
 
 def test_what_came_before_in_a_chain_is_the_answer(pod: Netns, ours: str) -> None:

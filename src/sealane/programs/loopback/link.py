@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import _socket
 import fcntl
+
+from sealane.programs import read_all
 import posix
 from errno import EADDRNOTAVAIL, EINVAL
 
@@ -65,9 +67,10 @@ def _has_six() -> bool:
     except FileNotFoundError:
         return False
     try:
-        return posix.read(descriptor, IF_INET6_BYTES_MAX).startswith(b"%032x " % 1)
+        lines = read_all(descriptor, IF_INET6_BYTES_MAX).split(b"\n")
     finally:
         posix.close(descriptor)
+    return any(line.startswith(b"%032x " % 1) for line in lines)
 
 
 def _ask(request: int, value: bytes = b"") -> bytes:
