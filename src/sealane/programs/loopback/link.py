@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import _socket
 import fcntl
-
-from sealane.programs import read_all
 import posix
 from errno import EADDRNOTAVAIL, EINVAL
+
+from sealane.programs import read_all
 
 LINK = b"lo"
 CLONE_NEWNET = 0x40000000
