@@ -37,10 +37,10 @@ def networks(draw: st.DrawFn, index: int) -> Network:
     )
 
 
-def sandbox(index: int) -> Sandbox:
+def sandbox(index: int, name: str = "") -> Sandbox:
     return Sandbox(
         id=SandboxId(f"sandbox-{index}"),
-        name=f"box{index}",
+        name=name or f"box{index}",
         netns=NetnsRef(path=f"/run/fake/{index}", inode=5000 + index),
     )
 
@@ -92,7 +92,11 @@ def intents(draw: st.DrawFn, most_networks: int = 3, most_sandboxes: int = 3) ->
     """An intent whose objects keep their identity from one draw to the next (network-1 is network-1), so that two
     draws make a before and an after."""
     nets = [draw(networks(i)) for i in range(1, 1 + most_networks) if draw(st.booleans())]
-    boxes = [sandbox(i) for i in range(1, 1 + most_sandboxes) if draw(st.booleans())]
+    boxes = [
+        sandbox(i, draw(st.sampled_from(["", f"ns{i}/box"])))
+        for i in range(1, 1 + most_sandboxes)
+        if draw(st.booleans())
+    ]
     records = [*nets, *boxes]
     for box in boxes:
         joined = [n for n in nets if draw(st.booleans())]

@@ -170,6 +170,8 @@ def test_every_index_says_what_the_records_say(history):
             assert intent.endpoint_of(sandbox, network) in [
                 p for p in mine.values() if p.network == network
             ] or [None]
+    boxes = {r.id for r in records if isinstance(r, Sandbox) and r.name.endswith("/box")}
+    assert {box.id for box in intent.sandboxes_named("box")} == boxes
     for record in records:
         if isinstance(record, Network):
             assert intent.network_named(record.name) is record

@@ -169,7 +169,7 @@ def add_packet(parser: argparse.ArgumentParser) -> None:
         "ends",
         metavar="FROM",
         nargs=1,
-        help="a sandbox, container or endpoint (NAME or NAME/NETWORK), `host`, or an address",
+        help="a sandbox, container or endpoint (NAME or NAME/NETWORK; a pod's NAME is NAMESPACE/POD), `host`, or an address",
     )
     parser.add_argument(
         "more",

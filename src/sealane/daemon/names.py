@@ -14,7 +14,7 @@ from sealane.dns.server import DnsServer
 from sealane.engine.engine import Engine
 from sealane.engine.feed import GapError
 from sealane.model.endpoint import Endpoint
-from sealane.model.ids import EndpointId, NetworkId
+from sealane.model.ids import EndpointId, NetworkId, bare_name, namespace_of
 from sealane.model.net import address_part
 from sealane.model.network import Network
 
@@ -22,6 +22,12 @@ GATHER_MIN_S = 0.002
 GATHER_MAX_S = 0.5
 SHARE = 20
 """At most one part in so many of the time goes into rebuilding."""
+
+
+def dns_name(name: str) -> str:
+    """`web-0.shop` of `shop/web-0`."""
+    namespace = namespace_of(name)
+    return f"{bare_name(name)}.{namespace}" if namespace else name
 
 
 class NameFeed:
@@ -96,9 +102,10 @@ class NameFeed:
         member = ZoneMember(
             endpoint=endpoint.id,
             sandbox=endpoint.sandbox or "",
-            names=(endpoint.name, *endpoint.aliases),
+            names=(dns_name(endpoint.name), *endpoint.aliases),
             addresses=tuple(address_part(a) for a in endpoint.addresses),
             upstreams=endpoint.dns_servers,
+            short=bare_name(endpoint.name) if namespace_of(endpoint.name) else "",
         )
         self._members[endpoint.id] = (endpoint, member)
         return member

@@ -52,12 +52,13 @@ def _prefix(subnet: Subnet) -> int:
 class Member:
     """A ZoneMember as it is asked for: wire names, parsed addresses, records ready to send."""
 
-    __slots__ = ("addresses", "names", "pointer", "record", "records", "sandbox")
+    __slots__ = ("addresses", "names", "pointer", "record", "records", "sandbox", "short")
 
     def __init__(self, record: ZoneMember, network: ZoneNetwork) -> None:
         self.record = record
         self.sandbox = (record.sandbox, "" if record.sandbox else record.endpoint)
         self.names = [wired for name in record.names if (wired := wire.wire_name(name))]
+        self.short = wire.wire_name(record.short) if record.short else None
         field = f"member {record.endpoint}: addresses"
         self.addresses = [_address(network, field, text) for text in record.addresses]
         self.records = [_record_of(address) for address in self.addresses]
@@ -88,6 +89,7 @@ class NetworkIndex:
         self.table = SubnetTable()
         self.members: dict[str, Member] = {}
         self.called: dict[bytes, dict[str, Member]] = {}
+        self.shortly: dict[bytes, dict[str, Member]] = {}
         self.owners: dict[Address, dict[str, Member]] = {}
 
     def describe(self, record: ZoneNetwork, suffix: bytes | None, subnets: tuple[Subnet, ...]) -> None:
@@ -101,6 +103,8 @@ class NetworkIndex:
         self.members[endpoint] = member
         for name in member.names:
             self.called.setdefault(name, {})[endpoint] = member
+        if member.short is not None:
+            self.shortly.setdefault(member.short, {})[endpoint] = member
         for address in member.addresses:
             self.owners.setdefault(address, {})[endpoint] = member
 
@@ -109,6 +113,8 @@ class NetworkIndex:
         del self.members[endpoint]
         for name in dict.fromkeys(member.names):
             _discard(self.called, name, endpoint)
+        if member.short is not None:
+            _discard(self.shortly, member.short, endpoint)
         for address in dict.fromkeys(member.addresses):
             _discard(self.owners, address, endpoint)
 

@@ -14,6 +14,8 @@ class ZoneMember(msgspec.Struct, frozen=True):
     addresses: tuple[str, ...]
     upstreams: tuple[str, ...] = ()
     """Its sandbox's own, before the network's."""
+    short: str = ""
+    """Leads here too while no member of another first name has it: `web-0` of `web-0.shop`."""
 
 
 class ZoneNetwork(msgspec.Struct, frozen=True):

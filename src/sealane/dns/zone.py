@@ -9,6 +9,8 @@ Rule 5  What is known locally is never forwarded, in no type; neither are single
         own networks, nor reverse names of any of our subnets.
 Rule 6  A sandbox that is on internal networks only forwards nothing.
 Rule 7  What is forwarded goes to the asker's own upstreams, else to those of its networks, else to the host's.
+Rule 8  A member's short name leads to it while no member of another first name has it, and no member has it as a name:
+        two pods `web-0` of two Kubernetes namespaces are `web-0.shop` and `web-0.blog`, and neither is `web-0`.
 """
 
 import enum
@@ -171,10 +173,24 @@ def _members_called(view: View, name: bytes) -> tuple[list[Member], bool]:
         for network in view.networks:
             if network.suffix == suffix:
                 is_reserved = True
-                if members := network.called.get(name[:cut] + b"\x00"):
+                local = name[:cut] + b"\x00"
+                if members := network.called.get(local):
                     return list(members.values()), True
+                if found := _shortly_called((network,), local):
+                    return _of_one_name(found), True
     found = [member for network in view.networks for member in network.called.get(name, {}).values()]
+    if not found and (shortly := _shortly_called(view.networks, name)):
+        return _of_one_name(shortly), True
     return found, is_reserved
+
+
+def _shortly_called(networks: Iterable[NetworkIndex], name: bytes) -> list[Member]:
+    return [member for network in networks for member in network.shortly.get(name, {}).values()]
+
+
+def _of_one_name(members: list[Member]) -> list[Member]:
+    """All of them; none if they are of several first names (Rule 8)."""
+    return members if len({member.record.names[0] for member in members}) == 1 else []
 
 
 def _finding(members: list[Member], rrtype: int) -> Finding:

@@ -120,7 +120,7 @@ class _Scope:
             )
         except QuestionError as error:
             raise InvalidError(
-                f"{error}, nor a network", field=field, cure="`host` is the host itself"
+                f"{error}", field=field, cure="a network, or `host` itself, will do too"
             ) from error
         for endpoint in found:
             if endpoint.sandbox is not None and endpoint.sandbox not in self._sandboxes:

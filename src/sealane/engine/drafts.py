@@ -27,7 +27,7 @@ from sealane.engine.problems import at_field
 from sealane.engine.publishing import Publisher
 from sealane.model.change import Change, Delete, Put
 from sealane.model.endpoint import Endpoint, NetnsRef, PublishedPort, Sandbox
-from sealane.model.ids import EndpointId, NetworkId, SandboxId, parse_name
+from sealane.model.ids import EndpointId, NetworkId, SandboxId, bare_name, name_in, namespace_of, parse_name
 from sealane.model.intent import Intent
 from sealane.model.net import Family, ParseError, family_of
 from sealane.model.network import Network
@@ -38,6 +38,10 @@ from sealane.wire.requests import (
     PublishRequest,
     StagedRequest,
 )
+
+ID_SHOWN = 12
+"""Characters of an id that people are shown."""
+NAMES_SHOWN = 5
 
 
 def new_id() -> str:
@@ -113,7 +117,7 @@ class Drafts:
             )
         endpoints = list(self.intent.endpoints_by_network.get(network.id, {}).values())
         if endpoints and not force:
-            some = ", ".join(sorted(e.name for e in endpoints)[:5]) + (" …" if len(endpoints) > 5 else "")
+            some = _some(e.name for e in endpoints)
             count = "1 endpoint" if len(endpoints) == 1 else f"{len(endpoints)} endpoints"
             raise InUseError(
                 f"network {network.name} has {count}: {some}",
@@ -143,16 +147,27 @@ class Drafts:
         return sandbox, [Put(sandbox)]
 
     def find_sandbox(self, reference: str) -> Sandbox:
-        sandbox = self.intent.sandbox_named(reference)
+        sandbox = self._meant(reference)
         if sandbox is None:
             raise NotFoundError(
                 f"there is no sandbox {reference!r}", field="sandbox", cure="see `sealane sandbox ls`"
             )
         return sandbox
 
-    def sandbox_for(self, where: str, name: str = "") -> tuple[Sandbox, list[Change]]:
-        """A sandbox by name or id, or the one of the namespace at a path or of a pid, new if need be: of that name, if
-        it is free."""
+    def _meant(self, reference: str) -> Sandbox | None:
+        """Raises ConflictError for a name of several Kubernetes namespaces."""
+        found = self.intent.sandboxes_named(reference)
+        if len(found) > 1:
+            raise ConflictError(
+                f"{len(found)} sandboxes go by {reference!r}",
+                field="sandbox",
+                cure=f"one of {_some(sandbox.name for sandbox in found)}",
+            )
+        return found[0] if found else None
+
+    def sandbox_for(self, where: str, name: str = "", namespace: str = "") -> tuple[Sandbox, list[Change]]:
+        """A sandbox by name or id, or the one of the namespace at a path or of a pid, new if need be: of that name (in
+        that Kubernetes namespace), if it is free."""
         sandbox = self._sandbox_named(where)
         if sandbox is not None:
             return sandbox, []
@@ -172,14 +187,17 @@ class Drafts:
             sandbox = msgspec.structs.replace(before, netns=ref)
             return sandbox, [Put(sandbox, before)]
         sandbox = Sandbox(
-            id=SandboxId(new_id()), name=self._name_for(where, ref, name), netns=ref, implicit=True
+            id=SandboxId(new_id()),
+            name=self._name_for(where, ref, name, namespace),
+            netns=ref,
+            implicit=True,
         )
         return sandbox, [Put(sandbox)]
 
     def _sandbox_named(self, reference: str) -> Sandbox | None:
         """By name or id. A pid is not taken for the beginning of an id."""
         if not _is_pid(reference):
-            return self.intent.sandbox_named(reference)
+            return self._meant(reference)
         known = self.intent.sandbox_ids.get(reference)
         return self.intent.sandboxes[known] if known else None
 
@@ -195,13 +213,15 @@ class Drafts:
                 str(error), field=field, cure="a network namespace's path, or a pid"
             ) from error
 
-    def _name_for(self, where: str, ref: NetnsRef, wanted: str) -> str:
+    def _name_for(self, where: str, ref: NetnsRef, wanted: str, namespace: str) -> str:
         base = where.rstrip("/").rpartition("/")[2] if not where.startswith("/proc/") else where.split("/")[2]
         try:
-            name = parse_name(wanted or (f"pid{base}" if base.isdigit() else base))
+            name = name_in(namespace, wanted or (f"pid{base}" if base.isdigit() else base))
         except ParseError:
             name = f"netns{ref.inode}"
-        return name if name not in self.intent.sandbox_ids else f"{name[:40]}-{ref.inode}"
+        if name not in self.intent.sandbox_ids:
+            return name
+        return name_in(namespace_of(name), f"{bare_name(name)[:40]}-{ref.inode}")
 
     # --- endpoints
 
@@ -210,7 +230,7 @@ class Drafts:
     ) -> tuple[Endpoint, list[Change]]:
         """The endpoint and what makes it; no changes for one that is there as asked for."""
         network = self.find_network(request.network)
-        sandbox, changes = self.sandbox_for(request.sandbox, request.sandbox_name)
+        sandbox, changes = self.sandbox_for(request.sandbox, request.sandbox_name, request.namespace)
         present = self.intent.endpoint_of(sandbox.id, network.id) if not changes else None
         if present is not None:
             differs = repeats(present, request)
@@ -245,16 +265,10 @@ class Drafts:
         return [Put(now, before) for now, before in zip(awake, dormant, strict=True)]
 
     def find_endpoint(self, reference: str) -> Endpoint:
-        sandbox_name, slash, network_name = reference.partition("/")
+        matches = self._endpoints_called(reference)
+        sandbox_name, slash, network_name = reference.rpartition("/")
         if slash:
-            found = self._endpoint_at(sandbox_name, network_name)
-            matches = [found] if found else []
-        else:
-            matches = [
-                e
-                for e in self.intent.endpoints.values()
-                if reference in (e.id, e.name) or (len(reference) >= 4 and e.id.startswith(reference))
-            ]
+            matches += [e for e in self._endpoints_at(sandbox_name, network_name) if e not in matches]
         if not matches:
             raise NotFoundError(
                 f"there is no endpoint {reference!r}", field="endpoint", cure="see `sealane endpoint ls`"
@@ -262,16 +276,31 @@ class Drafts:
         if len(matches) > 1:
             raise ConflictError(
                 f"{len(matches)} endpoints go by {reference!r}",
-                cure="say SANDBOX/NETWORK, or an id's beginning",
+                cure=f"one of {_some(self._unmistakable(e, reference) for e in matches)}",
             )
         return matches[0]
 
-    def _endpoint_at(self, sandbox: str, network: str) -> Endpoint | None:
-        there = self.intent.sandbox_named(sandbox)
+    def _endpoints_called(self, reference: str) -> list[Endpoint]:
+        """By name or id; else by a name in any Kubernetes namespace."""
+        there = self.intent.endpoints.values()
+        exact = [e for e in there if reference in (e.id, e.name)]
+        exact = exact or [e for e in there if bare_name(e.name) == reference]
+        return exact or [e for e in there if len(reference) >= 4 and e.id.startswith(reference)]
+
+    def _unmistakable(self, endpoint: Endpoint, reference: str) -> str:
+        """SANDBOX/NETWORK; the beginning of the id where that is what could mean another, too."""
+        sandbox = self.intent.sandboxes.get(endpoint.sandbox) if endpoint.sandbox else None
+        if sandbox is None:
+            return endpoint.id[:ID_SHOWN]
+        at = f"{sandbox.name}/{self.intent.networks[endpoint.network].name}"
+        return at if at != reference else f"{endpoint.id[:ID_SHOWN]} (sandbox {sandbox.name})"
+
+    def _endpoints_at(self, sandbox: str, network: str) -> list[Endpoint]:
         onto = self.intent.network_named(network)
-        if there is None or onto is None:
-            return None
-        return self.intent.endpoint_of(there.id, onto.id)
+        if onto is None:
+            return []
+        found = [self.intent.endpoint_of(there.id, onto.id) for there in self.intent.sandboxes_named(sandbox)]
+        return [endpoint for endpoint in found if endpoint is not None]
 
     def detach(self, requests: Iterable[DetachRequest]) -> tuple[list[Endpoint], list[Change]]:
         """Endpoints that are there, and what takes them away; what is not there is left out."""
@@ -333,6 +362,11 @@ class Drafts:
                 changes.append(last)
         # Sandboxes after all of their endpoints.
         return sorted(changes, key=lambda c: isinstance(c.record, Sandbox))
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = sorted(names)
+    return ", ".join(listed[:NAMES_SHOWN]) + (" …" if len(listed) > NAMES_SHOWN else "")
 
 
 def _is_pid(where: str) -> bool:

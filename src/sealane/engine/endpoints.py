@@ -11,7 +11,15 @@ from sealane.engine.problems import parsed
 from sealane.engine.publishing import Publisher
 from sealane.limits import ALIASES_PER_ENDPOINT
 from sealane.model.endpoint import Bandwidth, Endpoint, PublishedPort, Sandbox
-from sealane.model.ids import SYSCTL_VALUE, EndpointId, NetworkId, parse_id, parse_link_name, parse_name
+from sealane.model.ids import (
+    SYSCTL_VALUE,
+    EndpointId,
+    NetworkId,
+    name_in,
+    parse_id,
+    parse_link_name,
+    parse_name,
+)
 from sealane.model.intent import Intent
 from sealane.model.net import (
     Address,
@@ -66,7 +74,7 @@ class EndpointMaker:
         skip: Iterable[str] = (),
     ) -> Endpoint:
         """Raises InvalidError, ConflictError or FullError with the field."""
-        name = parsed(parse_name, request.name, "name") if request.name else sandbox.name
+        name = name_of(request) or sandbox.name
         _check_meeting(network, sandbox)
         self._check_place(network)
         plain = not network.traits.has_links
@@ -274,6 +282,14 @@ def sandbox_sysctls(sysctls: dict[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple((key.replace(".", "/"), value) for key, value in sorted(sysctls.items()))
 
 
+def name_of(request: AttachRequest) -> str:
+    """The endpoint's name; empty: the sandbox's. Raises InvalidError."""
+    if not request.name:
+        return ""
+    name = parsed(parse_name, request.name, "name")
+    return parsed(lambda namespace: name_in(namespace, name), request.namespace, "namespace")
+
+
 def repeats(endpoint: Endpoint, request: AttachRequest) -> str | None:
     """Whether the request asks for what the endpoint is already: None, or the field that differs.
 
@@ -282,7 +298,7 @@ def repeats(endpoint: Endpoint, request: AttachRequest) -> str | None:
     own = {address_part(a) for a in endpoint.addresses}
     asked_for = [port for port in endpoint.ports if not port.came_along]
     checks = {
-        "name": not request.name or request.name == endpoint.name,
+        "name": not request.name or name_of(request) == endpoint.name,
         "addresses": {_canonical(a) for a in request.addresses} <= own,
         "mac": not request.mac or request.mac.lower().replace("-", ":") == endpoint.mac,
         "ifname": not request.ifname or request.ifname == endpoint.ifname,

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from sealane.explain.packet import Packet, Sent, Trace
-from sealane.explain.question import CANNOT_SAY, CLIENT_PORT, LOOPBACK, QuestionError, about, endpoints_named
+from sealane.explain.question import CANNOT_SAY, CLIENT_PORT, LOOPBACK, QuestionError, about, meaning_of
 from sealane.explain.walk import answer, is_answered, walk
 from sealane.explain.world import World
 from sealane.kernel.state import HOST
@@ -141,12 +141,12 @@ def _everybody(intent: Intent) -> tuple[Party, ...]:
 def _party(text: str, intent: Intent) -> Party:
     if text == HOST:
         return Party(HOST, HOST)
-    found = endpoints_named(text, intent)
+    found, is_bound = meaning_of(text, intent)
     sandbox = found[0].sandbox
     if sandbox is None or intent.sandboxes[sandbox].netns is None:
         raise QuestionError(f"{text!r} has no network namespace of its own")
     mine = tuple(endpoint for endpoint in found if endpoint.sandbox == sandbox)
-    return Party(text, sandbox, mine, is_bound="/" in text)
+    return Party(text, sandbox, mine, is_bound=is_bound)
 
 
 def _on_link(party: Party, intent: Intent) -> frozenset[NetworkId]:

@@ -1,7 +1,8 @@
 """A person's question made into a packet: names, addresses and ports as they are typed.
 
     web            a sandbox, a container or an endpoint, by name, alias or id
-    web/front      the same, by its endpoint on that network
+    shop/web       the same where its name has a Kubernetes namespace; `web` will do while no other has it
+    web/front      the same, by its endpoint on that network; shop/web/front
     host           the host's own processes
     192.0.2.7      somebody outside; or who has the address, if it is ours
 
@@ -9,9 +10,9 @@ Targets are these with a port, `db:5432`; `:8080` is a port of the host's.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -32,7 +33,7 @@ from sealane.explain.walk import UnexplainedError, answer, walk
 from sealane.explain.world import IncompleteStateError, World
 from sealane.kernel.state import HOST, HostState
 from sealane.model.endpoint import Endpoint
-from sealane.model.ids import EndpointId, NetworkId, SandboxId
+from sealane.model.ids import EndpointId, NetworkId, SandboxId, bare_name
 from sealane.model.intent import Intent
 from sealane.model.net import (
     FAMILIES,
@@ -49,6 +50,10 @@ CLIENT_PORT = 40000
 """Any port out of the ephemeral range: rules do not look at it."""
 
 LOOPBACK: dict[Family, str] = {4: "127.0.0.1", 6: "::1"}
+
+ID_SHOWN = 12
+"""Characters of an id that people are shown, and by which an endpoint is known here."""
+NAMES_SHOWN = 5
 
 _WITH_PORT = re.compile(r"(?:\[(?P<six>[^\]]*)\]|(?P<name>[^:\[\]]*)):(?P<port>[^:]*)")
 
@@ -173,9 +178,9 @@ class _Sender:
         if self.address:
             self._who_has(self.address)
         elif text != HOST:
-            found = endpoints_named(text, intent)
-            self.bound = found[0] if "/" in text else None
-            self.sandbox = found[0].sandbox
+            found = meaning_of(text, intent)
+            self.bound = found.endpoints[0] if found.is_bound else None
+            self.sandbox = found.endpoints[0].sandbox
             if self.sandbox is None:
                 raise QuestionError(f"source {text!r}: the endpoint is not attached to a sandbox")
         self.is_outside = bool(self.address) and self.sandbox is None and not self.is_host_address
@@ -265,28 +270,70 @@ def _host_address(sender: _Sender, wanted: tuple[Family, ...]) -> str:
     raise QuestionError("the host's addresses are not known: name one")
 
 
+class Meaning(NamedTuple):
+    endpoints: list[Endpoint]
+    is_bound: bool
+    """The network is named, too."""
+
+
 def endpoints_named(text: str, intent: Intent) -> list[Endpoint]:
     """What a name means: all endpoints of a sandbox, or one. Raises QuestionError."""
-    name, _, network_name = text.partition("/")
-    found = _by_owner(name, intent) or [
-        e for e in intent.endpoints.values() if name in {e.id, e.name, *e.aliases}
-    ]
-    if network_name:
-        network = intent.network_named(network_name)
-        if network is None:
-            raise QuestionError(f"{text!r}: there is no network {network_name!r}")
-        found = [endpoint for endpoint in found if endpoint.network == network.id]
-    if not found:
-        raise QuestionError(f"{text!r} is no sandbox, container or endpoint that is attached to a network")
+    return meaning_of(text, intent).endpoints
+
+
+def meaning_of(text: str, intent: Intent) -> Meaning:
+    """A name, or NAME/NETWORK; a name may be NAMESPACE/POD. Raises QuestionError, for what may mean both, too."""
+    named = _called(text, intent)
+    name, slash, network_name = text.rpartition("/")
+    network = intent.network_named(network_name) if slash else None
+    bound = [] if network is None else [e for e in _called(name, intent) if e.network == network.id]
+    if named and bound and {e.id for e in named} != {e.id for e in bound}:
+        raise QuestionError(
+            f"{text!r} is both {_shown(named[0], intent)} and {name} on network {network_name}: "
+            f"say {_shown(named[0], intent)}, or {bound[0].id[:ID_SHOWN]}"
+        )
+    if named or bound:
+        return Meaning(named or bound, not named)
+    if slash and network is None:
+        raise QuestionError(f"{text!r}: there is no network {network_name!r}")
+    raise QuestionError(f"{text!r} is no sandbox, container or endpoint that is attached to a network")
+
+
+def _called(name: str, intent: Intent) -> list[Endpoint]:
+    """Of the sandbox, container or endpoint of that name. Raises QuestionError for one of several Kubernetes namespaces."""
+    sandboxes = intent.sandboxes_named(name)
+    if len(sandboxes) > 1:
+        raise _ambiguous(name, [sandbox.name for sandbox in sandboxes])
+    container = intent.container_named(name) if not sandboxes else None
+    owner = sandboxes[0].id if sandboxes else container.sandbox if container is not None else None
+    found = list(intent.endpoints_by_sandbox.get(owner, {}).values()) if owner is not None else []
+    return found or _endpoints_called(name, intent)
+
+
+def _endpoints_called(name: str, intent: Intent) -> list[Endpoint]:
+    there = intent.endpoints.values()
+    found = [e for e in there if name in {e.id, e.name, *e.aliases} or _begins(e.id, name)]
+    if found:
+        return found
+    found = [e for e in there if bare_name(e.name) == name]
+    names = {e.name for e in found}
+    if len(names) > 1:
+        raise _ambiguous(name, names)
     return found
 
 
-def _by_owner(name: str, intent: Intent) -> list[Endpoint]:
-    sandbox = intent.sandbox_named(name)
-    if sandbox is None:
-        container = intent.container_named(name)
-        sandbox = intent.sandboxes.get(container.sandbox) if container is not None else None
-    return [] if sandbox is None else list(intent.endpoints_by_sandbox.get(sandbox.id, {}).values())
+def _begins(identity: str, text: str) -> bool:
+    return len(text) >= ID_SHOWN and identity.startswith(text)
+
+
+def _ambiguous(name: str, names: Iterable[str]) -> QuestionError:
+    listed = sorted(names)
+    some = ", ".join(listed[:NAMES_SHOWN]) + (" …" if len(listed) > NAMES_SHOWN else "")
+    return QuestionError(f"{name!r} is in {len(listed)} Kubernetes namespaces: say one of {some}")
+
+
+def _shown(endpoint: Endpoint, intent: Intent) -> str:
+    return f"{endpoint.name}/{intent.networks[endpoint.network].name}"
 
 
 def _address(text: str) -> str:

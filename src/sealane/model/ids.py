@@ -32,6 +32,21 @@ def parse_name(text: str) -> str:
     return text
 
 
+def name_in(namespace: str, name: str) -> str:
+    """`shop/web-0`: a name that others may have too, in other Kubernetes namespaces. Raises ParseError for either."""
+    return f"{parse_name(namespace)}/{parse_name(name)}" if namespace else parse_name(name)
+
+
+def bare_name(name: str) -> str:
+    """Without its Kubernetes namespace."""
+    return name.rpartition("/")[2]
+
+
+def namespace_of(name: str) -> str:
+    """Kubernetes namespace of a name; empty: none."""
+    return name.rpartition("/")[0]
+
+
 def parse_id(text: str) -> str:
     if not _ID.fullmatch(text):
         raise ParseError(f"{text!r} is not an id: 1 to 128 letters, digits, `_`, `.` or `-`")

@@ -37,20 +37,20 @@ class Unique(dict[K, V]):
 
 
 class Members(dict[K, dict[V, R]], Generic[K, V, R]):
-    """Owner → its members, which name it in `field`. An owner among `owners` keeps its entry without members."""
+    """Owner → its members. `owner_of` a record may be None; an owner among `owners` keeps its entry without members."""
 
-    def __init__(self, field: str, owners: Container[K]) -> None:
+    def __init__(self, owner_of: Callable[[Any], K | None], owners: Container[K] = ()) -> None:
         super().__init__()
-        self._field = field
+        self._owner_of = owner_of
         self._owners = owners
 
     def add(self, record: Any) -> None:
-        owner = getattr(record, self._field)
+        owner = self._owner_of(record)
         if owner is not None:
             self.setdefault(owner, {})[record.id] = record
 
     def remove(self, record: Any) -> None:
-        owner = getattr(record, self._field)
+        owner = self._owner_of(record)
         if owner is None:
             return
         members = self[owner]

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from sealane.model.change import Change, Delete, Put, Record
 from sealane.model.container import Container
 from sealane.model.endpoint import Endpoint, PublishedPort, Sandbox
-from sealane.model.ids import EndpointId, NetworkId, SandboxId
+from sealane.model.ids import EndpointId, NetworkId, SandboxId, bare_name
 from sealane.model.indexes import Claim, Index, Members, PortClaims, Unique
 from sealane.model.kinds import KINDS, kind_of, leases_of, referents_first
 from sealane.model.net import Address
@@ -36,22 +36,29 @@ class Intent:
         self.network_ids: Unique[str, NetworkId] = Unique(lambda n: (n.name,))
         self.sandbox_ids: Unique[str, SandboxId] = Unique(lambda s: (s.name,))
         self.container_ids: Unique[str, str] = Unique(lambda c: (c.name,))
+        self.sandboxes_by_bare_name: Members[str, SandboxId, Sandbox] = Members(_bare_name)
+        """Those whose name has a Kubernetes namespace, by the rest of it."""
         self.sandbox_by_netns: Unique[tuple[int, int], SandboxId] = Unique(
             lambda s: (s.netns.identity,) if s.netns is not None else ()
         )
         self.sandbox_by_awaited: Unique[str, SandboxId] = Unique(lambda s: (s.awaited,) if s.awaited else ())
         self.leases: Unique[tuple[NetworkId, Address], EndpointId] = Unique(leases_of)
         self.endpoints_by_network: Members[NetworkId, EndpointId, Endpoint] = Members(
-            "network", self.networks
+            lambda e: e.network, self.networks
         )
         self.endpoints_by_sandbox: Members[SandboxId, EndpointId, Endpoint] = Members(
-            "sandbox", self.sandboxes
+            lambda e: e.sandbox, self.sandboxes
         )
-        self.containers_by_sandbox: Members[SandboxId, str, Container] = Members("sandbox", {})
+        self.containers_by_sandbox: Members[SandboxId, str, Container] = Members(lambda c: c.sandbox)
         self._claims = PortClaims()
         self._indexes: dict[str, tuple[Index, ...]] = {
             "network": (self.network_ids,),
-            "sandbox": (self.sandbox_ids, self.sandbox_by_netns, self.sandbox_by_awaited),
+            "sandbox": (
+                self.sandbox_ids,
+                self.sandboxes_by_bare_name,
+                self.sandbox_by_netns,
+                self.sandbox_by_awaited,
+            ),
             "endpoint": (self.endpoints_by_network, self.endpoints_by_sandbox, self.leases, self._claims),
             "container": (self.container_ids, self.containers_by_sandbox),
         }
@@ -112,8 +119,18 @@ class Intent:
         """By name, by id, or by the beginning of an id that only one network has."""
         return _find(reference, self.networks, self.network_ids)
 
+    def sandboxes_named(self, reference: str) -> list[Sandbox]:
+        """What it may mean: the sandbox of that name; else those of that name in any Kubernetes namespace; else the one
+        whose id begins so."""
+        if reference not in self.sandbox_ids and reference in self.sandboxes_by_bare_name:
+            return list(self.sandboxes_by_bare_name[reference].values())
+        found = _find(reference, self.sandboxes, self.sandbox_ids)
+        return [] if found is None else [found]
+
     def sandbox_named(self, reference: str) -> Sandbox | None:
-        return _find(reference, self.sandboxes, self.sandbox_ids)
+        """None, too, where it may mean several."""
+        found = self.sandboxes_named(reference)
+        return found[0] if len(found) == 1 else None
 
     def container_named(self, reference: str) -> Container | None:
         return _find(reference, self.containers, self.container_ids)
@@ -168,6 +185,11 @@ class Intent:
 
 def _key(record: Record) -> tuple[str, str]:
     return kind_of(record).name, record.id
+
+
+def _bare_name(sandbox: Sandbox) -> str | None:
+    bare = bare_name(sandbox.name)
+    return bare if bare != sandbox.name else None
 
 
 def changed_fields(before: Record, after: Record) -> frozenset[str]:

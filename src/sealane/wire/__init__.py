@@ -44,7 +44,8 @@ are not known are refused, so that a misspelt one is named and not ignored.
 | GET /v1/containers/REF/logs | ?follow=1&tail=N&since=T | LogView, one JSON document a line |
 
 REF is a name, an id, or the beginning of an id (at least 4 characters) that only one object has. An endpoint's REF
-may also be `SANDBOX/NETWORK`.
+may also be `SANDBOX/NETWORK`. A pod's name is `NAMESPACE/POD`; `POD` will do while no other namespace has it. What may
+mean several objects is a `conflict`, and the cure lists them.
 
 A session is asked for by `Upgrade: sealane-frames`; after the answer 101 both sides send frames (`sealane.containers.frames`).
 """

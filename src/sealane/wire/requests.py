@@ -73,6 +73,8 @@ class AttachRequest(Request, frozen=True, kw_only=True):
     """Of a sandbox that is known by nothing but its namespace; empty: after the path or the pid."""
     name: str = ""
     """The endpoint's name in DNS; empty: the sandbox's name."""
+    namespace: str = ""
+    """Kubernetes namespace of both names: `shop` makes `web-0` to `shop/web-0`, which is `web-0.shop` in DNS."""
     addresses: list[str] = []
     mac: str = ""
     ifname: str = ""

@@ -301,7 +301,7 @@ def test_sandboxes_are_made_listed_and_removed(cli, requests):
     cli("sandbox", "create", "--netns", "/run/netns/vm7", "vm7")
     assert [r.netns for r in requests] == ["", "/run/netns/vm7"]
     assert cli("sandbox", "ls").out == (
-        "NAME   OWNER     ENDPOINTS   NAMESPACE\n"
+        "NAME   OWNER     ENDPOINTS   NETNS\n"
         "lab    sealane   0           /run/sealane/netns/lab\n"
         "vm7    foreign   0           /run/netns/vm7\n"
     )

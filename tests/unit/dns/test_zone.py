@@ -77,6 +77,45 @@ def test_names_and_aliases_lead_to_the_addresses_of_the_asked_family() -> None:
     assert sorted(values(zone, "10.1.0.3", "web", "ANY")) == ["10.1.0.2", "fd01::2"]
 
 
+def pod(endpoint: str, name: str, namespace: str, address: str) -> ZoneMember:
+    return ZoneMember(endpoint, endpoint, (f"{name}.{namespace}",), (address,), short=name)
+
+
+def test_a_short_name_leads_to_the_only_one_that_has_it() -> None:
+    shop, blog = pod("e1", "web-0", "shop", "10.1.0.2"), pod("e2", "web-0", "blog", "10.1.0.3")
+    zone = zone_of(network("pods", shop))
+    for name in ("web-0", "web-0.shop", "web-0.pods", "web-0.shop.pods"):
+        assert values(zone, "10.1.0.9", name, arrival="pods") == ["10.1.0.2"]
+    zone.update([network("pods", shop, blog)])
+    for name in ("web-0", "web-0.pods"):
+        assert find(zone, "10.1.0.9", name, arrival="pods").verdict is Verdict.NO_SUCH_NAME
+    assert values(zone, "10.1.0.9", "web-0.shop", arrival="pods") == ["10.1.0.2"]
+    assert values(zone, "10.1.0.9", "web-0.blog.pods", arrival="pods") == ["10.1.0.3"]
+    zone.update([network("pods", blog)])
+    assert values(zone, "10.1.0.9", "web-0", arrival="pods") == ["10.1.0.3"]
+
+
+def test_two_endpoints_of_one_pod_share_their_short_name() -> None:
+    zone = zone_of(
+        network("pods", pod("e1", "web-0", "shop", "10.1.0.2"), pod("e2", "web-0", "shop", "10.1.0.3"))
+    )
+    assert values(zone, "10.1.0.9", "web-0", arrival="pods") == ["10.1.0.2", "10.1.0.3"]
+
+
+def test_a_whole_name_goes_before_a_short_one_and_a_short_one_is_never_forwarded() -> None:
+    dotted = [pod("e1", "a.b", "shop", "10.1.0.2"), pod("e2", "a.b", "blog", "10.1.0.3")]
+    zone = zone_of(
+        network("pods", pod("e3", "web", "shop", "10.1.0.4"), member("e4", "web", "10.1.0.5"), *dotted)
+    )
+    assert values(zone, "10.1.0.9", "web", arrival="pods") == ["10.1.0.5"]
+    assert find(zone, "10.1.0.9", "a.b", arrival="pods").verdict is not Verdict.FORWARD
+
+
+def test_a_pods_address_has_its_name_and_namespace() -> None:
+    zone = zone_of(network("pods", pod("e1", "web-0", "shop", "10.1.0.2")))
+    assert values(zone, "10.1.0.9", "2.0.1.10.in-addr.arpa", "PTR", arrival="pods") == ["web-0.shop.pods."]
+
+
 @pytest.mark.parametrize("rrtype", ["AAAA", "MX", "TXT", "SRV", "HTTPS", "PTR", "NS", "SOA"])
 def test_a_known_name_of_another_type_is_empty_and_not_forwarded(rrtype: str) -> None:
     for name in ("db", "db.front"):

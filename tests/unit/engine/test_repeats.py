@@ -42,7 +42,7 @@ OTHERWISE = {
 }
 """A value for each field, other than that of a plain attach."""
 
-PLACE = {"sandbox", "network", "sandbox_name"}
+PLACE = {"sandbox", "network", "sandbox_name", "namespace"}
 
 
 def test_every_field_of_an_attach_is_looked_at(bench: Bench) -> None:

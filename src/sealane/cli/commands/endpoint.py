@@ -5,6 +5,7 @@ from typing import Any
 
 from sealane.cli.context import Context
 from sealane.cli.flags import Flags, in_flags
+from sealane.cli.namespaces import with_namespaces
 from sealane.cli.options import add_quiet
 from sealane.cli.output import Cell
 from sealane.cli.parser import describe
@@ -32,7 +33,8 @@ def ls(context: Context, arguments: Namespace) -> int:
             context.output.line(view["id"])
     else:
         headers = ("ID", "NAME", "NETWORK", "SANDBOX", "LINK", "ADDRESSES", "MAC", "PORTS", "STATE")
-        context.output.table(headers, [_row(view) for view in views])
+        rows = [_row(view) for view in views]
+        context.output.table(*with_namespaces(headers, rows, headers.index("NAME"), headers.index("SANDBOX")))
     return 0
 
 
@@ -57,7 +59,7 @@ def configure_inspect(parser: ArgumentParser) -> None:
         "endpoint",
         metavar="ENDPOINT",
         nargs="+",
-        help="SANDBOX/NETWORK, a name, an id, or the beginning of an id",
+        help="SANDBOX/NETWORK, a name (of a pod NAMESPACE/POD, or POD while no other has it), an id, or its beginning",
     )
 
 

@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, Namespace
 
 from sealane.cli.context import Context
+from sealane.cli.namespaces import with_namespaces
 from sealane.cli.options import add_labels, add_quiet, pairs
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
@@ -57,10 +58,9 @@ def ls(context: Context, arguments: Namespace) -> int:
         for view in views:
             context.output.line(view["name"])
     else:
-        context.output.table(
-            ("NAME", "OWNER", "ENDPOINTS", "NAMESPACE"),
-            [(view["name"], view["owner"], str(len(view["endpoints"])), view["netns"]) for view in views],
-        )
+        headers = ("NAME", "OWNER", "ENDPOINTS", "NETNS")
+        rows = [(view["name"], view["owner"], str(len(view["endpoints"])), view["netns"]) for view in views]
+        context.output.table(*with_namespaces(headers, rows, 0))
     return 0
 
 

@@ -159,6 +159,7 @@ def attach_request(request: CniRequest, gateway_priority: int) -> AttachRequest:
         network=config.name,
         sandbox_name=_name(request),
         name=_name(request),
+        namespace=_namespace(request),
         # podman says on a reload what the user asked for, and beside it what the container had.
         addresses=list(dict.fromkeys(address_part(address) for address in _addresses(request))),
         mac=runtime.mac or own.mac or request.args.get("MAC", ""),
@@ -184,6 +185,15 @@ def _name(request: CniRequest) -> str:
         return parse_name(pod)
     except ParseError:
         return request.container_id[:SHORT_ID] if not pod else parse_name(pod[:NAME_MAX].rstrip(".-"))
+
+
+def _namespace(request: CniRequest) -> str:
+    """Kubernetes namespace of the pod; empty: it has none, or no name that could be in one."""
+    namespace = request.args.get("K8S_POD_NAMESPACE", "")
+    try:
+        return parse_name(namespace) if request.args.get("K8S_POD_NAME") else ""
+    except ParseError:
+        return ""
 
 
 def _addresses(request: CniRequest) -> list[str]:

@@ -354,7 +354,7 @@ class TestCapabilities:
         names = {"K8S_POD_NAME": "web-0", "K8S_POD_NAMESPACE": "shop", "K8S_POD_UID": "u-1"}
         door("ADD", args=names, runtimeConfig={"cgroupPath": "/kubepods/x"})
         endpoint = door.endpoints()[0]
-        assert endpoint.name == "web-0"
+        assert (endpoint.name, endpoint.sandbox) == ("shop/web-0", "shop/web-0")
         assert endpoint.labels == {
             "sealane.cni.container": "c1",
             "sealane.cni.ifname": "eth0",
@@ -363,6 +363,36 @@ class TestCapabilities:
             "sealane.cni.uid": "u-1",
             "sealane.cni.cgroup": "/kubepods/x",
         }
+
+    def test_two_pods_of_one_name_are_two(self, door):
+        for container, netns, namespace in (("c1", A, "shop"), ("c2", B, "blog")):
+            door("ADD", container, netns, args={"K8S_POD_NAME": "web-0", "K8S_POD_NAMESPACE": namespace})
+        assert {(e.name, e.sandbox) for e in door.endpoints()} == {
+            ("shop/web-0", "shop/web-0"),
+            ("blog/web-0", "blog/web-0"),
+        }
+
+    def test_a_pod_that_comes_before_its_predecessor_has_gone_is_another_sandbox(self, door):
+        """Of a StatefulSet whose pod was deleted by force."""
+        args = {"K8S_POD_NAME": "web-0", "K8S_POD_NAMESPACE": "shop"}
+        door("ADD", "c1", A, args=args)
+        door("ADD", "c2", B, args=args)
+        assert [e.name for e in door.endpoints()] == ["shop/web-0", "shop/web-0"]
+        assert len({e.sandbox for e in door.endpoints()}) == 2
+        assert all(e.sandbox.startswith("shop/web-0") for e in door.endpoints())
+
+    @pytest.mark.parametrize(
+        ("args", "name"),
+        [
+            ({"K8S_POD_NAME": "web-0"}, "web-0"),
+            ({"K8S_POD_NAMESPACE": "shop"}, "c1"),
+            ({"K8S_POD_NAME": "web-0", "K8S_POD_NAMESPACE": "no/name"}, "web-0"),
+        ],
+    )
+    def test_without_either_there_is_no_namespace(self, door, args, name):
+        """podman's CNI sends the container's name alone."""
+        door("ADD", args=args)
+        assert door.endpoints()[0].name == name
 
     def test_labels_of_the_configuration_are_the_endpoints_but_for_those_by_which_doors_know_their_own(
         self, door
