@@ -23,7 +23,24 @@ def forwarder(reason: str) -> Condition:
     )
 
 
-def of_features(features: Features) -> Iterator[Condition]:
+def kubernetes_node() -> Iterator[Condition]:
+    """What a node should not be thought to have from us."""
+    yield Condition(
+        level="note",
+        subject="kubernetes",
+        message="NetworkPolicies are not enforced by sealane",
+        cure="run a policy engine beside it, if the cluster has any",
+    )
+    yield Condition(
+        level="note",
+        subject="kubernetes",
+        message="after `nft flush ruleset` sealane restores its own rules; those of kube-proxy are gone until it restarts",
+        cure="flush single tables; `sealane doctor` tells when kube-proxy has lost its own",
+    )
+
+
+def of_features(features: Features, *, is_node: bool = False) -> Iterator[Condition]:
+    """`is_node`: pods of Kubernetes run on this host."""
     for name, works in (("nftables", features.nft), ("nftables bridge family", features.nft_bridge)):
         if not works:
             yield Condition(
@@ -51,7 +68,9 @@ def of_features(features: Features) -> Iterator[Condition]:
             subject="bridge netfilter",
             message="frames between containers of one bridge pass the IP hooks as well: slower, and foreign "
             "rules of FORWARD meet them",
-            cure="sysctl net.bridge.bridge-nf-call-iptables=0, unless another engine of this host needs it",
+            cure="leave it: kube-proxy needs it"
+            if is_node
+            else "sysctl net.bridge.bridge-nf-call-iptables=0, unless another engine of this host needs it",
         )
 
 

@@ -322,7 +322,10 @@ class Service:
             yield conditions.holding(self.engine.hold)
         elif self._loopback_reason:
             yield conditions.forwarder(self._loopback_reason)
-        yield from conditions.of_features(reconciler.compiled.facts.features)
+        is_node = bool(self.engine.intent.sandboxes_by_bare_name)
+        yield from conditions.of_features(reconciler.compiled.facts.features, is_node=is_node)
+        if is_node:
+            yield from conditions.kubernetes_node()
         if self._runtime_missing:
             yield conditions.no_runtime(self._runtime_missing)
         elif self._runtime is not None and self._runtime.limits_unavailable:

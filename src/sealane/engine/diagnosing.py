@@ -53,12 +53,13 @@ class Diagnosis:
             desired={netns: dict(desired.get(netns, {})) for netns in (HOST, *self._refs)},
             permanent=_permanent(desired),
             facts=engine.reconciler.compiled.facts,
+            is_node=bool(intent.sandboxes_by_bare_name),
             evidence=Evidence(),
         )
         planes = [n for n in intent.networks.values() if has_data_plane(n)]
         self._request = Request(
             bridges=tuple(network_link(n) for n in planes),
-            upstreams=any(not n.internal for n in planes),
+            upstreams=any(n.resolvers and not n.internal for n in planes),
         )
 
     def look(self, should_stop: Callable[[], bool]) -> DoctorView:

@@ -24,6 +24,20 @@ def test_each_lack_has_its_condition(features: dict, subjects: list[str]) -> Non
     assert {c.level for c in found} <= ({"error"} if "kernel" in subjects else {"note"})
 
 
+def test_br_netfilter_is_not_to_be_switched_off_on_a_node_of_kubernetes() -> None:
+    (on_node,) = conditions.of_features(Features(bridge_netfilter=True), is_node=True)
+    (elsewhere,) = conditions.of_features(Features(bridge_netfilter=True))
+    assert on_node.cure == "leave it: kube-proxy needs it"
+    assert "bridge-nf-call-iptables=0" in elsewhere.cure
+
+
+def test_a_node_is_told_what_it_does_not_have_from_us() -> None:
+    told = list(conditions.kubernetes_node())
+    assert {(c.level, c.subject) for c in told} == {("note", "kubernetes")}
+    assert "NetworkPolicies" in told[0].message
+    assert "kube-proxy" in told[1].message
+
+
 def test_limits_that_cannot_be_set_are_told_with_the_reason() -> None:
     told = conditions.no_limits("no cgroup is ours to write")
     assert (told.level, told.subject) == ("note", "limits")

@@ -75,6 +75,12 @@ def test_the_kernel_is_asked_for_our_bridges_and_for_upstreams_if_need_be(bench:
     lonely.network("vault", subnets=list(subnets("10.2.0.0/24")), internal=True)
     ask(lonely)
     assert lonely.kernel.evidence_asked[0].upstreams is False
+    nameless = Bench()
+    nameless.network("pods", subnets=list(subnets("10.3.0.0/24")), options={"dns": "false"})
+    ask(nameless)
+    assert nameless.kernel.evidence_asked[0].upstreams is False, (
+        "nobody asks the host's nameservers through us"
+    )
 
 
 @pytest.mark.parametrize("subject", ["nobody", "web/nowhere", ""])

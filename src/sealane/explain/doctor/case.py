@@ -54,6 +54,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     permanent: Mapping[Family, int]
     """Permanent neighbour entries that are ours, of all namespaces."""
     facts: Facts
+    is_node: bool = False
+    """Pods of Kubernetes run on this host."""
     evidence: Evidence
 
     @property

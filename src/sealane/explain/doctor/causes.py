@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from sealane.explain.doctor import capacity, firewall, links, memory, routing, services
+from sealane.explain.doctor import capacity, firewall, kubernetes, links, memory, routing, services
 from sealane.explain.doctor.case import Case, Check, Finding
 
 SANDBOXES = "sandboxes"
@@ -147,6 +147,16 @@ CAUSES = (
         "link-grabbed", links.link_grabbed, ("files",),
         "systemd-networkd's .network files that match our links, NetworkManager's unmanaged-devices; a running one only",
         "have them leave our links alone",
+    ),
+    Cause(
+        "kube-proxy-rules", kubernetes.kube_proxy_rules, ("sockets", "nftables"),
+        "on a node of Kubernetes: a kube-proxy that runs, and whose rules are gone (`nft flush ruleset`)",
+        "restart it",
+    ),
+    Cause(
+        "network-policies", kubernetes.network_policies, (),
+        "whether pods run here: sealane does not enforce NetworkPolicies; always a note",
+        "a policy engine beside sealane",
     ),
 )  # fmt: skip
 """In the order in which they are told."""

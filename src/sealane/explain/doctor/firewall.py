@@ -49,12 +49,14 @@ def bridge_netfilter(case: Case) -> Iterator[Finding]:
                     if table.family == "bridge"
                     else "as br_netfilter is on, it also meets frames that stay inside a bridge"
                 )
+                # kube-proxy's translation within a bridge lives by it.
+                is_needed = table.family == "bridge" or case.is_node
                 off = "sysctl -w net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0, or "
                 yield Finding(
                     subject=HOST_SUBJECT,
                     message=f"{_place(table, chain)} drops what it has not accepted{_counted(chain)}: {why}, those of "
                     f"{_named(left)} too",
-                    cure=("" if table.family == "bridge" else off) + _let_forward(table, chain, left),
+                    cure=("" if is_needed else off) + _let_forward(table, chain, left),
                     level=_level(chain),
                 )
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from sealane.explain.doctor.case import HOST_SUBJECT, Case, Finding
 from sealane.explain.doctor.evidence import SandboxEvidence
 from sealane.model.endpoint import Sandbox
+from sealane.model.ids import namespace_of
 from sealane.model.net import contains
 from sealane.model.network import RESOLVER_PORT, Network
 
@@ -42,6 +43,8 @@ def _network_of(case: Case, address: str) -> Network | None:
 def wrong_resolver(case: Case) -> Iterator[Finding]:
     served = {item.address for item in case.host.listeners if item.ours and item.port == RESOLVER_PORT}
     for sandbox, seen in case.seen():
+        if namespace_of(sandbox.name):
+            continue  # A kubelet writes a pod's resolv.conf, and names the cluster's server there.
         endpoints = case.endpoints_of(sandbox)
         networks = [case.networks[e.network] for e in endpoints]
         mine = [s.gateway for n in networks for s in n.subnets if s.gateway in served]
