@@ -13,6 +13,7 @@ from sealane.explain.packet import Arrives, Disposition, Packet, Sent, Start, Tr
 from sealane.explain.surroundings import Surroundings, surroundings_of
 from sealane.explain.walk import answer, is_answered, walk
 from sealane.explain.world import World
+from sealane.kernel.nft import NftFamily
 from sealane.kernel.state import HOST
 from sealane.model.codec import decode
 from sealane.model.intent import Intent
@@ -38,13 +39,13 @@ def intent_of(host: Host) -> Intent:
 
 
 class Explained:
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, translators: tuple[NftFamily, ...] = ()) -> None:
+        """`translators`: in which families somebody else's rules translate."""
         self.host = host
         self.intent = intent_of(host)
         bridged = host.ns.sysctl("net/bridge/bridge-nf-call-iptables") == "1"
-        facts = Facts(
-            instance="abcdef", uplink=UPLINK, uplink_mtu=1500, features=Features(bridge_netfilter=bridged)
-        )
+        features = Features(bridge_netfilter=bridged, translators=translators)
+        facts = Facts(instance="abcdef", uplink=UPLINK, uplink_mtu=1500, features=features)
         self.compiled = Compiled(self.intent, facts)
         self.surroundings = self._surroundings(facts)
         self.world = World(self.compiled.desired, self.surroundings, origins=self.compiled.origins)

@@ -69,6 +69,7 @@ some_facts = st.builds(
         ipv6=st.booleans(),
         fast_path=st.booleans(),
         firewalls=st.sampled_from([(), ("ip",), ("ip", "bridge")]),
+        translators=st.sampled_from([(), ("ip",), ("ip", "ip6")]),
         forward_drops=st.sampled_from([(), ("ip",)]),
         bridge_netfilter=st.booleans(),
     ),

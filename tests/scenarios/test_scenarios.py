@@ -11,8 +11,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness.engines import Bench
+from harness.engines import FACTS, Bench
 from harness.state_text import state
+from sealane.compile.facts import Features
 from sealane.kernel.nft import Chain, Element, Set, Table
 from sealane.kernel.state import HOST, namespace
 from sealane.kernel.text import lines, sets_of
@@ -40,6 +41,10 @@ def steps(name: str) -> list[dict]:
 
 def perform(bench: Bench, step: dict) -> None:
     match step:
+        case {"features": fields}:
+            facts = msgspec.structs.replace(FACTS, features=msgspec.convert(fields, Features))
+            bench.kernel._facts = facts
+            bench.engine.reconciler.compiled.with_facts(bench.engine.intent, facts)
         case {"network": fields}:
             bench.engine.create_network(msgspec.convert(fields, NetworkRequest))
         case {"attach": fields}:

@@ -164,6 +164,7 @@ def _sets(family: Family, *, adopted: bool) -> Iterator[Set]:
     yield Set(family=name, name="private", type=(address,), interval=True)
     yield Set(family=name, name="subnets", type=(address,), interval=True)
     yield Set(family=name, name="sources", type=("ifname", address), data=("verdict",))
+    yield Set(family=name, name="itself", type=(address, address))
     yield Set(family=name, name="open", type=where, interval=True)
     yield Set(family=name, name="served", type=where)
     yield Set(

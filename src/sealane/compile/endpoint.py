@@ -7,7 +7,7 @@ from sealane.compile import names
 from sealane.compile.facts import Facts
 from sealane.compile.fast_path import compile_fast_path
 from sealane.compile.names import NFT_FAMILY
-from sealane.compile.network import has_data_plane, is_apart, knows_ipv6, link_settings, mtu
+from sealane.compile.network import has_data_plane, is_apart, is_tracked, knows_ipv6, link_settings, mtu
 from sealane.kernel import nft
 from sealane.kernel.links import Veth
 from sealane.kernel.nft import Element, TypeName, Verdict
@@ -60,6 +60,8 @@ def _everywhere(endpoint: Endpoint, network: Network, facts: Facts) -> Iterator[
             continue
         if family == 6:
             yield endpoint.sandbox, Sysctl(path=f"net/ipv6/conf/{endpoint.ifname}/accept_ra", value="0")
+        if is_tracked(network, family, facts):
+            yield HOST, _itself(family, address)
         yield from (_bridged if network.driver == "bridge" else _routed)(endpoint, network, family, address)
     yield from _rates(endpoint, network, facts)
     yield from ((HOST, item) for item in compile_fast_path(endpoint, network, facts))
@@ -156,6 +158,14 @@ def _bridged(endpoint: Endpoint, network: Network, family: Family, address: net.
     sources = [address] if family == 4 else [address, link_local(endpoint.mac)]
     for source in sources:
         yield from ((HOST, element) for element in _guards(endpoint, family, source))
+
+
+def _itself(family: Family, address: net.Address) -> Element:
+    """What is sent under this address and translated to it: it would be nobody's answer, and the kernel takes none such."""
+    kind: TypeName = "ipv4_addr" if family == 4 else "ipv6_addr"
+    return Element(
+        family=NFT_FAMILY[family], set="itself", value=nft.concat((kind, kind), (address, address))
+    )
 
 
 def _guards(endpoint: Endpoint, family: Family, address: str) -> Iterator[Element]:

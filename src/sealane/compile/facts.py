@@ -32,6 +32,8 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
     """Why not."""
     firewalls: tuple[NftFamily, ...] = ()
     """Families in which somebody else's rules may judge what passes between links."""
+    translators: tuple[NftFamily, ...] = ()
+    """Families in which somebody else's rules may translate where packets go, as kube-proxy's do."""
     forward_drops: tuple[PassageFamily, ...] = ()
     """Families in which iptables' FORWARD chain has the policy DROP."""
     bridge_netfilter: bool = False

@@ -5,7 +5,7 @@ Guards, bridge and routing code stay as they are, for everything that is not pla
 is not open. What is dropped is always dropped by a rule that has a name.
 
 It is not open to packets that somebody else may want to judge: while rules that are not ours stand where they would pass,
-they go the long way and meet them.
+they go the long way and meet them. Nor where answers have to be translated back on the long way (`network.is_tracked`).
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,7 +14,7 @@ from typing import cast
 from sealane.compile import names
 from sealane.compile.facts import Facts
 from sealane.compile.names import NFT_FAMILY
-from sealane.compile.network import has_data_plane, mtu
+from sealane.compile.network import has_data_plane, is_tracked, mtu
 from sealane.kernel.nft import NftFamily
 from sealane.kernel.objects import FAST_DRIVERS, FastDriver, FastGate, FastPort, FastTarget
 from sealane.model.endpoint import Endpoint
@@ -55,10 +55,13 @@ def compile_fast_path(endpoint: Endpoint, network: Network, facts: Facts) -> Ite
 
 
 def compile_gates(networks: Iterable[Network], facts: Facts) -> Iterator[FastGate]:
-    drivers = {network.driver for network in networks if has_fast_path(network, facts)}
+    fast = [network for network in networks if has_fast_path(network, facts)]
     for driver in FAST_DRIVERS:
         for family in FAMILIES:
-            if driver in drivers and is_open(driver, family, facts):
+            of_driver = [network for network in fast if network.driver == driver]
+            if not of_driver or any(is_tracked(network, family, facts) for network in of_driver):
+                continue
+            if is_open(driver, family, facts):
                 yield FastGate(driver=driver, family=family)
 
 

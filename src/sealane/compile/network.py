@@ -91,6 +91,17 @@ def knows_ipv6(network: Network, facts: Facts) -> bool:
     return facts.features.ipv6 and mtu(network, facts) >= IPV6_MTU_MIN
 
 
+def is_tracked(network: Network, family: Family, facts: Facts) -> bool:
+    """Whether the network's own traffic is tracked: where somebody else may translate a service's address to an endpoint
+    (kube-proxy does), the answer to a neighbour is translated back on its way, and the client's address can stay as it is.
+
+    On a bridge that way leads past connection tracking with br_netfilter only; without, answers have to be drawn to the
+    host by its own address (`hairpin`).
+    """
+    passes_hooks = network.driver == "routed" or facts.features.bridge_netfilter
+    return passes_hooks and NFT_FAMILY[family] in facts.features.translators
+
+
 def has_data_plane(network: Network) -> bool:
     return network.traits.has_links
 
@@ -105,7 +116,7 @@ def compile_network(network: Network, facts: Facts) -> Iterator[Object]:
         subnet = network.subnet(family)
         if subnet is not None:
             yield from _addresses(network, subnet)
-            yield from _chains(network, subnet, family)
+            yield from _chains(network, subnet, facts)
     yield from _served(network)
 
 
@@ -201,7 +212,9 @@ def _addresses(network: Network, subnet: Subnet) -> Iterator[Object]:
         yield Address(link=link, address=f"{subnet.gateway}/{prefix_length(subnet.prefix)}")
 
 
-def _chains(network: Network, subnet: Subnet, family: Family) -> Iterator[Object]:
+def _chains(network: Network, subnet: Subnet, facts: Facts) -> Iterator[Object]:
+    family = family_of(subnet.gateway)
+    tracked = is_tracked(network, family, facts)
     name = NFT_FAMILY[family]
     address = ADDRESS_TYPE[family]
 
@@ -210,12 +223,13 @@ def _chains(network: Network, subnet: Subnet, family: Family) -> Iterator[Object
 
     yield from _link_elements(network, family)
     own = _towards_own(network)
-    yield Chain(family=name, name=chain("pre"), rules=tuple(_pre(network, subnet, family)))
+    yield Chain(family=name, name=chain("pre"), rules=tuple(_pre(network, subnet, tracked=tracked)))
     if network.driver == "routed":
-        yield Chain(family=name, name=chain("proven"), rules=tuple(_proven(network, subnet, family)))
+        proven = tuple(_proven(network, subnet, tracked=tracked))
+        yield Chain(family=name, name=chain("proven"), rules=proven)
     yield Chain(family=name, name=chain("from"), rules=tuple(_from(network, own)))
     yield Chain(family=name, name=chain("to"), rules=tuple(_to(network, family)))
-    yield Chain(family=name, name=chain("post"), rules=tuple(_post(network, subnet, family)))
+    yield Chain(family=name, name=chain("post"), rules=tuple(_post(network, subnet, tracked=tracked)))
     first, last = (nft.field(address, from_int(family, value)) for value in bounds(subnet.prefix))
     yield Element(
         family=name,
@@ -259,32 +273,34 @@ def _deny(network: Network, why: str, *statements: Statement) -> Rule:
     return deny(*statements, why=f"n:{names.digest(network.id)}:{why}")
 
 
-def _pre(network: Network, subnet: Subnet, family: Family) -> Iterator[Rule]:
+def _pre(network: Network, subnet: Subnet, *, tracked: bool) -> Iterator[Rule]:
     """Prerouting raw, from a workload: is the source its own? On a routed network it is not: map `sources` has sent on
     what is."""
     if network.driver == "routed":
         yield _deny(network, "spoofed")
         return
+    family = family_of(subnet.gateway)
     saddr = SADDR[family]
     if family == 6:
         # Neighbour discovery; the port's own guard has checked which link-local address it is.
         yield _rule(network, "link-local", CmpPrefix(saddr, "==", "fe80::/10"), ACCEPT)
         yield _rule(network, "unspecified", Cmp(saddr, "==", bytes(16), "::"), ACCEPT)
     yield _deny(network, "spoofed", CmpPrefix(saddr, "!=", subnet.prefix))
-    yield from _proven(network, subnet, family)
+    yield from _proven(network, subnet, tracked=tracked)
 
 
-def _proven(network: Network, subnet: Subnet, family: Family) -> Iterator[Rule]:
+def _proven(network: Network, subnet: Subnet, *, tracked: bool) -> Iterator[Rule]:
     """From a workload's own address: keep the network's own traffic out of connection tracking, which costs a tenth of
-    a round trip and has nothing to say there. What comes back to the gateway address is the reply to a hairpin and
-    stays tracked."""
+    a round trip and has nothing to say there, unless somebody else translates. What comes back to the gateway address is
+    the reply to a hairpin and stays tracked."""
+    family = family_of(subnet.gateway)
     daddr = DADDR[family]
     if family == 4:
         # The kernel refuses these as well, unless somebody has set `all.route_localnet`, as kube-proxy does; ::1 always.
         yield _deny(network, "loopback", CmpPrefix(daddr, "==", LOOPBACK[4]))
     gateway = Cmp(daddr, "!=", nft.field(ADDRESS_TYPE[family], subnet.gateway), subnet.gateway)
     own = CmpPrefix(daddr, "==", subnet.prefix)
-    if network.icc:
+    if network.icc and not tracked:
         yield _rule(network, "own", gateway, own, Notrack(), ACCEPT)
     yield _rule(network, "workload", ACCEPT)
 
@@ -320,12 +336,19 @@ def _to(network: Network, family: Family) -> Iterator[Rule]:
     yield _deny(network, "isolation")
 
 
-def _post(network: Network, subnet: Subnet, family: Family) -> Iterator[Rule]:
+def _post(network: Network, subnet: Subnet, *, tracked: bool) -> Iterator[Rule]:
     """Postrouting, from a workload (or from the host under the gateway address)."""
+    family = family_of(subnet.gateway)
     own = CmpPrefix(DADDR[family], "==", subnet.prefix)
-    # Hairpin: without it the answer would go straight back inside the network, past the translation.
-    hairpin: Statement = Snat(subnet.gateway) if network.gateway_on_link else Masquerade()
-    yield _rule(network, "hairpin", DNATTED, own, hairpin)
+    by_host: Statement = Snat(subnet.gateway) if network.gateway_on_link else Masquerade()
+    if tracked:
+        # Nobody takes a packet from his own address; of a neighbour's the answer comes by connection tracking.
+        itself = Lookup(Concat((SADDR[family], DADDR[family])), "itself")
+        yield _rule(network, "hairpin", DNATTED, itself, by_host)
+        yield _rule(network, "own-network", own, ACCEPT)
+    else:
+        # Without it the answer would go straight back inside the network, past the translation.
+        yield _rule(network, "hairpin", DNATTED, own, by_host)
     if network.internal or not network.masquerade:
         return
     # Published ports of other networks see the true source.

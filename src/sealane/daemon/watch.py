@@ -123,9 +123,12 @@ class Watch:
                 self._resync({HOST, *self._engine.reconciler.refs(self._engine.intent.sandboxes)})
 
     def _heed(self) -> None:
-        """A fast path that is open must hear at once of rules that others make; that they are gone can wait for the poll."""
+        """What is open or untracked must hear at once of rules that others make; that they are gone can wait for the poll."""
         features = self._engine.reconciler.compiled.facts.features
-        self._monitor.unheeded = features.firewalls if features.fast_path else ("ip", "ip6", "bridge")
+        # Of the family bridge nothing translates.
+        translated = {"bridge", *features.translators}
+        judged = features.firewalls if features.fast_path else translated
+        self._monitor.unheeded = translated.intersection(judged)
 
     def _poll(self) -> None:
         """What nothing tells of: settings of ours, and br_netfilter, which other engines switch on; rules of others that are

@@ -1,13 +1,15 @@
-"""In which families somebody else's rules may judge what passes between two links: there the fast path stays closed.
+"""In which families somebody else's rules may judge what passes between two links: there the fast path stays closed. And in
+which they may translate where it goes: there the answers have to be tracked (`compile.network`).
 
-Counted is a base chain at a hook that such packets pass, if it has a rule or drops by policy. Not counted are chains of
-NAT, which untracked packets never meet (nf_nat_inet_fn, net/netfilter/nf_nat_core.c), and those at `input` and `output`.
-Of iptables-legacy only the names of tables can be read, so that a table counts.
+Judges are base chains at a hook that such packets pass, with a rule or a policy to drop. Not counted are chains of NAT,
+which untracked packets never meet (nf_nat_inet_fn, net/netfilter/nf_nat_core.c), and those at `input` and `output`.
+Translators are chains of NAT at `prerouting` with a rule, whatever it does. Of iptables-legacy only the names of tables
+can be read, so that a table counts.
 """
 
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import get_args
+from typing import NamedTuple, get_args
 
 from sealane.compile.names import LINK_PREFIXES
 from sealane.kernel.nft import TABLE, NftFamily
@@ -26,7 +28,8 @@ _FAMILIES: dict[int, tuple[NftFamily, ...]] = {
 """By NFPROTO_* (linux/netfilter.h)."""
 _INET, _NETDEV = 1, 5
 _INGRESS_OF_INET = 5
-_PASSED = frozenset({0, 2, 4})
+_PREROUTING = 0
+_PASSED = frozenset({_PREROUTING, 2, 4})
 """prerouting, forward, postrouting"""
 LEGACY: dict[NftFamily, str] = {
     "ip": "/proc/thread-self/net/ip_tables_names",
@@ -38,17 +41,32 @@ _CHAIN_TABLE, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_USE, _CHAIN_TYPE = 1, 4, 5, 6, 
 _HOOK_NUMBER, _HOOK_DEVICE, _HOOK_DEVICES = 1, 3, 4
 
 
-def firewalls(socket: Socket) -> tuple[NftFamily, ...]:
+class Firewalls(NamedTuple):
+    judges: tuple[NftFamily, ...]
+    translators: tuple[NftFamily, ...]
+
+
+def firewalls(socket: Socket) -> Firewalls:
     """Families of the namespace that `socket` and this thread are in. Raises OSError."""
-    found: set[NftFamily] = set(_legacy())
+    judges: set[NftFamily] = set()
+    translators: set[NftFamily] = set()
+    for family, tables in _legacy():
+        if tables - {"nat"}:
+            judges.add(family)
+        if "nat" in tables:
+            translators.add(family)
     for _, payload in socket.dump(nfnl.dump_every(nfnl.GETCHAIN)):
         chain = codec.attrs(payload[nfnl.HEADER_BYTES :])
-        if _CHAIN_HOOK in chain and is_foreign(payload, chain) and _judges(payload[0], chain):
-            found.update(_FAMILIES[payload[0]])
-    return tuple(family for family in _ALL if family in found)
+        if _CHAIN_HOOK not in chain or not is_foreign(payload, chain):
+            continue
+        if _judges(payload[0], chain):
+            judges.update(_FAMILIES[payload[0]])
+        if _translates(payload[0], chain):
+            translators.update(_FAMILIES[payload[0]])
+    return Firewalls(*(tuple(f for f in _ALL if f in found) for found in (judges, translators)))
 
 
-def may_judge(payload: memoryview, kind: int) -> tuple[NftFamily, ...]:
+def may_add(payload: memoryview, kind: int) -> tuple[NftFamily, ...]:
     """Of an nf_tables notification: families in which there may be more to heed now."""
     found = codec.attrs(payload[nfnl.HEADER_BYTES :])
     is_more = kind == nfnl.NEWRULE or (kind == nfnl.NEWCHAIN and _CHAIN_HOOK in found)
@@ -68,11 +86,24 @@ def _judges(family: int, chain: dict[int, memoryview]) -> bool:
     if family == _NETDEV or (family == _INET and number == _INGRESS_OF_INET):
         if not any(name.startswith(LINK_PREFIXES) for name in _devices(hook)):
             return False
-    elif number not in _PASSED or codec.text(chain.get(_CHAIN_TYPE, memoryview(b""))) == "nat":
+    elif number not in _PASSED or _is_nat(chain):
         return False
     drops = _CHAIN_POLICY in chain and nfnl.number(chain[_CHAIN_POLICY]) != nfnl.POLICY_ACCEPT
+    return drops or _has_rules(chain)
+
+
+def _translates(family: int, chain: dict[int, memoryview]) -> bool:
+    is_before_routing = nfnl.number(codec.attrs(chain[_CHAIN_HOOK]).get(_HOOK_NUMBER)) == _PREROUTING
+    return family != _NETDEV and is_before_routing and _is_nat(chain) and _has_rules(chain)
+
+
+def _is_nat(chain: dict[int, memoryview]) -> bool:
+    return codec.text(chain.get(_CHAIN_TYPE, memoryview(b""))) == "nat"
+
+
+def _has_rules(chain: dict[int, memoryview]) -> bool:
     # A base chain is referred to by its rules alone: nothing can jump to it.
-    return drops or nfnl.number(chain.get(_CHAIN_USE)) > 0
+    return nfnl.number(chain.get(_CHAIN_USE)) > 0
 
 
 def _devices(hook: dict[int, memoryview]) -> Iterator[str]:
@@ -82,8 +113,7 @@ def _devices(hook: dict[int, memoryview]) -> Iterator[str]:
         yield codec.text(name)
 
 
-def _legacy() -> Iterator[NftFamily]:
+def _legacy() -> Iterator[tuple[NftFamily, set[str]]]:
     for family, path in LEGACY.items():
         with suppress(OSError), open(path, encoding="ascii") as file:
-            if set(file.read(_LEGACY_BYTES).split()) - {"nat"}:
-                yield family
+            yield family, set(file.read(_LEGACY_BYTES).split())

@@ -131,11 +131,13 @@ class LinuxKernel(Closing):
         return Ports(route=self._route.port, nft=self._nft.port)
 
     def facts(self) -> Facts:
+        others = firewalls(self._nft)
         features = msgspec.structs.replace(
             self._features,
             bridge_netfilter=facts.bridge_netfilter(),
             forward_drops=passages.dropping(self._nft),
-            firewalls=firewalls(self._nft) if self._fast_path is not None else (),
+            firewalls=others.judges if self._fast_path is not None else (),
+            translators=others.translators,
         )
         return facts.read_facts(self._route, self._instance, features)
 

@@ -17,7 +17,7 @@ import msgspec
 from sealane.kernel.nft import TABLE, NftFamily
 from sealane.kernel.objects import RTPROT_SEALANE
 from sealane.linux import passages
-from sealane.linux.firewalls import may_judge
+from sealane.linux.firewalls import may_add
 from sealane.linux.marks import alias_prefix, is_ours
 from sealane.linux.netlink import codec, inet, link, neigh, qdisc, tc_filter
 from sealane.linux.netlink.socket import (
@@ -240,7 +240,7 @@ class Monitor:
             return Dirty(host="nftables")
         if passages.is_about(event.payload, event.kind & 0xFF):
             return Dirty(host="the chain FORWARD", facts="the chain FORWARD")
-        if not set(may_judge(event.payload, event.kind & 0xFF)).issubset(self.unheeded):
+        if not set(may_add(event.payload, event.kind & 0xFF)).issubset(self.unheeded):
             return Dirty(facts="rules of others")
         return _CLEAN
 

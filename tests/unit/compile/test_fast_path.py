@@ -9,11 +9,14 @@ from sealane.compile import names
 from sealane.compile.facts import Facts, Features
 from sealane.compile.fast_path import compile_fast_path, compile_gates
 from sealane.compile.host import compile_host
+from sealane.compile.names import NFT_FAMILY
+from sealane.kernel.nft import Element
 from sealane.kernel.objects import FastGate, FastPort, FastTarget
 from sealane.kernel.state import HOST
 from sealane.model.endpoint import Bandwidth, Endpoint, NetnsRef, Sandbox
 from sealane.model.ids import SandboxId
 from sealane.model.intent import Intent
+from sealane.model.net import FAMILIES
 from unit.compile.samples import NETWORK, WEB
 
 FACTS = Facts(instance="abcdef", uplink_mtu=1400, features=Features(fast_path=True))
@@ -87,3 +90,28 @@ def test_gates_are_of_the_drivers_that_there_are() -> None:
         FastGate(driver="bridge", family=6),
     ]
     assert len(list(compile_gates(both, FACTS))) == 4
+
+
+@pytest.mark.parametrize("driver", ["bridge", "routed"])
+@pytest.mark.parametrize("hooks", [False, True])
+@pytest.mark.parametrize("translators", [(), ("ip",), ("ip6",), ("ip", "ip6")])
+def test_gates_are_closed_where_answers_are_translated_back(
+    driver: str, hooks: bool, translators: tuple[Any, ...]
+) -> None:
+    """On a bridge without br_netfilter they are not: there an answer comes to the gateway, and that is no neighbour."""
+    features = Features(fast_path=True, bridge_netfilter=hooks, translators=translators)
+    network = msgspec.structs.replace(NETWORK, driver=driver)
+    facts = msgspec.structs.replace(FACTS, features=features)
+    tracked = {4: "ip" in translators, 6: "ip6" in translators} if hooks or driver == "routed" else {}
+    wanted = {family for family in FAMILIES if not tracked.get(family)}
+    assert {item.family for item in compile_gates([network], facts)} == wanted
+    marked = {
+        item.family
+        for item in compile_host(Intent([network, BOX, WEB]), facts)[HOST].values()
+        if is_itself(item)
+    }
+    assert marked == {NFT_FAMILY[family] for family in FAMILIES if tracked.get(family)}
+
+
+def is_itself(item: object) -> bool:
+    return isinstance(item, Element) and item.set == "itself"

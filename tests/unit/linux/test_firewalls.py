@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sealane.linux import firewalls as module
-from sealane.linux.firewalls import firewalls, may_judge
+from sealane.linux.firewalls import firewalls, may_add
 from sealane.linux.netlink import nfnl
 from sealane.linux.netlink.codec import be32, nested, string
 
@@ -54,7 +54,11 @@ def no_legacy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def found(*chains: memoryview) -> tuple[str, ...]:
-    return firewalls(Kernel(*chains))  # type: ignore[arg-type]
+    return firewalls(Kernel(*chains)).judges  # type: ignore[arg-type]
+
+
+def translated(*chains: memoryview) -> tuple[str, ...]:
+    return firewalls(Kernel(*chains)).translators  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -108,16 +112,46 @@ def test_several_are_told_in_one_order() -> None:
     assert found(chain(BRIDGE), chain(IP6), chain(IP)) == ALL
 
 
+@pytest.mark.parametrize(("family", "families"), [(IP, ("ip",)), (IP6, ("ip6",)), (INET, ("ip", "ip6"))])
+def test_a_chain_of_nat_before_routing_may_translate(family: int, families: tuple) -> None:
+    assert translated(chain(family, PREROUTING, kind="nat")) == families
+    assert found(chain(family, PREROUTING, kind="nat")) == ()
+
+
 @pytest.mark.parametrize(
-    ("text", "families"), [("", ()), ("nat\n", ()), ("nat\nfilter\n", ("ip",)), ("mangle\n", ("ip",))]
+    "other",
+    [
+        chain(hook=PREROUTING),
+        chain(hook=OUTPUT, kind="nat"),
+        chain(hook=POSTROUTING, kind="nat"),
+        chain(hook=None, kind="nat"),
+        chain(hook=PREROUTING, kind="nat", use=0),
+        chain(hook=PREROUTING, kind="nat", table="sealane"),
+        chain(NETDEV, 0, device="sle0123"),
+    ],
+)
+def test_no_other_does(other: memoryview) -> None:
+    assert translated(other) == ()
+    assert translated(other, chain(IP6, PREROUTING, kind="nat")) == ("ip6",)
+
+
+@pytest.mark.parametrize(
+    ("text", "families", "translating"),
+    [
+        ("", (), ()),
+        ("nat\n", (), ("ip",)),
+        ("nat\nfilter\n", ("ip",), ("ip",)),
+        ("mangle\n", ("ip",), ()),
+    ],
 )
 def test_tables_of_iptables_legacy_count_by_their_names(
-    text: str, families: tuple, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    text: str, families: tuple, translating: tuple, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = tmp_path / "names"
     names.write_text(text)
     monkeypatch.setattr(module, "LEGACY", {"ip": str(names), "ip6": str(tmp_path / "none")})
     assert found() == families
+    assert translated() == translating
 
 
 @pytest.mark.parametrize(
@@ -134,4 +168,4 @@ def test_tables_of_iptables_legacy_count_by_their_names(
     ],
 )
 def test_what_is_new_is_worth_a_look(kind: int, payload: memoryview, families: tuple) -> None:
-    assert may_judge(payload, kind) == families
+    assert may_add(payload, kind) == families
