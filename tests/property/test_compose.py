@@ -3,6 +3,7 @@
 import ipaddress
 import itertools
 
+import msgspec
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -11,12 +12,13 @@ from sealane.compose.duration import parse_duration
 from sealane.compose.envfile import EnvFileError, parse_env_file
 from sealane.compose.interpolate import interpolate
 from sealane.compose.order import CycleError, waves
-from sealane.compose.overlaps import Claim, find_clashes
+from sealane.compose.overlaps import Claim, distinct, find_clashes
 from sealane.compose.parse import parse_project
 from sealane.compose.ports import PROTOCOLS, PortSpec, parse_port_spec, render_port_spec
 from sealane.compose.problems import BadValue, ComposeError
 from sealane.compose.schema import Project
 from sealane.compose.sizes import parse_size
+from sealane.model.net import WILDCARDS, family_of
 
 # The machine is shared: how long one example takes says nothing here.
 quick = settings(deadline=None)
@@ -125,6 +127,35 @@ def test_clashes_are_found_exactly_where_there_are_some(specs):
     }
     assert found <= expected
     assert bool(found) == bool(expected)
+
+
+@thorough
+@given(st.lists(small_specs.filter(lambda spec: not spec.picks_one), max_size=7))
+def test_what_agrees_is_said_once_and_all_of_it_is_said(specs):
+    places = [None, "0.0.0.0", "::", "10.0.0.1", "10.0.0.2", "fd00::1"]
+
+    def led(some):
+        """What of the host leads where."""
+        return {
+            (msgspec.structs.replace(spec, host_ip=None), place)
+            for spec in some
+            for place in places
+            if spec.host_first is not None and holds(spec.host_ip, place)
+        }
+
+    kept = distinct(specs, lambda spec: spec)
+    assert led(kept) == led(specs)
+    fixed = [spec for spec in kept if spec.host_first is not None]
+    for one, other in itertools.permutations(fixed, 2):
+        same = msgspec.structs.replace(one, host_ip=None) == msgspec.structs.replace(other, host_ip=None)
+        assert not (same and holds(one.host_ip, other.host_ip))
+
+
+def holds(wider, address):
+    """Whether the first names every address of the host that the second does."""
+    if wider is None or wider == address:
+        return True
+    return address is not None and wider in WILDCARDS.values() and WILDCARDS[family_of(address)] == wider
 
 
 scalars = st.text(max_size=12) | st.sampled_from(

@@ -12,7 +12,7 @@ import msgspec
 from sealane.compose.cursor import Cursor
 from sealane.compose.networks import is_within, unusable
 from sealane.compose.order import CycleError, waves
-from sealane.compose.overlaps import Claim, find_clashes
+from sealane.compose.overlaps import Claim, distinct, find_clashes
 from sealane.compose.ports import PortSpec, render_port_spec
 from sealane.compose.problems import shown
 from sealane.compose.schema import Attachment, ComposeNetwork, Service
@@ -239,7 +239,11 @@ def _check_container_names(sections: Sections) -> None:
 
 
 def _check_ports(drafts: Sequence[ServiceDraft]) -> None:
-    published = [(draft.service.name, place, spec) for draft in drafts for place, spec in draft.published]
+    published = [
+        (draft.service.name, place, spec)
+        for draft in drafts
+        for place, spec in distinct(draft.published, lambda item: item[1])
+    ]
     claims = [Claim(owner, spec) for owner, (_, _, spec) in enumerate(published)]
     for later, earlier in find_clashes(claims):
         name, place, _ = published[later.owner]

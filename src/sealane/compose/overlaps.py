@@ -7,8 +7,9 @@ claim that holds all of it: whether one of the rest is free is known when the po
 
 import bisect
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
+from typing import TypeVar
 
 import msgspec
 
@@ -28,6 +29,29 @@ class Claim(msgspec.Struct, frozen=True):
     @property
     def last(self) -> int:
         return self.spec.host_last or 0
+
+
+_Item = TypeVar("_Item")
+
+
+def distinct(items: Sequence[_Item], spec_of: Callable[[_Item], PortSpec]) -> list[_Item]:
+    """Of one service: without what another of its publishes leads to the same port on a wider address, or on the same."""
+    kept: list[_Item] = []
+    addresses: dict[PortSpec, set[str | None]] = defaultdict(set)
+    for item in items:
+        addresses[msgspec.structs.replace(spec_of(item), host_ip=None)].add(spec_of(item).host_ip)
+    said: set[PortSpec] = set()
+    for item in items:
+        spec = spec_of(item)
+        if spec.host_first is not None and not spec.picks_one:
+            known = addresses[msgspec.structs.replace(spec, host_ip=None)]
+            if spec in said or any(
+                wider != spec.host_ip and wider in known for wider in _wider(spec.host_ip)
+            ):
+                continue
+            said.add(spec)
+        kept.append(item)
+    return kept
 
 
 def find_clashes(claims: Sequence[Claim]) -> Iterator[tuple[Claim, Claim]]:

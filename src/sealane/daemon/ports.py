@@ -10,7 +10,7 @@ import msgspec
 
 from sealane.engine.attachments import way_in
 from sealane.engine.containers import owns_sandbox, request_of
-from sealane.engine.endpoints import is_answer
+from sealane.engine.endpoints import is_answer, unanswered
 from sealane.engine.engine import Engine
 from sealane.engine.errors import SealaneError
 from sealane.model.change import Delete
@@ -81,8 +81,7 @@ class Ports:
     def _missing(self, container: Container) -> list[PublishRequest]:
         endpoints = self._engine.intent.endpoints_by_sandbox.get(container.sandbox, {}).values()
         there = [port for endpoint in endpoints for port in endpoint.ports]
-        wanted = request_of(container).publish
-        return [request for request in wanted if not any(is_answer(port, request) for port in there)]
+        return unanswered(request_of(container).publish, there)
 
     def _publish(self, container: Container, requests: Sequence[PublishRequest]) -> None:
         """By what it is reached now, if by anything. Raises SealaneError."""

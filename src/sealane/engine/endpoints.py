@@ -303,7 +303,7 @@ def repeats(endpoint: Endpoint, request: AttachRequest) -> str | None:
         "mac": not request.mac or request.mac.lower().replace("-", ":") == endpoint.mac,
         "ifname": not request.ifname or request.ifname == endpoint.ifname,
         "aliases": tuple(dict.fromkeys(request.aliases)) == endpoint.aliases,
-        "publish": len(request.publish) <= len(asked_for) and _are_answered(request.publish, asked_for),
+        "publish": _are_answered(request.publish, asked_for),
         "gateway_priority": request.gateway_priority == endpoint.gateway_priority,
         "sysctls": dict(_sysctls(request.sysctls)) == dict(endpoint.sysctls),
         "labels": request.labels == endpoint.labels,
@@ -318,14 +318,49 @@ def repeats(endpoint: Endpoint, request: AttachRequest) -> str | None:
 
 def repeated_ports(endpoint: Endpoint, requests: Sequence[PublishRequest]) -> bool:
     """Whether an endpoint publishes what is asked for, and nothing else."""
-    return len(requests) == len(endpoint.ports) and _are_answered(requests, endpoint.ports)
+    own, others = _answered(requests, endpoint.ports)
+    return not others and len(own) == len(endpoint.ports)
 
 
 def _are_answered(requests: Sequence[PublishRequest], ports: Sequence[PublishedPort]) -> bool:
     """Each publish asked for is there."""
-    return bool(requests) == bool(ports) and all(
-        any(is_answer(port, request) for port in ports) for request in requests
+    own, others = _answered(requests, ports)
+    return bool(requests) == bool(ports) and len(own) <= len(ports) and not others
+
+
+def unanswered(requests: Sequence[PublishRequest], ports: Sequence[PublishedPort]) -> list[PublishRequest]:
+    """Publishes asked for that no port is the answer to."""
+    return _answered(requests, ports)[1]
+
+
+def _answered(
+    requests: Sequence[PublishRequest], ports: Sequence[PublishedPort]
+) -> tuple[list[PublishRequest], list[PublishRequest]]:
+    """Those with a port of their own, and those without one. One with another's, which covers it, is in neither."""
+    own = [request for request in requests if any(is_answer(port, request) for port in ports)]
+    answers = [port for port in ports if any(is_answer(port, request) for request in own)]
+    others = [
+        request
+        for request in requests
+        if request not in own
+        and not any(port.covers(wanted) for port in answers for wanted in _fixed(request))
+    ]
+    # Said twice, a host's port is one; two that leave it open are two.
+    return [r for i, r in enumerate(own) if not (_fixed(r) and r in own[:i])], others
+
+
+def _fixed(request: PublishRequest) -> list[PublishedPort]:
+    """What a request asks for that leaves nothing open but addresses; none if it does."""
+    if request.host_first == 0 or request.one_of:
+        return []
+    port = PublishedPort(
+        proto=request.proto,
+        host_address=_canonical(request.host_address) or None,  # type: ignore[arg-type]
+        host_first=request.host_first,
+        host_last=request.host_last or request.host_first + request.count - 1,
+        port=request.port,
     )
+    return [port]
 
 
 def is_answer(port: PublishedPort, request: PublishRequest) -> bool:

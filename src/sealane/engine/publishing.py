@@ -40,7 +40,8 @@ class Publisher:
     def ports(
         self, requests: Sequence[PublishRequest], network: Network, families: set[Family]
     ) -> tuple[PublishedPort, ...]:
-        """Raises InvalidError, ConflictError (naming the holder) or FullError, each with the field."""
+        """Publishes that agree are one: what a wider one leads to the same ports is left out (`-p 8080:80 -p [::]:8080:80`).
+        Raises InvalidError, ConflictError (naming the holder) or FullError, each with the field."""
         if requests and network.traits.is_host:
             raise InvalidError(
                 "on the host's network a port is published by listening on it", field="publish"
@@ -58,7 +59,7 @@ class Publisher:
             field = f"publish[{index}]"
             for address in self._addresses(request, network, families, field):
                 port = self._port(request, address, chosen, field)
-                chosen.append(msgspec.structs.replace(port, is_reserved=self._reserves))
+                chosen = _agreed(chosen, msgspec.structs.replace(port, is_reserved=self._reserves))
         return tuple(chosen)
 
     def again(self, endpoints: Iterable[Endpoint]) -> list[Endpoint]:
@@ -145,7 +146,9 @@ class Publisher:
             host_last=last,
             port=request.port,
         )
-        holder = self._holder(port, chosen)
+        if any(other.covers(port) for other in chosen):
+            return port
+        holder = self._holder(port, [other for other in chosen if not port.covers(other)])
         if holder is not None:
             raise ConflictError(f"host port {port} is held by {holder}", field=field, cure=_elsewhere(port))
         return port
@@ -197,6 +200,13 @@ class Publisher:
             for network in self._intent.networks.values()
             for address in network.resolvers
         }
+
+
+def _agreed(chosen: list[PublishedPort], port: PublishedPort) -> list[PublishedPort]:
+    """With one more, without those that another covers."""
+    if any(other.covers(port) for other in chosen):
+        return chosen
+    return [*(other for other in chosen if not port.covers(other)), port]
 
 
 def _elsewhere(port: PublishedPort) -> str:

@@ -79,6 +79,23 @@ class PublishedPort(msgspec.Struct, frozen=True, kw_only=True):
             and other.host_first <= self.host_last
         )
 
+    def covers(self, other: "PublishedPort") -> bool:
+        """Whether whatever the other leads somewhere, this leads there as well: an address and port of the host to a port."""
+        return (
+            self.proto == other.proto
+            and self.host_first <= other.host_first
+            and other.host_last <= self.host_last
+            and self.port - self.host_first == other.port - other.host_first
+            and _holds(self.host_address, other.host_address)
+        )
+
+
+def _holds(one: Address | None, other: Address | None) -> bool:
+    """Whether the first names every address of the host that the second does."""
+    if one is None or one == other:
+        return True
+    return other is not None and is_wildcard(one) and family_of(one) == family_of(other)
+
 
 def _meet(one: Address | None, other: Address | None) -> bool:
     """Whether two publishes share an address of the host."""

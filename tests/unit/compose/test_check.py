@@ -184,8 +184,17 @@ def test_ports_of_one_service_do_not_overlap_either():
     assert problem.startswith("line 2: services.a.ports[2]: service a publishes 1/tcp, and service a 1/tcp;")
 
 
+@pytest.mark.parametrize(
+    "ports", ["8081:80, '[::]:8081:80'", "'[::]:8081:80', 8081:80", "'0.0.0.0:1:1', '[::]:1:1'", "1:1, 1:1"]
+)
+def test_ports_of_one_service_that_agree_are_one(ports):
+    parse(services(f"ports: [{ports}]"))
+    with pytest.raises(ComposeError):
+        parse(services(f"ports: [{ports}]", f"ports: [{ports}]"))
+
+
 def test_a_bad_port_does_not_shift_the_place_of_another():
-    assert [line.split(": ")[1] for line in problems(services("ports: [x, 80:80, 80:80]"))] == [
+    assert [line.split(": ")[1] for line in problems(services("ports: [x, 80:80, 80:81]"))] == [
         "services.a.ports[0]",
         "services.a.ports[2]",
     ]

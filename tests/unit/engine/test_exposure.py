@@ -77,6 +77,73 @@ class TestFamilies:
         assert caught.value.field == "publish[0].host_address"
 
 
+def both(*addresses: str, **others: object) -> list[PublishRequest]:
+    return [publish(8080, 80, host_address=address, **others) for address in addresses]
+
+
+class TestAgreement:
+    """`-p 8080:80 -p [::]:8080:80`, as users write it: publishes of one request that agree are one."""
+
+    @pytest.mark.parametrize(
+        ("addresses", "ports"),
+        [
+            (("", "::"), ["*:8080->80/tcp"]),
+            (("::", ""), ["*:8080->80/tcp"]),
+            (("", "0.0.0.0", "::"), ["*:8080->80/tcp"]),
+            (("", ""), ["*:8080->80/tcp"]),
+            (("127.0.0.1", "0.0.0.0"), ["0.0.0.0:8080->80/tcp"]),
+            (("::1", "127.0.0.1"), ["[::1]:8080->80/tcp", "127.0.0.1:8080->80/tcp"]),
+        ],
+    )
+    def test_the_widest_stays(self, bench: Bench, addresses: tuple[str, ...], ports: list[str]) -> None:
+        assert bench.attach(A, publish=both(*addresses)).ports == ports
+
+    @pytest.mark.parametrize("addresses", [("", "::"), ("::", ""), ("", ""), ("127.0.0.1", "0.0.0.0")])
+    def test_asking_again_is_answered(self, bench: Bench, addresses: tuple[str, ...]) -> None:
+        first = bench.attach(A, publish=both(*addresses))
+        assert bench.attach(A, publish=both(*addresses)) == first
+        (endpoint,) = bench.engine.intent.endpoints.values()
+        assert bench.engine.publish(endpoint, both(*addresses)) == endpoint
+
+    def test_a_part_of_a_range_is_one_with_it(self, bench: Bench) -> None:
+        wanted = [
+            publish(8000, 9000, host_last=8009),
+            publish(8003, 9003),
+            publish(8003, 9003, host_address="::"),
+        ]
+        assert bench.attach(A, publish=wanted).ports == ["*:8000-8009->9000-9009/tcp"]
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            publish(8080, 81),
+            publish(8080, 81, host_address="::"),
+            publish(8079, 79, host_last=8080, host_address="127.0.0.1"),
+            publish(8080, 80, host_last=8081, host_address="127.0.0.1"),
+        ],
+    )
+    def test_what_does_not_agree_is_refused(self, bench: Bench, other: PublishRequest) -> None:
+        with pytest.raises(ConflictError, match="another publish of the same request") as caught:
+            bench.attach(A, publish=[publish(8080, 80), other])
+        assert caught.value.field == "publish[1]"
+
+    def test_nor_is_another_endpoints_left_out(self, bench: Bench) -> None:
+        bench.attach(A, publish=[publish(8080, 80)])
+        with pytest.raises(ConflictError, match="endpoint a"):
+            bench.attach(B, publish=both("", "::"))
+
+    def test_ports_that_are_left_open_are_as_many_as_asked_for(self, bench: Bench) -> None:
+        wanted = [publish(0, 80), publish(0, 80)]
+        assert len(bench.attach(A, publish=wanted).ports) == 2
+        assert len(bench.attach(A, publish=wanted).ports) == 2
+
+    def test_another_request_is_not_the_same_for_being_covered(self, bench: Bench) -> None:
+        """Who asks for the loopback alone is not told that it is so while everybody gets in."""
+        bench.attach(A, publish=both(""))
+        with pytest.raises(ConflictError):
+            bench.attach(A, publish=both("127.0.0.1"))
+
+
 class TestSctp:
     def test_is_not_promised_on_the_hosts_own_loopback(self, bench: Bench) -> None:
         bench.attach(A, publish=[publish(5300, 53, proto="sctp")])
