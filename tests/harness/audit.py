@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from harness.audit_fast import judge_fast
-from harness.audit_host import judge_host, published
+from harness.audit_host import judge_host, published, published_from
 from harness.audit_sandbox import judge_sandboxes
 from harness.host import Host
 from harness.marks import FAMILIES, difference
@@ -105,7 +105,9 @@ def _descriptors(host: Host, stored: Stored) -> Iterator[str]:
 def _flows(host: Host, stored: Stored) -> Iterator[str]:
     """I1: a tracked UDP flow that is translated to an endpoint which does not publish it, or does not exist (B11)."""
     wanted = {
-        (own, proto, inner) for family, _ in FAMILIES for _, proto, _, own, inner in published(stored, family)
+        (own, proto, inner)
+        for family, _ in FAMILIES
+        for *_, proto, _, own, inner in (*published(stored, family), *published_from(stored, family))
     }
     prefixes = [
         ipaddress.ip_network(s["prefix"]) for n in stored.networks.values() for s in n.get("subnets", [])

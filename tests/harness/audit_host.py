@@ -190,6 +190,9 @@ def _nft(stored: Stored, observed: Observed) -> Iterator[str]:
         yield from difference(
             f"{table} publish element", published(stored, family), _found_publishes(observed, table)
         )
+        yield from difference(
+            f"{table} publish_from element", published_from(stored, family), _found_from(observed, table)
+        )
         served = {
             (sub["gateway"], proto, "53")
             for network in stored.networks.values()
@@ -293,13 +296,50 @@ def published(stored: Stored, family: int) -> set[tuple[str, ...]]:
     return wanted
 
 
+def published_from(stored: Stored, family: int) -> set[tuple[str, ...]]:
+    """What is published on one network of a sandbox, asked from another: (asker's prefix, host address or *, proto, host
+    port, address, port)."""
+    wanted = set()
+    for endpoint, network in stored.plugged():
+        for other, elsewhere in stored.plugged():
+            own, near = address(endpoint, family), address(other, family)
+            if endpoint["id"] == other["id"] or endpoint["sandbox"] != other["sandbox"] or not (own and near):
+                continue
+            if network.get("internal") or elsewhere.get("internal"):
+                continue
+            prefix = ipaddress.ip_network(subnet(elsewhere, family)["prefix"])
+            asker = span(prefix[0], prefix[-1])
+            for where, proto, number, owner, inner in published(stored, family):
+                if owner == own:
+                    wanted.add((asker, where, proto, number, near, inner))
+    return wanted
+
+
+def _found_from(observed: Observed, table: str) -> set[tuple[str, ...]]:
+    found = set()
+    for asker, where, *rest in observed.nft.ours(table, "publish_from"):
+        found.add((asker, _shown(where), *rest))
+    for asker, where, proto, ports, near in observed.nft.ours(table, "publish_from_ranges"):
+        first, _, last = ports.partition("-")
+        found |= {
+            (asker, _shown(where), proto, str(p), near, str(p))
+            for p in range(int(first), int(last or first) + 1)
+        }
+    return found
+
+
+def _shown(where: str) -> str:
+    return "*" if where.partition("-")[0] in {"0.0.0.0", "::"} else where
+
+
 def _found_publishes(observed: Observed, table: str) -> set[tuple[str, ...]]:
     found = {("*", *element) for element in observed.nft.ours(table, "publish")}
     found |= observed.nft.ours(table, "publish_at")
     for where, proto, ports, own in observed.nft.ours(table, "publish_ranges"):
         first, _, last = ports.partition("-")
-        where = "*" if where.partition("-")[0] in {"0.0.0.0", "::"} else where
-        found |= {(where, proto, str(p), own, str(p)) for p in range(int(first), int(last or first) + 1)}
+        found |= {
+            (_shown(where), proto, str(p), own, str(p)) for p in range(int(first), int(last or first) + 1)
+        }
     return found
 
 

@@ -23,7 +23,7 @@ from sealane.wire.requests import AttachRequest, DetachRequest, NetworkRequest
 HERE = Path(__file__).parent
 DOCS = HERE.parent.parent / "docs" / "rules"
 SCENARIOS = sorted(p.parent.name for p in HERE.glob("*/steps.toml"))
-KINDS = "link address route neighbour fdb sysctl fast-port fast-target fast-gate loopback".split()
+KINDS = "link address route rule neighbour fdb sysctl fast-port fast-target fast-gate loopback".split()
 """In the order in which they are shown; then nftables."""
 
 

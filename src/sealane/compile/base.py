@@ -106,7 +106,7 @@ def compile_base(family: Family, *, adopted: bool) -> Iterator[Object]:
         Rule((CmpPrefix(daddr, "==", LOOPBACK[family]), ACCEPT), "base:loopback"),
         Rule((to_host, Verdict("jump", "publish")), "base:publish"),
     )
-    yield Chain(family=name, name="publish", rules=tuple(_publish(daddr)))
+    yield Chain(family=name, name="publish", rules=tuple(_publish(saddr, daddr)))
     yield base(
         "forward",
         Hook("filter", "forward", 0),
@@ -144,10 +144,13 @@ def _by_link(group: Meta, link: Meta, verdicts: str, why: str, *, adopted: bool)
         yield Rule((VerdictMap(link, f"{verdicts}_adopted"),), why)
 
 
-def _publish(daddr: Payload) -> Iterator[Rule]:
+def _publish(saddr: Payload, daddr: Payload) -> Iterator[Rule]:
     anywhere = Concat((L4PROTO, DPORT))
     at_address = Concat((daddr, L4PROTO, DPORT))
+    by_source = Concat((saddr, daddr, L4PROTO, DPORT))
     yield Rule((Lookup(at_address, "served"), ACCEPT), "base:served")
+    yield Rule((DnatMap(by_source, "publish_from", with_port=True),), "base:publish-from")
+    yield Rule((DnatMap(by_source, "publish_from_ranges", with_port=False),), "base:publish-from-ranges")
     yield Rule((DnatMap(at_address, "publish_at", with_port=True),), "base:publish-at")
     yield Rule((DnatMap(anywhere, "publish", with_port=True),), "base:publish")
     yield Rule((DnatMap(at_address, "publish_ranges", with_port=False),), "base:publish-ranges")
@@ -170,6 +173,9 @@ def _sets(family: Family, *, adopted: bool) -> Iterator[Set]:
     yield Set(
         family=name, name="publish", type=("inet_proto", "inet_service"), data=(address, "inet_service")
     )
+    asked: tuple[TypeName, ...] = (address, *where)
+    yield Set(family=name, name="publish_from", type=asked, data=(address, "inet_service"), interval=True)
+    yield Set(family=name, name="publish_from_ranges", type=asked, data=(address,), interval=True)
     yield Set(family=name, name="publish_at", type=where, data=(address, "inet_service"))
     yield Set(family=name, name="publish_ranges", type=where, data=(address,), interval=True)
 

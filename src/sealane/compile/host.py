@@ -13,7 +13,7 @@ from sealane.compile.facts import Facts
 from sealane.compile.fast_path import compile_gates
 from sealane.compile.names import PASSAGE_LINKS
 from sealane.compile.network import compile_network, has_data_plane, is_apart
-from sealane.compile.publish import compile_publish
+from sealane.compile.publish import compile_publish, compile_publish_from
 from sealane.compile.reads import HOST_UNIT, Unit, readers, units_of
 from sealane.compile.sandbox import compile_sandbox
 from sealane.kernel.objects import Key, Passage, Sysctl
@@ -55,6 +55,7 @@ def compile_unit(intent: Intent, facts: Facts, unit: Unit) -> Iterator[Placed]:
                 yield from (
                     (sandbox.id, item) for item in compile_sandbox(sandbox, endpoints, intent.networks)
                 )
+                yield from ((HOST, item) for item in compile_publish_from(endpoints, intent.networks))
 
 
 def _host(intent: Intent, facts: Facts) -> Iterator[Object]:

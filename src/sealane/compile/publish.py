@@ -1,33 +1,45 @@
 """Published ports: map elements and socket-program entries.
 
-One publish is one element, whatever the length of its range, in one of three maps:
+One publish is one element, whatever the length of its range, in one of three maps, and for each other network of its
+sandbox one more in one of the last two:
 
 - `publish`         protocol, port            → address, port     a single port on every address of the host
 - `publish_at`      address, protocol, port   → address, port     a single port on one address
 - `publish_ranges`  addresses, protocol, ports → address          a range; ports stay as they are
+- `publish_from`    sources, addresses, protocol, port → address, port     asked from another network of the sandbox
+- `publish_from_ranges`  the same of a range
+
+Who asks from a network that the sandbox is on as well is led to its address there: the answer to a neighbour leaves by
+the link to that network, and from another network's address its guard would drop it.
 
 nftables cannot add a difference to a port, so a range that is shifted (8000-8099 to 9000-9099) takes an element a
 port. The host's own 127.0.0.0/8 and ::1 are the socket program's (`LoopbackPort`), never a DNAT: that would need
 `route_localnet`, which opens 127.0.0.1 to neighbours (CVE-2020-8558).
 """
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 
 from sealane.compile.base import ADDRESS_TYPE
 from sealane.compile.names import NFT_FAMILY
+from sealane.compile.network import has_data_plane
 from sealane.kernel import nft
 from sealane.kernel.nft import Element
 from sealane.kernel.objects import LoopbackPort
 from sealane.kernel.state import Object
 from sealane.model.endpoint import Endpoint, PublishedPort
+from sealane.model.ids import NetworkId
 from sealane.model.net import (
     FAMILIES,
     PROTO_NUMBERS,
     WILDCARDS,
     Address,
     Family,
+    Prefix,
     Proto,
+    bounds,
     family_of,
+    from_int,
     is_loopback,
     is_wildcard,
 )
@@ -53,6 +65,50 @@ def compile_publish(endpoint: Endpoint, network: Network) -> Iterator[Object]:
         yield from _open(endpoint)
 
 
+def compile_publish_from(
+    endpoints: Iterable[Endpoint], networks: Mapping[NetworkId, Network]
+) -> Iterator[Element]:
+    """Of one sandbox: what is published on one of its networks, asked from another, or by the host from its gateway's
+    address there."""
+    open_ones = [(e, networks[e.network]) for e in endpoints if not networks[e.network].internal]
+    present = [(endpoint, network) for endpoint, network in open_ones if has_data_plane(network)]
+    for endpoint, _ in present:
+        for neighbour, network in present:
+            if neighbour is endpoint:
+                continue
+            for port, family in itertools.product(endpoint.published, FAMILIES):
+                address, subnet = neighbour.address(family), network.subnet(family)
+                if address is None or subnet is None or endpoint.address(family) is None:
+                    continue
+                if _concerns(port, family) and not is_loopback(port.host_address or ""):
+                    yield from _asked_from(subnet.prefix, port, address)
+
+
+def _asked_from(prefix: Prefix, port: PublishedPort, address: Address) -> Iterator[Element]:
+    family = family_of(address)
+    kind, proto = ADDRESS_TYPE[family], PROTO_NUMBERS[port.proto]
+    kinds = (kind, kind, "inet_proto", "inet_service")
+    first, last = (from_int(family, value) for value in bounds(prefix))
+    low, high = _span(port, family)
+
+    def element(where: str, ports: tuple[int, int], data: bytes) -> Element:
+        return Element(
+            family=NFT_FAMILY[family],
+            set=where,
+            value=nft.concat(kinds, (first, low, proto, ports[0])),
+            end=nft.concat(kinds, (last, high, proto, ports[1])),
+            data=data,
+        )
+
+    if _is_range(port):
+        yield element("publish_from_ranges", (port.host_first, port.host_last), nft.field(kind, address))
+        return
+    for offset in range(port.host_last - port.host_first + 1):
+        number = port.host_first + offset
+        data = nft.concat((kind, "inet_service"), (address, port.port + offset))
+        yield element("publish_from", (number, number), data)
+
+
 def _concerns(port: PublishedPort, family: Family) -> bool:
     return port.host_address is None or family_of(port.host_address) == family
 
@@ -76,17 +132,27 @@ def _publish(port: PublishedPort, family: Family, address: Address) -> Iterator[
         )
     if port.host_address is not None and is_loopback(port.host_address):
         return
-    if port.host_first != port.host_last and port.host_first == port.port:
+    if _is_range(port):
         yield _range(port, family, address)
     else:
         for offset in range(port.host_last - port.host_first + 1):
             yield _single(port, offset, family, address)
 
 
+def _is_range(port: PublishedPort) -> bool:
+    """Whether it is one element though it is many ports."""
+    return port.host_first != port.host_last and port.host_first == port.port
+
+
+def _span(port: PublishedPort, family: Family) -> tuple[str, str]:
+    """The first and last address of the host that it is at."""
+    at = _place(port)
+    return (at, at) if at else EVERY[family]
+
+
 def _range(port: PublishedPort, family: Family, address: Address) -> Element:
     kind, proto = ADDRESS_TYPE[family], PROTO_NUMBERS[port.proto]
-    at = _place(port)
-    low, high = (at, at) if at else EVERY[family]
+    low, high = _span(port, family)
     kinds = (kind, "inet_proto", "inet_service")
     return Element(
         family=NFT_FAMILY[family],

@@ -10,7 +10,8 @@ from sealane.engine.events import EventLog
 from sealane.engine.ports import Flow, Kernel
 from sealane.engine.reconciler import Reconciler
 from sealane.model.endpoint import Endpoint, PublishedPort
-from sealane.model.net import Address, address_part, is_wildcard
+from sealane.model.intent import Intent
+from sealane.model.net import Address, address_part, family_of, is_wildcard
 
 
 class Flows:
@@ -22,8 +23,9 @@ class Flows:
         """Addresses of removed endpoints, whose flows are tracked still."""
 
     def forget(self, endpoints: Iterable[Endpoint]) -> None:
-        """The flows to published ports of endpoints."""
-        self._forget([flow for endpoint in endpoints for flow in _published(endpoint)])
+        """Flows that led to endpoints that came, went or publish otherwise."""
+        intent = self._reconciler.intent
+        self._forget([flow for endpoint in endpoints for flow in stale_flows(endpoint, intent)])
 
     def departed(self, endpoint: Endpoint) -> None:
         """Note a removed endpoint: see `forget_departed`."""
@@ -50,11 +52,29 @@ class Flows:
                 self._events.emit("flows.kept", error.strerror or str(error))
 
 
-def _published(endpoint: Endpoint) -> Iterator[Flow]:
+def stale_flows(endpoint: Endpoint, intent: Intent) -> Iterator[Flow]:
+    """Flows whose translation is another since an endpoint came, went or publishes otherwise. `intent` is as it is now."""
     udp = [port for port in endpoint.ports if port.proto == "udp"]
     yield from (Flow("udp", p.host_first, p.host_last, _destination(p)) for p in udp)
     if udp:
         yield from (Flow("udp", 0, 0, backend=address_part(a)) for a in endpoint.addresses)
+    yield from _asked_from(endpoint, intent)
+
+
+def _asked_from(endpoint: Endpoint, intent: Intent) -> Iterator[Flow]:
+    """Ports that its sandbox publishes on other networks lead elsewhere now when asked from its own network
+    (`compile.publish`)."""
+    network = intent.networks.get(endpoint.network)
+    if network is None or endpoint.sandbox is None:
+        return
+    for other in intent.endpoints_by_sandbox.get(endpoint.sandbox, {}).values():
+        if other.id == endpoint.id:
+            continue
+        for port in other.ports:
+            for subnet in network.subnets:
+                address = _destination(port)
+                if port.proto == "udp" and (not address or family_of(address) == family_of(subnet.gateway)):
+                    yield Flow("udp", port.host_first, port.host_last, address, prefix=subnet.prefix)
 
 
 def _destination(port: PublishedPort) -> str:

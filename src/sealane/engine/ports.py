@@ -11,7 +11,7 @@ from sealane.explain.doctor.evidence import Evidence, Request
 from sealane.explain.surroundings import Surroundings
 from sealane.kernel.state import NamespaceState
 from sealane.model.endpoint import NetnsRef, PublishedPort
-from sealane.model.net import Address
+from sealane.model.net import Address, Prefix
 from sealane.reconcile.plan import Operation, Outcome, Plan
 from sealane.wire.diagnosis import SocketView
 
@@ -33,8 +33,8 @@ class NamespaceGoneError(Exception):
 
 
 class Flow(msgspec.Struct, frozen=True):
-    """Connection tracking entries to forget: those first sent to these host ports, those answered from `backend`, or those
-    that `source` began."""
+    """Connection tracking entries to forget: those first sent to these host ports, answered from `backend`, begun by
+    `source` or from `prefix`, as far as it is said."""
 
     proto: str
     first: int
@@ -45,6 +45,8 @@ class Flow(msgspec.Struct, frozen=True):
     """Source of the replies: an endpoint's address."""
     source: str = ""
     """Original source: an endpoint's address."""
+    prefix: Prefix | str = ""
+    """Of original sources: a network's."""
 
 
 class Kernel(Protocol):

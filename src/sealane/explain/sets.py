@@ -15,7 +15,7 @@ class IntervalIndex:
 
     The elements of a set do not overlap, so those of one shape and equal exact fields, of which one field is a range,
     are disjoint in that field: a binary search finds the one candidate. Several ranges are tried one by one; sealane
-    emits no such element but in `publish_ranges`, where the address is either one or any.
+    emits no such element but in `publish_from_ranges`: the ranges that a sandbox of several networks publishes.
     """
 
     def __init__(self, owner: Set, elements: Iterable[Element]) -> None:

@@ -310,7 +310,7 @@ def _overlap(held: str, wanted: str) -> bool:
 
 def _matches(flow: Flow) -> Iterator[FlowMatch]:
     """A flow of either family, unless an address says which."""
-    named = flow.address or flow.backend or flow.source
+    named = flow.address or flow.backend or flow.source or flow.prefix.partition("/")[0]
     for family in (family_of(named),) if named else FAMILIES:
         yield FlowMatch(
             family=family,
@@ -320,4 +320,5 @@ def _matches(flow: Flow) -> Iterator[FlowMatch]:
             last=flow.last or PORT_MAX,
             reply_source=flow.backend,
             source=flow.source,
+            prefix=flow.prefix,
         )

@@ -161,8 +161,8 @@ def test_br_netfilter_keeps_a_translated_packet_on_its_bridge() -> None:
 def test_br_netfilter_lets_a_packet_translated_to_elsewhere_go_up() -> None:
     """A port of another network: the frame becomes the host's, which routes it."""
     published = PublishedPort(host_first=9090, host_last=9090, port=80)
-    trace = Town(facts=BRIDGED, back_ports=(published,)).send("web", "192.0.2.7", 9090)
-    assert (trace.disposition, trace.netns, trace.link) == (Disposition.DELIVERED, "sandbox-api", "eth1")
+    trace = Town(facts=BRIDGED, db_ports=(published,)).send("web", "192.0.2.7", 9090)
+    assert (trace.disposition, trace.netns, trace.link) == (Disposition.DELIVERED, "sandbox-db", "eth0")
 
 
 @pytest.mark.parametrize(("destination", "stays"), [("192.0.2.7", False), ("2001:db8::7", True)])

@@ -75,6 +75,7 @@ class Town:
         facts: Facts = FACTS,
         ports: tuple[PublishedPort, ...] = (PublishedPort(host_first=8080, host_last=8080, port=80),),
         back_ports: tuple[PublishedPort, ...] = (),
+        db_ports: tuple[PublishedPort, ...] = (),
         **around: Any,
     ) -> None:
         self.idle: set[str] = set()
@@ -83,7 +84,7 @@ class Town:
         self.web = endpoint(web, self.front, 10, ports=ports)
         self.api = endpoint(api, self.front, 11, aliases=("backend",), gateway_priority=1)
         self.api_back = endpoint(api, self.back, 11, "eth1", ports=back_ports)
-        self.db = endpoint(db, self.back, 12)
+        self.db = endpoint(db, self.back, 12, ports=db_ports)
         self.intent = Intent(
             [self.front, self.back, web, api, db, self.web, self.api, self.api_back, self.db]
         )

@@ -22,7 +22,7 @@ import msgspec
 from sealane.linux.netlink import codec
 from sealane.linux.netlink.codec import attr, be16, nested, u8, u32
 from sealane.linux.netlink.socket import Socket
-from sealane.model.net import PROTO_NUMBERS, Family
+from sealane.model.net import PROTO_NUMBERS, Family, bounds, to_int
 
 FILTERED_DUMPS_MAX = 16
 """Dumps that the kernel filters, each a walk through its table, before one of everything is cheaper."""
@@ -76,9 +76,11 @@ class FlowMatch(msgspec.Struct, frozen=True, kw_only=True):
     last: int = PORT_MAX
     reply_source: str = ""
     source: str = ""
+    prefix: str = ""
+    """Of who asked: what the kernel is not asked about, and is looked at here."""
 
     def __post_init__(self) -> None:
-        if not (self.destination or self.reply_source or self.source or self._has_ports):
+        if not (self.destination or self.reply_source or self.source or self.prefix or self._has_ports):
             raise ValueError("a match on flows needs an address or ports: it would delete all")
         if not 0 <= self.first <= self.last <= PORT_MAX:
             raise ValueError(f"ports {self.first}-{self.last}: not a range of ports")
@@ -95,6 +97,7 @@ class FlowMatch(msgspec.Struct, frozen=True, kw_only=True):
             and self.destination in {"", flow.destination}
             and self.reply_source in {"", flow.reply_source}
             and self.source in {"", flow.source}
+            and (not self.prefix or _is_within(flow.source, self.prefix))
         )
 
     def filter(self) -> bytes:
@@ -130,6 +133,11 @@ class FlowMatch(msgspec.Struct, frozen=True, kw_only=True):
             return b""
         number = u8(_PROTO_NUM, PROTO_NUMBERS[self.proto])
         return nested(_TUPLE_PROTO, number, be16(_PROTO_DST_PORT, self.first))
+
+
+def _is_within(address: str, prefix: str) -> bool:
+    first, last = bounds(prefix)
+    return first <= to_int(address) <= last
 
 
 def delete_flows(socket: Socket, matches: Sequence[FlowMatch]) -> int:
