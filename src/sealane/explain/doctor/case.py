@@ -85,6 +85,10 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     def endpoints_of(self, sandbox: Sandbox) -> tuple[Endpoint, ...]:
         return self.endpoints.get(sandbox.id, ())
 
+    def handed_over(self, sandbox: Sandbox) -> tuple[Endpoint, ...]:
+        """Endpoints of the sandbox that Docker set up inside: links, routes and names there are Docker's."""
+        return tuple(endpoint for endpoint in self.endpoints_of(sandbox) if endpoint.handover)
+
     def publishes(self) -> Iterator[Publish]:
         for sandbox in self.sandboxes:
             for endpoint in self.endpoints_of(sandbox):

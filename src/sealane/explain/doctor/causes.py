@@ -70,7 +70,8 @@ CAUSES = (
     ),
     Cause(
         "wrong-default-route", routing.wrong_default_route, (SANDBOXES,),
-        "default routes inside sandboxes against those that should be there: matters most with two networks",
+        "default routes inside sandboxes against those that should be there: matters most with two networks; Docker chooses "
+        "its containers' own, of which one must be there",
         "the route, or --gateway-priority",
     ),
     Cause(
@@ -115,7 +116,8 @@ CAUSES = (
     ),
     Cause(
         "wrong-resolver", memory.wrong_resolver, ("sockets", SANDBOXES),
-        "the resolv.conf that a process of the sandbox sees; a note if another resolver answers there",
+        "the resolv.conf that a process of the sandbox sees; a note if another resolver answers there; in Docker's containers "
+        "whether Docker's resolver, 127.0.0.11, is there",
         "nameserver GATEWAY",
     ),
     Cause(

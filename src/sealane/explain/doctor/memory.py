@@ -4,11 +4,14 @@ from collections import Counter
 from collections.abc import Iterator
 
 from sealane.explain.doctor.case import HOST_SUBJECT, Case, Finding
-from sealane.explain.doctor.evidence import SandboxEvidence
+from sealane.explain.doctor.evidence import Listener, SandboxEvidence
 from sealane.model.endpoint import Sandbox
 from sealane.model.ids import namespace_of
 from sealane.model.net import contains
 from sealane.model.network import RESOLVER_PORT, Network
+
+_DOCKERS = "127.0.0.11"
+"""Where Docker's own resolver answers inside its containers (moby libnetwork/sandbox_dns_unix.go)."""
 
 
 def stale_flow(case: Case) -> Iterator[Finding]:
@@ -48,8 +51,18 @@ def wrong_resolver(case: Case) -> Iterator[Finding]:
         endpoints = case.endpoints_of(sandbox)
         networks = [case.networks[e.network] for e in endpoints]
         mine = [s.gateway for n in networks for s in n.subnets if s.gateway in served]
-        if mine and seen.nameservers is not None and not set(seen.nameservers) & set(mine):
+        if not mine or seen.nameservers is None or set(seen.nameservers) & set(mine):
+            continue
+        if not case.handed_over(sandbox):
             yield _astray(case, sandbox, seen, mine[0])
+        elif all(_is_dead_loopback(server, seen) for server in seen.nameservers):
+            yield Finding(
+                subject=sandbox.name,
+                message=f"its resolv.conf asks {', '.join(seen.nameservers)}, where dockerd does not answer: no name is "
+                "resolved",
+                cure="start dockerd, which resolves its containers' names",
+                level="error",
+            )
 
 
 def _astray(case: Case, sandbox: Sandbox, seen: SandboxEvidence, wanted: str) -> Finding:
@@ -86,10 +99,21 @@ def _astray(case: Case, sandbox: Sandbox, seen: SandboxEvidence, wanted: str) ->
 def _is_dead_loopback(server: str, seen: SandboxEvidence) -> bool:
     if server != "::1" and not server.startswith("127."):
         return False
+    # Docker's resolver has a port of its own at 127.0.0.11, to which rules inside lead; rules of the old iptables are
+    # not seen here, so any port at exactly that address will do.
     return not any(
-        item.port == RESOLVER_PORT and item.proto == "udp" and (item.is_wild or item.address == server)
+        item.proto == "udp"
+        and (
+            item.address == server
+            if server == _DOCKERS
+            else item.port == RESOLVER_PORT and _hears(item, server)
+        )
         for item in seen.listeners
     )
+
+
+def _hears(item: Listener, server: str) -> bool:
+    return item.is_wild or item.address == server
 
 
 def silent_upstream(case: Case) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from sealane.explain.doctor.case import HOST_SUBJECT, Case, Finding
 from sealane.explain.doctor.evidence import ForeignTable, HostRoute, SandboxEvidence
 from sealane.kernel.objects import Route, Sysctl
 from sealane.kernel.state import HOST
-from sealane.model.endpoint import Sandbox
+from sealane.model.endpoint import Endpoint, Sandbox
 from sealane.model.net import DEFAULTISH_LENGTH, FAMILIES, Family, overlaps, prefix_length
 
 STRICT = "1"
@@ -54,6 +54,9 @@ def no_default_route(case: Case) -> Iterator[Finding]:
 
 def wrong_default_route(case: Case) -> Iterator[Finding]:
     for sandbox, seen in case.seen():
+        if handed := case.handed_over(sandbox):
+            yield from _dockers_default_route(case, sandbox, seen, handed)
+            continue
         wanted = {
             item.dst: item
             for item in case.desired.get(sandbox.id, {}).values()
@@ -63,6 +66,25 @@ def wrong_default_route(case: Case) -> Iterator[Finding]:
             finding = _default_route(case, sandbox, seen, family, wanted.get(DEFAULT_ROUTE[family]))
             if finding is not None:
                 yield finding
+
+
+def _dockers_default_route(
+    case: Case, sandbox: Sandbox, seen: SandboxEvidence, handed: tuple[Endpoint, ...]
+) -> Iterator[Finding]:
+    """Docker chooses among the gateways that it was given (by name, or by its own gateway priority): any of them is
+    right, and only a missing route is wrong. Its chosen network gives the routes of both families, so that IPv6 may
+    rightly have none while one of the networks is without IPv6 (moby libnetwork/default_gateway.go)."""
+    ways = [e for e in handed if not e.without_gateway and not case.networks[e.network].internal]
+    for family in FAMILIES:
+        is_given = ways and all(endpoint.address(family) is not None for endpoint in ways)
+        if is_given and all(route.dst != DEFAULT_ROUTE[family] for route in seen.defaults):
+            names = ", ".join(sorted(case.networks[endpoint.network].name for endpoint in ways))
+            yield Finding(
+                subject=sandbox.name,
+                message=f"it has no default route of IPv{family}, though Docker was given a gateway on {names}",
+                cure="`docker restart` the container: Docker sets its routes",
+                level="error",
+            )
 
 
 def _default_route(

@@ -85,6 +85,12 @@ class Patient:
     def __init__(self, *, facts: Facts = FACTS, **options: Any) -> None:
         self.town = Town(facts=facts, **options)
         self.evidence = healthy(self.town)
+        self.handed: frozenset[str] = frozenset()
+
+    def handed_over(self, *sandboxes: str) -> "Patient":
+        """Docker has set these up inside."""
+        self.handed = frozenset(sandboxes)
+        return self
 
     def host(self, **fields: Any) -> "Patient":
         changed = msgspec.structs.replace(self.evidence.host, **fields)
@@ -108,7 +114,10 @@ class Patient:
         return Case(
             networks=dict(intent.networks),
             sandboxes=tuple(intent.sandboxes.values()),
-            endpoints={key: tuple(there.values()) for key, there in intent.endpoints_by_sandbox.items()},
+            endpoints={
+                key: tuple(msgspec.structs.replace(e, handover=key in self.handed) for e in there.values())
+                for key, there in intent.endpoints_by_sandbox.items()
+            },
             in_scope=frozenset(intent.networks),
             leases=frozenset(address for _, address in intent.leases),
             desired={netns: dict(self.town.compiled.desired[netns]) for netns in (HOST, WEB, API, DB)},

@@ -47,6 +47,33 @@ def test_a_loopback_where_somebody_answers_is_a_note() -> None:
     assert patient.told("wrong-resolver") == [("api", "note")]
 
 
+@pytest.mark.parametrize("port", [53, 41234])
+def test_dockers_own_resolver_is_right_in_a_container_of_dockers(port) -> None:
+    """Its port is any: rules inside lead to it."""
+    own = Listener(proto="udp", address="127.0.0.11", port=port)
+    patient = asks("127.0.0.11", sandbox=API).inside(API, listeners=(own,))
+    assert patient.told("wrong-resolver") == [("api", "note")]
+    assert patient.handed_over(API).findings() == []
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        (),
+        (Listener(proto="tcp", address="127.0.0.11", port=53),),
+        (Listener(proto="udp", address="0.0.0.0", port=99),),
+    ],
+)
+def test_dockers_own_resolver_is_gone(other) -> None:
+    (finding,) = asks("127.0.0.11", sandbox=API).inside(API, listeners=other).handed_over(API).findings()
+    assert (finding.cause, finding.level) == ("wrong-resolver", "error")
+    assert finding.cure.startswith("start dockerd")
+
+
+def test_servers_that_docker_was_told_of_are_none_of_ours_to_judge() -> None:
+    assert asks("192.0.2.53", sandbox=API).handed_over(API).findings() == []
+
+
 def test_the_resolver_of_a_network_that_it_is_not_on() -> None:
     (finding,) = asks("10.2.0.1").findings()
     assert (finding.level, "network back" in finding.message) == ("error", True)

@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from sealane.explain.doctor.causes import diagnose
 from sealane.explain.doctor.evidence import HostLink, HostRoute, SandboxLink
 from unit.explain.doctor.cases import API, DB, WEB, Patient, gate, table
 
@@ -90,6 +91,34 @@ def test_a_sandbox_on_internal_networks_alone() -> None:
     assert ("internal networks alone" in finding.message, finding.subject) == (True, "db")
     # By a link that is not ours it may leave as it likes.
     assert patient.inside(DB, defaults=(HostRoute(dst="0.0.0.0/0", link="tun0"),)).findings() == []
+
+
+@pytest.mark.parametrize("gateway", ["10.1.0.1", "10.2.0.1"])
+def test_docker_chooses_the_way_out_of_its_containers(gateway) -> None:
+    route = HostRoute(dst="0.0.0.0/0", link="eth5", gateway=gateway)
+    assert other(Patient(), API, route).handed_over(API).findings() == []
+
+
+def test_a_container_of_dockers_without_a_way_out() -> None:
+    patient = other(Patient(), API).handed_over(API)
+    (finding,) = patient.findings()
+    assert (finding.cause, finding.subject, finding.level) == ("wrong-default-route", "api", "error")
+    assert ("back, front" in finding.message, "docker restart" in finding.cure) == (True, True)
+    internal = Patient(front={"internal": True}, back={"internal": True})
+    assert other(internal, API).handed_over(API).told("wrong-default-route") == []
+
+
+def test_dockers_chosen_network_may_be_without_ipv6() -> None:
+    """Docker's choice gives the routes of both families, and it is not known here which network that is."""
+    patient = Patient().handed_over(API)
+    kept = tuple(r for r in patient.evidence.sandboxes[API].defaults if ":" not in r.dst)
+    case = patient.inside(API, defaults=kept).case
+    (finding,) = diagnose(case)
+    assert "no default route of IPv6" in finding.message
+    front, back = case.endpoints[API]
+    alone = msgspec.structs.replace(back, addresses=back.addresses[:1])
+    endpoints = {**case.endpoints, API: (front, alone)}
+    assert list(diagnose(msgspec.structs.replace(case, endpoints=endpoints))) == []
 
 
 # --- sizes ----------------------------------------------------------------------------------------------------------
