@@ -30,7 +30,7 @@ RECONCILE_ROUNDS = 5
 """Rounds of observe, plan and apply in one resync before what is left is reported and left to the next."""
 
 HEAL_BURST = 20
-"""Resyncs in a row at full speed; a fight over an object is then slowed to one every HEAL_PAUSE_S."""
+"""Repairs in a row at full speed; a fight over an object is then slowed to one every HEAL_PAUSE_S."""
 
 HEAL_PAUSE_S = 5.0
 

@@ -184,8 +184,12 @@ class Undone(FakeKernel):
         return failures
 
     def take_one(self) -> None:
-        key = next(key for key in self.state[HOST] if key[0] == "address")
-        del self.state[HOST][key]
+        take_one(self)
+
+
+def take_one(kernel: FakeKernel) -> None:
+    key = next(key for key in kernel.state[HOST] if key[0] == "address")
+    del kernel.state[HOST][key]
 
 
 @pytest.mark.parametrize("undoes", [RECONCILE_ROUNDS - 1, RECONCILE_ROUNDS])
@@ -206,11 +210,23 @@ def test_the_rounds_of_one_resync(undoes: int) -> None:
 def test_the_repairs_in_a_row_and_the_pause_after_them(bench: Bench) -> None:
     now = 100.0
     upkeep = Upkeep(bench.engine, clock=lambda: now)
-    assert [upkeep.may_heal() for _ in range(HEAL_BURST)] == [0.0] * HEAL_BURST
+    bench.network("front")
+    for _ in range(HEAL_BURST):
+        assert upkeep.may_heal() == 0.0
+        take_one(bench.kernel)
+        upkeep.resync({HOST})
     assert upkeep.may_heal() == HEAL_PAUSE_S
     now += HEAL_PAUSE_S - 0.001
     assert upkeep.may_heal() == HEAL_PAUSE_S
     now += 0.001
+    assert upkeep.may_heal() == 0.0
+
+
+def test_looks_that_find_nothing_to_repair_are_no_fight(bench: Bench) -> None:
+    upkeep = Upkeep(bench.engine, clock=lambda: 100.0)
+    bench.network("front")
+    for _ in range(2 * HEAL_BURST):
+        upkeep.resync({HOST})
     assert upkeep.may_heal() == 0.0
 
 

@@ -20,6 +20,9 @@ log = logging.getLogger("sealane")
 GATHER_S = 0.005
 """After the first notification, for the rest of the same change: a flush of a ruleset is thousands of messages."""
 
+LOOK_SHARE = 10
+"""Looks that find nothing to repair take at most one part in so many of the time, however much is told."""
+
 RETRY_S = 1.0
 """Until what the kernel refused to tell is asked for again."""
 
@@ -43,6 +46,7 @@ class Watch:
         self._loop = loop
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._pending = False
+        self._rests_until = 0.0
 
     def start(self) -> None:
         self._heed()
@@ -71,7 +75,7 @@ class Watch:
         if (dirty.host or self._engine.reconciler.dirty) and not self._pending:
             log.debug("looking at the host: %s", dirty.host)
             self._pending = True
-            self._later("heal", GATHER_S, self._heal)
+            self._later("heal", max(GATHER_S, self._rests_until - self._loop.time()), self._heal)
         if dirty.facts:
             self._refresh_facts()
 
@@ -86,16 +90,21 @@ class Watch:
 
     def _heal_now(self) -> None:
         self._pending = False
-        self._resync({HOST, *self._engine.reconciler.dirty})
+        started = self._loop.time()
+        if not self._resync({HOST, *self._engine.reconciler.dirty}):
+            ended = self._loop.time()
+            self._rests_until = ended + (ended - started) * (LOOK_SHARE - 1)
 
-    def _resync(self, names: set[str]) -> None:
+    def _resync(self, names: set[str]) -> int:
+        """How many objects were put right."""
         try:
             report = self._upkeep.resync(names)
         except (SealaneError, OSError):
             log.exception("resync")
-            return
+            return 0
         if report.repaired:
             log.info("put %d objects right in %.1f ms", report.repaired, self._upkeep.last_repair_ms)
+        return report.repaired
 
     def _refresh_facts(self) -> None:
         """The uplink, or its MTU, may have changed; networks with an automatic MTU follow."""

@@ -4,7 +4,7 @@ import errno
 import ipaddress
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import msgspec
 
@@ -46,15 +46,16 @@ class Listener:
             return False
         return _index_of(self.place.device) != self._device_index
 
-    def open(self) -> list[socket.socket]:
-        """Open what is not open; gives the sockets that are new, and keeps in ``problems`` why others are not."""
+    def open(self, leaving: Collection[str] = ()) -> list[socket.socket]:
+        """Open what is not open; gives the sockets that are new, and keeps in ``problems`` why others are not. At the
+        addresses ``leaving`` a TCP socket of ours is still being closed: there TCP has to wait for it."""
         if self.datagrams is None and self.stream is None:
             self._device_index = _index_of(self.place.device) if self.place.device else 0
         opened = []
         if self.datagrams is None:
             self.datagrams = self._try("UDP", _open_datagrams)
             opened += [self.datagrams] if self.datagrams else []
-        if self.stream is None:
+        if self.stream is None and self.place.address not in leaving:
             self.stream = self._try("TCP", _open_stream)
             opened += [self.stream] if self.stream else []
         return opened

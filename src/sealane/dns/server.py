@@ -94,6 +94,8 @@ class DnsServer:
         self._by_fd: dict[int, Listener] = {}
         self._behind: set[Listener] = set()
         """Who has a backlog."""
+        self._leaving: dict[socket.socket, str] = {}
+        """Listening TCP sockets that the patient loop has yet to close → their addresses, which are taken until then."""
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake, select.EPOLLIN)
@@ -165,8 +167,7 @@ class DnsServer:
             self._responder.update(changed, removed)
             self._places.assign(changed, removed)
             self._forwarder.own_addresses = self._places.addresses
-        if not self._is_stopping:
-            os.eventfd_write(self._wake, 1)
+        self._wake_up()
 
     def problems(self) -> list[str]:
         """A sentence for each network, address and protocol that cannot be served now."""
@@ -333,7 +334,8 @@ class DnsServer:
 
     def _open(self, listener: Listener) -> None:
         before = listener.problem_texts()
-        for opened in listener.open():
+        self._leaving = {sock: address for sock, address in self._leaving.items() if sock.fileno() >= 0}
+        for opened in listener.open(self._leaving.values()):
             if opened is listener.datagrams:
                 self._by_fd[opened.fileno()] = listener
                 self._epoll.register(opened, select.EPOLLIN)
@@ -351,8 +353,19 @@ class DnsServer:
             listener.backlog = Backlog(BACKLOG)
             self._behind.discard(listener)
         if listener.stream is not None:
-            self._loop.call_soon_threadsafe(self._streams.close, listener.stream)
+            self._leaving[listener.stream] = listener.place.address
+            self._loop.call_soon_threadsafe(self._close_stream, listener.stream)
             listener.stream = None
+
+    def _close_stream(self, listening: socket.socket) -> None:
+        """In the patient loop; then whoever waits for the address is served."""
+        self._streams.close(listening)
+        # Behind what closes it, which is called soon, too.
+        self._loop.call_soon(self._wake_up)
+
+    def _wake_up(self) -> None:
+        if not self._is_stopping:
+            os.eventfd_write(self._wake, 1)
 
 
 def _relayed_tail(question: Question, reply: Reply | None, *, stream: bool = False) -> bytes:

@@ -35,6 +35,7 @@ class Upkeep:
         """Sandboxes that were not looked at since the start: done in the background, a few at a time."""
         self._clock = clock
         self._heals: deque[float] = deque(maxlen=HEAL_BURST)
+        """When something was put right last."""
 
     def start(self) -> Report:
         """Make the host right; sandboxes follow in the background. Writes nothing if nothing has changed."""
@@ -109,6 +110,7 @@ class Upkeep:
             self._bury(report.gone)
         if report.repaired:
             self.repairs += report.repaired
+            self._heals.append(self._clock())
             self.last_repair_ms = (self._clock() - started) * 1000
             engine.events.emit(
                 "drift.repaired", f"{report.repaired} objects", milliseconds=f"{self.last_repair_ms:.1f}"
@@ -141,12 +143,10 @@ class Upkeep:
         return bool(self.unverified)
 
     def may_heal(self) -> float:
-        """0 if a heal may run at once, else the seconds to wait: somebody undoes what we do, as fast as we do it."""
-        now = self._clock()
-        if len(self._heals) == HEAL_BURST and now - self._heals[0] < HEAL_PAUSE_S:
-            return HEAL_PAUSE_S
-        self._heals.append(now)
-        return 0.0
+        """0 if a heal may run at once, else the seconds to wait: somebody undoes what we do, as fast as we do it. A look
+        that found nothing to repair does not count: dockerd moves its containers' links about, which are ours."""
+        is_fight = len(self._heals) == HEAL_BURST and self._clock() - self._heals[0] < HEAL_PAUSE_S
+        return HEAL_PAUSE_S if is_fight else 0.0
 
     # --- on demand
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from harness.engines import Bench
-from sealane.daemon.watch import RETRY_S, Watch
+from sealane.daemon.watch import GATHER_S, LOOK_SHARE, RETRY_S, Watch
 from sealane.engine.errors import StoreFailedError
 from sealane.kernel.objects import Sysctl
 from sealane.kernel.state import HOST
@@ -29,6 +29,11 @@ class Loop:
 
     def __init__(self) -> None:
         self.waiting: list[tuple[float, Callable[[], None]]] = []
+        self.now = 0.0
+
+    def time(self) -> float:
+        self.now += 0.001
+        return self.now
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         due = (seconds, callback)
@@ -69,6 +74,21 @@ def loop() -> Loop:
 @pytest.fixture
 def watch(bench: Bench, loop: Loop) -> Watch:
     return Watch(bench.engine, bench.upkeep, bench.kernel, Monitor(), loop)  # type: ignore[arg-type]
+
+
+def test_looks_that_find_nothing_take_a_tenth_of_the_time(bench: Bench, watch: Watch, loop: Loop) -> None:
+    watch._monitor.dirty = Dirty(host="link")
+    watch._events()
+    assert [seconds for seconds, _ in loop.waiting] == [GATHER_S], "the first is made at once"
+    loop.run()
+    watch._events()
+    (pause,) = [seconds for seconds, _ in loop.waiting]
+    assert pause > 0.001 * (LOOK_SHARE - 3), "one that took a millisecond"
+    bench.kernel.state[HOST].clear()
+    loop.run()
+    loop.now += 1.0
+    watch._events()
+    assert [seconds for seconds, _ in loop.waiting] == [GATHER_S], "one that repairs is followed at once"
 
 
 def test_what_is_dirty_is_healed_though_facts_cannot_be_read(bench: Bench, watch: Watch, loop: Loop) -> None:

@@ -105,6 +105,25 @@ def test_names_are_answered_over_udp_and_tcp(web: Served, tcp: bool) -> None:
     assert (empty.rcode(), empty.answer) == (dns.rcode.NOERROR, [])
 
 
+def test_a_network_that_gets_a_device_keeps_its_address_without_a_complaint(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Docker asks for a prefix before there is a bridge: the address is served elsewhere from then on, and the socket that
+    is on its way out is ours."""
+    with serving(network(WEB)) as served:
+        for number in range(20):
+            device = None if number % 2 else "lo"
+            served.server.update([network(WEB, device=device)])
+            until(lambda: served.server.problems() == [] and answers(served))
+        assert [record.getMessage() for record in caplog.records] == []
+
+
+def answers(served: Served) -> bool:
+    with contextlib.suppress(OSError, dns.exception.DNSException):
+        return served.addresses("web", tcp=True) == ["127.0.0.11"]
+    return False
+
+
 def test_repeated_questions_come_from_the_raw_cache_with_their_own_ids(web: Served) -> None:
     before = web.server.stats().cached
     for ident in (1, 2, 65535):
