@@ -119,6 +119,24 @@ def of_names(problems: Iterable[str]) -> Iterator[Condition]:
         yield Condition(level="warning", subject="dns", message=problem)
 
 
+def of_zones(problem: str, elsewhere: Mapping[str, str]) -> Iterator[Condition]:
+    """Of firewalld: what it refuses, and what its administrator has decided otherwise."""
+    if problem:
+        yield Condition(
+            level="warning",
+            subject="firewalld",
+            message=f"firewalld runs, and cannot be told to trust the networks' links: {problem}",
+            cure="firewall-cmd --permanent --zone=trusted --add-interface=LINK for each LINK of `sealane network ls`, "
+            "and firewall-cmd --reload",
+        )
+    for link, zone in elsewhere.items():
+        yield Condition(
+            level="note",
+            subject="firewalld",
+            message=f"link {link} is in zone {zone}, where somebody has put it: its network has what that zone allows",
+        )
+
+
 def of_unreadable(unreadable: Mapping[str, str]) -> Iterator[Condition]:
     for netns, message in unreadable.items():
         yield Condition(

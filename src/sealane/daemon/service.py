@@ -27,6 +27,7 @@ from sealane.daemon.project import Projects
 from sealane.daemon.traces import Traces
 from sealane.daemon.watch import Watch
 from sealane.daemon.workloads import Workloads
+from sealane.daemon.zones import Zones
 from sealane.dns.resolvconf import host_resolver
 from sealane.dns.server import DnsServer
 from sealane.doors.netavark.status import SEARCH as NETAVARK_SEARCH
@@ -71,6 +72,7 @@ class Service:
         self._fast_path_reason = ""
         self._dns: DnsServer | None = None
         self._watch: Watch | None = None
+        self._zones: Zones | None = None
         self._runtime_missing = ""
         self._closing: list[Callable[[], object]] = []
         self.recovered: asyncio.Task[None] | None = None
@@ -142,6 +144,7 @@ class Service:
         self._build(store, kernel, snapshot, kernel.facts())
         self._start_upkeep(kernel, instance)
         self._start_names()
+        self._start_zones()
         if self.workloads.lives is not None:
             self._closing.append(self.workloads.lives.start(self._loop))
         self.recovered = self._loop.create_task(self._recover())
@@ -242,6 +245,11 @@ class Service:
         self._dns.start()
         self._closing.append(self._dns.stop)
 
+    def _start_zones(self) -> None:
+        self._zones = Zones(self.engine, os.path.join(self.config.run_dir, "firewalld"))
+        self._zones.start(self._loop)
+        self._closing.append(self._zones.stop)
+
     async def _recover(self) -> None:
         if self._runtime is None:
             return
@@ -270,6 +278,7 @@ class Service:
         self._fast_path = None
         self._dns = None
         self._watch = None
+        self._zones = None
 
     # --- answers
 
@@ -334,6 +343,8 @@ class Service:
             yield conditions.unexplained(len(reconciler.unexplained))
         yield from conditions.of_units(reconciler.failures)
         yield from conditions.of_names(self._dns.problems() if self._dns is not None else ())
+        if self._zones is not None:
+            yield from conditions.of_zones(self._zones.problem, self._zones.elsewhere)
         yield from conditions.of_unreadable(self.upkeep.unreadable)
 
 

@@ -35,6 +35,8 @@ _DESTINATION_OFFSETS = {16: 4, 24: 16}
 _PROTO_OFFSET = 9
 _EQ, _LTE, _GTE = 0, 3, 5
 _DROP, _ACCEPT = 0, 1
+FIREWALLD = "firewalld"
+"""Its table."""
 _HARMLESS = frozenset({"counter", "log", "immediate", "reject"})
 _SENDING_TARGETS = frozenset({"DNAT", "REDIRECT"})
 _XT_PORTS = struct.Struct("=HHHH")
@@ -71,11 +73,16 @@ def _table(socket: Socket, number: int, name: str, chains: list[dict[int, memory
     for _, rule in answers:
         skimmed.setdefault(codec.text(rule[2]), []).append(Skimmed(rule.get(4, _EMPTY)))
     every = [(chain, rule) for chain, rules in skimmed.items() for rule in rules]
+    accepting = {chain for chain, rules in skimmed.items() if rules and rules[-1].is_final_accept}
+    # firewalld sends each link to the chains of its zone; in those it accepts what stays in the zone, whatever the zone.
+    letting = [
+        rule for _, rule in every if rule.leads_to in accepting or (rule.accepts and name != FIREWALLD)
+    ]
     return ForeignTable(
         family=_FAMILIES[number],
         name=name,
         chains=tuple(_base_chain(chain, skimmed) for chain in chains if 4 in chain),
-        lets=tuple(dict.fromkeys(name for _, rule in every if rule.accepts for name in rule.names)),
+        lets=tuple(dict.fromkeys(name for rule in letting for name in rule.names)),
         translates=tuple(port for chain, rule in every if (port := rule.port_rule(chain)) is not None),
     )
 
@@ -106,7 +113,9 @@ class Skimmed:
     def __init__(self, expressions: memoryview) -> None:
         self.names: list[str] = []
         """Links and prefixes that must match."""
-        self.accepts = self.is_final_drop = False
+        self.accepts = self.is_final_drop = self.is_final_accept = False
+        self.leads_to = ""
+        """The chain that it jumps to."""
         self._sends = self._refuses = False
         self._proto = self._address = ""
         self._first, self._last = 1, _PORT_MAX
@@ -120,6 +129,7 @@ class Skimmed:
             seen.append(name)
             self._feed(name, codec.attrs(expression.get(2, _EMPTY)))
         self.is_final_drop = self._refuses and set(seen) <= _HARMLESS | {"target"}
+        self.is_final_accept = self.accepts and set(seen) <= _HARMLESS
 
     def port_rule(self, chain: str) -> PortRule | None:
         if not self._sends or not self._has_port:
@@ -158,6 +168,7 @@ class Skimmed:
             code = nfnl.number(verdict[1])
             self.accepts = code == _ACCEPT
             self._refuses = code == _DROP
+            self.leads_to = codec.text(verdict.get(2, _EMPTY))
         elif name == "reject" or target == "REJECT":
             self._refuses = True
         elif (

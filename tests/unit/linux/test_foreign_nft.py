@@ -160,3 +160,21 @@ def test_rules_that_send_no_port_elsewhere(expressions):
 def test_a_rule_that_lies_about_its_lengths_is_taken_for_a_condition():
     rule = skim(expression("cmp", be32(2, EQ)), expression("immediate"), payload(1, 12, 4), cmp(bytes(40)))
     assert (rule.accepts, rule.is_final_drop, rule.names) == (False, False, [])
+
+
+def going(code, chain):
+    return expression(
+        "immediate", be32(1, 0), nested(2, nested(2, be32(1, code & 0xFFFFFFFF), string(2, chain)))
+    )
+
+
+@pytest.mark.parametrize("code", [-3, -4], ids=["jump", "goto"])
+def test_a_rule_that_leads_elsewhere(code) -> None:
+    rule = Skimmed(memoryview(meta(6) + cmp(b"slb1\0".ljust(16, b"\0")) + going(code, "filter_IN_trusted")))
+    assert (rule.leads_to, rule.names, rule.accepts) == ("filter_IN_trusted", ["slb1"], False)
+
+
+def test_an_accept_without_a_condition_is_final() -> None:
+    assert Skimmed(memoryview(expression("counter") + verdict(1))).is_final_accept
+    assert not Skimmed(memoryview(meta(6) + cmp(b"slb1\0") + verdict(1))).is_final_accept
+    assert not Skimmed(memoryview(verdict(0))).is_final_accept

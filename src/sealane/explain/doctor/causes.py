@@ -25,8 +25,9 @@ CAUSES = (
     Cause(
         "foreign-drop", firewall.foreign_drop, ("nftables",),
         "chains of other tables on the forwarded path that drop what they have not accepted, by policy or by a last "
-        "rule (Docker's FORWARD, ufw, firewalld); a table whose accepting rules name our links or subnets is passed over",
-        "accept rules for our links in that chain",
+        "rule (Docker's FORWARD, ufw, firewalld); a table whose accepting rules name our links or subnets is passed over, "
+        "and firewalld's if they are in a zone that accepts",
+        "accept rules for our links in that chain, or firewalld's zone trusted",
     ),
     Cause(
         "bridge-netfilter", firewall.bridge_netfilter, ("nftables", "sysctls"),

@@ -18,7 +18,8 @@ NAMES_MAX = 3
 """Networks named in one finding."""
 
 _ON_THE_WAY = ("prerouting", "forward", "postrouting")
-_TELLING_TABLES = ("firewalld",)
+_FIREWALLD = "firewalld"
+_TELLING_TABLES = (_FIREWALLD,)
 """Managers that run are known by them."""
 _PROBED_LINK = f"{ENDPOINT_PREFIX}000000000000"
 
@@ -143,7 +144,9 @@ def firewall_reload(case: Case) -> Iterator[Finding]:
         yield Finding(
             subject=HOST_SUBJECT,
             message=f"{name} looks after this host's firewall: a reload of it may wipe or overrule foreign rules",
-            cure="nothing, as long as it does not drop what passes here: sealane's tables are its own, and are "
+            cure="nothing: sealane keeps its networks' links in firewalld's zone trusted, and puts them back after a reload"
+            if name == _FIREWALLD
+            else "nothing, as long as it does not drop what passes here: sealane's tables are its own, and are "
             "repaired when they are deleted",
             level="note",
         )
@@ -232,7 +235,19 @@ def _iptables(table: ForeignTable, chain: BaseChain) -> str:
     return {"ip": "iptables", "ip6": "ip6tables"}.get(table.family, "")
 
 
+def _trust(networks: list[Network]) -> str:
+    """firewalld deletes what others put into its table whenever it is reloaded: it has to be told itself. `change` takes a
+    link out of the zone that it is in."""
+    links = dict.fromkeys(
+        f"{ENDPOINT_PREFIX}+" if network.driver == "routed" else network_link(network) for network in networks
+    )
+    told = "; ".join(f"firewall-cmd --permanent --zone=trusted --change-interface={link}" for link in links)
+    return f"{told}; firewall-cmd --reload"
+
+
 def _let_forward(table: ForeignTable, chain: BaseChain, networks: list[Network]) -> str:
+    if table.name == _FIREWALLD:
+        return _trust(networks)
     # By ports, since not every kernel knows of ibrname (CONFIG_NFT_BRIDGE_META).
     link = f"{ENDPOINT_PREFIX}*" if table.family == "bridge" else _pattern(networks)
     tool = _iptables(table, chain)
@@ -244,6 +259,8 @@ def _let_forward(table: ForeignTable, chain: BaseChain, networks: list[Network])
 
 
 def _let_input(table: ForeignTable, chain: BaseChain, networks: list[Network]) -> str:
+    if table.name == _FIREWALLD:
+        return _trust(networks)
     link, tool = _pattern(networks), _iptables(table, chain)
     if tool:
         link = link.replace("*", "+")

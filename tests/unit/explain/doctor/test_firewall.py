@@ -162,6 +162,18 @@ def test_firewall_managers() -> None:
     assert Patient().host(tables=(firewalld,)).told("firewall-reload") == [("host", "note")]
 
 
+@pytest.mark.parametrize(("hook", "cause"), [("forward", "foreign-drop"), ("input", "foreign-input")])
+def test_firewalld_is_told_by_its_own_words(hook, cause) -> None:
+    """What others put into its table is gone with its next reload."""
+    firewalld = msgspec.structs.replace(table(gate(hook, "rule", rules=9)), name="firewalld")
+    (finding,) = Patient().host(tables=(firewalld,)).findings(cause)
+    front, back = (network_link(network) for network in (Patient().town.front, Patient().town.back))
+    assert finding.cure == (
+        f"firewall-cmd --permanent --zone=trusted --change-interface={front}; "
+        f"firewall-cmd --permanent --zone=trusted --change-interface={back}; firewall-cmd --reload"
+    )
+
+
 # --- ports ----------------------------------------------------------------------------------------------------------
 
 
