@@ -15,13 +15,12 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from sealane.compile.names import ENDPOINT_PREFIX, network_link
 from sealane.compile.network import has_data_plane
 from sealane.engine.engine import Engine
 from sealane.linux.firewalld import Bus, BusError
-from sealane.model.change import Change
 from sealane.model.network import Network
 
 log = logging.getLogger("sealane")
@@ -45,7 +44,7 @@ _RECORD_BYTES = 1 << 20
 def trusted_links(networks: Iterable[Network]) -> set[str]:
     """What has to be in the zone, in firewalld's words."""
     return {
-        ROUTED if network.driver == "routed" else network_link(network)
+        network_link(network) if network.traits.has_bridge else ROUTED
         for network in networks
         if has_data_plane(network) and not network.link_adopted
     }
@@ -86,18 +85,19 @@ class Zones:
         """Why firewalld could not be told; empty: it was, or does not run."""
         self.elsewhere: dict[str, str] = {}
         """Our links that somebody has put into another zone → that zone."""
-        engine.listeners.append(self._heed)
+        self._changes = engine.feed.reader("firewalld", self._heed)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._task = loop.create_task(self._run())
 
     def stop(self) -> None:
         """What was added stays, as the traffic does."""
+        self._changes.close()
         if self._task is not None:
             self._task.cancel()
 
-    def _heed(self, changes: Sequence[Change]) -> None:
-        if any(isinstance(change.record, Network) for change in changes):
+    def _heed(self) -> None:
+        if any(isinstance(change.record, Network) for change in self._changes.changes()):
             self._changed.set()
 
     async def _run(self) -> None:
