@@ -29,8 +29,8 @@ from sealane.explain.packet import (
     Trace,
 )
 from sealane.explain.surroundings import Surroundings
-from sealane.explain.walk import UnexplainedError, answer, walk
-from sealane.explain.world import IncompleteStateError, World
+from sealane.explain.walk import answer, walk
+from sealane.explain.world import IncompleteStateError, UnexplainedError, World
 from sealane.kernel.state import HOST, HostState
 from sealane.model.endpoint import Endpoint
 from sealane.model.ids import EndpointId, NetworkId, SandboxId, bare_name

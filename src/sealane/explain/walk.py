@@ -23,7 +23,7 @@ from sealane.explain.loopback import is_loopback_only, redirect
 from sealane.explain.packet import Arrives, Disposition, Flow, Packet, Sent, Start, Trace, Tuple
 from sealane.explain.path import Ended, Path, Skb
 from sealane.explain.routing import Found
-from sealane.explain.world import AnyLink, Namespace, World
+from sealane.explain.world import AnyLink, Namespace, UnexplainedError, World
 from sealane.kernel.objects import Link
 from sealane.kernel.state import HOST
 from sealane.model.net import is_loopback
@@ -32,10 +32,6 @@ HOPS_MAX = 64
 """Forwarding namespaces, as many as a TTL allows."""
 
 _SEE_STATUS = "see `sealane status`"
-
-
-class UnexplainedError(Exception):
-    """A packet of a kind that is not explained."""
 
 
 def walk(world: World, packet: Packet, start: Start, flows: Iterable[Flow] = ()) -> Trace:

@@ -45,6 +45,10 @@ class IncompleteStateError(Exception):
     """The state refers to what is not in it: nothing can be concluded."""
 
 
+class UnexplainedError(Exception):
+    """A packet or a link of a kind that is not modelled."""
+
+
 class World:
     """All namespaces of a host. `origins` and `title` name the intent behind objects, if they are known."""
 
@@ -77,7 +81,13 @@ class World:
         return None if key is None else self.origins.get((netns, key))
 
     def peer(self, where: "Namespace", link: AnyLink) -> "tuple[Namespace, Link] | None":
-        """The other end of a veth, if it is there."""
+        """The other end of a veth, if it is there. Raises UnexplainedError for links of other kinds: "it is down" would be
+        a guess."""
+        if link.kind != "veth":
+            raise UnexplainedError(
+                f"{where.name}: {link.name} is of kind {link.kind or 'unknown'}, which explain does not follow; "
+                "use `sealane trace`"
+            )
         at = getattr(link, "peer", None)
         if at is None and where.netns != HOST:
             # Half-made: the sandbox side knows its peer only once it has been opened.

@@ -6,8 +6,8 @@ import pytest
 from sealane.compile.names import endpoint_link, network_link
 from sealane.explain.packet import Arrives, Disposition, Flow, Packet, Sent, Trace
 from sealane.explain.surroundings import ForeignLink
-from sealane.explain.walk import UnexplainedError, answer, is_answered, walk
-from sealane.explain.world import World
+from sealane.explain.walk import answer, is_answered, walk
+from sealane.explain.world import UnexplainedError, World
 from sealane.kernel.links import Veth
 from sealane.kernel.objects import Address, Link, Neighbour, Route, Sysctl
 from sealane.kernel.state import HOST, namespace
@@ -429,6 +429,17 @@ def test_the_other_end_of_a_veth_is_down() -> None:
     where = town("routed")
     where.change(HOST, ("link", endpoint_link(where.web.id)), up=False)
     assert where.send("web", API[4]).reason == "the other end of eth0 is down"
+
+
+@pytest.mark.parametrize("driver", ["bridge", "routed"])
+@pytest.mark.parametrize("is_inside", [False, True])
+def test_of_a_link_of_an_unknown_kind_nothing_is_said(driver: str, is_inside: bool) -> None:
+    """It has no other end that could be down: where it leads is not known."""
+    where = town(driver)
+    netns, name = ("sandbox-web", "eth0") if is_inside else (HOST, endpoint_link(where.web.id))
+    where.change(netns, ("link", name), kind="tun", peer=None)
+    with pytest.raises(UnexplainedError, match=f"{name} is of kind tun, which explain does not follow"):
+        where.send("web" if is_inside else HOST, API[4] if is_inside else WEB[4])
 
 
 def test_a_half_made_veth_knows_its_other_end_by_the_host() -> None:
