@@ -43,7 +43,7 @@ class Traces:
         try:
             async for view in Stream(lambda stop: self._follow(prepared, stop)):
                 if view.kind == "journey":
-                    agreements.append(view.agrees)
+                    agreements.append(view.agrees is not False)
                     yield view
                 elif agreements and all(agreements):
                     yield view

@@ -58,6 +58,7 @@ def drift_of(engine: Engine, trace: Trace) -> list[str]:
 def _view(trace: Trace, drift: list[str] | None, graph: str) -> ExplainView:
     return ExplainView(
         passes=trace.passes,
+        outcome="passes" if trace.passes else "unknown" if trace.is_unknown else "fails",
         disposition=str(trace.disposition),
         minimal=minimal(trace),
         summary=summary(trace),

@@ -8,8 +8,8 @@ from sealane.engine.engine import Engine
 from sealane.engine.errors import InvalidError
 from sealane.engine.explaining import drift_of
 from sealane.explain.checking import Observation, Probe
-from sealane.explain.packet import Packet, Sent, Start, Trace
-from sealane.explain.question import CANNOT_SAY, CLIENT_PORT, Question, QuestionError, resolve, world_of
+from sealane.explain.packet import CLIENT_PORT, Packet, Sent, Start, Trace
+from sealane.explain.question import CANNOT_SAY, Question, QuestionError, resolve, world_of
 from sealane.explain.seen.account import Account, Teller
 from sealane.explain.seen.journey import Journey
 from sealane.explain.seen.render import detailed, minimal, summary

@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from sealane.explain.packet import Packet, Sent, Trace
-from sealane.explain.question import CANNOT_SAY, CLIENT_PORT, LOOPBACK, QuestionError, about, meaning_of
+from sealane.explain.packet import CLIENT_PORT, Packet, Sent, Trace
+from sealane.explain.question import CANNOT_SAY, LOOPBACK, QuestionError, about, meaning_of
 from sealane.explain.walk import answer, is_answered, walk
 from sealane.explain.world import World
 from sealane.kernel.state import HOST
@@ -202,11 +202,15 @@ def predict(world: World, probe: Probe) -> Prediction:
     )
     try:
         there = walk(world, packet, Sent(probe.netns))
+        if there.is_unknown:
+            return Prediction(None, there.reason)
         if not there.passes:
             return Prediction(reaches=False, reason=_because(there))
         back = walk(world, *answer(there), there.flows)
     except CANNOT_SAY as error:
         return Prediction(None, str(error))
+    if back.is_unknown:
+        return Prediction(None, back.reason)
     if not back.passes:
         return Prediction(reaches=False, reason=f"the answer is lost: {_because(back)}")
     if not is_answered(there, back):

@@ -23,6 +23,9 @@ SMALL_PACKET_BYTES = 60
 
 DEFAULT_TTL = 64
 
+CLIENT_PORT = 40000
+"""Any port out of the ephemeral range: sealane's rules do not look at it, and foreign ones do not know it."""
+
 
 class Disposition(enum.StrEnum):
     DELIVERED = "delivered"
@@ -48,6 +51,10 @@ class Disposition(enum.StrEnum):
     """On a bridge: no port has the address, or the only one that has it may not be used."""
     TOO_BIG = "too big"
     LOOP = "loop"
+    UNANSWERED = "unanswered"
+    """It arrives, and its answer does not."""
+    TRANSLATED = "translated by foreign rules"
+    """Its destination is, or may be, changed by rules that are not followed: where it ends cannot be said."""
 
 
 class Packet(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,10 +192,17 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     """Connection tracking afterwards: what `walk` of the answer starts from."""
     question: str = ""
     """`web -> db:5432 tcp`."""
+    answer: str = ""
+    """What becomes of its answer, where that is lost: `denied by the port guard`."""
 
     @property
     def passes(self) -> bool:
         return self.disposition in (Disposition.DELIVERED, Disposition.EXITS)
+
+    @property
+    def is_unknown(self) -> bool:
+        """Where it ends cannot be said."""
+        return self.disposition is Disposition.TRANSLATED
 
 
 class Sent(msgspec.Struct, frozen=True):

@@ -11,6 +11,9 @@ from typing import NamedTuple, NoReturn
 import msgspec
 
 from sealane.explain.conntrack import Table, Tracked, apply_nat
+from sealane.explain.foreign.judge import Judgement, judge
+from sealane.explain.foreign.rules import ForeignChain, ForeignTable
+from sealane.explain.foreign.sight import PacketSight
 from sealane.explain.netfilter import Evaluation, Hit
 from sealane.explain.packet import DNAT, SNAT, Disposition, Flow, Hop, Packet, Step
 from sealane.explain.reasons import reason_of
@@ -23,6 +26,10 @@ CONNTRACK_PRIORITY, CONFIRM_PRIORITY = -200, 1 << 31
 
 NAT_PRIORITY = {"prerouting": -100, "output": -100, "postrouting": 100, "input": 100}
 MANIPS = {"prerouting": DNAT, "output": DNAT, "postrouting": SNAT, "input": SNAT}
+
+
+TARGETS_SHOWN = 4
+"""Of a translation by chance."""
 
 
 class Ended(Exception):  # noqa: N818 - no error: the packet's last step.
@@ -38,19 +45,26 @@ class Skb:
         self.packet = packet
         self.tracked: Tracked | None = None
         self.is_untracked = False
+        self.mark: int | None = 0
+        """None: foreign rules may have set it."""
 
     def change(self, **fields: object) -> None:
         self.packet = msgspec.structs.replace(self.packet, **fields)
 
     def scrub(self) -> None:
         """skb_scrub_packet: crossing into another namespace it loses what the old one knew of it."""
-        self.tracked, self.is_untracked = None, False
+        self.tracked, self.is_untracked, self.mark = None, False, 0
+
+
+class _Foreign(NamedTuple):
+    table: ForeignTable
+    chain: ForeignChain
 
 
 class _Stage(NamedTuple):
     priority: int
     kind: str
-    chain: Chain | None
+    chain: Chain | _Foreign | None
 
 
 class Path:
@@ -60,6 +74,8 @@ class Path:
         self.netns = ""
         self.link = ""
         self._hops: list[tuple[str, list[Step]]] = []
+        self.doubts: dict[str, None] = {}
+        """What foreign rules may do to it, where that cannot be told."""
         self._stages: dict[tuple[str, str, str], list[_Stage]] = {}
 
     # --- what is written down ---------------------------------------------------------------------------------------
@@ -113,9 +129,10 @@ class Path:
             stages = self._stages[where.netns, family, hook] = _stages(where, family, hook)
         for stage in stages:
             match stage.kind:
-                case "filter":
-                    assert stage.chain is not None
+                case "filter" if isinstance(stage.chain, Chain):
                     self._filter(where, family, stage.chain, skb, iif, oif)
+                case "foreign" if isinstance(stage.chain, _Foreign):
+                    self.foreign(where, *stage.chain, skb, iif, oif)
                 case "track":
                     self._track(where, skb)
                 case "nat":
@@ -171,8 +188,11 @@ class Path:
         if tracked is None:
             return
         if manip not in tracked.decided and tracked.state in {"new", "related"}:
-            for chain in where.base_chains(family, hook):
-                if chain.hook is None or chain.hook.type != "nat" or manip in tracked.decided:
+            for chain in _translators(where, family, hook):
+                if manip in tracked.decided:
+                    continue
+                if isinstance(chain, _Foreign):
+                    self.foreign(where, *chain, skb, iif, oif)
                     continue
                 evaluation = Evaluation(where, family, skb.packet, iif, oif, tracked)
                 verdict = evaluation.run(chain)
@@ -186,6 +206,53 @@ class Path:
             kind = "destination" if manip == DNAT else "source"
             self.note("nat", f"{kind} translated: {skb.packet}")
 
+    # --- rules of others --------------------------------------------------------------------------------------------
+
+    def foreign(
+        self,
+        where: Namespace,
+        table: ForeignTable,
+        chain: ForeignChain,
+        skb: Skb,
+        iif: str,
+        oif: str,
+    ) -> None:
+        """A base chain that is not ours. Raises `Ended` where it drops for certain, or may translate the destination."""
+        sight = PacketSight(where, skb.packet, iif, oif, skb.tracked).sight(skb.mark)
+        found = judge(table, chain, sight)
+        if found.is_certain_drop:
+            finding = next(iter(found.drops))
+            self.note("rule", f"{table.family} {table.name} {chain.name}: drop")
+            self.end(
+                Disposition.DENIED, f"{finding.where}, which is not sealane's, drops it", finding.listing
+            )
+        self._doubt(where, found)
+        self._translated(where, found)
+        skb.mark = next(iter(found.marks)) if len(found.marks) == 1 else None
+
+    def _doubt(self, where: Namespace, found: Judgement) -> None:
+        for finding in found.doubts:
+            what = f" ({finding.what})" if finding.what else ""
+            self.doubts[f"{where.name}: {finding.where}{what}"] = None
+
+    def _translated(self, where: Namespace, found: Judgement) -> None:
+        if not found.translations:
+            return
+        first = next(iter(found.translations))
+        targets = [finding.what for finding in found.translations if finding.what]
+        shown = ", ".join(dict.fromkeys(targets[:TARGETS_SHOWN])) + (
+            ", …" if len(targets) > TARGETS_SHOWN else ""
+        )
+        if found.is_of_source:
+            self.note("nat", f"its source may be translated by {first.where}")
+            self.doubts[f"{where.name}: {first.where} (source translation)"] = None
+            return
+        may = "may be translated" if found.accepts or found.drops else "is translated"
+        to = f" to {shown}" if shown else ""
+        self.note("nat", f"its destination {may}{to} by {first.where}")
+        reason = f"its destination {may}{to} by {first.where}, which sealane does not follow"
+        self.end(Disposition.TRANSLATED, reason, "use `sealane trace`: it follows the real packet")
+
     def _not_translated(self, hit: Hit, oif: str) -> NoReturn:
         if Masquerade() not in hit.rule.statements:
             self._denied(hit)
@@ -193,9 +260,27 @@ class Path:
         self.end(Disposition.DENIED, reason, f"give {oif} an address of this family")
 
 
+def _translators(where: Namespace, family: NftFamily, hook: str) -> "list[Chain | _Foreign]":
+    """By priority. Of two that have one it is not known which comes first: the foreign one is asked, too."""
+    ours: list[tuple[int, int, Chain | _Foreign]] = [
+        (c.hook.priority, 1, c) for c in where.base_chains(family, hook) if c.hook and c.hook.type == "nat"
+    ]
+    foreign: list[tuple[int, int, Chain | _Foreign]] = [
+        (c.hook.priority, 0, _Foreign(t, c))
+        for t, c in where.rules.at(family, hook)
+        if c.hook and c.hook.type == "nat"
+    ]
+    return [chain for _, _, chain in sorted([*ours, *foreign], key=lambda item: item[:2])]
+
+
 def _stages(where: Namespace, family: NftFamily, hook: str) -> list[_Stage]:
     chains = where.base_chains(family, hook)
     stages = [_Stage(c.hook.priority, "filter", c) for c in chains if c.hook and c.hook.type == "filter"]
+    stages += [
+        _Stage(c.hook.priority, "foreign", _Foreign(t, c))
+        for t, c in where.rules.at(family, hook)
+        if c.hook and c.hook.type != "nat"
+    ]
     if family != "bridge" and where.tracks(family):
         if hook in {"prerouting", "output"}:
             stages.append(_Stage(CONNTRACK_PRIORITY, "track", None))

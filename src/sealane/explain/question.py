@@ -19,17 +19,20 @@ import msgspec
 from sealane.compile.host import Compiled
 from sealane.compile.presumed import with_presumed
 from sealane.compile.reads import Unit
+from sealane.explain import render
 from sealane.explain.netfilter import UnknownStatementError
 from sealane.explain.packet import (
+    CLIENT_PORT,
     SMALL_PACKET_BYTES,
     Arrives,
+    Disposition,
     Packet,
     Sent,
     Start,
     Trace,
 )
 from sealane.explain.surroundings import Surroundings
-from sealane.explain.walk import answer, walk
+from sealane.explain.walk import answer, is_answered, walk
 from sealane.explain.world import IncompleteStateError, UnexplainedError, World
 from sealane.kernel.state import HOST, HostState
 from sealane.model.endpoint import Endpoint
@@ -45,9 +48,6 @@ from sealane.model.net import (
     parse_address,
     parse_port,
 )
-
-CLIENT_PORT = 40000
-"""Any port out of the ephemeral range: rules do not look at it."""
 
 LOOPBACK: dict[Family, str] = {4: "127.0.0.1", 6: "::1"}
 
@@ -111,10 +111,27 @@ def world_of(
 
 
 def explain(question: Question, intent: Intent, compiled: Compiled, surroundings: Surroundings) -> Trace:
-    """What should happen to the packet asked for. With `reverse`, to its answer; if the packet itself does not pass,
-    to that. Raises what is in CANNOT_SAY."""
-    forward, back = explain_both(question, intent, compiled, surroundings)
-    return back if question.reverse and back is not None else forward
+    """What should happen to the packet asked for, which passes if its answer does as well. With `reverse`, to its answer;
+    if the packet itself does not pass, to that. Raises what is in CANNOT_SAY."""
+    return verdict_of(question, *explain_both(question, intent, compiled, surroundings))
+
+
+def verdict_of(question: Question, there: Trace, back: Trace | None) -> Trace:
+    """The one trace that answers the question."""
+    if back is None:
+        return there
+    if question.reverse:
+        return back
+    if not back.passes:
+        lost, cure = render.verdict(back), back.cure
+        reason = f"{there.reason}; its answer is lost: {back.reason}"
+    elif not is_answered(there, back):
+        lost, cure = "taken for a stranger's", back.cure
+        reason = f"{there.reason}; its answer comes from elsewhere: {back.final}"
+    else:
+        return there
+    disposition = Disposition.TRANSLATED if back.is_unknown else Disposition.UNANSWERED
+    return msgspec.structs.replace(there, disposition=disposition, reason=reason, cure=cure, answer=lost)
 
 
 def explain_both(
@@ -123,6 +140,12 @@ def explain_both(
     """There and back again; None if there is nothing to answer."""
     world = world_of(intent, compiled, surroundings)
     packet, start = resolve(question, intent, world)
+    return there_and_back(question, world, packet, start)
+
+
+def there_and_back(
+    question: Question, world: World, packet: Packet, start: Start
+) -> tuple[Trace, Trace | None]:
     there = msgspec.structs.replace(walk(world, packet, start), question=str(question))
     if not there.passes:
         return there, None

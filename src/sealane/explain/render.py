@@ -23,6 +23,10 @@ def verdict(trace: Trace) -> str:
             return f"delivered to {trace.hops[-1].name}"
         case Disposition.EXITS:
             return f"exits by {trace.link}"
+        case Disposition.UNANSWERED:
+            return f"reaches {trace.hops[-1].name}, and its answer is {trace.answer}"
+        case Disposition.TRANSLATED:
+            return f"{trace.disposition} at {trace.hops[-1].name}: use trace"
         case Disposition.DENIED | Disposition.SPOOFED:
             last = trace.hops[-1].steps[-1] if trace.hops[-1].steps else None
             if last is not None and last.why:

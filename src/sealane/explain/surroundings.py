@@ -7,6 +7,7 @@ taken to be as a fresh kernel has it.
 import msgspec
 
 from sealane.compile.facts import Facts
+from sealane.explain.foreign.rules import ForeignRules
 from sealane.kernel.objects import Address, Route, Sysctl
 
 DEFAULT_MTU = 1500
@@ -35,6 +36,8 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     sysctls: tuple[Sysctl, ...] = ()
     bridge_netfilter: bool = False
     """net.bridge.bridge-nf-call-iptables: bridged frames pass the IP hooks too."""
+    rules: ForeignRules = ForeignRules()
+    """Tables of others on the host, as far as they are heeded: without `--observed` those that may translate."""
 
 
 def surroundings_of(facts: Facts, addresses: tuple[str, ...] = ()) -> Surroundings:

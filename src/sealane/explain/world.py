@@ -14,9 +14,11 @@ from typing import TypeVar
 
 from sealane.compile.endpoint import link_local
 from sealane.compile.reads import Unit
+from sealane.explain.foreign.rules import ForeignRules
 from sealane.explain.routing import Found, Routing
 from sealane.explain.sets import IntervalIndex
 from sealane.explain.surroundings import ForeignLink, Surroundings
+from sealane.kernel.links import word_of
 from sealane.kernel.nft import Chain, Element, NftFamily, Set
 from sealane.kernel.objects import (
     Address,
@@ -35,6 +37,7 @@ from sealane.model.net import Family
 AnyLink = Link | ForeignLink
 
 _NOTHING = Surroundings()
+_NO_RULES: Mapping[str, ForeignRules] = {}
 _SCANNED = ("link", "address", "route", "rule", "fdb", "loopback", "nft-chain", "nft-element")
 """Kinds that are looked for otherwise than by key."""
 
@@ -60,8 +63,10 @@ class World:
         origins: Mapping[tuple[str, Key], Unit] | None = None,
         title: Callable[[Unit], str] = lambda unit: " ".join(unit).strip(),
         idle: Collection[str] = (),
+        rules: Mapping[str, ForeignRules] = _NO_RULES,
     ) -> None:
-        """`idle`: sandboxes in which nothing runs."""
+        """`idle`: sandboxes in which nothing runs. `rules`: of others, by namespace; the host's may be in `surroundings`."""
+        self.rules = rules
         self.states = states
         self.surroundings = surroundings
         self.origins = origins or {}
@@ -75,6 +80,7 @@ class World:
             foreign = self.surroundings if netns == HOST else _NOTHING
             name = HOST if netns == HOST else self.title(("sandbox", netns)).removeprefix("sandbox ")
             found = self._namespaces[netns] = Namespace(netns, name, self.states.get(netns, {}), foreign)
+            found.rules = self.rules.get(netns, foreign.rules)
         return found
 
     def origin(self, netns: str, key: Key | None) -> Unit | None:
@@ -83,9 +89,10 @@ class World:
     def peer(self, where: "Namespace", link: AnyLink) -> "tuple[Namespace, Link] | None":
         """The other end of a veth, if it is there. Raises UnexplainedError for links of other kinds: "it is down" would be
         a guess."""
-        if link.kind != "veth":
+        kind = word_of(link.kind) if isinstance(link, Link) else link.kind
+        if kind != "veth":
             raise UnexplainedError(
-                f"{where.name}: {link.name} is of kind {link.kind or 'unknown'}, which explain does not follow; "
+                f"{where.name}: {link.name} is of kind {kind or 'unknown'}, which explain does not follow; "
                 "use `sealane trace`"
             )
         at = getattr(link, "peer", None)
@@ -111,6 +118,7 @@ class World:
 class Namespace:
     def __init__(self, netns: str, name: str, state: NamespaceState, foreign: Surroundings) -> None:
         self.netns, self.name, self.state = netns, name, state
+        self.rules = foreign.rules
         self._foreign = foreign
         self._foreign_links = {link.name: link for link in foreign.links}
         self._sysctls = {item.path: item.value for item in foreign.sysctls}
@@ -246,7 +254,7 @@ class Namespace:
 
     def tracks(self, family: NftFamily) -> bool:
         """Whether connection tracking is on: chains that translate, or ask for it, switch it on."""
-        return any(chain.family == family for chain in self._hooked)
+        return any(chain.family == family for chain in self._hooked) or bool(self.rules.tables)
 
     def element(self, family: NftFamily, name: str, value: bytes) -> Element | None:
         found = self.state.get(("nft-element", family, name, value, b""))

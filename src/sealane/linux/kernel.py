@@ -23,6 +23,7 @@ from sealane.linux.bpf.fast_path import FastPath
 from sealane.linux.closing import Closing
 from sealane.linux.evidence import read_evidence
 from sealane.linux.firewalls import firewalls
+from sealane.linux.foreign_rules import ForeignRulesCache
 from sealane.linux.jobs import LoopbackPublisher
 from sealane.linux.monitor import Ports
 from sealane.linux.namespaces import Visits
@@ -110,6 +111,7 @@ class LinuxKernel(Closing):
         )
         self._route = Socket(NETLINK_ROUTE, background=len(os.sched_getaffinity(0)) > 1)
         self._nft = Socket(NETLINK_NETFILTER)
+        self._foreign = ForeignRulesCache()
         self._rules = RuleContents(f"{runtime_dir}/rules.json")
         self._visits: Visits | None = None
         self._applier = Applier(
@@ -278,7 +280,7 @@ class LinuxKernel(Closing):
 
     def surroundings(self) -> Surroundings:
         self._check_home()
-        return read_surroundings(self._route, self._instance)
+        return read_surroundings(self._route, self._instance, self._nft, self._foreign)
 
     def evidence(
         self, request: Request, refs: Mapping[str, NetnsRef], should_stop: Callable[[], bool]

@@ -42,14 +42,14 @@ def observe_nft(socket: Socket, contents: RuleContents | None = None) -> list[Ob
     Raises NetlinkError."""
     contents = contents or RuleContents()
     for _ in range(OBSERVE_ATTEMPTS):
-        generation = _generation(socket)
+        before = generation(socket)
         try:
             found = _observe(socket, contents)
         except NetlinkError as error:
             if error.errno != errno.ENOENT:  # What one dump named was gone at the next.
                 raise
             continue
-        if _generation(socket) == generation:
+        if generation(socket) == before:
             contents.keep()
             return found
     raise NetlinkError(errno.EAGAIN, f"nftables changed during each of {OBSERVE_ATTEMPTS} readings")
@@ -94,7 +94,8 @@ def _looked_up(expressions: memoryview) -> frozenset[str]:
     return frozenset(names)
 
 
-def _generation(socket: Socket) -> bytes:
+def generation(socket: Socket) -> bytes:
+    """Of the namespace's last transaction; empty if the kernel does not tell."""
     for _, payload in socket.dump(nfnl.GENERATION):
         return bytes(codec.attrs(payload[nfnl.HEADER_BYTES :])[1])
     return b""

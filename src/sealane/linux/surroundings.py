@@ -1,9 +1,11 @@
 """What is on the host and not ours, as `explain` needs it: read at the moment of the question."""
 
+from sealane.explain.foreign.rules import ForeignRules
 from sealane.explain.surroundings import ForeignLink, Surroundings
 from sealane.kernel.links import Loopback, word_of
 from sealane.kernel.objects import RTPROT_SEALANE, Address, Route, Sysctl
 from sealane.linux import facts, sysctl
+from sealane.linux.foreign_rules import ForeignRulesCache
 from sealane.linux.marks import alias_prefix, is_ours
 from sealane.linux.netlink import inet, link
 from sealane.linux.netlink.socket import Socket
@@ -12,8 +14,10 @@ SYSCTLS = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
 """Settings of the host's that decide what becomes of packets."""
 
 
-def read_surroundings(socket: Socket, instance: str) -> Surroundings:
-    """`socket` is an rtnetlink one of the host's. Raises OSError."""
+def read_surroundings(
+    socket: Socket, instance: str, nft: Socket | None = None, cache: ForeignRulesCache | None = None
+) -> Surroundings:
+    """`socket` is an rtnetlink one of the host's, `nft` one of netfilter's: without it no rules are read. Raises OSError."""
     raw = [link.parse(payload) for _, payload in socket.dump(link.dump())]
     prefix = alias_prefix(instance)
     foreign = {
@@ -22,6 +26,7 @@ def read_surroundings(socket: Socket, instance: str) -> Surroundings:
         if not is_ours(found, prefix) and not isinstance(found.kind, Loopback)
     }
     names = {index: found.name for index, found in foreign.items()}
+    indexes = {found.name: found.index for found in raw}
     return Surroundings(
         links=tuple(
             ForeignLink(
@@ -37,6 +42,7 @@ def read_surroundings(socket: Socket, instance: str) -> Surroundings:
         routes=tuple(_routes(socket, names)),
         sysctls=tuple(Sysctl(path=path, value=value) for path in SYSCTLS if (value := sysctl.read(path))),
         bridge_netfilter=facts.bridge_netfilter(),
+        rules=(cache or ForeignRulesCache()).read(nft, indexes).translating() if nft else ForeignRules(),
     )
 
 

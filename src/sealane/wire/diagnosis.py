@@ -29,6 +29,8 @@ class ExplainRequest(Request, frozen=True, kw_only=True):
 
 class ExplainView(View, frozen=True, kw_only=True):
     passes: bool
+    """It arrives, and its answer does."""
+    outcome: Literal["passes", "fails", "unknown"]
     disposition: str
     minimal: str
     """The verdict in one line."""
@@ -154,8 +156,8 @@ class TraceView(View, frozen=True, kw_only=True):
 
     kind: Literal["journey", "end"]
     passes: bool = False
-    agrees: bool = False
-    """Whether that was predicted."""
+    agrees: bool | None = False
+    """Whether that was predicted; None: nothing was, since foreign rules translate it."""
     outcome: str = ""
     minimal: str = ""
     summary: str = ""

@@ -26,6 +26,7 @@ def asked(monkeypatch):
                 raise StoreFailedError("the store is full")
         return ExplainView(
             passes=request.source == "web",
+            outcome="passes" if request.source == "web" else "fails",
             disposition="denied",
             minimal="the verdict",
             summary="the verdict\n  hop\n",

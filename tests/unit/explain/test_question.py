@@ -3,9 +3,8 @@
 import msgspec
 import pytest
 
-from sealane.explain.packet import Arrives, Disposition, Packet, Sent, Start
+from sealane.explain.packet import CLIENT_PORT, Arrives, Disposition, Packet, Sent, Start
 from sealane.explain.question import (
-    CLIENT_PORT,
     Question,
     QuestionError,
     explain,

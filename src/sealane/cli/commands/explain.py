@@ -8,7 +8,7 @@ from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 from sealane.client import path_of
 
-EXIT_PASSES, EXIT_DENIED = 0, 1
+EXIT_CODES = {"passes": 0, "fails": 1, "unknown": 2}
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -65,7 +65,7 @@ def run(context: Context, arguments: Namespace) -> int:
             context.output.line(("! ", "red"), f"in the kernel now: {finding}")
         if view["drift"] == []:
             context.output.line("In the kernel all of it is as it should be.")
-    return EXIT_PASSES if view["passes"] else EXIT_DENIED
+    return EXIT_CODES[view["outcome"]]
 
 
 VERBS = {"explain": Verb(configure, run)}

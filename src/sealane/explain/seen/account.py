@@ -53,8 +53,8 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     cure: str = ""
     microseconds: float
     """From the first sighting to the last."""
-    agrees: bool
-    """Whether that is what was predicted."""
+    agrees: bool | None
+    """Whether that is what was predicted; None: nothing was."""
     missing: tuple[str, ...] = ()
     """Namespaces that it should have come to and did not."""
     unexpected: tuple[str, ...] = ()
@@ -83,8 +83,10 @@ class Teller:
         outcome, reason, cure = self._ending(journey, predicted)
         should, did = [hop.netns for hop in predicted.hops], [hop.netns for hop in hops]
         ends = should if outcome == Outcome.CONTINUES else should[-1:]
-        agrees = predicted.passes == (outcome in _PASSING) and netns in (ends or [netns])
-        if not agrees and not cure:
+        agrees = None
+        if not predicted.is_unknown:
+            agrees = predicted.passes == (outcome in _PASSING) and netns in (ends or [netns])
+        if agrees is False and not cure:
             cure = _SEE_DRIFT
         elif agrees and not cure:
             cure = predicted.cure
@@ -100,7 +102,7 @@ class Teller:
             microseconds=(journey.last.time_ns - journey.first.time_ns) / 1000,
             agrees=agrees,
             missing=tuple(self._name(n) for n in _left_out(should, did)),
-            unexpected=tuple(self._name(n) for n in _left_out(did, should)),
+            unexpected=tuple(self._name(n) for n in _left_out(did, should)) if agrees is not None else (),
         )
 
     def _within(self, journey: Journey) -> Journey:
@@ -242,7 +244,7 @@ class Teller:
         return netns if netns.startswith("net:[") else self._world.namespace(netns).name
 
 
-_SEE_DRIFT = "it went another way than it should: `sealane explain … --observed`, `sealane doctor`"
+_SEE_DRIFT = "it went another way than it should: see `sealane audit` and `sealane doctor`"
 
 
 class _Rules:

@@ -6,7 +6,7 @@ Kernels differ in which they know; one that is not here is shown as the kernel c
 LISTENERLESS = frozenset({"NO_SOCKET"})
 """Delivered, and nobody had a socket for it. (Also a ping to a kernel that answers by itself: ping_rcv.)"""
 
-_ROUTE = "see `ip route get` in that namespace, and `sealane explain … --detailed`"
+_ROUTE = "see `ip route get` in that namespace and `ip rule`"
 _REASONS: dict[str, tuple[str, str]] = {
     "NETFILTER_DROP": ("a rule drops it", "nft list ruleset; iptables-legacy -L in that namespace"),
     "IP_INNOROUTES": ("there is no route to the destination", _ROUTE),
@@ -22,7 +22,10 @@ _REASONS: dict[str, tuple[str, str]] = {
     "IP_INVALID_SOURCE": ("its source is no address that may send", "see who sends it"),
     "IP_LOCAL_SOURCE": ("its source is an address of this namespace itself", "see who sends it"),
     "IP_LOCALNET": ("loopback addresses are taken from `lo` only", "use another address of the host"),
-    "IP_INHDR": ("its TTL is used up, or its header is wrong", "look for a loop: `sealane explain`"),
+    "IP_INHDR": (
+        "its TTL is used up, or its header is wrong",
+        "look for a route that leads back, and rules that set the TTL",
+    ),
     "NEIGH_FAILED": (
         "nobody answers for the next hop's address (ARP, ND)",
         "see `ip neigh` in that namespace",

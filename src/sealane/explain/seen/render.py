@@ -11,6 +11,8 @@ _MARK = {True: "✓", False: "✗"}
 
 def minimal(account: Account) -> str:
     how = "as predicted" if account.agrees else "NOT as predicted"
+    if account.agrees is None:
+        how = "where foreign rules translate it"
     match account.outcome:
         case Outcome.DELIVERED:
             where = f"to {account.where}"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from sealane.explain.packet import Tuple
-from sealane.explain.question import CLIENT_PORT
+from sealane.explain.packet import CLIENT_PORT, Tuple
 from sealane.explain.seen.account import Outcome, Teller
 from sealane.explain.seen.journey import Journey
 from sealane.explain.seen.kernel_reasons import _REASONS, LISTENERLESS, told
