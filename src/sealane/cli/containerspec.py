@@ -76,7 +76,7 @@ def _add_process_flags(group: "argparse._ArgumentGroup") -> None:
         "--rootfs",
         metavar="DIR",
         default=HOST_ROOT,
-        help="a directory; an image, oci:PATH[:TAG] or oci-archive:FILE[:TAG], unpacked once; or host: the host's own, "
+        help="a directory; an image, oci:PATH[:TAG] or oci-archive:FILE[:TAG], unpacked once; or host: the host's programs, "
         "read-only (default: host)",
     )
     group.add_argument(

@@ -21,7 +21,6 @@ from sealane.containers.parent import (
     LAUNCH_TIMEOUT_S,
     Parent,
     explain_failure,
-    is_child,
     leave_starter,
     spawn,
 )
@@ -81,7 +80,7 @@ class Attendant(Parent):
             error, code = explain_failure(self._log, self._exits[runtime])
             return code, error
         pid = self._pid()
-        if pid not in self._exits and not is_child(pid):
+        if not self.is_handed(pid, self._exits):
             self.kill()
             return codes.FAILED, "the OCI runtime did not hand over the process"
         self._process = pid

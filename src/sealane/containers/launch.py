@@ -33,7 +33,7 @@ MAX_ACCOUNT_FILE_BYTES = 1024 * 1024
 
 
 def prepare(
-    spec: ContainerSpec, paths: Paths, host: Host, hidden: tuple[str, ...], images: Images, early: bytes = b""
+    spec: ContainerSpec, paths: Paths, host: Host, own: tuple[str, ...], images: Images, early: bytes = b""
 ) -> None:
     """Write all files a shim and the OCI runtime need. Repeatable; /etc files that exist are kept, they may be newer. `early`:
     what has come of its client already."""
@@ -44,7 +44,7 @@ def prepare(
         os.makedirs(folder, mode=0o700, exist_ok=True)
     _mount_image(spec, paths, host, images)
     user = resolve(spec, paths, host)
-    root = prepare_root(spec, paths.rootfs, paths.etc, hidden)
+    root = prepare_root(spec, paths.rootfs, paths.etc, own)
     for name, content in _etc_files(spec).items():
         path = os.path.join(paths.etc, name)
         if not os.path.exists(path):

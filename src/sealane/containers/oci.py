@@ -49,7 +49,6 @@ class Root(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     read_only: bool
     mounts: tuple[Json, ...] = ()
-    masked: tuple[str, ...] = ()
     etc: dict[str, str] = {}
     """Files to lay over the root: target to source."""
     files: frozenset[str] = frozenset()
@@ -68,7 +67,7 @@ def build_config(spec: ContainerSpec, user: User, root: Root, facts: HostFacts, 
         "root": {"path": root.path, "readonly": root.read_only},
         "hostname": spec.effective_hostname,
         "mounts": _mounts(spec, root, facts),
-        "linux": _linux(spec, root, facts),
+        "linux": _linux(spec, facts),
     }
 
 
@@ -190,7 +189,7 @@ def _kernel_mounts(facts: HostFacts) -> list[Json]:
     return mounts
 
 
-def _linux(spec: ContainerSpec, root: Root, facts: HostFacts) -> Json:
+def _linux(spec: ContainerSpec, facts: HostFacts) -> Json:
     namespaces: list[Json] = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount")]
     if facts.cgroups != "none":
         namespaces.append({"type": "cgroup"})
@@ -199,7 +198,7 @@ def _linux(spec: ContainerSpec, root: Root, facts: HostFacts) -> Json:
     linux: Json = {
         "namespaces": namespaces,
         "rootfsPropagation": "rprivate",
-        "maskedPaths": [*MASKED_PATHS, *root.masked],
+        "maskedPaths": list(MASKED_PATHS),
         "readonlyPaths": list(READONLY_PATHS),
     }
     if facts.cgroup_path:

@@ -12,13 +12,15 @@ import signal
 import time
 
 from sealane.containers import codes, files
+from sealane.containers.process import children
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
 # The OCI runtime answers within 50 ms on an idle machine; only a stuck one takes this long.
 LAUNCH_TIMEOUT_S = 60.0
+HANDOVER_S = 10.0
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -72,6 +74,16 @@ class Parent:
                 else:
                     self.serve(descriptor, events)
         return True
+
+    def is_handed(self, pid: int, exits: Collection[int]) -> bool:
+        """Whether a process that the OCI runtime has made is our child, or was (`exits`). crun leaves before a process of its
+        own does whose child it still is: that one, orphaned, is our child until then."""
+
+        def is_ours() -> bool:
+            return pid in exits or is_child(pid)
+
+        self.until(lambda: is_ours() or not children(), time.monotonic() + HANDOVER_S)
+        return is_ours()
 
     def _woken(self) -> None:
         numbers = os.read(self._wake, 512)

@@ -1,45 +1,50 @@
-"""The container's root folder: a given folder, an image's under a layer, or a careful read-only view of the host's own
-root.
+"""The container's root folder: a given folder, an image's under a layer, or a small read-only root of the host's programs.
 
-For "host" a small folder is built whose entries are the mount points of the host's top-level folders. So the host's
-root itself never becomes the container's root: what is not listed is not there, and mount targets such as /data can be
-made without touching the host.
+For "host" a small folder is built. It holds what is listed here and nothing else: the folders of programs, as mounts, and
+a copy of what everybody may read of /etc (`publicetc.py`). What the host replaces, moves or adds elsewhere does not appear
+in it, and nothing has to be covered: a cover over a file falls off when another file is renamed over the covered one
+(mount_namespaces(7): since Linux 3.18 a mount point may be removed from another mount namespace).
 """
 
 from __future__ import annotations
 
-import glob
 import os
 import shutil
-
-import msgspec
+from collections.abc import Iterable
 
 from sealane.containers.errors import SpecError
 from sealane.containers.oci import Json, Root, bind, tmpfs
+from sealane.containers.publicetc import copy_etc
 from sealane.containers.spec import HOST_ROOTFS, Bind, ContainerSpec, Mount, Tmpfs
 from sealane.model.image import digest_of_root
 
 PRIVATE_BYTES = 256 * 1024 * 1024
-# Top-level folders that the container has of its own, empty. The kernel's (/proc, /sys, /dev) are mounted by oci.py.
-_PRIVATE = {"/tmp": 0o1777, "/run": 0o755, "/root": 0o700, "/home": 0o755}  # noqa: S108
-_PRIVATE_INSIDE = {"/var/tmp": 0o1777, "/var/log": 0o755}  # noqa: S108
-_LEFT_EMPTY = ("/proc", "/sys", "/dev", "/mnt", "/media", "/boot", "/lost+found")
-# Secrets and sockets of the host below the folders that are shown. Folders become empty, files become /dev/null.
-_MASKED = (
-    "/etc/shadow", "/etc/shadow-", "/etc/gshadow", "/etc/gshadow-", "/etc/sudoers", "/etc/sudoers.d", "/etc/security/opasswd",
-    "/etc/ssl/private", "/etc/sealane", "/etc/docker", "/etc/containers", "/etc/kubernetes", "/etc/wireguard",
-    "/etc/ssh/ssh_host_*_key", "/etc/NetworkManager/system-connections", "/etc/krb5.keytab",
-    "/var/lib/sealane", "/var/lib/docker", "/var/lib/containerd", "/var/lib/containers", "/var/lib/kubelet",
-    "/var/lib/etcd", "/var/lib/private", "/var/lib/systemd", "/var/spool", "/var/mail", "/var/backups", "/var/cache/private",
+SHOWN = (
+    "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store",
 )  # fmt: skip
+"""Folders of programs, with all that is mounted in them. A link is a link in the container, too."""
+# Folders that the container has of its own, empty. The kernel's (/proc, /sys, /dev) are mounted by oci.py.
+_PRIVATE = {
+    "/tmp": 0o1777,  # noqa: S108
+    "/run": 0o755,
+    "/root": 0o700,
+    "/home": 0o755,
+    "/var/tmp": 0o1777,  # noqa: S108
+    "/var/log": 0o755,
+}
+_EMPTY = (
+    "/proc", "/sys", "/dev", "/boot", "/media", "/mnt", "/opt", "/srv", "/var/cache", "/var/lib", "/var/mail", "/var/spool",
+)  # fmt: skip
+_LINKS = {"/var/run": "/run", "/var/lock": "/run/lock"}
+_ETC_OWN = ("hosts", "resolv.conf", "hostname")
 _INIT_PROGRAMS = ("tini", "catatonit", "docker-init")
 
 
-def prepare_root(spec: ContainerSpec, folder: str, etc_folder: str, hidden: tuple[str, ...]) -> Root:
+def prepare_root(spec: ContainerSpec, folder: str, etc_folder: str, own: tuple[str, ...]) -> Root:
     """Make the container's root in `folder` (empty before, or left by a crash; an image's layer is mounted there).
     SpecError names a wrong field.
 
-    `hidden` are the engine's own folders, never shown to a container.
+    `own` are the engine's folders and sockets: the host's root shows none of them.
     """
     for number, mount in enumerate(spec.mounts):
         if isinstance(mount, Bind) and not os.path.exists(mount.source):
@@ -47,81 +52,99 @@ def prepare_root(spec: ContainerSpec, folder: str, etc_folder: str, hidden: tupl
     binds = [mount for mount in spec.mounts if isinstance(mount, Bind)]
     files = frozenset(mount.target for mount in binds if not os.path.isdir(mount.source))
     init = _find_init() if spec.init else ""
+    etc = {f"/etc/{name}": os.path.join(etc_folder, name) for name in _ETC_OWN}
     if spec.rootfs == HOST_ROOTFS:
-        root = _host_root(spec, folder, etc_folder, hidden)
-        return msgspec.structs.replace(root, files=files, init=init)
+        _check_hides(own)
+        mounts = _host_root(spec.mounts, folder)
+        return Root(path=folder, read_only=True, mounts=mounts, etc=etc, files=files, init=init)
     path = spec.rootfs if digest_of_root(spec.rootfs) is None else folder
     if not os.path.isdir(path):
         raise SpecError("rootfs", f"{path} is not a folder")
-    etc = {f"/etc/{name}": os.path.join(etc_folder, name) for name in ("hosts", "resolv.conf", "hostname")}
     return Root(path=path, read_only=spec.read_only, etc=etc, files=files, init=init)
 
 
-def _host_root(spec: ContainerSpec, folder: str, etc_folder: str, hidden: tuple[str, ...]) -> Root:
-    os.makedirs(folder, mode=0o755, exist_ok=True)
-    mounts: list[Json] = []
-    for entry in sorted(os.scandir("/"), key=lambda each: each.name):
-        mounts += _show(entry, folder)
-    mounts += [tmpfs(target, PRIVATE_BYTES, mode) for target, mode in _PRIVATE.items()]
-    mounts += [
-        tmpfs(target, PRIVATE_BYTES, mode)
-        for target, mode in _PRIVATE_INSIDE.items()
-        if os.path.isdir(target)
-    ]
-    for number, mount in enumerate(spec.mounts):
+def _check_hides(own: Iterable[str]) -> None:
+    for path in own:
+        for shown in SHOWN:
+            if f"{os.path.realpath(path)}/".startswith(f"{os.path.realpath(shown)}/"):
+                raise SpecError(
+                    "rootfs",
+                    f"the daemon keeps {path} in {shown}, which the host's root shows: keep it elsewhere",
+                )
+
+
+def _host_root(mounts: tuple[Mount, ...], folder: str) -> tuple[Json, ...]:
+    """Build it; the mounts that belong to it."""
+    shown = [place for place in SHOWN if _show(place, folder)]
+    for place in (*_PRIVATE, *_EMPTY):
+        os.makedirs(folder + place, exist_ok=True)
+        # runc before 1.2 gives a tmpfs the mode of the folder it covers, whatever its own options say.
+        os.chmod(folder + place, _PRIVATE.get(place, 0o755))
+    for place, target in _LINKS.items():
+        if not os.path.lexists(folder + place):
+            os.symlink(target, folder + place)
+    copy_etc("/etc", f"{folder}/etc", leaving_out=_ETC_OWN)
+    for name in _ETC_OWN:
+        _make_file(f"{folder}/etc/{name}")
+    for number, mount in enumerate(mounts):
         _make_target(f"mounts[{number}].target", mount, folder)
-    # Only over files that the host has: the folder they would be made in is read-only.
-    names = [name for name in ("hosts", "resolv.conf", "hostname") if os.path.lexists(f"/etc/{name}")]
-    return Root(
-        path=folder,
-        read_only=True,
-        mounts=tuple(mounts),
-        masked=tuple(_masked(hidden)),
-        etc={f"/etc/{name}": os.path.join(etc_folder, name) for name in names},
-    )
+    own = [tmpfs(target, PRIVATE_BYTES, mode) for target, mode in _PRIVATE.items()]
+    return (*(bind(place, place, read_only=True) for place in shown), *own)
 
 
-def _show(entry: os.DirEntry[str], folder: str) -> list[Json]:
-    """Make one top-level entry of the host in the new root; the mount it needs, if any."""
-    inside = os.path.join(folder, entry.name)
-    if entry.is_symlink():
+def _show(place: str, folder: str) -> bool:
+    """Whether a folder of programs is there, and to be mounted; a link is copied."""
+    inside = folder + place
+    if os.path.islink(place):
         if not os.path.lexists(inside):
-            os.symlink(os.readlink(entry.path), inside)
-        return []
-    if not entry.is_dir(follow_symlinks=False):
-        return []
-    os.makedirs(inside, exist_ok=True)
-    # runc before 1.2 gives a tmpfs the mode of the folder it covers, whatever its own options say.
-    os.chmod(inside, _PRIVATE.get(entry.path, 0o755))
-    if entry.path in _PRIVATE or entry.path in _LEFT_EMPTY:
-        return []
-    return [bind(entry.path, entry.path, read_only=True)]
-
-
-def _masked(hidden: tuple[str, ...]) -> list[str]:
-    return [path for pattern in (*_MASKED, *map(glob.escape, hidden)) for path in glob.glob(pattern)]
+            os.makedirs(os.path.dirname(inside), mode=0o755, exist_ok=True)
+            os.symlink(os.readlink(place), inside)
+        return False
+    if not os.path.isdir(place):
+        return False
+    os.makedirs(inside, mode=0o755, exist_ok=True)
+    return True
 
 
 def _make_target(field: str, mount: Mount, folder: str) -> None:
     """Make a mount target in the new root, or refuse one that would have to be made in the host's read-only folders."""
     target = mount.target
-    top = "/" + target.split("/", 2)[1]
-    if any(target.startswith(f"{place}/") for place in (*_PRIVATE, *_PRIVATE_INSIDE, "/dev")):
+    if any(target.startswith(f"{place}/") for place in (*_PRIVATE, "/dev")):
         return
-    if top not in _LEFT_EMPTY and (os.path.isdir(top) or os.path.islink(top)):
-        if os.path.exists(target):
+    for shown in SHOWN:
+        if f"{target}/".startswith(f"{shown}/") and os.path.lexists(shown):
+            if not os.path.exists(target):
+                raise SpecError(
+                    field, f"{target} does not exist on the host, whose {shown} is read-only in the container"
+                )
             return
-        raise SpecError(
-            field, f"{target} does not exist on the host, whose {top} is read-only in the container"
-        )
+    _check_is_inside(field, target, folder)
     path = folder + target
     if isinstance(mount, Bind) and not os.path.isdir(mount.source):
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+        _make_file(path)
         return
     os.makedirs(path, exist_ok=True)
     if isinstance(mount, Tmpfs):
         os.chmod(path, mount.mode)
+
+
+def _check_is_inside(field: str, target: str, folder: str) -> None:
+    """Links in the new root point to where the container looks, and this process would look on the host."""
+    parts = target.split("/")[1:]
+    for depth in range(1, len(parts)):
+        way = "/" + "/".join(parts[:depth])
+        if os.path.islink(folder + way):
+            raise SpecError(
+                field, f"{way} is a link to {os.readlink(folder + way)} in the container: mount there"
+            )
+
+
+def _make_file(path: str) -> None:
+    """An empty file to mount over; a link that was copied there goes."""
+    if os.path.islink(path):
+        os.unlink(path)
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644))
 
 
 def _find_init() -> str:

@@ -71,8 +71,8 @@ class Recovered(msgspec.Struct, frozen=True):
 class Runtime:
     """All containers of one instance on this host.
 
-    `state_dir` outlives reboots (specs, logs, exit codes); `run_dir` should be a tmpfs. `hidden` are further folders of
-    the engine that no container with the host's root may see. With `degrade_limits` a spec's limits are ignored with a
+    `state_dir` outlives reboots (specs, logs, exit codes); `run_dir` should be a tmpfs. `hidden` are further folders and
+    sockets of the engine's, which no container with the host's root is to see: SpecError where it would. With `degrade_limits` a spec's limits are ignored with a
     warning in its state where they cannot be set, instead of being refused.
     """
 

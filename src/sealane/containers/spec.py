@@ -80,8 +80,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All that is wanted of a container.
 
-    `rootfs` is "host" (the host's root file system, read-only, with private /tmp, /run, /root, /home, /var/tmp and
-    /var/log), the absolute path of a folder, used read-write unless `read_only`, or `image:sha256:DIGEST` of an image
+    `rootfs` is "host" (the host's programs, read-only, copies of what is public of its /etc, and private /tmp, /run, /root,
+    /home, /var/tmp and /var/log: `rootfs.py`), the absolute path of a folder, used read-write unless `read_only`, or `image:sha256:DIGEST` of an image
     that is unpacked here, under a writable layer of the container's own.
     `netns` is the path of the sandbox's pinned network namespace; None is the host's.
     `hosts` are whole extra lines of /etc/hosts.

@@ -33,7 +33,6 @@ from sealane.containers.parent import (
     LAUNCH_TIMEOUT_S,
     Parent,
     explain_failure,
-    is_child,
     leave_starter,
     spawn,
 )
@@ -165,7 +164,7 @@ class Supervisor(Parent):
         if self._exits[runtime] != 0:
             return explain_failure(self._paths.runtime_log, self._exits[runtime])
         init = int(files.read_bytes(self._paths.pid_file) or b"0")
-        if init not in self._exits and not is_child(init):
+        if not self.is_handed(init, self._exits):
             # Its end would never be reported to us.
             return "the OCI runtime did not hand over the container's first process", codes.FAILED
         if self._streams.has_client:

@@ -33,6 +33,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     dns_search: str = ""
     oci_runtime: str = ""
 
+    def own_places(self) -> tuple[str, ...]:
+        """Whatever gives power over the engine to who can reach it."""
+        places = (
+            self.state_dir, self.run_dir, self.socket, self.docker_plugin_socket, self.store_directory(),
+        )  # fmt: skip
+        return tuple(os.path.abspath(place) for place in places if place)
+
     def store_directory(self) -> str | None:
         """Where the database is; None for a store in memory. Raises ConfigError."""
         if not self.store:

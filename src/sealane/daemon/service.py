@@ -216,7 +216,7 @@ class Service:
                 os.path.join(self.config.run_dir, "containers"),
                 instance=instance,
                 oci_runtime=self.config.oci_runtime or None,
-                hidden=(os.path.abspath(self.config.state_dir), os.path.abspath(self.config.run_dir)),
+                hidden=self.config.own_places(),
                 degrade_limits=True,
             )
         except ContainerError as error:

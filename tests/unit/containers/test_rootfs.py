@@ -6,39 +6,45 @@ import pytest
 
 from sealane.containers import rootfs
 from sealane.containers.errors import SpecError
+from sealane.containers.publicetc import copy_etc
 from sealane.containers.rootfs import prepare_root
 from sealane.containers.spec import Bind, ContainerSpec, Tmpfs
 
 
-def prepare(tmp_path, *mounts, rootfs="host", hidden=(), init=False, **more):
+def prepare(tmp_path, *mounts, rootfs="host", own=(), init=False, **more):
     spec = ContainerSpec(
         id="a", name="a", command=("x",), rootfs=str(rootfs), mounts=mounts, init=init, **more
     )  # fmt: skip
-    return prepare_root(spec, str(tmp_path / "root"), str(tmp_path / "etc"), hidden)
+    return prepare_root(spec, str(tmp_path / "root"), str(tmp_path / "etc"), own)
 
 
 def targets(root, kind):
     return {mount["destination"] for mount in root.mounts if mount["type"] == kind}
 
 
-def test_the_hosts_folders_are_shown_read_only_with_their_submounts(tmp_path):
+def test_programs_are_shown_read_only_with_their_submounts(tmp_path):
     root = prepare(tmp_path)
-    assert {"/usr", "/etc", "/var"} <= targets(root, "bind")
+    assert "/usr" in targets(root, "bind") <= set(rootfs.SHOWN)
     assert all("rro" in mount["options"] for mount in root.mounts if mount["type"] == "bind")
     assert root.read_only
 
 
-def test_private_and_kernel_folders_of_the_host_are_not_shown(tmp_path):
+def test_only_what_is_listed_is_there(tmp_path):
+    prepare(tmp_path)
+    listed = {place.split("/")[1] for place in (*rootfs.SHOWN, *rootfs._PRIVATE, *rootfs._EMPTY, "/etc")}
+    assert set(os.listdir(tmp_path / "root")) <= listed
+    for place in rootfs._EMPTY:
+        assert os.listdir(f"{tmp_path}/root{place}") == []
+
+
+def test_private_folders_are_memory(tmp_path):
     root = prepare(tmp_path)
-    assert not {"/tmp", "/run", "/root", "/home", "/proc", "/sys", "/dev", "/mnt", "/boot"} & targets(
-        root, "bind"
-    )
-    assert {"/tmp", "/run", "/root", "/home", "/var/tmp", "/var/log"} <= targets(root, "tmpfs")
+    assert targets(root, "tmpfs") == {"/tmp", "/run", "/root", "/home", "/var/tmp", "/var/log"}
 
 
 def test_links_at_the_top_are_copied_as_links(tmp_path):
     prepare(tmp_path)
-    links = [entry for entry in os.scandir("/") if entry.is_symlink()]
+    links = [entry for entry in os.scandir("/") if entry.is_symlink() and entry.path in rootfs.SHOWN]
     assert {"bin", "lib", "sbin"} <= {link.name for link in links}
     for link in links:
         assert os.readlink(tmp_path / "root" / link.name) == os.readlink(link.path)
@@ -49,12 +55,17 @@ def test_preparing_twice_is_fine(tmp_path):
     assert prepare(tmp_path, *mounts) == prepare(tmp_path, *mounts)
 
 
-def test_secrets_and_the_engines_own_folders_are_masked(tmp_path):
-    (tmp_path / "own").mkdir()
-    root = prepare(tmp_path, hidden=(str(tmp_path / "own"), str(tmp_path / "none")))
-    assert "/etc/shadow" in root.masked
-    assert str(tmp_path / "own") in root.masked
-    assert str(tmp_path / "none") not in root.masked
+@pytest.mark.parametrize("place", ["/usr/local/engine", "/usr/bin", "/bin/engine", "/usr"])
+def test_the_engines_own_places_are_in_none_that_is_shown(tmp_path, place):
+    with pytest.raises(SpecError, match=f"rootfs: the daemon keeps {place} in /"):
+        prepare(tmp_path, own=("/var/lib/engine", place))
+    (tmp_path / "image").mkdir()
+    prepare(tmp_path, rootfs=tmp_path / "image", own=(place,))
+
+
+@pytest.mark.parametrize("place", ["/usrlocal", "/var/lib/engine", "/"])
+def test_elsewhere_they_are_not_seen(tmp_path, place):
+    prepare(tmp_path, own=(place,))
 
 
 def test_new_targets_are_made_in_the_containers_root_never_on_the_host(tmp_path):
@@ -68,10 +79,38 @@ def test_new_targets_are_made_in_the_containers_root_never_on_the_host(tmp_path)
     assert not os.path.exists("/made-up")
 
 
-def test_a_target_in_a_read_only_folder_has_to_exist(tmp_path):
-    prepare(tmp_path, Bind(source="/etc/passwd", target="/etc/passwd"))
-    with pytest.raises(SpecError, match=r"mounts\[0\]\.target: /usr/made-up does not exist on the host"):
-        prepare(tmp_path, Tmpfs(target="/usr/made-up"))
+def test_a_target_in_a_folder_of_programs_has_to_exist(tmp_path):
+    prepare(tmp_path, Bind(source="/etc/passwd", target="/usr/bin/env"))
+    for target in ("/usr/made-up", "/bin/made-up"):
+        with pytest.raises(SpecError, match=rf"mounts\[0\]\.target: {target} does not exist on the host"):
+            prepare(tmp_path, Tmpfs(target=target))
+
+
+def test_targets_in_etc_and_var_are_made(tmp_path):
+    prepare(
+        tmp_path, Bind(source="/etc/passwd", target="/etc/made-up/file"), Tmpfs(target="/var/lib/made-up")
+    )
+    assert os.path.isfile(tmp_path / "root" / "etc" / "made-up" / "file")
+    assert os.path.isdir(tmp_path / "root" / "var" / "lib" / "made-up")
+    assert not os.path.exists("/etc/made-up")
+
+
+def test_a_link_in_the_new_root_leads_nothing_out_of_it(tmp_path, monkeypatch):
+    """It is a path of the container's, and would be one of the host's to who makes the target."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    monkeypatch.setattr(rootfs, "_LINKS", {"/var/run": str(outside)})
+
+    def copy_with_a_link(source, target, **more):
+        copy_etc(source, target, **more)
+        os.symlink(outside / "zone", f"{target}/zone")
+
+    monkeypatch.setattr(rootfs, "copy_etc", copy_with_a_link)
+    with pytest.raises(SpecError, match=r"mounts\[0\]\.target: /var/run is a link to .*/outside"):
+        prepare(tmp_path, Tmpfs(target="/var/run/deep"))
+    prepare(tmp_path, Bind(source="/etc/passwd", target="/etc/zone"))
+    assert os.listdir(outside) == []
+    assert not os.path.islink(tmp_path / "root" / "etc" / "zone")
 
 
 def test_targets_in_private_folders_are_made_by_the_runtime(tmp_path):
@@ -89,7 +128,7 @@ def test_a_missing_source_is_named(tmp_path):
 def test_a_folder_is_used_as_it_is(tmp_path):
     (tmp_path / "image").mkdir()
     root = prepare(tmp_path, rootfs=tmp_path / "image", read_only=True)
-    assert (root.path, root.read_only, root.mounts, root.masked) == (str(tmp_path / "image"), True, (), ())
+    assert (root.path, root.read_only, root.mounts) == (str(tmp_path / "image"), True, ())
     assert set(root.etc) == {"/etc/hosts", "/etc/resolv.conf", "/etc/hostname"}
 
 
@@ -110,10 +149,6 @@ def test_an_init_program_is_found(tmp_path, monkeypatch):
     tini.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert prepare(tmp_path, init=True).init == str(tini)
-
-
-def test_top_level_folders_of_the_host_are_all_accounted_for():
-    assert not set(rootfs._PRIVATE) & set(rootfs._LEFT_EMPTY)
 
 
 def test_private_folders_have_their_usual_modes(tmp_path):

@@ -31,6 +31,8 @@ echo "$verb $*" >> "$0.calls"
 case $verb in
 run) bundle=$3 pid_file=$5
      [ -e "$bundle/refuse" ] && { cat "$bundle/refuse" >> "$log"; exit 1; }
+     [ -e "$bundle/late" ] && { ( setsid bash "$bundle/command" <&0 & echo $! > "$pid_file"; sleep 0.5 ) <&0 &
+                               until [ -s "$pid_file" ]; do :; done; exit; }
      parent=$$ setsid bash -c 'while [ "$(cut -d" " -f4 /proc/$$/stat)" = "$parent" ]; do :; done
                                exec bash "$0"' "$bundle/command" <&0 & echo $! > "$pid_file"
      if [ -e "$bundle/reap" ]; then kill $!; wait; fi ;;
@@ -354,6 +356,15 @@ def test_a_first_process_that_is_not_handed_over_is_an_error_not_a_hang(containe
         pass
     with pytest.raises(LaunchError, match="did not hand over"):
         container.start("true")
+
+
+def test_a_first_process_that_is_handed_over_late_is_waited_for(container):
+    """crun leaves before a process of its own does that the first process is a child of."""
+    with open(os.path.join(container.paths.run_folder, "late"), "w", encoding="ascii"):
+        pid = container.start("sleep 60")
+    assert container.status["pid"] == pid
+    container.stop(5)
+    assert container.ended()["exit_code"] == 128 + signal.SIGTERM
 
 
 def test_a_missing_runtime_is_handed_on(container):

@@ -1,0 +1,234 @@
+"""Attacks of a container on the host that it runs on, under each OCI runtime. Each is made on what was there before, first,
+where it has to succeed: its bite control.
+
+The machine's own /etc and /usr are not touched: they are covered, in this mount namespace, by copies and memory.
+"""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import socket
+import struct
+import subprocess
+import threading
+
+import pytest
+
+from sealane.containers import cgroups
+from sealane.containers.errors import SpecError
+from sealane.containers.runtime import Runtime
+from sealane.containers.spec import Bind, ContainerSpec
+
+pytestmark = [pytest.mark.real, pytest.mark.kernel]
+
+INSTANCE = f"attacks-{os.getpid()}"
+PROGRAMS = "/usr/sbin:/usr/bin:/usr/local/bin"
+SECRET = "root:$y$j9T$the-hash-of-the-host"
+NEW_SECRET = "root:$y$j9T$a-hash-of-today"
+
+if os.geteuid() != 0:
+    pytest.skip("needs root in a private namespace", allow_module_level=True)
+
+
+@pytest.fixture(params=["runc", "crun"])
+def program(request):
+    if not shutil.which(request.param, path=PROGRAMS):
+        pytest.skip(f"{request.param} is not installed")
+    if request.param == "crun" and cgroups.detect().mode == "hybrid":
+        request.getfixturevalue("unified_cgroups")
+    return request.param
+
+
+@pytest.fixture
+def unified_cgroups():
+    """crun refuses machines with control groups v1 and v2 side by side; in this mount namespace there is only v2, without
+    controllers: nothing can be limited, and no device be denied."""
+    found = [line.split() for line in pathlib.Path("/proc/self/mounts").read_text().splitlines()]
+    found = [
+        (place, kind, options) for _, place, kind, options, *_ in found if place.startswith("/sys/fs/cgroup")
+    ]
+    subprocess.run(["umount", "-l", "-R", "/sys/fs/cgroup"], check=True)
+    try:
+        with mounted("/sys/fs/cgroup", "-t", "cgroup2", "none"):
+            yield
+    finally:
+        for place, kind, options in found:
+            os.makedirs(place, exist_ok=True)
+            subprocess.run(["mount", "-t", kind, "-o", options, "none", place], check=True)
+
+
+@contextlib.contextmanager
+def mounted(target, *arguments):
+    subprocess.run(["mount", *arguments, target], check=True)
+    try:
+        yield target
+    finally:
+        subprocess.run(["umount", "-l", target], check=True)
+
+
+@pytest.fixture
+def etc(tmp_path):
+    """The host's /etc, for this test only."""
+    copy = tmp_path / "etc-of-the-host"
+    subprocess.run(["cp", "-a", "/etc", str(copy)], check=True)
+    with mounted("/etc", "--bind", str(copy)):
+        replace("/etc/shadow", SECRET)
+        yield pathlib.Path("/etc")
+
+
+def replace(path, text, mode=0o600):
+    """As passwd(1) and useradd(8) do it: a new file is renamed over the old one."""
+    new = f"{path}+"
+    pathlib.Path(new).write_text(text)
+    os.chmod(new, mode)
+    os.rename(new, path)
+
+
+@pytest.fixture
+def runtime(tmp_path, program):
+    made = Runtime(str(tmp_path / "state"), str(tmp_path / "run"), instance=INSTANCE, oci_runtime=program)
+    yield made
+    made.sweep(())
+    assert made.orphans(()) == ()
+
+
+def start(runtime, script, **changes):
+    runtime.create_and_start(ContainerSpec(id="web", name="web", command=("sh", "-c", script), **changes))
+
+
+def output(runtime, script, **changes):
+    start(runtime, script, **changes)
+    assert runtime.wait("web", 30).status == "exited"
+    said = "\n".join(line.text.decode() for line in runtime.logs("web"))
+    runtime.remove("web")
+    return said
+
+
+def waits(folder):
+    """A line of a script that waits until the test goes on."""
+    return "echo up; until test -e /go/go; do sleep 0.02; done; ", (Bind(source=str(folder), target="/go"),)
+
+
+def meanwhile(runtime, folder, script, action, **changes):
+    """What a container says that runs while `action` is done on the host, and looks afterwards."""
+    folder.mkdir()
+    waiting, mounts = waits(folder)
+    start(runtime, waiting + script, mounts=mounts, **changes)
+    next(runtime.logs("web", follow=True))
+    action()
+    (folder / "go").touch()
+    assert runtime.wait("web", 30).status == "exited"
+    said = [line.text.decode() for line in runtime.logs("web")][1:]
+    runtime.remove("web")
+    return "\n".join(said)
+
+
+# --- the host's root --------------------------------------------------------------------------------------------------
+
+
+def test_a_mask_over_a_file_falls_off_when_the_file_is_replaced(etc):
+    """The bite control: a mount namespace with /dev/null over /etc/shadow, as containers had it."""
+    script = "mount --bind /dev/null /etc/shadow; cat /etc/shadow; echo masked; read -r line; cat /etc/shadow"
+    with subprocess.Popen(
+        ["unshare", "-m", "--propagation", "private", "sh", "-c", script],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as masked:  # fmt: skip
+        assert masked.stdout.readline() == "masked\n"
+        replace("/etc/shadow", NEW_SECRET)
+        assert masked.communicate("\n", timeout=30)[0] == NEW_SECRET
+
+
+def test_a_secret_of_the_host_stays_hidden_while_it_is_replaced(runtime, etc, tmp_path):
+    secrets = ("/etc/shadow", "/etc/shadow-", "/etc/gshadow", "/etc/sudoers", "/etc/app/new-secret")
+
+    def password_is_changed():
+        (etc / "app").mkdir()
+        for path in secrets:
+            replace(path, NEW_SECRET)
+
+    found = meanwhile(
+        runtime, tmp_path / "go", f"cat {' '.join(secrets)} 2>/dev/null; echo end", password_is_changed
+    )
+    assert found == "end"
+
+
+def test_a_container_keeps_its_own_names_while_the_hosts_are_replaced(runtime, etc, tmp_path):
+    def names_change():
+        for name in ("hosts", "resolv.conf", "hostname"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(etc / name)
+            replace(f"/etc/{name}", "10.9.9.9 of-the-host\n", 0o644)
+
+    script = "cat /etc/hosts /etc/hostname /etc/resolv.conf"
+    found = meanwhile(runtime, tmp_path / "go", script, names_change, hosts=("10.0.0.9 db",), hostname="box")
+    assert "10.0.0.9 db\nbox" in found
+    assert "of-the-host" not in found
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """A program of the host's that listens where everybody may come, in a folder of programs, and tells whom it sees."""
+    with mounted("/usr/local/share", "-t", "tmpfs", "none"), socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("/usr/local/share/service.sock")
+        os.chmod("/usr/local/share/service.sock", 0o666)
+        listener.listen()
+        seen = []
+
+        def serve():
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    with connection:
+                        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+                        seen.append(struct.unpack("3i", credentials)[1])
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield seen
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+
+
+PLACES = ("/srv", "/opt", "/var/lib", "/var/spool", "/home", "/root", "/mnt", "/boot")
+
+
+def test_what_only_root_may_read_is_not_shown(runtime, tmp_path):
+    with contextlib.ExitStack() as stack:
+        for place in PLACES:
+            stack.enter_context(mounted(place, "-t", "tmpfs", "none"))
+            secret = pathlib.Path(place, "secret")
+            secret.write_text(SECRET)
+            secret.chmod(0o600)
+            # It bites: root reads it.
+            assert secret.read_text() == SECRET
+        names = " ".join(f"{place}/secret" for place in PLACES)
+        assert output(runtime, f"cat {names} 2>/dev/null; echo end") == "end"
+
+
+@pytest.mark.parametrize("place", ["/srv", "/opt", "/var/lib"])
+def test_the_engines_own_folders_are_in_none_that_is_shown(tmp_path, program, place):
+    with mounted(place, "-t", "tmpfs", "none"):
+        other = Runtime(f"{place}/state", f"{place}/run", instance=INSTANCE, oci_runtime=program)
+        start(other, f"ls -A {place}; ls -A {place}/state {place}/run 2>/dev/null | wc -l")
+        other.wait("web", 30)
+        assert [line.text for line in other.logs("web")] == [b"0"]
+        other.sweep(())
+
+
+@pytest.mark.parametrize("part", ["state", "run", "socket"])
+def test_where_they_would_be_seen_no_container_is_started(tmp_path, program, part):
+    """Nothing that covers them would last: the socket is made anew by each daemon."""
+    with mounted("/usr/local/share", "-t", "tmpfs", "none"):
+        folders = {"state": str(tmp_path / "state"), "run": str(tmp_path / "run"), "socket": str(tmp_path)}
+        folders[part] = f"/usr/local/share/{part}"
+        other = Runtime(
+            folders["state"],
+            folders["run"],
+            hidden=(folders["socket"],),
+            instance=INSTANCE,
+            oci_runtime=program,
+        )
+        with pytest.raises(SpecError, match=rf"rootfs: .*/usr/local/share/{part}.* /usr"):
+            start(other, "true")
+        assert other.orphans(()) == ()
