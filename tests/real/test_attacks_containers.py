@@ -232,3 +232,70 @@ def test_where_they_would_be_seen_no_container_is_started(tmp_path, program, par
         with pytest.raises(SpecError, match=rf"rootfs: .*/usr/local/share/{part}.* /usr"):
             start(other, "true")
         assert other.orphans(()) == ()
+
+
+# --- devices ----------------------------------------------------------------------------------------------------------
+
+
+def has_device_filter():
+    return not cgroups.why_unusable(cgroups.detect())
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A disk of the host's: a block device with a secret on it, which goes with the test."""
+    image = tmp_path / "disk"
+    image.write_bytes(SECRET.encode().ljust(4096, b"\0"))
+    found = subprocess.run(
+        ["losetup", "--show", "-f", str(image)], check=False, capture_output=True, text=True
+    )
+    if found.returncode != 0:
+        pytest.skip(f"no loop device: {found.stderr.strip()}")
+    device = found.stdout.strip()
+    try:
+        yield os.stat(device).st_rdev
+    finally:
+        subprocess.run(["losetup", "-d", device], check=True)
+
+
+def stolen(device, where="/dev/disk"):
+    return (
+        f"mknod {where} b {os.major(device)} {os.minor(device)} && head -c 40 {where};"
+        f"echo overwritten > {where}; echo; echo end"
+    )
+
+
+def test_the_hosts_disks_are_not_read(runtime, disk):
+    for where in ("/dev/disk", "/tmp/disk", "/dev/shm/disk"):
+        assert SECRET not in output(runtime, f"({stolen(disk, where)}) 2>&1")
+
+
+def test_a_disk_is_read_where_it_may_be_made_and_nothing_denies_it(runtime, disk):
+    """The bite control: the right that it is not given."""
+    found = output(runtime, f"({stolen(disk)}) 2>&1", cap_add=("MKNOD",))
+    assert (SECRET in found) is not has_device_filter()
+
+
+def test_a_disk_that_lies_in_a_folder_that_is_shown_is_not_read(runtime, disk, tmp_path):
+    folder = tmp_path / "folder"
+    (folder / "deep").mkdir(parents=True)
+    with mounted(str(folder / "deep"), "-t", "tmpfs", "none"):
+        for place in (folder / "disk", folder / "deep" / "disk"):
+            os.mknod(place, 0o666 | 0o060000, disk)
+            # It bites: whoever may open it reads.
+            assert place.read_bytes().startswith(SECRET.encode())
+        for read_only in (False, True):
+            mounts = (Bind(source=str(folder), target="/shown", read_only=read_only),)
+            script = "(head -c 40 /shown/disk; head -c 40 /shown/deep/disk) 2>&1; echo end"
+            assert SECRET not in output(runtime, script, mounts=mounts)
+
+
+def test_that_a_container_may_make_the_hosts_devices_is_said(runtime):
+    start(runtime, "true", cap_add=("MKNOD",))
+    warned = [line for line in runtime.state("web").warnings if line.startswith("devices-open: ")]
+    assert bool(warned) is not has_device_filter()
+
+
+def test_without_a_device_filter_it_is_no_right_of_a_container(runtime):
+    rights = int(output(runtime, "grep CapBnd /proc/self/status").split()[1], 16)
+    assert bool(rights & 1 << 27) is has_device_filter()

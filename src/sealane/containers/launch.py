@@ -17,7 +17,7 @@ from sealane.containers.errors import ConflictError, LaunchError, SpecError
 from sealane.containers.host import Host
 from sealane.containers.images import Images
 from sealane.containers.layer import mount_layer
-from sealane.containers.oci import build_config, build_process, hosts_file, resolv_file
+from sealane.containers.oci import build_config, build_process, confined, hosts_file, resolv_file
 from sealane.containers.parent import LAUNCH_TIMEOUT_S
 from sealane.containers.plan import Errand, Paths, Plan
 from sealane.containers.rootfs import prepare_root
@@ -42,6 +42,7 @@ def prepare(
     _forget_attendants(paths)
     for folder in (paths.logs, paths.run_folder, paths.etc):
         os.makedirs(folder, mode=0o700, exist_ok=True)
+    spec = confined(spec, host.facts)
     _mount_image(spec, paths, host, images)
     user = resolve(spec, paths, host)
     root = prepare_root(spec, paths.rootfs, paths.etc, own)

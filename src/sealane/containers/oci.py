@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from sealane.containers.capabilities import effective_capabilities
+from sealane.containers.capabilities import effective_capabilities, parse_capability
 from sealane.containers.frames import size_in
 from sealane.containers.seccomp import seccomp_profile
 from sealane.containers.spec import HOST_ROOTFS, Bind, ContainerSpec, Dns, Limits, Mount
@@ -42,6 +42,16 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     seccomp: bool
     machine: str
 
+    @property
+    def has_device_filter(self) -> bool:
+        """Whether devices can be denied: that takes a control group of the container's own."""
+        return bool(self.cgroup_path)
+
+    @property
+    def can_open_devices(self) -> bool:
+        """Whether CAP_MKNOD opens the host's devices. A user namespace's opens none (capabilities(7))."""
+        return not self.has_device_filter and not self.in_user_namespace
+
 
 class Root(msgspec.Struct, frozen=True, kw_only=True):
     """The container's root folder as prepared by `rootfs.py`."""
@@ -55,6 +65,21 @@ class Root(msgspec.Struct, frozen=True, kw_only=True):
     """Targets of the spec's binds whose source is a file, not a folder."""
     init: str = ""
     """A small init program on the host; "" if the container has none."""
+
+
+def confined(spec: ContainerSpec, facts: HostFacts) -> ContainerSpec:
+    """The spec with the rights that it can have here: Docker's CAP_MKNOD is no danger only behind a device filter."""
+    if not facts.can_open_devices or makes_devices(spec):
+        return spec
+    return msgspec.structs.replace(spec, cap_drop=(*spec.cap_drop, "MKNOD"))
+
+
+def makes_devices(spec: ContainerSpec) -> bool:
+    """Whether it asks by name for the right to make device files."""
+    added = {parse_capability(name, "cap_add") for name in spec.cap_add}
+    return bool(added & {"ALL", "MKNOD"}) and "CAP_MKNOD" in effective_capabilities(
+        spec.cap_add, spec.cap_drop
+    )
 
 
 def build_config(spec: ContainerSpec, user: User, root: Root, facts: HostFacts, early: bytes = b"") -> Json:
@@ -129,10 +154,11 @@ def _command(spec: ContainerSpec, root: Root) -> tuple[str, ...]:
 def bind(source: str, target: str, *, read_only: bool, is_file: bool = False) -> Json:
     """`rro` sets read-only on every mount below as well (mount_setattr, Linux 5.12); `ro` would leave submounts.
 
+    Device files in a folder open nothing (`rnodev`): which devices a container has is not for what lies in a folder to say.
     A file has none below, and crun 1.8 takes `rro` for folders only ("Not a directory").
     """
-    recursive = ["rbind", "rprivate", "rro"] if read_only else ["rbind", "rprivate", "rw"]
-    options = ["bind", "rprivate", "ro"] if read_only and is_file else recursive
+    recursive = ["rbind", "rprivate", "rro" if read_only else "rw", "rnodev"]
+    options = ["bind", "rprivate", "ro" if read_only else "rw"] if is_file else recursive
     return {"destination": target, "source": source, "type": "bind", "options": options}
 
 

@@ -33,7 +33,7 @@ from sealane.containers.images import Images
 from sealane.containers.launch import launch_attendant, launch_shim, prepare, resolve
 from sealane.containers.layer import unmount_layer
 from sealane.containers.logs import LogLine, follow_logs, read_logs
-from sealane.containers.oci import build_process, console_size, hosts_file, resolv_file
+from sealane.containers.oci import build_process, confined, console_size, hosts_file, resolv_file
 from sealane.containers.plan import Errand
 from sealane.containers.spec import (
     ContainerSpec,
@@ -47,6 +47,7 @@ from sealane.containers.spec import (
     parse_signal,
 )  # fmt: skip
 from sealane.containers.store import LOST_EXIT_CODE, ContainerState, Store, Stored
+from sealane.containers.warnings import ignored_limits, warnings
 from sealane.model.image import digest_of_root
 
 # What a stop may take beyond its own timeout: the kill, the runtime's clean-up, the shim's last words.
@@ -117,7 +118,7 @@ class Runtime:
         same id is a ConflictError. After any error nothing is left of the container.
         """
         check_spec(spec)
-        wanted = Stored(spec, self._warnings(spec))
+        wanted = Stored(spec, self._warned(spec))
         with self._store.locked(spec.id, create=True):
             try:
                 present = self._store.stored(spec.id)
@@ -161,19 +162,11 @@ class Runtime:
                 return state
             time.sleep(WAIT_PAUSE_S)
 
-    def _warnings(self, spec: ContainerSpec) -> tuple[str, ...]:
-        warnings = (
-            [] if self._host.facts.seccomp else ["seccomp-missing: the OCI runtime or kernel has no seccomp"]
-        )
-        if self._host.no_limits and not spec.limits.is_empty():
-            field = next(
-                name for name in spec.limits.__struct_fields__ if getattr(spec.limits, name) is not None
-            )
-            text = f"limits.{field}: cannot be set here: {self._host.no_limits}"
-            if not self._degrade_limits:
-                raise LimitsError(text)
-            warnings.append(f"limits-ignored: {text}")
-        return tuple(warnings)
+    def _warned(self, spec: ContainerSpec) -> tuple[str, ...]:
+        limits = ignored_limits(spec, self._host)
+        if limits and not self._degrade_limits:
+            raise LimitsError(limits)
+        return (*warnings(spec, self._host), *([f"limits-ignored: {limits}"] if limits else []))
 
     # Ending
 
@@ -379,7 +372,12 @@ class Runtime:
         paths = self._store.paths(container_id)
         found = resolve(spec, paths, self._host)
         description = build_process(
-            spec, found, command=command, env=env, working_dir=working_dir, has_terminal=has_terminal
+            confined(spec, self._host.facts),
+            found,
+            command=command,
+            env=env,
+            working_dir=working_dir,
+            has_terminal=has_terminal,
         )
 
         def start(connection: socket.socket, early: bytes) -> None:

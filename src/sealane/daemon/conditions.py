@@ -97,7 +97,11 @@ def no_runtime(reason: str) -> Condition:
 
 
 def no_limits(reason: str) -> Condition:
-    return Condition(level="note", subject="limits", message=f"containers run without limits: {reason}")
+    return Condition(
+        level="note",
+        subject="limits",
+        message=f"containers run without limits and without CAP_MKNOD: {reason}",
+    )
 
 
 def unexplained(count: int) -> Condition:

@@ -395,6 +395,7 @@ class Workloads:
             finished_at=state.finished_at,
             restarts=state.restarts,
             error=state.error,
+            warnings=list(state.warnings),
             oom_killed=state.oom_killed,
             health=state.health or "",
             health_log=msgspec.convert(state.health_log, list[HealthCheckView]),

@@ -198,6 +198,8 @@ class ContainerView(View, frozen=True, kw_only=True):
     restarts: int
     error: str = ""
     """Why it could not be started, or how its end came to be unknown."""
+    warnings: list[str] = []
+    """Guards that it does without on this host, or by its own wish; each a word, a colon and a sentence."""
     oom_killed: bool = False
     """The kernel killed a process of it, for it had more memory than it may."""
     health: str

@@ -135,8 +135,8 @@ def test_seccomp_is_left_out_where_there_is_none():
 
 def test_read_only_binds_are_read_only_all_the_way_down():
     built = config(mounts=(Bind(source="/a", target="/b", read_only=True), Bind(source="/c", target="/d")))
-    assert mount_of(built, "/b")["options"] == ["rbind", "rprivate", "rro"]
-    assert mount_of(built, "/d")["options"] == ["rbind", "rprivate", "rw"]
+    assert mount_of(built, "/b")["options"] == ["rbind", "rprivate", "rro", "rnodev"]
+    assert mount_of(built, "/d")["options"] == ["rbind", "rprivate", "rw", "rnodev"]
 
 
 def test_parents_are_mounted_before_what_lies_in_them():

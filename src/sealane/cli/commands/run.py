@@ -181,6 +181,8 @@ def _converse(context: Context, request: ContainerRequest, arguments: argparse.N
 
 
 def _print(context: Context, view: dict[str, Any]) -> None:
+    for warning in view["warnings"]:
+        context.output.note(f"warning: {warning}")
     if context.output.as_json:
         context.output.document(view)
     else:
