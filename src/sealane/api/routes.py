@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from sealane.api.detach import Detacher
-from sealane.api.follow import events
+from sealane.api.follow import changes, events
 from sealane.api.services import Containers, Images, Projects, Services
 from sealane.containers.frames import PROTOCOL
 from sealane.doors.cni import handed
@@ -147,6 +147,9 @@ def _about(verb: Callable[[str], object]) -> Now:
 def _daemon_routes(services: Services) -> dict[Shape, Methods]:
     upkeep, log = services.upkeep, services.engine.events
     follow = Lines(lambda call: events(log, call.query.whole("since"), follow=call.query.flag("follow")))
+    feed = Lines(
+        lambda call: changes(services.engine, call.query.whole("since"), follow=call.query.flag("follow"))
+    )
     gc = Now(lambda call: upkeep.gc(confirmed=call.query.flag("confirm")))
 
     def explain(request: ExplainRequest) -> object:
@@ -166,6 +169,7 @@ def _daemon_routes(services: Services) -> dict[Shape, Methods]:
         ("doctor",): {"POST": _route(Later(lambda call: services.doctor(call.body)), body=DoctorRequest)},
         ("audit",): {"GET": _route(Now(lambda _: upkeep.audit()))},
         ("events",): {"GET": _route(follow, query=("follow", "since"))},
+        ("changes",): {"GET": _route(feed, query=("follow", "since"))},
     }
 
 

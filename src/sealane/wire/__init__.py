@@ -30,6 +30,7 @@ are not known are refused, so that a misspelt one is named and not ignored.
 | GET /v1/sockets | ?sandbox=REF&all=1 | SocketsView; REF may be `host` |
 | POST /v1/gc | ?confirm=1 | GcView |
 | GET /v1/audit | | AuditView |
+| GET /v1/changes | ?since=REVISION&follow=1 | lines of ChangesView |
 | GET /v1/events | ?follow=1&since=N | EventView, one JSON document a line |
 | GET /v1/images | | list of ImageView |
 | POST /v1/images | ImageRequest | ImageView, one JSON document a line; the last has `rootfs` |

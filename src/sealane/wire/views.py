@@ -1,6 +1,6 @@
 """What the verbs answer."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from sealane.wire.base import View
 
@@ -176,6 +176,23 @@ class EventView(View, frozen=True, kw_only=True):
     """`network.created`, `endpoint.attached`, `drift.repaired`, …"""
     subject: str
     detail: dict[str, str] = {}
+
+
+class ChangeView(View, frozen=True, kw_only=True):
+    verb: Literal["put", "delete"]
+    kind: str
+    """`network`, `sandbox`, `endpoint`, `container`."""
+    id: str
+    record: dict[str, Any] | None = None
+    """As stored; None: deleted."""
+
+
+class ChangesView(View, frozen=True, kw_only=True):
+    revision: int
+    """Of the store, with these changes in it: where a follower resumes."""
+    is_snapshot: bool = False
+    """These are all records there are."""
+    changes: list[ChangeView] = []
 
 
 class HealthCheckView(View, frozen=True, kw_only=True):
