@@ -34,7 +34,8 @@ def kubernetes_node() -> Iterator[Condition]:
     yield Condition(
         level="note",
         subject="kubernetes",
-        message="after `nft flush ruleset` sealane restores its own rules; those of kube-proxy are gone until it restarts",
+        message="after `nft flush ruleset` sealane restores its own rules; those of kube-proxy in mode nftables are gone "
+        "until it restarts",
         cure="flush single tables; `sealane doctor` tells when kube-proxy has lost its own",
     )
 
@@ -68,7 +69,7 @@ def of_features(features: Features, *, is_node: bool = False) -> Iterator[Condit
             subject="bridge netfilter",
             message="frames between containers of one bridge pass the IP hooks as well: slower, and foreign "
             "rules of FORWARD meet them",
-            cure="leave it: kube-proxy needs it"
+            cure="leave it: kubeadm and kube-proxy expect it on a node"
             if is_node
             else "sysctl net.bridge.bridge-nf-call-iptables=0, unless another engine of this host needs it",
         )

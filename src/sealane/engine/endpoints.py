@@ -286,8 +286,8 @@ def name_of(request: AttachRequest) -> str:
     """The endpoint's name; empty: the sandbox's. Raises InvalidError."""
     if not request.name:
         return ""
-    name = parsed(parse_name, request.name, "name")
-    return parsed(lambda namespace: name_in(namespace, name), request.namespace, "namespace")
+    parsed(lambda namespace: name_in(namespace, "any"), request.namespace, "namespace")
+    return parsed(lambda name: name_in(request.namespace, name), request.name, "name")
 
 
 def repeats(endpoint: Endpoint, request: AttachRequest) -> str | None:

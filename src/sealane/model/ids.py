@@ -22,19 +22,24 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 
 
-def parse_name(text: str) -> str:
+POD_NAME_MAX = 253
+"""Of a Kubernetes pod, whose name need not be one label (RFC 1123 subdomain); DNS has only those that it can carry."""
+
+
+def parse_name(text: str, most: int = NAME_MAX) -> str:
+    """`most` characters. Raises ParseError."""
     if not _NAME.fullmatch(text):
         raise ParseError(
             f"{text!r}: a name begins with a letter or digit and goes on with those, `_`, `.` or `-`"
         )
-    if len(text) > NAME_MAX:
-        raise ParseError(f"{text!r} has {len(text)} characters: a name has at most {NAME_MAX}")
+    if len(text) > most:
+        raise ParseError(f"{text!r} has {len(text)} characters: a name has at most {most}")
     return text
 
 
 def name_in(namespace: str, name: str) -> str:
     """`shop/web-0`: a name that others may have too, in other Kubernetes namespaces. Raises ParseError for either."""
-    return f"{parse_name(namespace)}/{parse_name(name)}" if namespace else parse_name(name)
+    return f"{parse_name(namespace)}/{parse_name(name, POD_NAME_MAX)}" if namespace else parse_name(name)
 
 
 def bare_name(name: str) -> str:

@@ -27,7 +27,7 @@ def test_each_lack_has_its_condition(features: dict, subjects: list[str]) -> Non
 def test_br_netfilter_is_not_to_be_switched_off_on_a_node_of_kubernetes() -> None:
     (on_node,) = conditions.of_features(Features(bridge_netfilter=True), is_node=True)
     (elsewhere,) = conditions.of_features(Features(bridge_netfilter=True))
-    assert on_node.cure == "leave it: kube-proxy needs it"
+    assert on_node.cure == "leave it: kubeadm and kube-proxy expect it on a node"
     assert "bridge-nf-call-iptables=0" in elsewhere.cure
 
 

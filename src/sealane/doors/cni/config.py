@@ -7,7 +7,7 @@ from sealane.doors.ports import parse_proto
 from sealane.engine.errors import ExistsError, InvalidError
 from sealane.engine.labels import check_labels
 from sealane.engine.problems import parsed
-from sealane.model.ids import NAME_MAX, parse_name
+from sealane.model.ids import NAME_MAX, POD_NAME_MAX, parse_name
 from sealane.model.net import ParseError, address_part, family_of
 from sealane.model.network import Network
 from sealane.wire.cni import CniBandwidth, CniConfig, CniPort, CniRange, CniRequest, CniResult
@@ -181,10 +181,11 @@ def attach_request(request: CniRequest, gateway_priority: int) -> AttachRequest:
 def _name(request: CniRequest) -> str:
     """The pod's name, by which its siblings find it; else the beginning of the container's id, as Docker has it."""
     pod = request.args.get("K8S_POD_NAME", "")
+    most = POD_NAME_MAX if _namespace(request) else NAME_MAX
     try:
-        return parse_name(pod)
+        return parse_name(pod, most)
     except ParseError:
-        return request.container_id[:SHORT_ID] if not pod else parse_name(pod[:NAME_MAX].rstrip(".-"))
+        return request.container_id[:SHORT_ID] if not pod else parse_name(pod[:most].rstrip(".-"), most)
 
 
 def _namespace(request: CniRequest) -> str:

@@ -50,7 +50,7 @@ def bridge_netfilter(case: Case) -> Iterator[Finding]:
                     if table.family == "bridge"
                     else "as br_netfilter is on, it also meets frames that stay inside a bridge"
                 )
-                # kube-proxy's translation within a bridge lives by it.
+                # kubeadm and kube-proxy expect it on a node.
                 is_needed = table.family == "bridge" or case.is_node
                 off = "sysctl -w net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0, or "
                 yield Finding(

@@ -372,6 +372,12 @@ class TestCapabilities:
             ("blog/web-0", "blog/web-0"),
         }
 
+    def test_a_pods_name_is_whole_however_long(self, door):
+        """Those of one Deployment differ at their ends."""
+        for container, netns, end in (("c1", A, "a"), ("c2", B, "b")):
+            door("ADD", container, netns, args={"K8S_POD_NAME": "w" * 252 + end, "K8S_POD_NAMESPACE": "shop"})
+        assert [e.name for e in door.endpoints()] == [f"shop/{'w' * 252}{end}" for end in "ab"]
+
     def test_a_pod_that_comes_before_its_predecessor_has_gone_is_another_sandbox(self, door):
         """Of a StatefulSet whose pod was deleted by force."""
         args = {"K8S_POD_NAME": "web-0", "K8S_POD_NAMESPACE": "shop"}

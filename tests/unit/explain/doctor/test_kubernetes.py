@@ -69,7 +69,7 @@ def test_rules_of_another_mode_or_unread_ones_are_no_finding(patient: Patient) -
 
 
 def test_br_netfilter_is_not_to_be_switched_off_on_a_node() -> None:
-    """kube-proxy's translation within a bridge lives by it."""
+    """kubeadm and kube-proxy expect it."""
     gate = ForeignTable(
         family="inet", name="stranger", chains=(BaseChain(name="gate", hook="forward", drops="policy"),)
     )
