@@ -80,6 +80,11 @@ def test_explain_knows_them_by_namespace_and_refuses_what_may_mean_both(node: Cl
     assert SHOP in refused.stderr
 
 
+def test_check_probes_pods_by_namespace_and_name(node: Cluster) -> None:
+    view = json.loads(node.sealane("--json", "check", BLOG, SHOP).stdout)
+    assert (view["rows"], view["columns"], view["disagree"]) == ([BLOG], [SHOP], 0)
+
+
 def test_a_pod_talks_to_itself_and_to_another(node: Cluster) -> None:
     assert node.in_pod(SHOP, "curl", "-sf", "-o", "/dev/null", f"http://127.0.0.1{PAGE}").returncode == 0
     address = node.endpoints()[SHOP]["addresses"][0].partition("/")[0]

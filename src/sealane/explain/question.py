@@ -318,7 +318,7 @@ def meaning_of(text: str, intent: Intent) -> Meaning:
     if named or bound:
         return Meaning(named or bound, not named)
     if slash and network is None:
-        raise QuestionError(f"{text!r}: there is no network {network_name!r}")
+        raise QuestionError(f"{text!r} is no pod's NAMESPACE/POD, and there is no network {network_name!r}")
     raise QuestionError(f"{text!r} is no sandbox, container or endpoint that is attached to a network")
 
 

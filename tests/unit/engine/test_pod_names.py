@@ -126,7 +126,9 @@ class TestANetworkOfThePodsName:
             assert bench.engine.endpoint(reference).id == one
 
 
-def test_nobody_is_told_as_before(bench: Bench, pods: tuple[str, str]) -> None:
+def test_a_pod_that_there_is_not(bench: Bench, pods: tuple[str, str]) -> None:
+    with pytest.raises(InvalidError, match="no pod's NAMESPACE/POD, and there is no network 'web-1'"):
+        explained(bench, "shop/web-1", "10.1.0.1:80")
     for reference in ("shop/web-1", "shop/web-0/back", "none/web-0"):
         with pytest.raises(NotFoundError):
             bench.engine.endpoint(reference)
