@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from bench import attach, check, cni, detach, docker, machine, names, podman, scale, tracing, traffic
+from bench import attach, changes, check, cni, detach, docker, machine, names, podman, scale, tracing, traffic
 from bench.host import HostError
 from bench.report import Report, Row, table
 
@@ -26,6 +26,7 @@ BENCHMARKS: dict[str, tuple[Callable[[], list[Row]], str]] = {
     "check": (check.hundred, "check of 100 × 100 pairs, open, apart, dual-stack"),
     "docker": (docker.starts, "docker run with a port, on our network and on Docker's bridge"),
     "thousand": (scale.thousand, "1,000 endpoints: attach, detach, memory, restart, flushed ruleset"),
+    "changes": (changes.ten_thousand, "one change beside 10,000 endpoints, without kernel and store"),
     "inside": (attach.inside, "attach inside the engine, the kernel's floor, at 10 to 4,000 endpoints"),
 }
 """In the order in which they run: what leaves most behind for the kernel to take down comes last."""

@@ -6,9 +6,12 @@ import shutil
 import sqlite3
 import tempfile
 
+import msgspec
+
 from harness.host import EXT4, EXT6, Host
 from sealane.compile.facts import Facts, Features
 from sealane.compile.host import Compiled
+from sealane.compile.relay import Relays
 from sealane.explain.packet import Arrives, Disposition, Packet, Sent, Start, Trace
 from sealane.explain.surroundings import Surroundings, surroundings_of
 from sealane.explain.walk import answer, is_answered, walk
@@ -48,7 +51,12 @@ class Explained:
         facts = Facts(instance="abcdef", uplink=UPLINK, uplink_mtu=1500, features=features)
         self.compiled = Compiled(self.intent, facts)
         self.surroundings = self._surroundings(facts)
-        self.world = World(self.compiled.desired, self.surroundings, origins=self.compiled.origins)
+        self.world = World(
+            self.compiled.desired,
+            self.surroundings,
+            origins=self.compiled.origins,
+            relays=Relays(self.intent),
+        )
 
     def _surroundings(self, facts: Facts) -> Surroundings:
         addresses = (f"{self.host.address(4)}/24", f"{self.host.address(6)}/64")
@@ -78,6 +86,13 @@ class Explained:
         third = walk(self.world, there.sent, start, back.flows)
         if not third.passes or third.final.destination != there.final.destination:
             return None
+        relay = self.world.relays.find(packet.family, packet.proto, there.final.destination_port)
+        if relay is not None and there.netns == HOST and there.final.family == relay.family:
+            if not self.world.relays.admits(there.final.source):
+                return None
+            number = relay.target(there.final.destination_port)
+            onward = Packet(proto=packet.proto, destination=relay.address, destination_port=number)
+            return self.reached(HOST, msgspec.structs.replace(onward, source_port=packet.source_port))
         if there.disposition is Disposition.EXITS:
             return ("ext", there.final) if there.final.destination in EXT else None
         return there.netns, there.final

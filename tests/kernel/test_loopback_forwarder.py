@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from harness.netns import Netns
+from sealane.linux import forwarder as base
 from sealane.linux import loopback_forwarder
 from sealane.linux.bpf.entry import LoopbackEntry
 from sealane.linux.loopback_forwarder import LoopbackForwarder
@@ -262,7 +263,7 @@ async def test_a_dead_backend_resets_the_client():
 
 @in_loop
 async def test_beyond_the_bound_newcomers_wait(monkeypatch):
-    monkeypatch.setattr(loopback_forwarder, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(base, "MAX_CONNECTIONS", 2)
     served = 0
 
     async def hold(reader, writer):
@@ -364,7 +365,7 @@ async def test_a_flow_follows_its_port_to_another_backend():
 
 @in_loop
 async def test_the_least_recently_used_flow_makes_room(monkeypatch):
-    monkeypatch.setattr(loopback_forwarder, "MAX_FLOWS", 2)
+    monkeypatch.setattr(base, "MAX_FLOWS", 2)
     async with udp_backend() as echo, forwarder(entry(4, "udp")) as proxy:
         with udp_client() as one, udp_client() as two, udp_client() as three:
             for sock in (one, two, one, three, one):
@@ -375,8 +376,8 @@ async def test_the_least_recently_used_flow_makes_room(monkeypatch):
 
 @in_loop
 async def test_idle_flows_end(monkeypatch):
-    monkeypatch.setattr(loopback_forwarder, "FLOW_IDLE_SECONDS", 0.05)
-    monkeypatch.setattr(loopback_forwarder, "SWEEP_SECONDS", 0.02)
+    monkeypatch.setattr(base, "FLOW_IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(base, "SWEEP_SECONDS", 0.02)
     async with udp_backend(), forwarder(entry(4, "udp")) as proxy:
         with udp_client() as sock:
             await ask_udp(sock, b"?", ("127.0.0.1", 8080))

@@ -9,11 +9,13 @@ from property.strategies_intent import intents, networks
 from sealane.compile.facts import Facts, Features, reach
 from sealane.compile.host import Compiled, compile_host, touched, units
 from sealane.compile.reads import HOST_UNIT
+from sealane.compile.relay import Relays
 from sealane.kernel.nft import Chain, Element, Set
 from sealane.kernel.objects import Address, Link, Sysctl
 from sealane.kernel.state import HOST
 from sealane.model.change import Delete, Put
 from sealane.model.intent import Intent
+from sealane.model.net import FAMILIES
 
 
 def non_empty(state):
@@ -156,3 +158,22 @@ def test_no_link_without_ipv6_has_a_setting_of_it(intent: Intent, uplink_mtu: in
         }
         addressed = {i.link for i in items.values() if isinstance(i, Address) and ":" in i.address}
         assert not small & (about | addressed)
+
+
+@given(intents())
+def test_a_relay_is_found_by_its_port(intent: Intent) -> None:
+    """As by a look at every endpoint, and nothing is found that nobody relays."""
+    relays = Relays(intent)
+    led = {
+        (port.family, port.proto, number): (port.address, port.target(number))
+        for port in relays.ports
+        for number in range(port.first, port.last + 1)
+    }
+    asked = {
+        *led,
+        *((f, p, n) for f in FAMILIES for p in ("tcp", "udp", "sctp") for n in (1, 80, 8080, 65535)),
+    }
+    for family, proto, number in asked:
+        found = relays.find(family, proto, number)
+        shown = None if found is None else (found.address, found.target(number))
+        assert shown == led.get((family, proto, number))

@@ -55,7 +55,7 @@ from sealane.kernel.nft import (
     VerdictMap,
 )
 from sealane.kernel.state import Object
-from sealane.model.net import Family
+from sealane.model.net import PROTO_NUMBERS, Family
 
 RAW = -300
 """Before connection tracking (-200) and DNAT (-100): NF_IP_PRI_RAW."""
@@ -149,7 +149,10 @@ def _publish(saddr: Payload, daddr: Payload) -> Iterator[Rule]:
     at_address = Concat((daddr, L4PROTO, DPORT))
     by_source = Concat((saddr, daddr, L4PROTO, DPORT))
     yield Rule((Lookup(at_address, "served"), ACCEPT), "base:served")
-    yield Rule((DnatMap(by_source, "publish_from", with_port=True),), "base:publish-from")
+    for name, number in PROTO_NUMBERS.items():
+        # nft takes ports of a map with intervals only behind a match of one protocol.
+        proto = Cmp(L4PROTO, "==", bytes([number]), name)
+        yield Rule((proto, DnatMap(by_source, "publish_from", with_port=True)), "base:publish-from")
     yield Rule((DnatMap(by_source, "publish_from_ranges", with_port=False),), "base:publish-from-ranges")
     yield Rule((DnatMap(at_address, "publish_at", with_port=True),), "base:publish-at")
     yield Rule((DnatMap(anywhere, "publish", with_port=True),), "base:publish")

@@ -47,7 +47,7 @@ def compile_unit(intent: Intent, facts: Facts, unit: Unit) -> Iterator[Placed]:
             if endpoint is not None:
                 network = intent.networks[endpoint.network]
                 yield from compile_endpoint(endpoint, network, facts)
-                yield from ((HOST, item) for item in compile_publish(endpoint, network))
+                yield from ((HOST, item) for item in compile_publish(endpoint, network, facts))
         case "sandbox":
             sandbox = intent.sandboxes.get(SandboxId(identity))
             if sandbox is not None:

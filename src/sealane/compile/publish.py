@@ -21,6 +21,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 
 from sealane.compile.base import ADDRESS_TYPE
+from sealane.compile.facts import Facts
 from sealane.compile.names import NFT_FAMILY
 from sealane.compile.network import has_data_plane
 from sealane.kernel import nft
@@ -51,10 +52,11 @@ EVERY: dict[Family, tuple[str, str]] = {
 }
 
 
-def compile_publish(endpoint: Endpoint, network: Network) -> Iterator[Object]:
+def compile_publish(endpoint: Endpoint, network: Network, facts: Facts) -> Iterator[Object]:
     if endpoint.sandbox is None or network.internal:
         return
     for port in endpoint.published:
+        yield from _across(port, endpoint, facts)
         for family in FAMILIES:
             address = endpoint.address(family)
             if address is None:
@@ -109,6 +111,17 @@ def _asked_from(prefix: Prefix, port: PublishedPort, address: Address) -> Iterat
         yield element("publish_from", (number, number), data)
 
 
+def _across(port: PublishedPort, endpoint: Endpoint, facts: Facts) -> Iterator[LoopbackPort]:
+    """::1 to an endpoint without IPv6: a socket of IPv6 may speak IPv4, so that the socket program can lead it there.
+    The forwarder's own socket at ::1 would be in the way of the relay's at every address (`compile.relay`)."""
+    address = endpoint.address(4)
+    if address is None or endpoint.address(6) is not None or port.proto == "sctp" or not _concerns(port, 6):
+        return
+    is_own = is_loopback(port.host_address or "")
+    if is_own or (_place(port) is None and not facts.features.loopback_reason):
+        yield _loopback(port, 6, address)
+
+
 def _concerns(port: PublishedPort, family: Family) -> bool:
     return port.host_address is None or family_of(port.host_address) == family
 
@@ -121,15 +134,7 @@ def _place(port: PublishedPort) -> Address | None:
 def _publish(port: PublishedPort, family: Family, address: Address) -> Iterator[Object]:
     # The host's own 127.0.0.1 has no SCTP: there is no hook at which a program could lead it elsewhere.
     if port.proto != "sctp" and (_place(port) is None or is_loopback(port.host_address or "")):
-        yield LoopbackPort(
-            family=family,
-            proto=port.proto,
-            first=port.host_first,
-            last=port.host_last,
-            address=address,
-            port=port.port,
-            reserved=(_place(port) or WILDCARDS[family]) if port.is_reserved else "",
-        )
+        yield _loopback(port, family, address)
     if port.host_address is not None and is_loopback(port.host_address):
         return
     if _is_range(port):
@@ -137,6 +142,18 @@ def _publish(port: PublishedPort, family: Family, address: Address) -> Iterator[
     else:
         for offset in range(port.host_last - port.host_first + 1):
             yield _single(port, offset, family, address)
+
+
+def _loopback(port: PublishedPort, family: Family, address: Address) -> LoopbackPort:
+    return LoopbackPort(
+        family=family,
+        proto=port.proto,
+        first=port.host_first,
+        last=port.host_last,
+        address=address,
+        port=port.port,
+        reserved=(_place(port) or WILDCARDS[family]) if port.is_reserved else "",
+    )
 
 
 def _is_range(port: PublishedPort) -> bool:

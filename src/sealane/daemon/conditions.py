@@ -142,6 +142,13 @@ def of_zones(problem: str, elsewhere: Mapping[str, str]) -> Iterator[Condition]:
         )
 
 
+def of_relays(problems: Mapping[str, str]) -> Iterator[Condition]:
+    for port, message in problems.items():
+        yield Condition(
+            level="note", subject="relay", message=f"{port} is published, and not answered there: {message}"
+        )
+
+
 def of_unreadable(unreadable: Mapping[str, str]) -> Iterator[Condition]:
     for netns, message in unreadable.items():
         yield Condition(

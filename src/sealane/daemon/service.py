@@ -24,6 +24,7 @@ from sealane.daemon.config import Config
 from sealane.daemon.images import ImageVerbs
 from sealane.daemon.names import NameFeed
 from sealane.daemon.project import Projects
+from sealane.daemon.relays import RelayFeed
 from sealane.daemon.traces import Traces
 from sealane.daemon.watch import Watch
 from sealane.daemon.workloads import Workloads
@@ -71,6 +72,7 @@ class Service:
         self._fast_path: fast_path.FastPath | None = None
         self._fast_path_reason = ""
         self._dns: DnsServer | None = None
+        self._relays: RelayFeed | None = None
         self._watch: Watch | None = None
         self._zones: Zones | None = None
         self._runtime_missing = ""
@@ -145,6 +147,8 @@ class Service:
         self._start_upkeep(kernel, instance)
         self._start_names()
         self._start_zones()
+        self._relays = RelayFeed(self.engine, self._loop)
+        self._closing.append(self._relays.close)
         if self.workloads.lives is not None:
             self._closing.append(self.workloads.lives.start(self._loop))
         self.recovered = self._loop.create_task(self._recover())
@@ -345,6 +349,7 @@ class Service:
         yield from conditions.of_names(self._dns.problems() if self._dns is not None else ())
         if self._zones is not None:
             yield from conditions.of_zones(self._zones.problem, self._zones.elsewhere)
+        yield from conditions.of_relays(self._relays.problems if self._relays is not None else {})
         yield from conditions.of_unreadable(self.upkeep.unreadable)
 
 

@@ -105,7 +105,7 @@ class Publisher:
                 yield None
             return
         address = parsed(parse_address, request.host_address, f"{field}.host_address")
-        if family_of(address) not in families:
+        if family_of(address) not in families and not _is_led_across(request, address):
             raise InvalidError(
                 f"{address} is IPv{family_of(address)}, which the endpoint does not have on {network.name}",
                 field=f"{field}.host_address",
@@ -207,6 +207,12 @@ def _agreed(chosen: list[PublishedPort], port: PublishedPort) -> list[PublishedP
     if any(other.covers(port) for other in chosen):
         return chosen
     return [*(other for other in chosen if not port.covers(other)), port]
+
+
+def _is_led_across(request: PublishRequest, address: Address) -> bool:
+    """Whether an endpoint without the address's family is asked there all the same: by a relay (`compile.relay`), or from
+    ::1 by a socket of IPv6, which may speak IPv4."""
+    return request.proto != "sctp" and (is_wildcard(address) or address == "::1")
 
 
 def _elsewhere(port: PublishedPort) -> str:

@@ -8,9 +8,9 @@ import msgspec
 
 from sealane.explain.packet import Packet, socket_text
 from sealane.explain.path import Path
-from sealane.explain.world import Namespace
+from sealane.explain.world import Namespace, World
 from sealane.kernel.objects import LoopbackPort
-from sealane.model.net import is_loopback, is_wildcard
+from sealane.model.net import family_of, is_loopback, is_wildcard
 
 
 def redirect(path: Path, where: Namespace, packet: Packet) -> Packet:
@@ -32,10 +32,27 @@ def redirect(path: Path, where: Namespace, packet: Packet) -> Packet:
     return msgspec.structs.replace(packet, source="", destination=found.address, destination_port=port)
 
 
-def is_loopback_only(where: Namespace, packet: Packet) -> bool:
-    """Whether a packet that came as far as the host's own sockets asks for a port that is published on the loopback, and
-    so not on the address that it asks."""
-    return not is_loopback(packet.destination) and _published(where, packet) is not None
+def at_host(world: World, where: Namespace, packet: Packet) -> tuple[str, str]:
+    """What a port that is published means for a packet that came as far as the host's own sockets, and a cure."""
+    relay = world.relays.find(packet.family, packet.proto, packet.destination_port)
+    if relay is not None:
+        if not world.relays.admits(packet.source):
+            return (
+                ", whose relay refuses workloads of internal networks",
+                "attach it to a network that leads out",
+            )
+        return (
+            f", whose relay takes it on to {socket_text(relay.address, relay.target(packet.destination_port))}",
+            "",
+        )
+    found = _published(where, packet)
+    if found is None or is_loopback(packet.destination):
+        return "", ""
+    port = f"{packet.destination_port}/{packet.proto}"
+    cure = "publish it on this address, or on all"
+    if family_of(found.address) != packet.family:
+        cure = f"give the network a subnet of IPv{packet.family}"
+    return f", and not to whom it is published for: {port} is published on the loopback only", cure
 
 
 def _published(where: Namespace, packet: Packet) -> LoopbackPort | None:

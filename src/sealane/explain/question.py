@@ -19,6 +19,7 @@ import msgspec
 from sealane.compile.host import Compiled
 from sealane.compile.presumed import with_presumed
 from sealane.compile.reads import Unit
+from sealane.compile.relay import Relays
 from sealane.explain import render
 from sealane.explain.netfilter import UnknownStatementError
 from sealane.explain.packet import (
@@ -107,7 +108,9 @@ def world_of(
         states = {netns: dict(state) for netns, state in states.items()}
         origins = dict(origins)
     idle = {e.sandbox for e in intent.endpoints.values() if e.dormant and e.sandbox is not None}
-    return World(states, surroundings, origins=origins, title=Titles(intent), idle=idle)
+    return World(
+        states, surroundings, origins=origins, title=Titles(intent), idle=idle, relays=Relays(intent)
+    )
 
 
 def explain(question: Question, intent: Intent, compiled: Compiled, surroundings: Surroundings) -> Trace:

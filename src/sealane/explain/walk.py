@@ -19,7 +19,7 @@ from sealane.explain import bridging, neighbours
 from sealane.explain.conntrack import tuple_of
 from sealane.explain.fast_path import straight_to
 from sealane.explain.headers import ECHO_REPLY
-from sealane.explain.loopback import is_loopback_only, redirect
+from sealane.explain.loopback import at_host, redirect
 from sealane.explain.packet import Arrives, Disposition, Flow, Packet, Sent, Start, Trace, Tuple
 from sealane.explain.path import Ended, Path, Skb
 from sealane.explain.routing import Found
@@ -259,10 +259,9 @@ class _Journey:
     def _deliver(self, where: Namespace) -> NoReturn:
         packet = self.skb.packet
         reason, cure = f"delivered to {where.name} as {packet}", ""
-        if where.netns == HOST and is_loopback_only(where, packet):
-            port = f"{packet.destination_port}/{packet.proto}"
-            reason += f", and not to whom it is published for: {port} is published on the loopback only"
-            cure = "publish it on this address, or on all"
+        if where.netns == HOST:
+            further, cure = at_host(self.path.world, where, packet)
+            reason += further
         if where.netns in self.path.world.idle:
             reason += ", where nothing runs: its container has ended"
             cure = f"`sealane start {where.name}`"

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from sealane.compile.endpoint import link_local
 from sealane.compile.reads import Unit
+from sealane.compile.relay import Relays
 from sealane.explain.foreign.rules import ForeignRules
 from sealane.explain.routing import Found, Routing
 from sealane.explain.sets import IntervalIndex
@@ -32,12 +33,14 @@ from sealane.kernel.objects import (
     Sysctl,
 )
 from sealane.kernel.state import HOST, HostState, NamespaceState, Object
+from sealane.model.intent import Intent
 from sealane.model.net import Family
 
 AnyLink = Link | ForeignLink
 
 _NOTHING = Surroundings()
 _NO_RULES: Mapping[str, ForeignRules] = {}
+_NO_RELAYS = Relays(Intent())
 _SCANNED = ("link", "address", "route", "rule", "fdb", "loopback", "nft-chain", "nft-element")
 """Kinds that are looked for otherwise than by key."""
 
@@ -64,14 +67,17 @@ class World:
         title: Callable[[Unit], str] = lambda unit: " ".join(unit).strip(),
         idle: Collection[str] = (),
         rules: Mapping[str, ForeignRules] = _NO_RULES,
+        relays: Relays = _NO_RELAYS,
     ) -> None:
-        """`idle`: sandboxes in which nothing runs. `rules`: of others, by namespace; the host's may be in `surroundings`."""
+        """`idle`: sandboxes in which nothing runs. `rules`: of others, by namespace; the host's may be in `surroundings`.
+        `relays`: of the host's daemon."""
         self.rules = rules
         self.states = states
         self.surroundings = surroundings
         self.origins = origins or {}
         self.title = title
         self.idle = idle
+        self.relays = relays
         self._namespaces: dict[str, Namespace] = {}
 
     def namespace(self, netns: str) -> "Namespace":

@@ -97,6 +97,11 @@ def is_loopback(address: str) -> bool:
     return address.startswith("127.") or address == "::1"
 
 
+def is_link_local(address: str) -> bool:
+    """Of IPv6 (RFC 4291): fe80::/10."""
+    return address.startswith(("fe8", "fe9", "fea", "feb"))
+
+
 def address_part(interface: str) -> Address:
     return Address(interface.partition("/")[0])
 

@@ -42,3 +42,10 @@ def test_limits_that_cannot_be_set_are_told_with_the_reason() -> None:
     told = conditions.no_limits("no cgroup is ours to write")
     assert (told.level, told.subject) == ("note", "limits")
     assert "no cgroup is ours to write" in told.message
+
+
+def test_a_port_that_is_not_relayed_is_told_with_the_reason() -> None:
+    (told,) = conditions.of_relays({"[::]:8080/tcp": "Address already in use"})
+    assert (told.level, told.subject) == ("note", "relay")
+    assert "[::]:8080/tcp" in told.message
+    assert "Address already in use" in told.message

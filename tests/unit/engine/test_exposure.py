@@ -5,8 +5,10 @@ import pytest
 
 from harness.engines import FACTS, Bench, subnets
 from sealane.compile.facts import ForeignRoute
+from sealane.compile.relay import RANGE_MAX, Relays
 from sealane.daemon.watch import Watch
 from sealane.engine.errors import ConflictError, InvalidError
+from sealane.engine.ports import Reserver
 from sealane.kernel.state import HOST
 from sealane.model.net import Prefix
 from sealane.wire.requests import DetachRequest, PublishRequest
@@ -70,11 +72,67 @@ class TestFamilies:
         with pytest.raises(ConflictError, match="endpoint a"):
             bench.attach(B, publish=[publish(8080, 80, host_address=address)])
 
-    def test_a_family_that_the_network_lacks_is_refused(self, bench: Bench) -> None:
+    @pytest.mark.parametrize("address", ["2001:db8::1", "fd00::7"])
+    def test_an_address_of_a_family_that_the_network_lacks_is_refused(
+        self, bench: Bench, address: str
+    ) -> None:
         bench.network("old")
         with pytest.raises(InvalidError) as caught:
-            bench.attach(A, "old", publish=[publish(8080, 80, host_address="::")])
+            bench.attach(A, "old", publish=[publish(8080, 80, host_address=address)])
         assert caught.value.field == "publish[0].host_address"
+
+    @pytest.mark.parametrize(
+        ("address", "loopback", "relayed"),
+        [
+            ("", {(4, "tcp"), (6, "tcp")}, [6]),
+            ("::", {(6, "tcp")}, [6]),
+            ("::1", {(6, "tcp")}, []),
+            ("0.0.0.0", {(4, "tcp")}, []),
+        ],
+    )
+    def test_every_address_of_it_is_led_across(
+        self, bench: Bench, address: str, loopback: set, relayed: list[int]
+    ) -> None:
+        bench.network("old", subnets=list(subnets("10.9.0.0/24")))
+        bench.attach(A, "old", publish=[publish(8080, 80, host_address=address)])
+        assert {entry for entry in published(bench) if entry[0] in {4, 6}} == loopback
+        assert [port.family for port in Relays(bench.engine.intent).ports] == relayed
+
+    def test_nothing_leads_sctp_across(self, bench: Bench) -> None:
+        bench.network("old")
+        with pytest.raises(InvalidError) as caught:
+            bench.attach(A, "old", publish=[publish(8080, 80, proto="sctp", host_address="::")])
+        assert caught.value.field == "publish[0].host_address"
+
+    def test_what_another_program_reserves_is_not_relayed(self, bench: Bench) -> None:
+        """podman's conmon listens there itself; and `[::]` is no reason to refuse a container."""
+        bench.network("old", subnets=list(subnets("10.9.0.0/24")))
+        with bench.engine.drafts.publisher.reserved_by(Reserver(process=40, netns=1), always=True):
+            view = bench.attach(A, "old", publish=both("", "::"))
+        assert view.ports == ["*:8080->80/tcp"]
+        assert Relays(bench.engine.intent).ports == ()
+
+    def test_what_has_no_way_in_or_rests_is_not_relayed(self, bench: Bench) -> None:
+        bench.network("old", subnets=list(subnets("10.9.0.0/24")))
+        view = bench.attach(A, "old", publish=both(""))
+        assert len(Relays(bench.engine.intent).ports) == 1
+        bench.engine.rest([bench.engine.intent.endpoints[view.id].sandbox])
+        assert Relays(bench.engine.intent).ports == ()
+
+    def test_a_long_range_is_not_relayed(self, bench: Bench) -> None:
+        bench.network("old", subnets=list(subnets("10.9.0.0/24")))
+        bench.attach(
+            A, "old", publish=[publish(8000, 8000, count=RANGE_MAX), publish(9000, 9000, count=RANGE_MAX + 1)]
+        )
+        assert [port.first for port in Relays(bench.engine.intent).ports] == [8000]
+
+    def test_internal_networks_are_refused_by_relays(self, bench: Bench) -> None:
+        bench.network("vault", subnets=list(subnets("10.8.0.0/24", "fd00:8::/64")), ipv6=True, internal=True)
+        found = Relays(bench.engine.intent)
+        for client in ("10.8.0.7", "fd00:8::7", "fe80::1"):
+            assert not found.admits(client), client
+        for client in ("10.7.0.7", "fd00:7::7", "2001:db8::1"):
+            assert found.admits(client), client
 
 
 def both(*addresses: str, **others: object) -> list[PublishRequest]:
