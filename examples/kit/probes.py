@@ -21,6 +21,8 @@ PAGE_TIMEOUT_S = 10.0
 PAGE_BYTES_MAX = 64 * 1024
 KNOCKERS = 4
 KNOCK_PAUSE_S = 0.012
+BACK_S = 10.0
+"""A port that is away when a watch ends may take so long to be back."""
 PARALLEL_MAX = 16
 
 
@@ -108,8 +110,12 @@ class Watch:
             return str(error)
         return "" if answer["status"] == http.client.OK else f"HTTP {answer['status']}: {answer['text']}"
 
-    def stop(self) -> dict[str, Any]:
-        """How many tries, how many in vain and why, how long from the first of these to the next good one, was there one."""
+    def stop(self, patience_s: float = 0.0) -> dict[str, Any]:
+        """How many tries, how many in vain and why, how long from the first of these to the next good one, was there one
+        within `patience_s`. (On a busy machine the last knock before the repair may be answered long after it.)"""
+        deadline = time.monotonic() + patience_s
+        while self._tries and self._tries[-1][1] and time.monotonic() < deadline:
+            time.sleep(KNOCK_PAUSE_S)
         self._end.set()
         for thread in self._threads:
             thread.join()
@@ -140,7 +146,7 @@ class Operations:
             return None
         if operation == "unwatch" and self._watch is not None:
             watch, self._watch = self._watch, None
-            return watch.stop()
+            return watch.stop(BACK_S)
         raise ValueError(f"no such operation: {operation}")
 
 

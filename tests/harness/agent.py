@@ -26,7 +26,7 @@ SO_RCVBUFFORCE = 33
 RECEIVED_MAX = 200_000
 FRAMES_MAX = 50_000
 PARALLEL_PROBES = 64
-STALLED_US, MORE_TIME_S = 200_000, 1.0
+STALLED_US, MORE_TIME_S = 100_000, 2.0
 """So much waiting for a processor during a probe gives it so much more time."""
 
 received = {}
@@ -177,7 +177,7 @@ def stalled_us():
 
 
 def has_more_time(client, before):
-    """After a timeout. Whoever would have answered may not have had his turn: then, once, there is a second more."""
+    """After a timeout. Whoever would have answered may not have had his turn: then, once, there is more time."""
     if stalled_us() - before < STALLED_US:
         return False
     client.settimeout(MORE_TIME_S)

@@ -7,7 +7,9 @@ import time
 from typing import Any
 from urllib.parse import quote, urlencode
 
-TIMEOUT_S = 30.0
+from harness.patience import PATIENCE_S
+
+TIMEOUT_S = 2 * PATIENCE_S
 
 
 class ApiError(Exception):

@@ -25,6 +25,7 @@ from harness.audit_sandbox import judge_sandboxes
 from harness.host import Host
 from harness.marks import FAMILIES, difference
 from harness.observed import Observed, flows
+from harness.patience import Watch
 from harness.stored import Stored
 
 
@@ -44,12 +45,12 @@ def audit(host: Host) -> list[str]:
 
 def settle(host: Host, timeout_s: float) -> float:
     """Wait until the audit is clean; return the seconds it took. AssertionError with the findings that stay."""
-    begun = time.monotonic()
+    watch = Watch()
     while findings := audit(host):
-        if time.monotonic() - begun > timeout_s:
+        if watch.is_over(timeout_s):
             raise AssertionError(f"after {timeout_s} s: " + "\n".join(findings))
         time.sleep(0.02)
-    return time.monotonic() - begun
+    return watch.wall_s()
 
 
 def _owners(stored: Stored) -> Iterator[str]:

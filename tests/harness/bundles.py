@@ -9,10 +9,11 @@ from typing import Any
 
 from harness import podman
 from harness.host import Host
+from harness.patience import PATIENCE_S
 
 SEARCH = "/usr/sbin:/usr/bin:/sbin:/bin"
 APPLETS = ("wget", "id", "env", "echo", "ls", "true")
-TIMEOUT_S = 30
+TIMEOUT_S = 2 * PATIENCE_S
 
 
 def rootfs(directory: Path) -> Path:

@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from harness.host import Host
+from harness.patience import PATIENCE_S
 
 PLUGINS = "/usr/lib/cni"
 """Debian's containernetworking-plugins."""
-TIMEOUT_S = 30
+TIMEOUT_S = 2 * PATIENCE_S
 
 
 class CniFailed(Exception):

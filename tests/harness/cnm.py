@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.host import Host
 from harness.netns import Netns
+from harness.patience import PATIENCE_S
 
 Post = Callable[[str, bytes], Any]
 """Path and body to the answer's JSON."""
@@ -155,7 +156,7 @@ class PluginSocket:
     def _connect(self) -> http.client.HTTPConnection:
         self._http = http.client.HTTPConnection("plugin")
         self._http.sock = socket.socket(socket.AF_UNIX)
-        self._http.sock.settimeout(30)
+        self._http.sock.settimeout(2 * PATIENCE_S)
         self._http.sock.connect(self._path)
         return self._http
 

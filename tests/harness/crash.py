@@ -10,7 +10,6 @@ import os
 import re
 import subprocess
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Self
@@ -18,6 +17,7 @@ from typing import Self
 from harness.api import ApiError
 from harness.host import Host
 from harness.netns import eventually
+from harness.patience import PATIENCE_S, Watch
 
 Point = tuple[str, int]
 
@@ -48,8 +48,6 @@ CALLS = (
 """Every call that changes something, or may be the last before one that does. Not `splice`: a thread waits in it, which
 begins it anew when strace attaches, and would be killed there."""
 
-ATTACH_S = 30.0
-DEATH_S = 5.0
 LEAVE_S = 2.0
 
 
@@ -63,13 +61,13 @@ class Tracer:
         self._log = tempfile.NamedTemporaryFile(prefix="sealane-strace-", suffix=".log")  # noqa: SIM115
 
     def __enter__(self) -> Self:
-        pid = str(self._host.pid)
+        self._pid = self._host.pid
         self._process = subprocess.Popen(
-            ["strace", "-f", "-qq", "-s", "0", "-o", self._log.name, "-p", pid, *self._options],
+            ["strace", "-f", "-qq", "-s", "0", "-o", self._log.name, "-p", str(self._pid), *self._options],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        eventually(self._attached, ATTACH_S, "strace attaches")
+        eventually(self._attached, what="strace attaches")
         return self
 
     def _attached(self) -> bool:
@@ -80,10 +78,20 @@ class Tracer:
                     return False
         return True
 
+    def _is_dead(self) -> bool:
+        """The daemon's first thread, reaped or not."""
+        with (
+            contextlib.suppress(FileNotFoundError),
+            open(f"/proc/{self._pid}/stat", encoding="ascii") as file,
+        ):
+            return file.read().rpartition(")")[2].split()[0] in "ZX"
+        return True
+
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
         try:
-            self._process.wait(LEAVE_S)
+            # A recording must be whole.
+            self._process.wait(LEAVE_S if self._is_dead() else PATIENCE_S)
         except subprocess.TimeoutExpired:
             # It waits for the first thread of a dead daemon by pid, and that one for the other threads, which nobody
             # reaps but strace.
@@ -123,8 +131,8 @@ def killed_at(host: Host, point: Point, operation: Callable[[], object]) -> bool
 
 def died(host: Host) -> bool:
     """A killed daemon may take a moment to end; a living one answers."""
-    deadline = time.monotonic() + DEATH_S
-    while time.monotonic() < deadline:
+    watch = Watch()
+    while not watch.is_over(PATIENCE_S):
         if host.reap(0.0):
             return True
         with contextlib.suppress(OSError, http.client.HTTPException, ApiError):

@@ -14,10 +14,10 @@ import tarfile
 
 from harness.host import Host
 from harness.netns import eventually
+from harness.patience import PATIENCE_S
 
 PLUGIN_SOCKET = "/run/docker/plugins/sealane.sock"
-START_TIMEOUT_S = 40.0
-STOP_TIMEOUT_S = 30.0
+START_TIMEOUT_S = STOP_TIMEOUT_S = 2 * PATIENCE_S
 BUSYBOX = "/usr/bin/busybox"
 APPLETS = ("sh", "sleep", "ping", "nc", "ip", "cat", "nslookup", "echo", "true")
 
@@ -83,7 +83,9 @@ class Docker:
                 raise AssertionError(f"dockerd ended at its start:\n{log.read()[-4000:]}")
         return self.run("version", "--format", "{{.Server.Version}}", check=False).returncode == 0
 
-    def run(self, *argv: str, check: bool = True, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *argv: str, check: bool = True, timeout_s: float = 2 * PATIENCE_S
+    ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [DOCKER, "--host", f"unix://{self.socket}", *argv],
             capture_output=True,
@@ -154,5 +156,5 @@ def import_busybox(socket: str) -> None:
         input=archive.getvalue(),
         capture_output=True,
         check=True,
-        timeout=60,
+        timeout=2 * PATIENCE_S,
     )

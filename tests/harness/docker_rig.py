@@ -101,7 +101,13 @@ class Rig:
         if containers:
             self.docker("rm", "-f", *containers)
         for network in self.docker("network", "ls", "-q", "--filter", "driver=sealane").split():
-            self.docker("network", "rm", network)
+            # Its containers are gone; under load dockerd still has their endpoints for a moment.
+            eventually(
+                lambda network=network: (
+                    self.docker.run("network", "rm", network, check=False).returncode == 0
+                ),
+                what=f"network {network} goes",
+            )
 
 
 @contextlib.contextmanager

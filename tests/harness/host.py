@@ -19,11 +19,11 @@ from typing import Any, ClassVar, Self
 from harness.api import Api
 from harness.forked import Forked, WarmParent, may_fork
 from harness.netns import Netns, eventually, join
+from harness.patience import PATIENCE_S
 from harness.processes import end_with_descendants, that_share_mounts_with
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-READY_TIMEOUT_S = 20.0
-STOP_TIMEOUT_S = 10.0
+READY_TIMEOUT_S = STOP_TIMEOUT_S = PATIENCE_S
 SEALANE = (sys.executable, "-m", "sealane")
 STDERR_SHOWN = 8000
 
@@ -262,7 +262,7 @@ class Host:
         """Run the command line tool on this host."""
         process = self.sealane_process(*argv, stdin=subprocess.PIPE)
         try:
-            out, err = process.communicate(text, timeout=30)
+            out, err = process.communicate(text, timeout=2 * PATIENCE_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()

@@ -11,8 +11,10 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Self, TypeVar
 
+from harness.patience import PATIENCE_S, Watch
+
 AGENT = os.path.join(os.path.dirname(__file__), "agent.py")
-REPLY_TIMEOUT_S = 30.0
+REPLY_TIMEOUT_S = 3 * PATIENCE_S
 
 T = TypeVar("T")
 
@@ -21,15 +23,16 @@ class AgentError(Exception):
     """The agent could not do what it was told."""
 
 
-def eventually(condition: Callable[[], T], timeout_s: float = 20.0, what: str = "") -> T:
-    """Ask again until the answer is true; return it. AssertionError with the last answer after `timeout_s`."""
-    deadline = time.monotonic() + timeout_s
+def eventually(condition: Callable[[], T], timeout_s: float = PATIENCE_S, what: str = "") -> T:
+    """Ask again until the answer is true; return it. AssertionError with the last answer after `timeout_s`, in which
+    what others took of the processors does not count."""
+    watch = Watch()
     pause_s = 0.002
     while True:
         value = condition()
         if value:
             return value
-        if time.monotonic() > deadline:
+        if watch.is_over(timeout_s):
             raise AssertionError(f"not within {timeout_s} s: {what or condition}; last answer: {value!r}")
         time.sleep(pause_s)
         pause_s = min(pause_s * 1.5, 0.1)
@@ -92,7 +95,7 @@ class Netns:
         with contextlib.suppress(OSError):
             process.stdin.close()
         try:
-            process.wait(timeout=5)
+            process.wait(timeout=PATIENCE_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -120,7 +123,9 @@ class Netns:
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
-    def run(self, *argv: str, text: str = "", timeout_s: float = 20) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *argv: str, text: str = "", timeout_s: float = PATIENCE_S
+    ) -> subprocess.CompletedProcess[str]:
         code, out, err = self("run", argv=argv, text=text, timeout=timeout_s)
         return subprocess.CompletedProcess(argv, code, out, err)
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from harness.host import Host
 from harness.netns import Netns
+from harness.patience import PATIENCE_S
 
-TIMEOUT_S = 60
+TIMEOUT_S = 2 * PATIENCE_S
 RUNTIME = "/usr/sbin/runc"
 APPLETS = ("sh", "sleep", "nc", "ip", "cat", "nslookup", "ping", "httpd", "printf")
 # Limits as they are here: podman would raise them, which it may not everywhere.

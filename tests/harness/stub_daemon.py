@@ -47,4 +47,4 @@ class Daemon(threading.Thread):
     def close(self):
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self.join(5)
+        self.join(100)

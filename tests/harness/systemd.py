@@ -17,6 +17,7 @@ from typing import Any
 from harness.api import Api
 from harness.host import ROOT, Host, Lan, Workload
 from harness.netns import Netns, eventually
+from harness.patience import PATIENCE_S
 
 SYSTEMD = "/lib/systemd/systemd"
 SHIPPED = Path(ROOT) / "packaging" / "systemd"
@@ -33,7 +34,7 @@ TARGETS = (
     "timers",
     "paths",
 )
-BOOT_TIMEOUT_S = 30.0
+BOOT_TIMEOUT_S = 2 * PATIENCE_S
 API = "/run/sealane/sealane.sock"
 PLUGIN = "/run/docker/plugins/sealane.sock"
 
@@ -152,7 +153,7 @@ class Machine(Host):
         where = [f"--{'mount' if kind == 'mnt' else kind}=/proc/{self.init}/ns/{kind}" for kind in kinds]
         return ["nsenter", *where, "--", *argv]
 
-    def run(self, *argv: str, check: bool = True, timeout_s: float = 60) -> str:
+    def run(self, *argv: str, check: bool = True, timeout_s: float = 2 * PATIENCE_S) -> str:
         """A command beside systemd; its standard output."""
         done = subprocess.run(
             self.command(*argv),
@@ -189,7 +190,7 @@ class Machine(Host):
         if self._unshare is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.init, signal.SIGKILL)
-            self._unshare.wait(10)
+            self._unshare.wait(100)
             self._unshare = None
         super().power_off()
         for folder, _, _ in os.walk(self._group, topdown=False):

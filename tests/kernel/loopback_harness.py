@@ -57,7 +57,7 @@ while True:
 
 
 def run(*arguments: str) -> str:
-    return subprocess.run(arguments, check=True, capture_output=True, text=True, timeout=30).stdout
+    return subprocess.run(arguments, check=True, capture_output=True, text=True, timeout=100).stdout
 
 
 class Processes:
@@ -148,7 +148,7 @@ def remove_cgroup(cgroup: Path) -> None:
         poll = select.poll()
         poll.register(file, select.POLLPRI)
         while "populated 1" in file.read():
-            assert poll.poll(10_000), "the cgroup does not become empty"
+            assert poll.poll(100_000), "the cgroup does not become empty"
             file.seek(0)
     cgroup.rmdir()
 
@@ -193,7 +193,7 @@ def entry(
 
 def open_socket(family: int, kind: int) -> socket.socket:
     sock = socket.socket(FAMILY[family], kind)
-    sock.settimeout(5)
+    sock.settimeout(100)
     return sock
 
 

@@ -57,7 +57,7 @@ def fresh_socket():
 
 
 def nft(*argv, text=None):
-    done = subprocess.run(["nft", *argv], input=text, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(["nft", *argv], input=text, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, f"nft {argv}: {done.stderr}"
     return done.stdout
 

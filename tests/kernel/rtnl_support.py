@@ -162,7 +162,7 @@ def endpoint():
 
 
 def run(*argv, check=True):
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=100)
     assert not check or done.returncode == 0, f"{argv}: {done.stderr}"
     return done.stdout
 

@@ -47,10 +47,10 @@ def capturing(machine: Host, file: Path, *words: str) -> Iterator[subprocess.Pop
         )
         yield process
         process.send_signal(signal.SIGINT)
-        process.wait(10)
+        process.wait(100)
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(100)
         assert process.stdout
         assert process.stderr
         process.stdout.close()
@@ -63,7 +63,7 @@ def shown(file: Path, *expression: str) -> list[str]:
         ["tcpdump", "-e", "-n", "-t", "-r", str(file), *expression],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=100,
         check=True,
     )
     return done.stdout.splitlines()
@@ -92,7 +92,7 @@ def test_both_ends_of_a_conversation(
 
 def _with_times(file: Path) -> str:
     return subprocess.run(
-        ["tcpdump", "-n", "-tt", "-r", str(file)], capture_output=True, text=True, timeout=20, check=True
+        ["tcpdump", "-n", "-tt", "-r", str(file)], capture_output=True, text=True, timeout=100, check=True
     ).stdout
 
 
@@ -103,7 +103,7 @@ def test_a_network_is_all_its_endpoints_and_ends_after_a_count(
     file = tmp_path / "front.pcapng"
     with capturing(shared_host, file, "front", "-c", "3", "--json") as process:
         web.ns.probe("udp", db.address(4), PORT)
-        assert process.wait(10) == 0
+        assert process.wait(100) == 0
         assert process.stdout
         summary = json.load(process.stdout)
     assert (summary["frames"], summary["dropped"], len(summary["interfaces"])) == (3, 0, 2)
@@ -150,7 +150,7 @@ def test_it_ends_with_its_links(shared_host: Host, pair: tuple[Workload, Workloa
         capturing(shared_host, tmp_path / "gone.pcapng", passing.endpoint) as process,
     ):
         passing.detach("front")
-        assert process.wait(10) == 0
+        assert process.wait(100) == 0
 
 
 def test_it_ends_when_its_time_is_over_and_can_be_piped(
@@ -158,7 +158,7 @@ def test_it_ends_when_its_time_is_over_and_can_be_piped(
 ) -> None:
     web, _ = pair
     out, err = shared_host.sealane_process("capture", web.endpoint, "--for", "1", text=False).communicate(
-        timeout=20
+        timeout=100
     )
     assert out.startswith(b"\x0a\x0d\x0d\x0a")
     assert re.search(rb"\d+ frames? from 1 link\b", err)

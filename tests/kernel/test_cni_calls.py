@@ -139,7 +139,7 @@ class Traced:
             env={**environ, "CNI_IFNAME": "eth0", "CNI_NETNS": self._netns, "PATH": os.environ["PATH"]},
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=100,
             check=False,
         )
         return done.returncode

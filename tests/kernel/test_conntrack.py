@@ -30,7 +30,7 @@ def socket():
 
 
 def conntrack(*argv):
-    done = subprocess.run(["conntrack", *argv], capture_output=True, text=True, timeout=10)
+    done = subprocess.run(["conntrack", *argv], capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
 
 

@@ -215,7 +215,7 @@ def test_a_death_after_the_operation_is_known_too(yard: Yard, monkeypatch: pytes
     yard.check()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("name", "driver"), SAMPLED)
 def test_any_death_is_survived(yard: Yard, name: str, driver: str) -> None:
     """CP1, a sample of the points."""
@@ -230,7 +230,7 @@ def test_every_death_is_survived(yard: Yard, name: str, driver: str) -> None:
     sweep(yard, name, driver, lambda found: found)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 def test_a_death_during_recovery_is_survived(yard: Yard) -> None:
     """CP3: the daemon is killed in an attach, and again and again in the start that should repair it."""
     found = points(yard.host, lambda: yard.attach("bridge"))
@@ -321,7 +321,7 @@ def test_stopping_takes_nothing_down(host: Host) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             os.kill(host.pid, number)
             assert host.daemon is not None
-            assert host.daemon.wait(10) == 0
+            assert host.daemon.wait(100) == 0
             host.daemon = None
             assert a.ns.reaches(server, b.v4)
             assert audit(host) == []
@@ -504,7 +504,7 @@ def test_a_lost_store_never_costs_live_state(lan: Lan, damage: Callable[[str], N
         host.stop()
         damage(host.path(host.state_dir))
         host.start(wait=False)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 100
         state = ""
         while (
             time.monotonic() < deadline

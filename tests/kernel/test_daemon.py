@@ -38,7 +38,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 def test_the_service_manager_is_told_when_it_is_ready(host_machine: Host, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(10)
+        manager.settimeout(100)
         host_machine.start(wait=False, wrapper=("env", f"NOTIFY_SOCKET={tmp_path / 'notify'}"))
         assert manager.recv(64) == b"READY=1"
         assert host_machine.api.status()["state"] == "ready", "ready means that it answers"
@@ -52,13 +52,13 @@ def test_who_is_told_to_stop_as_soon_as_it_is_ready_stops_in_order(
     """systemctl restart; systemctl stop. By default SIGTERM would end it with all it has under way."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(10)
+        manager.settimeout(100)
         for _ in range(5):
             host_machine.start(wait=False, wrapper=("env", f"NOTIFY_SOCKET={tmp_path / 'notify'}"))
             assert host_machine.daemon is not None
             assert manager.recv(64) == b"READY=1"
             host_machine.daemon.terminate()
-            assert host_machine.daemon.wait(10) == 0
+            assert host_machine.daemon.wait(100) == 0
             assert manager.recv(64) == b"STOPPING=1"
             host_machine.daemon = None
 
@@ -67,7 +67,7 @@ def test_one_that_crashes_says_where_it_was(host_machine: Host) -> None:
     host_machine.start()
     assert host_machine.daemon is not None
     host_machine.daemon.send_signal(signal.SIGSEGV)
-    assert host_machine.daemon.wait(10) == -signal.SIGSEGV
+    assert host_machine.daemon.wait(100) == -signal.SIGSEGV
     host_machine.daemon = None
     assert "Fatal Python error: Segmentation fault" in host_machine.stderr()
     assert "run_forever" in host_machine.stderr()
@@ -91,7 +91,7 @@ def test_a_namespace_has_one_daemon(host_machine: Host, tmp_path: Path) -> None:
         own, other.ns = other.ns, host_machine.ns
         other.start(wait=False)
         assert other.daemon is not None
-        assert other.daemon.wait(10) == 1
+        assert other.daemon.wait(100) == 1
         assert "another sealane daemon runs in this network namespace" in other.stderr()
     finally:
         other.daemon, other.ns = None, own

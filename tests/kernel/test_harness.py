@@ -164,7 +164,7 @@ def test_what_a_host_runs_ends_with_it(lan: Lan) -> None:
             assert (parent_of(child), command_of(child)) == (parent, ["sleep", "600"])
             assert host.processes() == []
             end_with_descendants([parent])
-            assert outside.wait(20) == -signal.SIGKILL
+            assert outside.wait(100) == -signal.SIGKILL
         eventually(lambda: not os.path.exists(f"/proc/{child}"), what="the end of what it had started")
 
 
@@ -231,7 +231,7 @@ def test_containers_that_a_test_leaves_end_with_their_host(lan: Lan) -> None:
         (container,) = host.api.get("/containers")
         pidfd = os.pidfd_open(container["pid"])
         host.kill9()
-    assert select.select([pidfd], [], [], 20)[0]
+    assert select.select([pidfd], [], [], 100)[0]
     os.close(pidfd)
 
 
@@ -283,12 +283,12 @@ def test_a_forked_daemons_end_is_told(lan: Lan, monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(subprocess.TimeoutExpired):
             daemon.wait(0.01)
         daemon.kill()
-        assert daemon.wait(20) == daemon.poll() == -signal.SIGKILL
+        assert daemon.wait(100) == daemon.poll() == -signal.SIGKILL
         daemon.kill()
         host.daemon = None
         host.start(wait=False, options=("--no-such-option",))
         assert host.daemon is not None
-        assert host.daemon.wait(20) == 2
+        assert host.daemon.wait(100) == 2
         assert "no-such-option" in host.stderr()
 
 
@@ -298,6 +298,6 @@ def test_with_the_warm_parent_all_that_it_forked_ends(lan: Lan, monkeypatch: pyt
     with Host(lan).start() as host:
         pidfd = os.pidfd_open(host.pid)
         WarmParent.close()
-        assert select.select([pidfd], [], [], 20)[0]
+        assert select.select([pidfd], [], [], 100)[0]
         os.close(pidfd)
         host.daemon = None

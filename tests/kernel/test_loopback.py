@@ -84,7 +84,7 @@ def test_an_ipv6_datagram_socket_may_connect_to_an_ipv4_address(publisher, conta
     connect = """
         import ctypes, socket, struct
         sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-        sock.settimeout(5)
+        sock.settimeout(100)
         address = struct.pack("=H", socket.AF_INET) + struct.pack(">H", 8080) + bytes([127, 0, 0, 1]) + bytes(8)
         assert ctypes.CDLL(None).connect(sock.fileno(), address, len(address)) == 0
         sock.send(b"?")
@@ -138,7 +138,7 @@ def test_multipath_tcp_is_published_with_tcp(publisher, container):
     except OSError as error:
         pytest.skip(f"this kernel has no MPTCP: {error}")
     with sock:
-        sock.settimeout(5)
+        sock.settimeout(100)
         sock.connect(("127.0.0.1", 8080))
         assert sock.recv(200).decode().split()[0] == HOST4
 
@@ -178,7 +178,7 @@ def test_a_containers_own_loopback_is_left_alone(publisher, container, family):
         import socket
         for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
             sock = socket.socket({int(FAMILY[family])}, kind)
-            sock.settimeout(5)
+            sock.settimeout(100)
             sock.connect(("{LOCAL[family]}", 8080))
             if kind == socket.SOCK_DGRAM:
                 sock.send(b"?")

@@ -29,7 +29,7 @@ SECONDS = 10
 
 
 def ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, timeout=10)
+    subprocess.run(["ip", *arguments], check=True, timeout=100)
 
 
 def packed(address: str) -> bytes:

@@ -165,7 +165,7 @@ class sleeper:
 
     def close(self):
         self.process.stdin.close()
-        self.process.wait(timeout=5)
+        self.process.wait(timeout=100)
         self.process.stdout.close()
 
     def __enter__(self):
@@ -186,7 +186,7 @@ def test_a_process_is_resolved_by_pid_or_path_and_found_again_by_any_other_in_it
             descriptor = netns.open_ref(ref)
             assert os.fstat(descriptor).st_ino == ref.inode
             os.close(descriptor)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 100
         while alive(ref) and time.monotonic() < deadline:
             time.sleep(0.01)
         assert not alive(ref)
@@ -307,7 +307,7 @@ def inhabited():
         process = subprocess.Popen(["nsenter", f"--net={ref.path}", "sleep", "60"])
         try:
             path = f"/proc/{process.pid}/ns/net"
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 100
             while os.stat(path).st_ino != ref.inode:
                 assert time.monotonic() < deadline
                 time.sleep(0.01)

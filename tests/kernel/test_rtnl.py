@@ -410,7 +410,7 @@ def test_ports_held_in_a_sandbox_are_not_the_hosts():
         assert process.stdout.readline() == b"up\n"
         assert it.kernel.port_user(PublishedPort(host_first=8080, host_last=8080, port=80)) is None
         process.stdin.close()
-        process.wait(timeout=5)
+        process.wait(timeout=100)
         process.stdout.close()
 
 

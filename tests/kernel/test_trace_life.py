@@ -164,7 +164,7 @@ def test_a_client_that_hangs_up_ends_it(town: Town, number: int) -> None:
     with town.live("web", "api:9", timeout="600") as trace:
         assert len(programs()) == 5
         trace.process.send_signal(number)
-        trace.process.wait(10)
+        trace.process.wait(100)
         eventually(lambda: nothing_is_on(town), what="it is off")
 
 
@@ -231,7 +231,7 @@ def test_one_packet_among_many_others_is_not_lost(town: Town) -> None:
             code, (journey,), notes = town.trace("web", "api:9", "--proto", "udp")
             assert (code, journey["agrees"], notes) == (0, True, ["the sender heard: refused"])
             assert len(journey["observed"]["hops"]) == 3
-        out, _ = flood.communicate(timeout=20)
+        out, _ = flood.communicate(timeout=100)
     assert int(out) > 10_000
 
 
@@ -268,7 +268,7 @@ def test_without_the_right_it_says_so() -> None:
         env={**os.environ, "PYTHONPATH": os.path.join(root, "src")},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=100,
         check=False,
     )
     assert done.stdout == "packets cannot be followed: create map sl_seen: Operation not permitted\n", (
@@ -285,7 +285,7 @@ def test_a_reader_that_keeps_up_loses_nothing(town: Town) -> None:
         Follower([pattern], btf.read()) as follower,
         flooded(town, "near", "far", 1.5, pause_s=0.001) as flood,
     ):
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 100
         while flood.poll() is None and time.monotonic() < deadline:
             follower.wait(0.05)
             seen += sum(1 for _ in follower.read())

@@ -46,7 +46,7 @@ def printed(town: Town, lan: Lan, setting: str, *words: str) -> str:
         case "from outside":
             with town.live(*words, json=False) as trace:
                 lan.ext.probe("tcp", host.address(4), 8080)
-                out, _ = trace.process.communicate(timeout=20)
+                out, _ = trace.process.communicate(timeout=100)
         case "a firewall":
             host.ns.sh("nft", "-f", "-", text=FIREWALL)
             out = host.sealane("trace", *town.words(*words), check=False).stdout

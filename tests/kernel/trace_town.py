@@ -23,7 +23,7 @@ class Live:
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self.process = process
 
-    def result(self, timeout_s: float = 20) -> Told:
+    def result(self, timeout_s: float = 100) -> Told:
         out, err = self.process.communicate(timeout=timeout_s)
         return told(self.process.returncode, out, err)
 

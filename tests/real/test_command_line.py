@@ -54,7 +54,7 @@ def test_an_output_that_cannot_be_written_is_one_line(machine):
     for words in (("ps",), ("run", "--rm", "--network", "front", "echo", "x"), ("--json", "network", "ls")):
         with open("/dev/full", "w") as full:
             process = machine.sealane_process(*words, stdin=subprocess.DEVNULL, stdout=full)
-            _, errors = process.communicate(timeout=30)
+            _, errors = process.communicate(timeout=100)
         assert (process.returncode, errors.count("\n")) == (
             125 if words[0] == "run" else 1,
             2 - ("--json" in words),

@@ -95,7 +95,7 @@ def output(runtime, wanted):
     return "\n".join(lines)
 
 
-def until(condition, seconds=30.0):
+def until(condition, seconds=100.0):
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline
@@ -379,7 +379,7 @@ def test_a_signal_that_is_meant_to_end_it_ends_it_for_good(runtime, name, comes_
     next(runtime.logs("web", follow=True))
     runtime.kill("web", name)
     if comes_back:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 100
         while runtime.state("web").restarts == 0 and time.monotonic() < deadline:
             time.sleep(0.02)
         assert runtime.state("web").restarts == 1
@@ -731,7 +731,7 @@ refused(SpecError, spec("true", user="1:1"))
 runtime.create_and_start(spec("sh", "-c", "id -u; touch /usr/x; test -c /dev/null && echo null; ls -A /tmp; exec sleep 60",
     hosts=("10.0.0.9 db",), restart="always", health=HealthCheck(test=("CMD", "true"), interval_s=0.1)))
 import time
-deadline = time.monotonic() + 30
+deadline = time.monotonic() + 100
 while runtime.state("web").health != "healthy" or len(list(runtime.logs("web"))) < 3:
     assert time.monotonic() < deadline, runtime.state("web")
     time.sleep(0.02)

@@ -237,7 +237,7 @@ def test_we_lose_our_store(rig: Rig) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 def test_a_container_is_removed_while_we_are_away(rig: Rig, relay: Relay) -> None:
     """dockerd waits 15 s a call, succeeds, and never tells again; its namespaces it keeps for up to a minute more
     (libnetwork/osl, gpmCleanupPeriod)."""

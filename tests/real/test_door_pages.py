@@ -92,7 +92,7 @@ def printed(machine: Host, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     finally:
         if daemon is not None:
             daemon.terminate()
-            daemon.wait(30)
+            daemon.wait(100)
 
 
 def _containerd(inside: list[str], state: Path) -> subprocess.Popen[bytes]:

@@ -10,7 +10,7 @@ import pytest
 
 from harness.host import ROOT
 
-pytestmark = [pytest.mark.real, pytest.mark.kernel, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.kernel, pytest.mark.timeout(1200)]
 
 for program in ("dockerd", "docker", "podman", "runc", "busybox", "ip"):
     if not shutil.which(program, path="/usr/sbin:/usr/bin:/sbin:/bin"):

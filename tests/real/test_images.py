@@ -287,7 +287,7 @@ def test_one_that_is_killed_half_way_is_begun_anew(machine: Host, base: bytes, t
     eventually(lambda: list(images(machine).glob(".new-*/image/rootfs/2*")), 20, "umoci is at work")
     os.kill(machine.pid, signal.SIGKILL)
     machine.reap(10)
-    process.communicate(timeout=20)
+    process.communicate(timeout=100)
     assert process.returncode != 0
     machine.start()
     assert run(machine, made) == "x"
@@ -303,7 +303,7 @@ def test_a_client_that_hangs_up_ends_it(machine: Host, base: bytes, tmp_path: Pa
     process = machine.sealane_process("image", "load", f"oci:{made}")
     eventually(lambda: list(images(machine).glob(".new-*/image/rootfs/*")), 20, "umoci is at work")
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=20)
+    process.communicate(timeout=100)
     eventually(lambda: os.listdir(images(machine)) == [".lock"], 20, "nothing is left of it")
 
 

@@ -77,11 +77,11 @@ def test_a_container_of_nspawns_is_found_and_reached(
             machine.ns.sh("ip", "netns", "add", "asks")
             machine.sealane("attach", "/run/netns/asks", "front", "--name", "asks")
             asks = nspawn(machine, other.parent, "asks", "/bin/wget", "-qO-", "http://lab/motd")
-            assert asks.communicate(timeout=30)[0].strip() == "hello"
+            assert asks.communicate(timeout=100)[0].strip() == "hello"
             assert asks.returncode == 0
     finally:
         server.terminate()
-        server.communicate(timeout=30)
+        server.communicate(timeout=100)
     for name in ("lab", "asks"):
         machine.sealane("detach", f"/run/netns/{name}", "--all")
         machine.ns.sh("ip", "netns", "del", name)
@@ -93,12 +93,12 @@ def test_its_interface_is_ours_alone(machine: Host, root: Path) -> None:
     """The control: without an attachment the container sees `lo`, and with one it sees it by its address."""
     machine.ns.sh("ip", "netns", "add", "lab")
     try:
-        bare = nspawn(machine, root, "lab", "/bin/ip", "-o", "link").communicate(timeout=30)[0]
+        bare = nspawn(machine, root, "lab", "/bin/ip", "-o", "link").communicate(timeout=100)[0]
         assert [line.split(":")[1].strip() for line in bare.splitlines()] == ["lo"]
         machine.sealane("attach", "/run/netns/lab", "front", "--ip", "10.95.0.9")
-        seen = nspawn(machine, root, "lab", "/bin/ip", "addr", "show", "dev", "eth0").communicate(timeout=30)[
-            0
-        ]
+        seen = nspawn(machine, root, "lab", "/bin/ip", "addr", "show", "dev", "eth0").communicate(
+            timeout=100
+        )[0]
         assert "10.95.0.9/24" in seen
         machine.sealane("detach", "/run/netns/lab", "--all")
     finally:

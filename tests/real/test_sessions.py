@@ -21,13 +21,13 @@ import pytest
 
 from harness.host import Host
 from harness.netns import eventually
+from harness.patience import PATIENCE_S, Watch
 from harness.processes import command_of, parent_of
 from sealane.cli.terminal import PASSED_ON
 
 pytestmark = [pytest.mark.real, pytest.mark.kernel]
 
 HOST_NUMBER = 17
-PATIENCE_S = 20
 
 if not any(shutil.which(name, path="/usr/sbin:/usr/bin:/usr/local/bin") for name in ("runc", "crun")):
     pytest.skip("needs runc or crun", allow_module_level=True)
@@ -554,9 +554,9 @@ def test_an_ended_container_is_removed_though_nobody_takes_its_output(machine):
         "run", "-i", "--name", "box", "seq", "60000", stdin=subprocess.DEVNULL
     ) as process:
         eventually(lambda: statuses(machine).get("box") == 0, what="its end")
-        began = time.monotonic()
+        watch = Watch()
         machine.sealane("rm", "box")
-        assert time.monotonic() - began < 15
+        assert watch.elapsed_s() < 15
         out, _ = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, out.split()[-1]) == (0, "60000")
 

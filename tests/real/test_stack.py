@@ -30,7 +30,7 @@ PSQL = sorted(glob.glob("/usr/lib/postgresql/*/bin/psql"))
 
 PAGE = """
 import http.client
-connection = http.client.HTTPConnection({address!r}, {port}, timeout=20)
+connection = http.client.HTTPConnection({address!r}, {port}, timeout=100)
 connection.request({method!r}, {path!r}, {form!r}, {{"Content-Type": "application/x-www-form-urlencoded"}})
 answer = connection.getresponse()
 result = [answer.status, answer.read().decode(), answer.getheader("Server", ""), connection.sock.getsockname()[0]]
@@ -237,7 +237,7 @@ good, bad, end = [0], [], threading.Event()
 def read():
     while not end.is_set():
         try:
-            connection = http.client.HTTPConnection({address!r}, {port}, timeout=20)
+            connection = http.client.HTTPConnection({address!r}, {port}, timeout=100)
             connection.request("GET", "/")
             answer = connection.getresponse()
             text = answer.read().decode()

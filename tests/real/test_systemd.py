@@ -258,7 +258,7 @@ def test_one_that_cannot_start_is_tried_once_a_second_and_who_asks_waits(machine
         finally:
             shutil.rmtree(folder)
             machine.systemctl("daemon-reload")
-        answered, _ = asker.communicate(timeout=30)
+        answered, _ = asker.communicate(timeout=100)
     assert asker.returncode == 0
     assert "NAME" in answered
     assert machine.show(SERVICE, "SubState") == "running"

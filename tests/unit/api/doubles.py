@@ -530,7 +530,7 @@ class ServerThread:
 
     def __enter__(self):
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(100)
         if self._failure is not None:
             self._thread.join()
             raise self._failure
@@ -539,7 +539,7 @@ class ServerThread:
     def __exit__(self, *_):
         if self._thread.is_alive():
             self.loop.call_soon_threadsafe(self._end.set)
-        self._thread.join(30)
+        self._thread.join(100)
         assert not self._thread.is_alive(), "the server did not stop"
 
     def call(self, function, *arguments):
@@ -569,7 +569,7 @@ async def _as_coroutine(function, arguments):
     return function(*arguments)
 
 
-def until(condition, seconds=20.0):
+def until(condition, seconds=100.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"

@@ -9,7 +9,7 @@ import h11
 class Raw:
     def __init__(self, path):
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(10)
+        self.socket.settimeout(100)
         self.socket.connect(path)
         self._http = h11.Connection(h11.CLIENT)
 

@@ -432,7 +432,7 @@ def test_a_client_that_leaves_ends_its_stream(api):
     with Raw(api.path) as raw:
         _followed(raw)
         assert not api.services.workloads.streams_closed.is_set()
-    assert api.services.workloads.streams_closed.wait(5)
+    assert api.services.workloads.streams_closed.wait(100)
     until(lambda: not api.server._connections)
 
 
@@ -441,7 +441,7 @@ def test_a_client_that_leaves_ends_its_waiting_but_not_a_verb(api):
     with Raw(api.path) as raw:
         raw.send(get("/v1/containers/web/wait", "POST", "Content-Length: 0\r\n"))
         until(lambda: any(c.task for c in api.server._connections))
-    assert api.services.workloads.waits_cancelled.wait(5)
+    assert api.services.workloads.waits_cancelled.wait(100)
 
     finished = []
 

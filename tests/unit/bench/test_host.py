@@ -36,7 +36,7 @@ class Place:
         in_sandbox(second, "ip", "-batch", "-", text="addr add 10.9.0.2/24 dev right\nlink set right up\n")
         with socket_in(second, socket.SOCK_DGRAM) as server, socket_in(first, socket.SOCK_DGRAM) as client:
             server.bind(("", 99))
-            server.settimeout(5)
+            server.settimeout(100)
             client.sendto(b"hello", ("10.9.0.2", 99))
             return server.recv(10)
 

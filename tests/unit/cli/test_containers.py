@@ -298,7 +298,7 @@ def test_a_signal_is_passed_on_to_the_container(api, number):
     with running(api, "true") as process:
         assert process.stdout.read(4) == b"out:"
         process.send_signal(number)
-        process.communicate(timeout=20)
+        process.communicate(timeout=100)
     assert process.returncode == 128 + number
 
 
@@ -309,7 +309,7 @@ def test_a_signal_is_passed_on_though_nobody_takes_the_output(api, monkeypatch):
         until(lambda: select.select([process.stdout], [], [], 0)[0])
         process.send_signal(signal.SIGTERM)
         # What it says to that comes behind what waits.
-        out, _ = process.communicate(timeout=20)
+        out, _ = process.communicate(timeout=100)
     assert (process.returncode, len(out)) == (128 + signal.SIGTERM, len(data) + 4)
 
 
@@ -326,7 +326,7 @@ def test_a_signal_that_comes_before_anything_runs_is_passed_on(api, monkeypatch)
         until(lambda: waits(process.pid))
         process.send_signal(signal.SIGINT)
         gate.set()
-        process.communicate(timeout=20)
+        process.communicate(timeout=100)
     assert process.returncode == 128 + signal.SIGINT
 
 
@@ -336,7 +336,7 @@ def test_what_was_ignored_from_the_start_stays_so(api):
         assert process.stdout.read(4) == b"out:"
         process.send_signal(signal.SIGHUP)
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=20)
+        process.communicate(timeout=100)
     assert process.returncode == 128 + signal.SIGTERM
 
 
@@ -360,7 +360,7 @@ def test_a_pipe_that_takes_a_little_at_a_time_gets_all(cli, api, unbuffered, wor
         time.sleep(0.5)
         while piece := os.read(reader, 5000):
             out += piece
-        process.communicate(timeout=20)
+        process.communicate(timeout=100)
     os.close(reader)
     if form:
         pieces = [json.loads(line) for line in out.splitlines()]

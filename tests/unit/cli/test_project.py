@@ -290,7 +290,7 @@ def test_progress_comes_while_the_verb_is_at_work(api, shop):
     process = subprocess.Popen(command, env={"PYTHONPATH": SOURCE}, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == " + network shop_front  created\n"
     gate.set()
-    rest, _ = process.communicate(timeout=10)
+    rest, _ = process.communicate(timeout=100)
     assert "of_somebody_else" not in rest
     assert process.returncode == 0
 
@@ -313,7 +313,7 @@ def test_up_in_the_foreground_follows_all_output_until_all_have_ended(api, shop)
     assert "db-1  | line 0\n" in seen
     for name, code in (("shop-web-1", 0), ("shop-db-1", 7)):
         api.call(api.services.workloads.finish, name, code)
-    rest, notes = process.communicate(timeout=10)
+    rest, notes = process.communicate(timeout=100)
     assert (process.returncode, rest.count("bye")) == (0, 2)
     assert sorted(notes.splitlines()) == ["shop-db-1 exited with code 7", "shop-web-1 exited with code 0"]
 
@@ -321,7 +321,7 @@ def test_up_in_the_foreground_follows_all_output_until_all_have_ended(api, shop)
 def test_ctrl_c_stops_the_containers(api, shop):
     process, _ = _attached(api)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=100)
     assert process.returncode == 130
     assert err == "stopping; Ctrl-C again leaves them running\n"
     assert {c.status for c in api.services.workloads.all.values()} == {"exited"}

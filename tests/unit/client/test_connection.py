@@ -39,7 +39,7 @@ class Scripted:
 
     def __exit__(self, *_):
         self._socket.close()
-        self._thread.join(5)
+        self._thread.join(100)
 
     def _serve(self):
         peer, _ = self._socket.accept()
@@ -148,7 +148,7 @@ def test_leaving_a_stream_early_hangs_up(api, client):
     stream = client.stream("GET", "/v1/containers/web/logs?follow=1")
     next(stream)
     stream.close()
-    assert api.services.workloads.streams_closed.wait(5)
+    assert api.services.workloads.streams_closed.wait(100)
     assert client.request("GET", "/v1/version")["api"] == "v1"
 
 
@@ -167,7 +167,7 @@ def test_another_thread_can_end_a_stream(api, client):
     thread.start()
     until(lambda: any(c.task for c in api.server._connections))
     follower.shutdown()
-    thread.join(5)
+    thread.join(100)
     assert failure
 
 

@@ -56,7 +56,7 @@ def test_an_answer_in_pieces_is_one_answer(paths, cuts):
     with Client(path) as client:
         assert client.request("GET", "/") == {"a": 1}
         assert client.request("GET", "/") == {"a": 1}
-    thread.join(5)
+    thread.join(100)
 
 
 @COMMON
@@ -66,7 +66,7 @@ def test_lines_do_not_depend_on_chunks_or_packets(paths, cuts):
     thread = serve(path, cut(CHUNKED, cuts))
     with Client(path) as client:
         assert [line["n"] for line in client.stream("GET", "/")] == [1, 2, 3]
-    thread.join(5)
+    thread.join(100)
 
 
 def test_a_chunked_answer_to_a_call_is_put_together(paths):
@@ -74,7 +74,7 @@ def test_a_chunked_answer_to_a_call_is_put_together(paths):
     thread = serve(path, [CHUNKED.replace(b'{"n":2}\n{"', b"          ").replace(b'n":3}\n', b"      ")])
     with Client(path) as client:
         assert client.request("GET", "/") == {"n": 1}
-    thread.join(5)
+    thread.join(100)
 
 
 def test_a_call_that_was_interrupted_leaves_nothing_for_the_next(api, monkeypatch):

@@ -110,7 +110,7 @@ def test_who_gives_up_while_it_is_looked_at_ends_the_look(images, reference, too
     thread.start()
     pid = int(eventually(lambda: (tools / "pid").exists() and (tools / "pid").read_text().strip()))
     stop.set()
-    thread.join(20)
+    thread.join(100)
     assert ended == [True]
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
@@ -193,7 +193,7 @@ def test_who_does_not_wait_any_more_ends_it(images, reference, tools, tmp_path):
     thread.start()
     pid = int(eventually(lambda: (tools / "pid").exists() and (tools / "pid").read_text(), 10))
     stop.set()
-    thread.join(10)
+    thread.join(100)
     assert "nobody waits" in failed[0]
     assert not os.path.exists(f"/proc/{pid}")
     assert left(tmp_path) == []
@@ -218,7 +218,7 @@ def test_a_successor_waits_for_the_programs_of_a_killed_one(images, reference, t
     time.sleep(0.3)
     assert not done
     os.kill(pid, 9)
-    thread.join(20)
+    thread.join(100)
     words, image = done[0]
     assert words[0].startswith("waiting for another")
     assert image.digest == DIGEST
@@ -231,7 +231,7 @@ def test_two_at_once_unpack_it_once(images, reference, tools):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(100)
     assert len({image.digest for image in found}) == 1
     assert len(found) == 4
     assert (tools / "log").read_text().count("umoci") == 1
@@ -314,7 +314,7 @@ def test_prune_waits_its_turn_and_keeps_what_has_come_into_use_meanwhile(images,
         pruning.start()
         assert not removed
         used.add(DIGEST)
-    pruning.join(10)
+    pruning.join(100)
     assert removed == [()]
     assert [image.digest for image in images.listed()] == [DIGEST]
 

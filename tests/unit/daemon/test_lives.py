@@ -420,7 +420,7 @@ class TestBesideALoop:
         def recover() -> tuple[Recovered, ...]:
             found.append(set(lost))
             looked.set()
-            assert gate.wait(20)
+            assert gate.wait(100)
             return ()
 
         daemon.runtime.recover = recover  # type: ignore[method-assign, assignment]

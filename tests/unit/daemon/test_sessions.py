@@ -32,7 +32,7 @@ def ends():
 
 
 def refusal(sock):
-    sock.settimeout(5)
+    sock.settimeout(100)
     with contextlib.closing(Peer(sock.dup(), sock.recv(65536))) as peer:
         *_, (kind, payload) = peer.received()
     assert kind == EXIT

@@ -48,7 +48,7 @@ def test_a_loop_that_has_ended_is_told_nothing() -> None:
         gate.set()
         for thread in threading.enumerate():
             if thread.name == "sealane-waiter":
-                thread.join(20)
+                thread.join(100)
     finally:
         threading.excepthook = before
     assert problems == []
@@ -68,7 +68,7 @@ def test_containers_that_take_their_time_to_stop_keep_nobody_from_a_kill() -> No
             await daemon.workloads.create(container(name, "front"))
         stops = [asyncio.create_task(daemon.workloads.stop(name)) for name in names]
         await asyncio.sleep(0.1)
-        await asyncio.wait_for(daemon.workloads.kill(names[0], 9), 30)
+        await asyncio.wait_for(daemon.workloads.kill(names[0], 9), 100)
         await asyncio.gather(*stops)
 
     asyncio.run(run())

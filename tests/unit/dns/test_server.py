@@ -19,6 +19,7 @@ import dns.query
 import dns.rcode
 import pytest
 
+from harness.patience import Watch
 from sealane.dns import DnsServer, ZoneError, ZoneMember, ZoneNetwork, limits, stream
 from sealane.dns.backlog import Backlog
 from sealane.dns.listen import Listener
@@ -39,7 +40,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def until(condition: Callable[[], object], seconds: float = 20) -> None:
+def until(condition: Callable[[], object], seconds: float = 100.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -348,7 +349,7 @@ def ask_names(asker: socket.socket, count: int) -> None:
 
 
 def hear(asker: socket.socket, count: int) -> None:
-    asker.settimeout(20)
+    asker.settimeout(100)
     for _ in range(count):
         assert dns.message.from_wire(asker.recv(4096)).rcode() == dns.rcode.NXDOMAIN
 
@@ -428,13 +429,13 @@ def test_silent_cut_and_oversized_connections_are_closed_in_time(web: Served) ->
         half.sendall(b"\0")
         huge.sendall(b"\xff\xff")
         long.sendall((limits.QUERY_BYTES).to_bytes(2, "big"))
-        began = time.monotonic()
+        watch = Watch()
         assert huge.recv(10) == b""
-        assert time.monotonic() - began < limits.STREAM_TIMEOUT_S
+        assert watch.elapsed_s() < limits.STREAM_TIMEOUT_S
         for connection in (silent_one, half, long):
             with contextlib.suppress(ConnectionResetError):
                 assert connection.recv(10) == b""
-        assert time.monotonic() - began < limits.STREAM_TIMEOUT_S * 5
+        assert watch.elapsed_s() < limits.STREAM_TIMEOUT_S * 5
     until(lambda: web.server.stats().connections == 0)
 
 

@@ -14,6 +14,7 @@ import dns.message
 import dns.rcode
 import pytest
 
+from harness.patience import Watch
 from sealane.dns import limits, relay, upstream, wire
 from sealane.dns.relay import Reply
 from sealane.dns.resolvconf import ResolvConf
@@ -45,7 +46,7 @@ async def forwarding(port: int, *servers: str, conf: str = "/dev/null") -> Async
 
 
 def run(scenario: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 20))
+    asyncio.run(asyncio.wait_for(scenario, 100))
 
 
 def test_a_question_is_asked_and_its_answer_remembered() -> None:
@@ -221,9 +222,10 @@ def test_a_dead_first_server_costs_a_moment_once() -> None:
     async def scenario() -> None:
         with Upstream("127.0.0.1") as live, Upstream("127.0.0.2", live.port, silent) as dead:
             async with forwarding(live.port, "127.0.0.2", "127.0.0.1") as forwarder:
-                began = time.monotonic()
+                watch = Watch()
                 await forwarder.ask("a", (), question())
-                assert limits.HEDGE_S * 0.9 < time.monotonic() - began < limits.FORWARD_DEADLINE_S
+                assert limits.HEDGE_S * 0.9 < watch.wall_s()
+                assert watch.elapsed_s() < limits.FORWARD_DEADLINE_S
                 await forwarder.ask("a", (), question("second.example.com."))
             assert len(dead.seen) == 1, "the second question went to the live one at once"
 
@@ -238,7 +240,7 @@ def test_a_server_that_fails_is_passed_over_at_once(monkeypatch: pytest.MonkeyPa
     async def scenario() -> None:
         with Upstream("127.0.0.1") as good, Upstream("127.0.0.2", good.port, answering(rcode=rcode)):
             async with forwarding(good.port, "127.0.0.2", "127.0.0.1") as forwarder:
-                answer = await asyncio.wait_for(forwarder.ask("a", (), question()), 30)
+                answer = await asyncio.wait_for(forwarder.ask("a", (), question()), 100)
                 assert addresses(answer) == {"192.0.2.80"}
 
     run(scenario())
@@ -250,7 +252,7 @@ def test_a_lone_dead_server_is_asked_twice_and_given_up_in_time() -> None:
     async def scenario() -> None:
         with Upstream("127.0.0.1", behave=silent) as dead:
             async with forwarding(dead.port, "127.0.0.1") as forwarder:
-                assert await asyncio.wait_for(forwarder.ask("a", (), question()), 30) is None
+                assert await asyncio.wait_for(forwarder.ask("a", (), question()), 100) is None
                 assert (forwarder.asked, forwarder.failed) == (1, 1)
             assert len(dead.seen) == 2
 
@@ -261,9 +263,9 @@ def test_a_server_that_refuses_the_port_is_given_up_at_once() -> None:
     async def scenario() -> None:
         with Upstream("127.0.0.1") as other:
             async with forwarding(other.port, "127.0.0.9") as forwarder:
-                began = time.monotonic()
+                watch = Watch()
                 assert await forwarder.ask("a", (), question()) is None
-                assert time.monotonic() - began < limits.FORWARD_DEADLINE_S
+                assert watch.elapsed_s() < limits.FORWARD_DEADLINE_S
 
     run(scenario())
 

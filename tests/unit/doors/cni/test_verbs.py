@@ -765,6 +765,6 @@ def test_an_add_that_meets_a_del_that_fails_is_answered_by_what_is_there():
         gate.set()
         with pytest.raises(HoldError):
             await going
-        assert await asyncio.wait_for(again, 5) == first
+        assert await asyncio.wait_for(again, 100) == first
 
     asyncio.run(scene())

@@ -23,7 +23,7 @@ Pair = tuple[socket.socket, socket.socket]
 def pair() -> Iterator[Pair]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with ours, theirs:
-        theirs.settimeout(10)
+        theirs.settimeout(100)
         yield ours, theirs
 
 
@@ -60,7 +60,7 @@ def test_what_cannot_be_sent_is_told_and_does_not_stand_before_the_next(pair: Pa
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as there:
             there.bind("\0sealane-test-" + os.urandom(8).hex())
             ours.connect(there.getsockname())
-            there.settimeout(10)
+            there.settimeout(100)
             background.send(b"to somebody")
             assert there.recv(100) == b"to somebody"
 

@@ -55,7 +55,7 @@ def plugin(tmp_path):
             input=stdin,
             env={key: value for key, value in given.items() if value is not None},
             capture_output=True,
-            timeout=20,
+            timeout=100,
             check=False,
         )
         done.answer = json.loads(done.stdout) if done.stdout else None

@@ -35,7 +35,7 @@ def netavark(tmp_path):
             input=stdin if isinstance(stdin, bytes) else json.dumps(stdin).encode(),
             env={"PATH": os.environ["PATH"], **environ},
             capture_output=True,
-            timeout=20,
+            timeout=100,
             check=False,
         )
         assert done.stderr == b""

@@ -38,7 +38,7 @@ def hook(tmp_path):
             input=stdin,
             env=environ,
             capture_output=True,
-            timeout=20,
+            timeout=100,
             check=False,
         )
 
