@@ -18,6 +18,7 @@ from sealane.daemon.config import Config, ConfigError
 from sealane.daemon.service import Service
 from sealane.daemon.threads import workers
 from sealane.doors.cnm.door import Door
+from sealane.doors.cnm.keeping import KeptSocket, dismiss
 from sealane.http.listen import named_sockets
 from sealane.linux.facts import UnsupportedKernelError
 from sealane.linux.kernel import TakenError
@@ -74,6 +75,7 @@ async def _serve(config: Config, manager: str) -> int:
         door.serve(service.engine)
 
     service.rebuilt = route_anew
+    kept: KeptSocket | None = None
     stopped = _told_to_stop(loop)
     try:
         # Handed over by the service manager, a client's connect never fails, not even while we are restarted.
@@ -82,8 +84,7 @@ async def _serve(config: Config, manager: str) -> int:
         for_docker = [sock for name, sock in named if name == DOCKER]
         places = [str(sock.getsockname()) for sock in handed] or [config.socket]
         await server.start(handed or config.socket)
-        if for_docker or config.docker_plugin_socket:
-            await door.start(for_docker or config.docker_plugin_socket)
+        kept = await _serve_docker(door, for_docker, config, loop)
         # Records live as long as the daemon: a full collection over thousands of them is a pause for nothing.
         gc.collect()
         gc.freeze()
@@ -94,9 +95,26 @@ async def _serve(config: Config, manager: str) -> int:
         notify(manager, "STOPPING=1")
     finally:
         await door.stop()
+        if kept is not None:
+            kept.close()
         await server.stop()
         service.stop()
     return 0
+
+
+async def _serve_docker(
+    door: Door, handed: list[socket.socket], config: Config, loop: asyncio.AbstractEventLoop
+) -> KeptSocket | None:
+    """On the service manager's socket, or on one of our own, which a stand-in keeps when we are away."""
+    if handed or not config.docker_plugin_socket:
+        dismiss(config.run_dir)
+        if handed:
+            await door.start(handed)
+        return None
+    kept = KeptSocket(config.docker_plugin_socket, config.run_dir)
+    await door.start([kept.open()])
+    kept.follow(loop)
+    return kept
 
 
 def _told_to_stop(loop: asyncio.AbstractEventLoop) -> asyncio.Event:

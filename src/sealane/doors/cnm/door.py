@@ -36,6 +36,9 @@ LOOK_LAST_S = 5.0
 """Pauses between looks for namespaces that are awaited: doubled from the one to the other."""
 GIVE_UP_S = 300.0
 """A namespace that has not come in this time never will: runc takes milliseconds."""
+GIVE_UP_OLD_S = 20.0
+"""The same of one that was awaited before this daemon began: its container may have been stopped meanwhile, and may be
+started again with the same addresses and ports as soon as they are free."""
 
 
 class Door:
@@ -46,6 +49,8 @@ class Door:
         self._clock = clock
         self._awaited: dict[str, float] = {}
         """Sandbox → when it was first seen without its namespace."""
+        self._old: frozenset[str] = frozenset()
+        """Sandboxes that were awaited before."""
         self._pause = LOOK_FIRST_S
         self._timer: asyncio.TimerHandle | None = None
         self._open(engine)
@@ -53,6 +58,7 @@ class Door:
 
     def _open(self, engine: Engine) -> None:
         self._routes = PluginRoutes(engine)
+        self._old = frozenset(sandbox.id for sandbox in self._routes.staged.awaited())
         self._changes = engine.feed.reader("docker", self._read)
         self._look_soon()
 
@@ -99,7 +105,8 @@ class Door:
         staged = self._routes.staged
         if staged.look_for(sandbox):
             return True
-        if self._clock() - self._awaited.get(sandbox.id, self._clock()) < GIVE_UP_S:
+        patience = GIVE_UP_OLD_S if sandbox.id in self._old else GIVE_UP_S
+        if self._clock() - self._awaited.get(sandbox.id, self._clock()) < patience:
             return False
         staged.give_up(sandbox)
         return True

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from harness.engines import Bench
-from sealane.doors.cnm.door import GIVE_UP_S, LOOK_FIRST_S, LOOK_LAST_S, Door
+from sealane.doors.cnm.door import GIVE_UP_OLD_S, GIVE_UP_S, LOOK_FIRST_S, LOOK_LAST_S, Door
 from sealane.wire.requests import NetworkRequest, StagedRequest, SubnetRequest
 
 KEY = "/run/docker/netns/1"
@@ -84,6 +84,18 @@ def test_one_that_never_comes_is_given_up(rig: Rig) -> None:
     assert max(pauses) == LOOK_LAST_S
     assert GIVE_UP_S <= rig.loop.now <= GIVE_UP_S + 2 * LOOK_LAST_S
     assert not rig.bench.engine.intent.sandboxes
+    assert "web" not in rig.bench.engine.intent.endpoints
+
+
+def test_one_that_was_awaited_before_the_daemon_began_is_given_up_sooner(rig: Rig) -> None:
+    """Its container may have been stopped while nobody was told, and wants its address again."""
+    rig.join()
+    rig.bench.restart()
+    begun = rig.loop.now
+    rig.door.serve(rig.bench.engine)
+    while rig.loop.timers:
+        rig.loop.fire()
+    assert GIVE_UP_OLD_S <= rig.loop.now - begun <= GIVE_UP_OLD_S + 2 * LOOK_LAST_S
     assert "web" not in rig.bench.engine.intent.endpoints
 
 
