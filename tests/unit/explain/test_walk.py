@@ -8,7 +8,7 @@ from sealane.explain.packet import Arrives, Disposition, Flow, Packet, Sent, Tra
 from sealane.explain.surroundings import ForeignLink
 from sealane.explain.walk import answer, is_answered, walk
 from sealane.explain.world import UnexplainedError, World
-from sealane.kernel.links import Veth
+from sealane.kernel.links import OtherKind, Veth
 from sealane.kernel.objects import Address, Link, Neighbour, Route, Sysctl
 from sealane.kernel.state import HOST, namespace
 from sealane.model.endpoint import PublishedPort
@@ -437,7 +437,7 @@ def test_of_a_link_of_an_unknown_kind_nothing_is_said(driver: str, is_inside: bo
     """It has no other end that could be down: where it leads is not known."""
     where = town(driver)
     netns, name = ("sandbox-web", "eth0") if is_inside else (HOST, endpoint_link(where.web.id))
-    where.change(netns, ("link", name), kind="tun", peer=None)
+    where.change(netns, ("link", name), kind=OtherKind(name="tun"))
     with pytest.raises(UnexplainedError, match=f"{name} is of kind tun, which explain does not follow"):
         where.send("web" if is_inside else HOST, API[4] if is_inside else WEB[4])
 
