@@ -47,7 +47,7 @@ def compile_fast_path(endpoint: Endpoint, network: Network, facts: Facts) -> Ite
                 network=names.network_group(network.id),
                 link=link,
                 mac=endpoint.mac,
-                host_mac=names.host_mac(endpoint.id) if driver == "routed" else "",
+                host_mac="" if network.traits.has_bridge else names.host_mac(endpoint.id),
                 mtu=mtu(network, facts),
                 # What goes into the sandbox at a rate waits at the host's end, which the fast path does not pass.
                 delivers=endpoint.ingress is None,

@@ -8,11 +8,12 @@ about, the incremental result equals `compile_host` of it.
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from sealane.compile.base import compile_base, compile_guards
-from sealane.compile.endpoint import Placed, compile_endpoint
+from sealane.compile.drivers import compile_endpoint, compile_network
+from sealane.compile.endpoint import Placed
 from sealane.compile.facts import Facts
 from sealane.compile.fast_path import compile_gates
 from sealane.compile.names import PASSAGE_LINKS
-from sealane.compile.network import compile_network, has_data_plane, is_apart
+from sealane.compile.network import is_apart
 from sealane.compile.publish import compile_publish, compile_publish_from
 from sealane.compile.reads import HOST_UNIT, Unit, readers, units_of
 from sealane.compile.sandbox import compile_sandbox
@@ -60,7 +61,7 @@ def compile_unit(intent: Intent, facts: Facts, unit: Unit) -> Iterator[Placed]:
 
 def _host(intent: Intent, facts: Facts) -> Iterator[Object]:
     """The static ruleset and forwarding: as long as there is a network that needs them."""
-    networks = [n for n in intent.networks.values() if has_data_plane(n)]
+    networks = [n for n in intent.networks.values() if n.traits.follows_host_rules]
     if not networks:
         return
     yield from compile_guards(apart=any(map(is_apart, networks)))

@@ -1,11 +1,8 @@
-"""What a network puts on the host: a link, its addresses, and its chains in both families.
-
-`bridge` and `routed` differ in one thing: to the routing code a bridge network is one link with a prefix behind it,
-a routed network is a link an endpoint. So a bridge network's source guard is its prefix (its ports are guarded one
-by one in the bridge table), and a routed network's is a set of (link, address).
+"""What networks of all drivers have in common whose packets pass the host's own rules: a link for the gateway, and
+chains in both families. What a driver has for itself is in `compile.drivers`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from sealane.compile import names
 from sealane.compile.base import (
@@ -13,8 +10,6 @@ from sealane.compile.base import (
     DADDR,
     ICMP,
     ICMPV6,
-    IS_ARP,
-    IS_IP6,
     LOOPBACK,
     SADDR,
     deny,
@@ -33,7 +28,6 @@ from sealane.kernel.nft import (
     Chain,
     Cmp,
     CmpPrefix,
-    CmpRange,
     Concat,
     Ct,
     Element,
@@ -46,10 +40,9 @@ from sealane.kernel.nft import (
     Statement,
     Verdict,
 )
-from sealane.kernel.objects import Address, FdbEntry, Link, Route, Sysctl
+from sealane.kernel.objects import Link, Sysctl
 from sealane.kernel.state import Object
 from sealane.model.net import (
-    FAMILIES,
     IPV6_MTU_MIN,
     PROTO_NUMBERS,
     Family,
@@ -57,8 +50,6 @@ from sealane.model.net import (
     bounds,
     family_of,
     from_int,
-    host_prefix,
-    prefix_length,
 )
 from sealane.model.network import RESOLVER_PORT, RESOLVER_PROTOS, Network, Subnet
 
@@ -98,7 +89,7 @@ def is_tracked(network: Network, family: Family, facts: Facts) -> bool:
     On a bridge that way leads past connection tracking with br_netfilter only; without, answers have to be drawn to the
     host by its own address (`hairpin`).
     """
-    passes_hooks = network.driver == "routed" or facts.features.bridge_netfilter
+    passes_hooks = not network.traits.has_bridge or facts.features.bridge_netfilter
     return passes_hooks and NFT_FAMILY[family] in facts.features.translators
 
 
@@ -106,21 +97,7 @@ def has_data_plane(network: Network) -> bool:
     return network.traits.has_links
 
 
-def compile_network(network: Network, facts: Facts) -> Iterator[Object]:
-    if not has_data_plane(network):
-        return
-    yield from _link(network, facts)
-    if is_apart(network):
-        yield _apart(network)
-    for family in FAMILIES:
-        subnet = network.subnet(family)
-        if subnet is not None:
-            yield from _addresses(network, subnet)
-            yield from _chains(network, subnet, facts)
-    yield from _served(network)
-
-
-def _served(network: Network) -> Iterator[Element]:
+def served(network: Network) -> Iterator[Element]:
     """Where workloads ask for names, whatever is published on every address of the host."""
     for address in network.resolvers:
         family = family_of(address)
@@ -130,28 +107,34 @@ def _served(network: Network) -> Iterator[Element]:
             yield Element(family=NFT_FAMILY[family], set="served", value=value)
 
 
-def _link(network: Network, facts: Facts) -> Iterator[Object]:
-    """The bridge; none for an adopted one, which is somebody else's."""
+def gateway_link(network: Network, facts: Facts, *, ageing_off: bool) -> Iterator[Object]:
+    """The network's bridge: the link of its gateway's addresses."""
     name = names.network_link(network)
-    if network.link_adopted:
-        return
     yield Link(
         name=name,
-        kind=Bridge(ageing_off=network.driver == "routed"),
+        kind=Bridge(ageing_off=ageing_off),
         mtu=mtu(network, facts),
         mac=bridge_mac(network),
         alias=names.alias(facts.instance, "n", network.id),
         addr_gen_none=network.subnet(6) is None,
         group=names.network_group(network.id),
     )
-    if network.driver == "bridge":
-        yield FdbEntry(link=name, mac=bridge_mac(network), is_own=True)
     yield from link_settings(name, 4)
     if knows_ipv6(network, facts):
         yield from link_settings(name, 6)
         if network.subnet(6) is not None:
             # Whatever links have by default: where it is off, no address can be added.
             yield Sysctl(path=f"net/ipv6/conf/{name}/disable_ipv6", value="0")
+
+
+def is_apart(network: Network) -> bool:
+    """Whether its endpoints are kept from each other by the guards. (An adopted bridge's MAC is not ours to know: its
+    ports are isolated and nothing else. Those of a routed network have no port.)"""
+    return network.traits.has_bridge and not network.icc and not network.link_adopted
+
+
+def bridge_mac(network: Network) -> Mac:
+    return names.mac(f"bridge {network.id}")
 
 
 def link_settings(link: str, family: Family) -> Iterator[Sysctl]:
@@ -175,44 +158,11 @@ def link_settings(link: str, family: Family) -> Iterator[Sysctl]:
         yield Sysctl(path=f"net/ipv{family}/conf/{link}/{setting}", value=value)
 
 
-def is_apart(network: Network) -> bool:
-    """Whether its endpoints are kept from each other by the guards. (An adopted bridge's MAC is not ours to know: its
-    ports are isolated and nothing else. Those of a routed network have no port.)"""
-    return network.driver == "bridge" and not network.icc and not network.link_adopted
-
-
-def _apart(network: Network) -> Chain:
-    """At a port whose network keeps its endpoints from each other: frames for the host, ARP, and neighbour discovery.
-
-    The second wall beside isolated ports, and the only one where br_netfilter is on (`compile.endpoint`).
-    """
-    done = Verdict("return")
-    to_host = Cmp(nft.ETHER_DADDR, "==", nft.field("ether_addr", bridge_mac(network)), bridge_mac(network))
-    discovery = CmpRange(nft.ICMPV6_TYPE, b"\x85", b"\x88", "133-136")
-    rules = (
-        _rule(network, "to-host", to_host, done),
-        _rule(network, "arp", IS_ARP, done),
-        _rule(network, "discovery", IS_IP6, ICMPV6, discovery, done),
-        _deny(network, "icc"),
-    )
-    return Chain(family="bridge", name=names.network_chain(network.id, "apart"), rules=rules)
-
-
-def bridge_mac(network: Network) -> Mac:
-    return names.mac(f"bridge {network.id}")
-
-
-def _addresses(network: Network, subnet: Subnet) -> Iterator[Object]:
-    link = names.network_link(network)
-    if network.driver == "routed":
-        yield Address(link=link, address=host_prefix(subnet.gateway))
-        # Between an endpoint's end and its publish's, packets for it must not follow the default route out.
-        yield Route(dst=subnet.prefix, type="unreachable", metric=4096)
-    elif network.gateway_on_link and not network.link_adopted:
-        yield Address(link=link, address=f"{subnet.gateway}/{prefix_length(subnet.prefix)}")
-
-
-def _chains(network: Network, subnet: Subnet, facts: Facts) -> Iterator[Object]:
+def chains(
+    network: Network, subnet: Subnet, facts: Facts, pre: Iterable[Rule], proven: Iterable[Rule] = ()
+) -> Iterator[Object]:
+    """The network's chains in one family. `pre` proves the sources of its workloads, and what has been proven by a map
+    goes to `proven`."""
     family = family_of(subnet.gateway)
     tracked = is_tracked(network, family, facts)
     name = NFT_FAMILY[family]
@@ -223,10 +173,9 @@ def _chains(network: Network, subnet: Subnet, facts: Facts) -> Iterator[Object]:
 
     yield from _link_elements(network, family)
     own = _towards_own(network)
-    yield Chain(family=name, name=chain("pre"), rules=tuple(_pre(network, subnet, tracked=tracked)))
-    if network.driver == "routed":
-        proven = tuple(_proven(network, subnet, tracked=tracked))
-        yield Chain(family=name, name=chain("proven"), rules=proven)
+    yield Chain(family=name, name=chain("pre"), rules=tuple(pre))
+    if proven:
+        yield Chain(family=name, name=chain("proven"), rules=tuple(proven))
     yield Chain(family=name, name=chain("from"), rules=tuple(_from(network, own)))
     yield Chain(family=name, name=chain("to"), rules=tuple(_to(network, family)))
     yield Chain(family=name, name=chain("post"), rules=tuple(_post(network, subnet, tracked=tracked)))
@@ -265,31 +214,15 @@ def _towards_own(network: Network) -> Statement:
     return Cmp(OIFGROUP, "==", nft.field("devgroup", group), f"0x{group:08x}")
 
 
-def _rule(network: Network, why: str, *statements: Statement) -> Rule:
+def network_rule(network: Network, why: str, *statements: Statement) -> Rule:
     return Rule(statements, f"n:{names.digest(network.id)}:{why}")
 
 
-def _deny(network: Network, why: str, *statements: Statement) -> Rule:
+def network_deny(network: Network, why: str, *statements: Statement) -> Rule:
     return deny(*statements, why=f"n:{names.digest(network.id)}:{why}")
 
 
-def _pre(network: Network, subnet: Subnet, *, tracked: bool) -> Iterator[Rule]:
-    """Prerouting raw, from a workload: is the source its own? On a routed network it is not: map `sources` has sent on
-    what is."""
-    if network.driver == "routed":
-        yield _deny(network, "spoofed")
-        return
-    family = family_of(subnet.gateway)
-    saddr = SADDR[family]
-    if family == 6:
-        # Neighbour discovery; the port's own guard has checked which link-local address it is.
-        yield _rule(network, "link-local", CmpPrefix(saddr, "==", "fe80::/10"), ACCEPT)
-        yield _rule(network, "unspecified", Cmp(saddr, "==", bytes(16), "::"), ACCEPT)
-    yield _deny(network, "spoofed", CmpPrefix(saddr, "!=", subnet.prefix))
-    yield from _proven(network, subnet, tracked=tracked)
-
-
-def _proven(network: Network, subnet: Subnet, *, tracked: bool) -> Iterator[Rule]:
+def proven_rules(network: Network, subnet: Subnet, facts: Facts) -> Iterator[Rule]:
     """From a workload's own address: keep the network's own traffic out of connection tracking, which costs a tenth of
     a round trip and has nothing to say there, unless somebody else translates. What comes back to the gateway address is
     the reply to a hairpin and stays tracked."""
@@ -297,43 +230,43 @@ def _proven(network: Network, subnet: Subnet, *, tracked: bool) -> Iterator[Rule
     daddr = DADDR[family]
     if family == 4:
         # The kernel refuses these as well, unless somebody has set `all.route_localnet`, as kube-proxy does; ::1 always.
-        yield _deny(network, "loopback", CmpPrefix(daddr, "==", LOOPBACK[4]))
+        yield network_deny(network, "loopback", CmpPrefix(daddr, "==", LOOPBACK[4]))
     gateway = Cmp(daddr, "!=", nft.field(ADDRESS_TYPE[family], subnet.gateway), subnet.gateway)
     own = CmpPrefix(daddr, "==", subnet.prefix)
-    if network.icc and not tracked:
-        yield _rule(network, "own", gateway, own, Notrack(), ACCEPT)
-    yield _rule(network, "workload", ACCEPT)
+    if network.icc and not is_tracked(network, family, facts):
+        yield network_rule(network, "own", gateway, own, Notrack(), ACCEPT)
+    yield network_rule(network, "workload", ACCEPT)
 
 
 def _from(network: Network, own: Statement) -> Iterator[Rule]:
     """Forward, from a workload."""
     if network.icc:
-        yield _rule(network, "own", own, ACCEPT)
+        yield network_rule(network, "own", own, ACCEPT)
     else:
-        yield _rule(network, "published", own, DNATTED, ACCEPT)
-        yield _rule(network, "published", own, *REPLY, ACCEPT)
-        yield _deny(network, "icc", own)
+        yield network_rule(network, "published", own, DNATTED, ACCEPT)
+        yield network_rule(network, "published", own, *REPLY, ACCEPT)
+        yield network_deny(network, "icc", own)
     if network.internal:
-        yield _deny(network, "internal")
+        yield network_deny(network, "internal")
     else:
-        yield _rule(network, "out", goto("into"))
+        yield network_rule(network, "out", goto("into"))
 
 
 def _to(network: Network, family: Family) -> Iterator[Rule]:
     """Forward, to a workload from outside its network: this is what keeps networks apart."""
     if network.internal:
-        yield _deny(network, "internal")
+        yield network_deny(network, "internal")
         return
-    yield _rule(network, "reply", *REPLY, ACCEPT)
+    yield network_rule(network, "reply", *REPLY, ACCEPT)
     # What the host sends itself is not forwarded. Of IPv6 the kernel does not look (IPv4: unless `accept_local` is set).
-    yield _deny(network, "host-source", UNPROVEN, Cmp(Fib(of_source=True), "==", LOCAL, "local"))
-    yield _rule(network, "published", DNATTED, ACCEPT)
+    yield network_deny(network, "host-source", UNPROVEN, Cmp(Fib(of_source=True), "==", LOCAL, "local"))
+    yield network_rule(network, "published", DNATTED, ACCEPT)
     if not network.masquerade:
         open_ports = Concat((DADDR[family], L4PROTO, nft.DPORT))
-        yield _rule(network, "published", Lookup(open_ports, "open"), ACCEPT)
+        yield network_rule(network, "published", Lookup(open_ports, "open"), ACCEPT)
         # An error about what was let in (`fragmentation needed` above all) has no port, and is no reply.
-        yield _rule(network, "error", RELATED, ICMP if family == 4 else ICMPV6, ACCEPT)
-    yield _deny(network, "isolation")
+        yield network_rule(network, "error", RELATED, ICMP if family == 4 else ICMPV6, ACCEPT)
+    yield network_deny(network, "isolation")
 
 
 def _post(network: Network, subnet: Subnet, *, tracked: bool) -> Iterator[Rule]:
@@ -344,14 +277,14 @@ def _post(network: Network, subnet: Subnet, *, tracked: bool) -> Iterator[Rule]:
     if tracked:
         # Nobody takes a packet from his own address; of a neighbour's the answer comes by connection tracking.
         itself = Lookup(Concat((SADDR[family], DADDR[family])), "itself")
-        yield _rule(network, "hairpin", DNATTED, itself, by_host)
-        yield _rule(network, "own-network", own, ACCEPT)
+        yield network_rule(network, "hairpin", DNATTED, itself, by_host)
+        yield network_rule(network, "own-network", own, ACCEPT)
     else:
         # Without it the answer would go straight back inside the network, past the translation.
-        yield _rule(network, "hairpin", DNATTED, own, by_host)
+        yield network_rule(network, "hairpin", DNATTED, own, by_host)
     if network.internal or not network.masquerade:
         return
     # Published ports of other networks see the true source.
-    yield _rule(network, "own-side", Lookup(DADDR[family], "private"), ACCEPT)
+    yield network_rule(network, "own-side", Lookup(DADDR[family], "private"), ACCEPT)
     fixed = next((a for a in network.source_addresses if family_of(a) == family), None)
-    yield _rule(network, "masquerade", Snat(fixed) if fixed else Masquerade())
+    yield network_rule(network, "masquerade", Snat(fixed) if fixed else Masquerade())

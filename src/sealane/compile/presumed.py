@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from sealane.compile.endpoint import Placed, compile_endpoint
+from sealane.compile.drivers import compile_endpoint
+from sealane.compile.endpoint import Placed
 from sealane.compile.facts import Facts
 from sealane.compile.sandbox import MAIN_TABLE, compile_sandbox
 from sealane.kernel.links import Loopback

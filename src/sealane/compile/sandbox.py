@@ -47,7 +47,7 @@ def _default_route(endpoint: Endpoint, network: Network, family: Family, table: 
         dst=DEFAULT_ROUTE[family],
         link=endpoint.ifname,
         gateway=subnet.gateway,
-        onlink=network.driver == "routed",
+        onlink=network.traits.host_prefixes,
         table=table,
     )
 
@@ -60,7 +60,7 @@ def _own_way(endpoint: Endpoint, network: Network, family: Family) -> Iterator[O
     assert subnet is not None
     table = OWN_TABLES + int(digest(endpoint.id, 6), 16)
     yield RoutingRule(source=address, table=table)
-    routed = network.driver == "routed"
+    routed = network.traits.host_prefixes
     gateway = subnet.gateway if routed else ""
     yield Route(dst=subnet.prefix, link=endpoint.ifname, gateway=gateway, onlink=routed, table=table)
     yield _default_route(endpoint, network, family, table)

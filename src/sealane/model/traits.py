@@ -27,6 +27,8 @@ class Traits(NamedTuple):
     """Packets pass the host's own stack: published ports, isolation and masquerade hold."""
     has_bridge: bool = False
     """Its endpoints are ports of one bridge of the host, and share its link layer."""
+    host_prefixes: bool = False
+    """Its endpoints have addresses of full length (/32, /128), and reach the rest of their subnet by the gateway."""
     ports_max: int | None = None
     """Endpoints of one network; None: no limit of its own."""
     can_hand_over: bool = False
@@ -52,6 +54,7 @@ TRAITS: Final[dict[Driver, Traits]] = {
     ),
     "routed": Traits(
         "one route per endpoint, any number of endpoints",
+        host_prefixes=True,
         has_links=True,
         follows_host_rules=True,
         guards=get_args(Guard),

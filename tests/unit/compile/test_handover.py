@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from sealane.compile.endpoint import compile_endpoint
+from sealane.compile.drivers import compile_endpoint
 from sealane.compile.facts import Facts, Features
 from sealane.compile.host import compile_host
 from sealane.compile.names import handover_link
