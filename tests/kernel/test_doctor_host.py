@@ -249,7 +249,7 @@ def test_a_path_that_carries_less(sick: Town) -> None:
 
     with sick.broken("mtu-black-hole", back) as findings:
         assert {(f["subject"], f["level"]) for f in findings} == {("front", "warning"), ("back", "warning")}
-        assert "--mtu 1400" in findings[0]["cure"]
+        assert "-o mtu=1400" in findings[0]["cure"]
         drop(ns, "output", "meta l4proto tcp accept")
         try:
             blind = sick.found("mtu-black-hole")

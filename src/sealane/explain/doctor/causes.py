@@ -73,12 +73,12 @@ CAUSES = (
         "wrong-default-route", routing.wrong_default_route, (SANDBOXES,),
         "default routes inside sandboxes against those that should be there: matters most with two networks; Docker chooses "
         "its containers' own, of which one must be there",
-        "the route, or --gateway-priority",
+        "the route, or `sealane attach --gw-priority`",
     ),
     Cause(
         "mtu-black-hole", routing.mtu_black_hole, ("routes", "links", "nftables", SANDBOXES),
         "MTUs of endpoints' links, networks, and the host's ways out; chains that would drop packet-too-big",
-        "a smaller --mtu, and ICMP let through",
+        "a network made with -o mtu=N, and ICMP let through",
     ),
     Cause(
         "subnet-overlap", routing.subnet_overlap, ("routes",),

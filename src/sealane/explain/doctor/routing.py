@@ -107,7 +107,7 @@ def _default_route(
     return Finding(
         subject=sandbox.name,
         message=f"{found}, {said}",
-        cure=f"{cure}; by which network it leaves is chosen by `attach --gateway-priority`",
+        cure=f"{cure}; by which network it leaves is chosen by `sealane attach --gw-priority`",
         level="error",
     )
 
@@ -136,7 +136,7 @@ def mtu_black_hole(case: Case) -> Iterator[Finding]:
                         subject=network.name,
                         message=f"its packets have up to {size} bytes, and the host's route {route} carries {carried}"
                         + (f"; {blind} drops the messages that would say so" if blind else ""),
-                        cure=f"make the network with --mtu {carried}"
+                        cure=f"make the network with -o mtu={carried}"
                         + (", and let ICMP pass (destination-unreachable, packet-too-big)" if blind else ""),
                         level="error" if blind else "warning",
                     )
@@ -153,7 +153,7 @@ def _links_too_big(case: Case) -> Iterator[Finding]:
                     subject=case.name_of(endpoint),
                     message=f"its link {link.name} has an MTU of {link.mtu}, the network of {size}: larger frames are "
                     "dropped without a word",
-                    cure=f"ip link set {link.name} mtu {size} in the sandbox, or make the network with --mtu {link.mtu}",
+                    cure=f"ip link set {link.name} mtu {size} in the sandbox, or make the network with -o mtu={link.mtu}",
                     level="error",
                 )
 

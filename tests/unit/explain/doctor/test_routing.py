@@ -145,7 +145,7 @@ def test_a_network_made_larger_than_the_uplink() -> None:
     patient = Patient(front={"mtu": 9000}).inside(WEB, links=()).inside(API, links=())
     (finding, again) = patient.findings("mtu-black-hole")
     assert (finding.subject, again.subject) == ("front", "front")
-    assert "--mtu 1400" in finding.cure
+    assert "-o mtu=1400" in finding.cure
     internal = Patient(front={"mtu": 9000, "internal": True})
     assert internal.findings("mtu-black-hole") == []
 
