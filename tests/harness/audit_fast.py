@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 
 from harness.host import Host
-from harness.marks import FAMILIES, difference, host_link, is_ours, network_group
+from harness.marks import FAMILIES, difference, host_link, is_adopted, is_ours, network_group
 from harness.observed import Facts, Observed
 from harness.stored import Record, Stored, address, driver
 
@@ -41,9 +41,7 @@ def judge_fast(host: Host, stored: Stored, observed: Observed) -> Iterator[str]:
 
 
 def _has_fast_path(network: Record) -> bool:
-    return bool(
-        network.get("icc", True) and network.get("fast_path", True) and not network.get("link_adopted")
-    )
+    return bool(network.get("icc", True) and network.get("fast_path", True) and not is_adopted(network))
 
 
 def _expected(endpoint: Record, network: Record, link: Facts) -> tuple[object, ...]:

@@ -14,7 +14,9 @@ from harness.marks import (
     chain,
     difference,
     group_of,
+    has_gateway,
     host_link,
+    is_adopted,
     is_ours,
     link_local,
     network_group,
@@ -31,7 +33,7 @@ def judge_host(stored: Stored, observed: Observed) -> Iterator[str]:
 def _links(stored: Stored, observed: Observed) -> Iterator[str]:
     wanted = {host_link(e) for e, _ in stored.plugged()}
     made = [n for n in stored.networks.values() if driver(n) in {"bridge", "routed"}]
-    wanted |= {bridge(n) for n in made if not n.get("link_adopted")}
+    wanted |= {bridge(n) for n in made if not is_adopted(n)}
     ours = {name: link for name, link in observed.links.items() if is_ours(link)}
     yield from difference("link", wanted, set(ours))
     for name, link in ours.items():
@@ -44,7 +46,7 @@ def _links(stored: Stored, observed: Observed) -> Iterator[str]:
             yield f"I1: link {name} is doomed but still there"
         if "UP" not in link["flags"]:
             yield f"I3: link {name} is down"
-    groups = {bridge(n): network_group(n) for n in made if not n.get("link_adopted")}
+    groups = {bridge(n): network_group(n) for n in made if not is_adopted(n)}
     for endpoint, network in stored.plugged():
         groups[host_link(endpoint)] = GROUP_LIVE if driver(network) == "bridge" else network_group(network)
         yield from _port(endpoint, network, ours, observed)
@@ -79,11 +81,11 @@ def _addresses(stored: Stored, observed: Observed) -> Iterator[str]:
     for network in stored.networks.values():
         for family, _ in FAMILIES:
             sub = subnet(network, family)
-            if not sub or network.get("link_adopted"):
+            if not sub or is_adopted(network):
                 continue
             if driver(network) == "routed":
                 wanted.add((bridge(network), f"{sub['gateway']}/{32 if family == 4 else 128}"))
-            elif driver(network) == "bridge" and network.get("gateway_on_link", True):
+            elif driver(network) == "bridge" and has_gateway(network):
                 wanted.add((bridge(network), f"{sub['gateway']}/{sub['prefix'].rpartition('/')[2]}"))
     found = set()
     for link, local, length in observed.addresses:
@@ -132,7 +134,7 @@ def _neighbours(stored: Stored, observed: Observed) -> Iterator[str]:
         link = bridge(network) if driver(network) == "bridge" else host_link(endpoint)
         for family, _ in FAMILIES:
             own = address(endpoint, family)
-            if own and not network.get("link_adopted"):
+            if own and not is_adopted(network):
                 wanted.add((link, own, endpoint["mac"]))
             if own and family == 6 and driver(network) == "routed":
                 proxied.add((link, subnet(network, 6)["gateway"]))
@@ -166,7 +168,7 @@ def _fdb(stored: Stored, observed: Observed) -> Iterator[str]:
     own = {(e["ifname"], e["mac"]) for e in observed.fdb if e.get("master") == e["ifname"]}
     for network in stored.networks.values():
         link = observed.links.get(bridge(network))
-        if driver(network) == "bridge" and not network.get("link_adopted") and link is not None:
+        if driver(network) == "bridge" and not is_adopted(network) and link is not None:
             wanted_own = {(link["ifname"], link["address"])}
             yield from difference(
                 "bridge's own FDB entry", wanted_own, {e for e in own if e[0] == link["ifname"]}
@@ -197,7 +199,7 @@ def _nft(stored: Stored, observed: Observed) -> Iterator[str]:
             (sub["gateway"], proto, "53")
             for network in stored.networks.values()
             if driver(network) in {"bridge", "routed"} and (sub := subnet(network, family))
-            if network.get("dns", True) and network.get("gateway_on_link", True)
+            if network.get("dns", True) and has_gateway(network)
             for proto in ("tcp", "udp")
         }
         yield from difference(f"{table} served element", served, nft.ours(table, "served"))
@@ -245,7 +247,7 @@ def _workloads(stored: Stored, observed: Observed, family: int, table: str) -> I
     groups, adopted = set(), set()
     for network in stored.networks.values():
         if driver(network) in {"bridge", "routed"} and subnet(network, family):
-            if network.get("link_adopted"):
+            if is_adopted(network):
                 adopted.add(bridge(network))
             else:
                 groups.add(network_group(network))

@@ -29,7 +29,7 @@ def host_link(endpoint: Record) -> str:
 
 
 def bridge(network: Record) -> str:
-    return str(network.get("link") or "slb" + digest(network["id"]))
+    return str(own_link(network).get("name") or "slb" + digest(network["id"]))
 
 
 def network_group(network: Record) -> int:
@@ -64,3 +64,16 @@ def difference(what: str, wanted: set[Any], found: set[Any]) -> Iterator[str]:
         yield f"I4: {what} {item} is in the store but not in the kernel"
     for item in sorted(found - wanted, key=str):
         yield f"I1: {what} {item} has no owner in the store"
+
+
+def own_link(network):
+    """A stored network's own link on the host: what was asked for."""
+    return network.get("own_link") or {}
+
+
+def is_adopted(network):
+    return own_link(network).get("adopted", False)
+
+
+def has_gateway(network):
+    return own_link(network).get("has_gateway", True)

@@ -6,7 +6,7 @@ from sealane.model.endpoint import Bandwidth, Endpoint, NetnsRef, PublishedPort,
 from sealane.model.ids import EndpointId, NetworkId, SandboxId
 from sealane.model.intent import Intent
 from sealane.model.net import Address, Interface, Mac, Prefix
-from sealane.model.network import Network, Subnet
+from sealane.model.network import GatewayLink, Network, Subnet
 
 HOST_ADDRESSES = {4: "192.0.2.7", 6: "2001:db8::7"}
 bandwidths = st.sampled_from(
@@ -32,7 +32,9 @@ def networks(draw: st.DrawFn, index: int) -> Network:
         internal=draw(st.booleans()),
         icc=draw(st.booleans()),
         masquerade=draw(st.booleans()),
-        gateway_on_link=driver == "routed" or draw(st.sampled_from([True, True, False])),
+        host_link=None
+        if driver == "routed"
+        else draw(st.sampled_from([None, None, GatewayLink(has_gateway=False)])),
         source_addresses=draw(st.sampled_from([(), (Address("192.0.2.99"),)])),
     )
 

@@ -16,7 +16,7 @@ from sealane.model.change import Put, Record
 from sealane.model.container import Container
 from sealane.model.endpoint import Bandwidth, Endpoint, NetnsRef, PublishedPort, Sandbox
 from sealane.model.intent import Intent
-from sealane.model.network import Network, Subnet
+from sealane.model.network import GatewayLink, Network, Subnet
 from sealane.wire.requests import SubnetRequest
 
 OTHERS: dict[type[Record], dict[str, list[object]]] = {
@@ -29,9 +29,12 @@ OTHERS: dict[type[Record], dict[str, list[object]]] = {
         "icc": [True, False],
         "masquerade": [True, False],
         "source_addresses": [("192.0.2.1",), ()],
-        "gateway_on_link": [True, False],
-        "link": ["br-x", ""],
-        "link_adopted": [True, False],
+        "host_link": [
+            None,
+            GatewayLink(name="br-x"),
+            GatewayLink(has_gateway=False),
+            GatewayLink(name="br-x", adopted=True),
+        ],
         "link_prefix": ["net"],
         "publish_addresses": [("192.0.2.1",)],
         "dns": [True, False],
@@ -163,7 +166,12 @@ def test_each_reader_that_is_listed_can_change(kind: type[Record], field: str) -
 def variants(intent: Intent):
     """The intent, and the same with its networks of other kinds."""
     yield intent
-    for fields in ({"masquerade": False}, {"driver": "routed"}, {"icc": False}, {"gateway_on_link": False}):
+    for fields in (
+        {"masquerade": False},
+        {"driver": "routed"},
+        {"icc": False},
+        {"host_link": GatewayLink(has_gateway=False)},
+    ):
         other = Intent(intent.records())
         for network in list(other.networks.values()):
             other.apply(Put(msgspec.structs.replace(network, **fields), network))

@@ -373,7 +373,7 @@ def _is_pid(where: str) -> bool:
     return where.isascii() and where.isdigit()
 
 
-CHOSEN = {"id", "name", "subnets", "link_adopted", "owner"}
+CHOSEN = {"id", "name", "subnets", "host_link", "owner"}
 """What a repeated request for a network does not ask for, or is compared by itself."""
 
 
@@ -381,6 +381,10 @@ def _difference(present: Network, wanted: Network, request: NetworkRequest) -> s
     """The first field in which an existing network is not what is asked for; automatic subnets match any."""
     for field in Network.__struct_fields__:
         if field not in CHOSEN and getattr(present, field) != getattr(wanted, field):
+            return field
+    # Whether a bridge was there before is found, not asked for.
+    for field in ("link", "gateway_on_link"):
+        if getattr(present, field) != getattr(wanted, field):
             return field
     explicit = {s.prefix for s in request.subnets if s.prefix}
     have = {s.prefix: s for s in present.subnets}

@@ -24,7 +24,7 @@ from sealane.model.net import (
     parse_prefix,
     prefix_length,
 )
-from sealane.model.network import Network, Subnet
+from sealane.model.network import GatewayLink, Network, Subnet
 from sealane.model.traits import DRIVERS, MODES, TRAITS, Traits
 from sealane.wire.requests import NetworkRequest, SubnetRequest
 
@@ -65,12 +65,23 @@ def network_record(
         driver=request.driver,
         subnets=subnets,
         internal=request.internal,
-        link_adopted=adopted,
+        host_link=_host_link(options, adopted=adopted),
         labels=dict(request.labels),
         **options,  # type: ignore[arg-type]
     )
     _check(network, intent)
     return network
+
+
+def _host_link(options: dict[str, object], *, adopted: bool) -> GatewayLink | None:
+    """Takes what it is made of out of the options. None: as by default, so that equal requests make equal records."""
+    said = {field: options.pop(option) for option, field in _OF_HOST_LINK.items() if option in options}
+    link = msgspec.structs.replace(GatewayLink(adopted=adopted), **said)
+    return link if link != GatewayLink() else None
+
+
+_OF_HOST_LINK = {"link": "name", "gateway_on_link": "has_gateway"}
+"""Option → field of GatewayLink."""
 
 
 def _is_adopted(options: Mapping[str, object], traits: Traits, kind_of: Callable[[str], str | None]) -> bool:

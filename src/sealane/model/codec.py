@@ -1,6 +1,6 @@
 """Records as JSON and back: the only module that knows how they are spelt, and in which version.
 
-    {"v": 1, "kind": "endpoint", "record": {"id": ..., "network": ...}}
+    {"v": 2, "kind": "endpoint", "record": {"id": ..., "network": ...}}
 
 `v` is raised when an old reader would misread the record (a field changes its meaning or goes); a field that is
 added with a default does not raise it. A version above ours is refused: it was written by a later release, and what
@@ -13,9 +13,9 @@ import msgspec
 
 from sealane.model.change import Record
 from sealane.model.container import Container
-from sealane.model.kinds import KINDS, kind_of
+from sealane.model.kinds import KIND_BY_NAME, KINDS, Kind, kind_of
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 _DECODERS: Final[dict[str, msgspec.json.Decoder[Record]]] = {
     kind.name: msgspec.json.Decoder(kind.type) for kind in KINDS
@@ -62,17 +62,30 @@ def decode(data: bytes) -> Record:
     name = _name(envelope)
     if not 1 <= envelope.v <= VERSION:
         raise CodecError(f"{name} is of version {envelope.v}, this release reads up to {VERSION}")
-    decoder = _DECODERS.get(envelope.kind)
-    if decoder is None:
+    kind = KIND_BY_NAME.get(envelope.kind)
+    if kind is None:
         raise CodecError(f"{name}: there is no kind {envelope.kind!r}")
     try:
-        record = decoder.decode(envelope.record)
+        record = _DECODERS[kind.name].decode(_migrated(kind, envelope))
     except msgspec.MsgspecError as error:
         raise CodecError(f"{name}: {error}") from error
     if isinstance(record, Container):
         # A decoded Raw is a view that keeps the whole encoding alive.
         return msgspec.structs.replace(record, spec=record.spec.copy())
     return record
+
+
+def _migrated(kind: Kind, envelope: _Envelope) -> bytes | msgspec.Raw:
+    """The record as this release spells it."""
+    steps = [kind.migrations[v] for v in range(envelope.v, VERSION) if v in kind.migrations]
+    if not steps:
+        return envelope.record
+    fields = msgspec.json.decode(envelope.record)
+    if not isinstance(fields, dict):
+        return envelope.record
+    for step in steps:
+        fields = step(fields)
+    return msgspec.json.encode(fields)
 
 
 def _name(envelope: _Envelope) -> str:

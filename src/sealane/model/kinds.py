@@ -4,8 +4,8 @@ A kind's table in SQLite has the columns id, name (of a named kind), one for eac
 order; it comes with a migration in `store/migrations`, and a test compares the two.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
 
 import msgspec
 
@@ -13,7 +13,9 @@ from sealane.model.change import Record
 from sealane.model.container import Container
 from sealane.model.endpoint import Endpoint, Sandbox
 from sealane.model.net import Address, address_part
-from sealane.model.network import Network
+from sealane.model.network import GatewayLink, Network
+
+Fields = dict[str, Any]
 
 Lease = tuple[str, Address]
 """(network, address): one record may hold it."""
@@ -37,6 +39,8 @@ class Kind(msgspec.Struct, frozen=True):
     is_named: bool = True
     """One record of the kind a name."""
     references: tuple[Reference, ...] = ()
+    migrations: Mapping[int, Callable[[Fields], Fields]] = {}
+    """Version → how a record of that version, as JSON, becomes one of the next; without an entry it is one already."""
     leases: Callable[[Record], Iterable[Lease]] | None = None
     """Addresses that a record holds on networks; None: records of this kind hold none."""
 
@@ -46,13 +50,21 @@ class Kind(msgspec.Struct, frozen=True):
         return "id", *(["name"] if self.is_named else []), *(r.field for r in self.references)
 
 
+def _with_host_link(network: Fields) -> Fields:
+    """Version 1 had the fields of a bridge beside those of every network."""
+    names = {"link": "name", "link_adopted": "adopted", "gateway_on_link": "has_gateway"}
+    said = {new: network.pop(old) for old, new in names.items() if old in network}
+    own = {field: value for field, value in said.items() if value != getattr(GatewayLink(), field)}
+    return {**network, "host_link": {"type": "gateway", **own}} if own else network
+
+
 def _addresses(record: Record) -> Iterable[Lease]:
     assert isinstance(record, Endpoint)
     return [(record.network, address_part(address)) for address in record.addresses]
 
 
 KINDS: Final = (
-    Kind("network", Network, "networks"),
+    Kind("network", Network, "networks", migrations={1: _with_host_link}),
     Kind("sandbox", Sandbox, "sandboxes"),
     Kind(
         "endpoint",

@@ -28,6 +28,20 @@ class Subnet(msgspec.Struct, frozen=True, kw_only=True):
     """Never handed out unless asked for by address (Docker: `--aux-address`)."""
 
 
+class GatewayLink(msgspec.Struct, frozen=True, kw_only=True, tag="gateway"):
+    """The network's own link on the host, a bridge, which has the gateway's addresses: drivers `bridge` and `routed`."""
+
+    name: str = ""
+    """Empty: derived from the network's id."""
+    adopted: bool = False
+    """The bridge existed before: it is used, never changed, never deleted."""
+    has_gateway: bool = True
+    """False: the gateway address is another host's and not put on the bridge (Docker: inhibit_ipv4)."""
+
+
+_DEFAULT = GatewayLink()
+
+
 class Network(msgspec.Struct, frozen=True, kw_only=True):
     """One network as asked for, with every default filled in at creation (the pools, the MTU excepted)."""
 
@@ -45,12 +59,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     """Endpoints leave under the host's address. False: their own addresses are routed, and routable from outside."""
     source_addresses: tuple[Address, ...] = ()
     """Leave under these host addresses (one a family) instead of the outgoing link's."""
-    gateway_on_link: bool = True
-    """False: the gateway address is somebody else's and not put on the bridge (Docker: inhibit_ipv4)."""
-    link: str = ""
-    """Name of the bridge; empty: derived from the id."""
-    link_adopted: bool = False
-    """The bridge existed before: it is used, never changed, never deleted."""
+    host_link: GatewayLink | None = None
+    """How the network meets the host, which only its driver knows; None: the driver's default."""
     link_prefix: str = "eth"
     """Links inside sandboxes are named by this and the lowest free number."""
     publish_addresses: tuple[Address, ...] = ()
@@ -64,6 +74,23 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     owner: str = ""
     """The engine that made it through a door and keeps it in its own books (`docker`): it alone removes it."""
+
+    @property
+    def _gateway_link(self) -> GatewayLink:
+        return self.host_link if isinstance(self.host_link, GatewayLink) else _DEFAULT
+
+    @property
+    def link(self) -> str:
+        """Name of the bridge; empty: derived from the id."""
+        return self._gateway_link.name
+
+    @property
+    def link_adopted(self) -> bool:
+        return self._gateway_link.adopted
+
+    @property
+    def gateway_on_link(self) -> bool:
+        return self._gateway_link.has_gateway
 
     @property
     def traits(self) -> Traits:

@@ -17,6 +17,7 @@ from sealane.model.endpoint import Bandwidth, Endpoint, NetnsRef, Sandbox
 from sealane.model.ids import SandboxId
 from sealane.model.intent import Intent
 from sealane.model.net import FAMILIES
+from sealane.model.network import GatewayLink
 from unit.compile.samples import NETWORK, WEB
 
 FACTS = Facts(instance="abcdef", uplink_mtu=1400, features=Features(fast_path=True))
@@ -54,7 +55,7 @@ def test_a_routed_network_does_and_so_does_its_link() -> None:
     [
         ({"icc": False}, FACTS),
         ({"fast_path": False}, FACTS),
-        ({"link": "br0", "link_adopted": True}, FACTS),
+        ({"host_link": GatewayLink(name="br0", adopted=True)}, FACTS),
         ({}, Facts(instance="abcdef")),
     ],
 )

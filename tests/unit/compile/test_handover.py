@@ -15,7 +15,7 @@ from sealane.model.ids import EndpointId, NetworkId, SandboxId
 from sealane.model.intent import Intent
 from sealane.model.net import Address as IpAddress
 from sealane.model.net import Interface, Mac, Prefix
-from sealane.model.network import Network, Subnet
+from sealane.model.network import GatewayLink, Network, Subnet
 from unit.compile.samples import NETWORK, WEB
 
 FACTS = Facts(instance="abcdef", uplink_mtu=1400)
@@ -104,5 +104,5 @@ class TestPassages:
         assert self.of(NETWORK, drops=("ip", "ip6")) == [("ip", "sl*"), ("ip6", "sl*")]
 
     def test_and_one_for_a_bridge_of_another_name(self) -> None:
-        named = msgspec.structs.replace(NETWORK, link="br0")
+        named = msgspec.structs.replace(NETWORK, host_link=GatewayLink(name="br0"))
         assert self.of(named, drops=("ip",)) == [("ip", "br0"), ("ip", "sl*")]

@@ -103,7 +103,7 @@ def test_ports_given_in_two_ways_may_be_one(bench: Bench) -> None:
 
 def test_every_field_of_a_network_is_compared() -> None:
     """But for what is chosen for it, compared by itself, or nothing that a request says."""
-    assert drafts.CHOSEN == {"id", "name", "subnets", "link_adopted", "owner"}
+    assert drafts.CHOSEN == {"id", "name", "subnets", "host_link", "owner"}
     assert set(Network.__struct_fields__) > drafts.CHOSEN
 
 

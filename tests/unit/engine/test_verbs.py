@@ -21,6 +21,7 @@ from sealane.limits import RANGE_PORTS_MAX
 from sealane.model.change import Put
 from sealane.model.endpoint import Sandbox
 from sealane.model.ids import NetworkId, SandboxId
+from sealane.model.network import GatewayLink
 from sealane.model.traits import BRIDGE_PORTS_MAX
 from sealane.reconcile.ownership import is_deletable
 from sealane.store.base import StoreError
@@ -109,7 +110,11 @@ class TestNetworks:
         """Names of links are 48 bits of a hash. Kept in the store, such a record would fail each start from then on."""
         (front,) = bench.engine.intent.networks.values()
         twin = msgspec.structs.replace(
-            front, id=NetworkId("f" * 32), name="twin", link=network_link(front), subnets=()
+            front,
+            id=NetworkId("f" * 32),
+            name="twin",
+            host_link=GatewayLink(name=network_link(front)),
+            subnets=(),
         )
         before = bench.kernel.snapshot()
         with pytest.raises(ConflictError, match="both make"):

@@ -6,6 +6,7 @@ from sealane.compile.names import endpoint_link, network_link
 from sealane.explain.packet import Disposition
 from sealane.kernel.objects import Neighbour
 from sealane.kernel.state import HOST
+from sealane.model.network import GatewayLink
 from unit.explain.worlds import BRIDGED, Town, steps
 
 WEB = {4: "10.1.0.10", 6: "fd00:1::10"}
@@ -75,7 +76,7 @@ def test_nobody_has_it(family: int) -> None:
 
 def test_a_gateway_that_is_not_on_the_link() -> None:
     """Docker's inhibit_ipv4: it is somebody else's, who is not there."""
-    trace = Town(front={"gateway_on_link": False}).send("web", "198.51.100.1")
+    trace = Town(front={"host_link": GatewayLink(has_gateway=False)}).send("web", "198.51.100.1")
     assert trace.disposition is Disposition.NEIGHBOUR_UNREACHABLE
 
 

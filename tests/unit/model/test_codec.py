@@ -46,7 +46,7 @@ def test_equal_records_are_equal_bytes_and_others_are_not(one, other):
 
 def test_the_spelling_is_this():
     assert json.loads(encode(Network(id="n1", name="front"))) == {
-        "v": 1,
+        "v": 2,
         "kind": "network",
         "record": json.loads(msgspec.json.encode(Network(id="n1", name="front"))),
     }
@@ -83,11 +83,11 @@ def test_a_spec_is_kept_byte_for_byte():
             "service e1: there is no kind 'service'",
         ),
         (
-            encode(POINT).replace(b'"v":1', b'"v":2'),
-            f"endpoint e1 is of version 2, this release reads up to {VERSION}",
+            encode(POINT).replace(b'"v":2', b'"v":3'),
+            f"endpoint e1 is of version 3, this release reads up to {VERSION}",
         ),
-        (encode(POINT).replace(b'"v":1', b'"v":0'), "of version 0"),
-        (encode(POINT).replace(b'"v":1', b'"v":"1"'), r"a record: .* at `\$.v`"),
+        (encode(POINT).replace(b'"v":2', b'"v":0'), "of version 0"),
+        (encode(POINT).replace(b'"v":2', b'"v":"1"'), r"a record: .* at `\$.v`"),
         (b"{}", "a record: Object missing required field"),
         (b"", "a record: "),
         (b"\xff", "a record: "),

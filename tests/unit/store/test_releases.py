@@ -14,7 +14,7 @@ from harness.engines import FACTS
 from sealane.compile.host import compile_host
 from sealane.model.endpoint import Endpoint, Sandbox
 from sealane.model.intent import Intent
-from sealane.model.network import Network
+from sealane.model.network import GatewayLink, Network
 from sealane.store.sqlite import SqliteStore
 
 RELEASES = sorted((Path(__file__).parent / "releases").glob("*.db.gz"))
@@ -70,6 +70,15 @@ def test_networks(intent: Intent) -> None:
     assert (many.driver, many.masquerade, many.fast_path, many.link_prefix) == ("routed", False, False, "net")
     assert (dock.internal, dock.owner) == (True, "docker")
     assert network(intent, "onhost").driver == "host"
+
+
+def test_what_only_a_bridge_has_is_kept(intent: Intent) -> None:
+    """Version 1 had these beside the fields of every network."""
+    old, front = network(intent, "old-bridge"), network(intent, "front")
+    assert old.host_link == GatewayLink(name="br0", adopted=True, has_gateway=False)
+    assert network(intent, "dock").link == "br-dock"
+    assert front.host_link is None
+    assert front.gateway_on_link
 
 
 def test_sandboxes(intent: Intent) -> None:

@@ -348,11 +348,11 @@ def test_a_record_moved_to_another_kind_is_noticed(filled):
 
 
 def test_a_record_of_a_later_release_is_named(filled):
-    envelope = json.loads(encode(NET)) | {"v": 2}
+    envelope = json.loads(encode(NET)) | {"v": 3}
     data = json.dumps(envelope).encode()
     with raw(filled) as db:
         db.execute("UPDATE networks SET record = ?, crc32 = ?", (data, crc(data)))
-    refused(filled, "schema", "network n1 is of version 2")
+    refused(filled, "schema", "network n1 is of version 3")
 
 
 def test_text_that_is_no_utf8_is_corrupt(filled):

@@ -6,6 +6,7 @@ import pytest
 from sealane.compile.names import network_link
 from sealane.explain.doctor.evidence import BaseChain, ForeignTable, Listener, Managers, PortRule
 from sealane.model.endpoint import PublishedPort
+from sealane.model.network import GatewayLink
 from unit.explain.doctor.cases import API, DB, WEB, Patient, gate, table
 
 
@@ -95,7 +96,7 @@ def test_a_table_of_iptables_is_cured_by_iptables(family, tool) -> None:
 
 
 def test_a_link_with_a_name_of_its_own_is_named() -> None:
-    patient = Patient(front={"link": "br0", "link_adopted": True})
+    patient = Patient(front={"host_link": GatewayLink(name="br0", adopted=True)})
     assert 'iifname "br0"' in patient.host(tables=(table(gate()),)).findings("foreign-drop")[0].cure
 
 

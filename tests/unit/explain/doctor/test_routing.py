@@ -5,6 +5,7 @@ import pytest
 
 from sealane.explain.doctor.causes import diagnose
 from sealane.explain.doctor.evidence import HostLink, HostRoute, SandboxLink
+from sealane.model.network import GatewayLink
 from unit.explain.doctor.cases import API, DB, WEB, Patient, gate, table
 
 DEFAULT = HostRoute(dst="0.0.0.0/0", link="uplink0", gateway="192.0.2.1")
@@ -186,7 +187,7 @@ def test_routes_over_our_subnets(dst, level) -> None:
 
 
 def test_an_adopted_bridges_own_route_is_no_overlap() -> None:
-    patient = Patient(front={"link": "br0", "link_adopted": True})
+    patient = Patient(front={"host_link": GatewayLink(name="br0", adopted=True)})
     patient.host(routes=(*patient.evidence.host.routes, HostRoute(dst="10.1.0.0/24", link="br0")))
     assert patient.findings("subnet-overlap") == []
 
