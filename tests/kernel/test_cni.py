@@ -76,7 +76,10 @@ def test_pods_reach_each_other_and_the_world_reaches_their_ports(
         assert machine.ns.reaches(server, machine.address(6 if ":" in address else 4), 8080)
         assert lan.ext.reaches(server, machine.address(6 if ":" in address else 4), 8080)
         server.close()
-    assert "10.88.0.2" in pods[1].sh("dig", "+short", "web", "@10.88.0.1")
+    # Names follow the intent a moment later.
+    eventually(
+        lambda: "10.88.0.2" in pods[1].run("dig", "+short", "web", "@10.88.0.1").stdout, what="web's name"
+    )
     assert pods[0].run("ping", "-c1", "-W2", EXT4).returncode == 0
     runtime.check(network, "c1", pods[0].path, portMappings=ports)
     runtime.delete(network, "c1", pods[0].path, portMappings=ports)
