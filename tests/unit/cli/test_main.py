@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -294,8 +295,9 @@ def test_a_parser_is_made_for_the_command_alone():
 def test_a_command_that_is_none_is_told_which_there_are(run, words, others):
     ran = run(*words)
     assert ran.code == 2
-    for other in others:
-        assert f"'{other}'" in ran.err
+    # Python 3.11 quotes them, 3.13 does not.
+    _, _, choices = ran.err.partition("choose from ")
+    assert set(others) <= set(re.findall(r"[a-z-]+", choices))
 
 
 def test_help_of_a_group_lists_its_commands(run):
