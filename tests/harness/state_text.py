@@ -226,8 +226,8 @@ def fast(words):
 
 
 def sysctl(text):
-    path, value = split(text, "=")
-    return Sysctl(path=word(path), value=word(value))
+    path, value = split(text.removesuffix(" borrowed"), "=")
+    return Sysctl(path=word(path), value=word(value), borrowed=text.endswith(" borrowed"))
 
 
 def rtnetlink(text):

@@ -297,9 +297,22 @@ def drift(town: Town, oracle: Explained, chance: random.Random) -> list[object]:
                 state[item.key] = msgspec.structs.replace(item, up=False)
             elif isinstance(item, Sysctl):
                 state[item.key] = msgspec.structs.replace(item, value="0")
+                if item.path == "net/ipv4/ip_forward":
+                    stop_each_link(state)
             else:
                 del state[item.key]
     return gone
+
+
+def stop_each_link(state: dict) -> None:
+    """The kernel does with one IPv4 switch (inet_forward_change)."""
+    for key, item in state.items():
+        if (
+            isinstance(item, Sysctl)
+            and item.path.startswith("net/ipv4/conf/")
+            and key[1].endswith("/forwarding")
+        ):
+            state[key] = msgspec.structs.replace(item, value="0")
 
 
 def removal(item: object, state: dict) -> tuple[str, ...]:

@@ -16,10 +16,11 @@ The IPv4 and IPv6 tables come from one generator. What a packet meets (for `ip`;
     output nat -100         the same for the host's own connections, 127.0.0.0/8 excepted (socket program)
     forward 0               from a workload → its network's `from` chain: own network, or internal, or on
                             to a workload   → its network's `to` chain: replies, published, or drop
+                            neither, where it is our doing that the host forwards → drop
     postrouting nat 100     from a private subnet → its network's `post` chain: hairpin, masquerade
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from sealane.compile.names import ENDPOINT_PREFIX, NFT_FAMILY
 from sealane.kernel import nft
@@ -35,11 +36,13 @@ from sealane.kernel.nft import (
     OIFGROUP,
     OIFNAME,
     SPORT,
+    BitTest,
     Chain,
     Cmp,
     CmpPrefix,
     Concat,
     Counter,
+    Ct,
     DnatMap,
     Fib,
     Hook,
@@ -68,6 +71,13 @@ SADDR: dict[Family, Payload] = {4: nft.IP_SADDR, 6: nft.IP6_SADDR}
 DADDR: dict[Family, Payload] = {4: nft.IP_DADDR, 6: nft.IP6_DADDR}
 LOOPBACK: dict[Family, str] = {4: "127.0.0.0/8", 6: "::1/128"}
 
+DNATTED = BitTest(Ct("status"), nft.CT_STATUS["dnat"], "dnat")
+REPLY: tuple[Statement, ...] = (
+    BitTest(Ct("state"), nft.CT_STATE["established"] | nft.CT_STATE["related"], "established,related"),
+    # Only back: a flow that once got through while rules were gone is established too, and would stay for ever.
+    Cmp(Ct("direction"), "==", b"\x01", "reply"),
+)
+
 OURS = Cmp(IIFNAME, "==", ENDPOINT_PREFIX.encode(), f'"{ENDPOINT_PREFIX}*"')
 TO_OURS = Cmp(OIFNAME, "==", ENDPOINT_PREFIX.encode(), f'"{ENDPOINT_PREFIX}*"')
 
@@ -81,9 +91,10 @@ def deny(*statements: Statement, why: str) -> Rule:
     return Rule((*statements, Counter(), DROP), why)
 
 
-def compile_base(family: Family, *, adopted: bool) -> Iterator[Object]:
+def compile_base(family: Family, *, adopted: bool, transit: Iterable[Rule] = ()) -> Iterator[Object]:
     """Table, base chains, sets and maps of one IP family. `adopted`: there are bridges that are not ours, whose group
-    is not ours to set: they are found by name."""
+    is not ours to set: they are found by name. `transit`: what becomes of what is neither from us nor to us; none: it passes
+    (`compile.forwarding`)."""
     name = NFT_FAMILY[family]
     yield Table(family=name)
     yield from _sets(family, adopted=adopted)
@@ -111,7 +122,8 @@ def compile_base(family: Family, *, adopted: bool) -> Iterator[Object]:
         "forward",
         Hook("filter", "forward", 0),
         *_by_link(IIFGROUP, IIFNAME, "from", "base:from", adopted=adopted),
-        Rule((goto("into"),), "base:into"),
+        Rule((Verdict("jump", "into"),), "base:into"),
+        *transit,
     )
     yield Chain(
         family=name,

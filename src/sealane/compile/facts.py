@@ -6,7 +6,7 @@ import msgspec
 
 from sealane.kernel.nft import NftFamily
 from sealane.kernel.objects import PassageFamily
-from sealane.model.net import Prefix
+from sealane.model.net import Family, Prefix
 
 
 class ForeignRoute(msgspec.Struct, frozen=True):
@@ -49,6 +49,14 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     foreign_routes: tuple[ForeignRoute, ...] = ()
     ra_links: tuple[str, ...] = ()
     """Links of others by which the host has learnt an IPv6 default route from router advertisements."""
+    forwards: tuple[Family, ...] = ()
+    """Families that the host forwards without us: it did before we came."""
+    lent: tuple[Family, ...] = ()
+    """Families whose forwarding we have switched on."""
+    newcomers: tuple[tuple[Family, str], ...] = ()
+    """Bridges of other engines that have come since we switched a family on: they live by it, too."""
+    bridges: tuple[str, ...] = ()
+    """Of others. Empty where frames between their ports pass no IP hooks."""
     features: Features = Features()
 
 
@@ -57,11 +65,14 @@ Reach = Literal["nothing", "host", "everything"]
 
 def reach(before: Facts, after: Facts) -> Reach:
     """What of the desired state may be another for facts that have changed: that of the unit `host` alone follows the rules
-    of others and the links that the host learns its routes by. Law: tests/property/test_compile.py."""
+    of others, the links that the host learns its routes by, and what it forwards. Law: tests/property/test_compile.py."""
     if _for_everything(before) != _for_everything(after):
         return "everything"
-    is_same = (before.features, before.ra_links) == (after.features, after.ra_links)
-    return "nothing" if is_same else "host"
+    return "nothing" if _for_host(before) == _for_host(after) else "host"
+
+
+def _for_host(facts: Facts) -> tuple[object, ...]:
+    return facts.features, facts.ra_links, facts.forwards, facts.lent, facts.newcomers, facts.bridges
 
 
 def _for_everything(facts: Facts) -> tuple[str, int, Features]:

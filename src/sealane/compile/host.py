@@ -12,12 +12,13 @@ from sealane.compile.drivers import compile_endpoint, compile_network
 from sealane.compile.endpoint import Placed
 from sealane.compile.facts import Facts
 from sealane.compile.fast_path import compile_gates
+from sealane.compile.forwarding import forwarded, switches, transit_rules, transit_sets
 from sealane.compile.names import PASSAGE_LINKS
 from sealane.compile.network import is_apart
 from sealane.compile.publish import compile_publish, compile_publish_from
 from sealane.compile.reads import HOST_UNIT, Unit, readers, units_of
 from sealane.compile.sandbox import compile_sandbox
-from sealane.kernel.objects import Key, Passage, Sysctl
+from sealane.kernel.objects import Key, Passage
 from sealane.kernel.state import HOST, HostState, Object
 from sealane.model.change import Change
 from sealane.model.ids import EndpointId, NetworkId, SandboxId
@@ -60,22 +61,23 @@ def compile_unit(intent: Intent, facts: Facts, unit: Unit) -> Iterator[Placed]:
 
 
 def _host(intent: Intent, facts: Facts) -> Iterator[Object]:
-    """The static ruleset and forwarding: as long as there is a network that needs them."""
+    """The static ruleset and forwarding: as long as there is a network that needs them, or somebody who lives by it."""
     networks = [n for n in intent.networks.values() if n.traits.follows_host_rules]
-    if not networks:
-        return
-    yield from compile_guards(apart=any(map(is_apart, networks)))
-    for family in FAMILIES:
+    families = forwarded(networks, facts)
+    if networks:
+        yield from compile_guards(apart=any(map(is_apart, networks)))
+        yield from _passages(networks, facts)
+        yield from compile_gates(networks, facts)
+    for family in FAMILIES if networks or families else ():
         # Both families always: one that no network has is denied at our links, not left unconfigured.
-        if family == 4 or facts.features.ipv6:
-            yield from compile_base(family, adopted=any(n.link_adopted for n in networks))
-    yield from _passages(networks, facts)
-    yield from compile_gates(networks, facts)
-    yield Sysctl(path="net/ipv4/ip_forward", value="1")
-    if any(n.subnet(6) and not n.internal for n in networks) and facts.features.ipv6:
-        # A host that forwards hears no router advertisements any more, unless told to (2): its own way out would expire.
-        yield from (Sysctl(path=f"net/ipv6/conf/{link}/accept_ra", value="2") for link in facts.ra_links)
-        yield Sysctl(path="net/ipv6/conf/all/forwarding", value="1")
+        if family == 6 and not facts.features.ipv6:
+            continue
+        is_closed = family in families and family not in facts.forwards
+        transit = transit_rules(facts) if is_closed else ()
+        yield from compile_base(family, adopted=any(n.link_adopted for n in networks), transit=transit)
+        if is_closed:
+            yield from transit_sets(family, facts)
+    yield from switches(families, facts)
 
 
 def _passages(networks: Iterable[Network], facts: Facts) -> Iterator[Passage]:

@@ -8,9 +8,11 @@ from sealane.compile import names
 from sealane.compile.base import (
     ADDRESS_TYPE,
     DADDR,
+    DNATTED,
     ICMP,
     ICMPV6,
     LOOPBACK,
+    REPLY,
     SADDR,
     deny,
     goto,
@@ -55,7 +57,6 @@ from sealane.model.network import RESOLVER_PORT, RESOLVER_PROTOS, Network, Subne
 
 MTU_WITHOUT_UPLINK = 1500
 
-DNATTED = BitTest(Ct("status"), nft.CT_STATUS["dnat"], "dnat")
 RELATED = BitTest(Ct("state"), nft.CT_STATE["related"], "related")
 UNPROVEN = BitTest(
     Ct("state"),
@@ -63,11 +64,6 @@ UNPROVEN = BitTest(
     "invalid,new,untracked",
 )
 LOCAL = nft.FIB_LOCAL.to_bytes(4, "little")
-REPLY: tuple[Statement, ...] = (
-    BitTest(Ct("state"), nft.CT_STATE["established"] | nft.CT_STATE["related"], "established,related"),
-    # Only back: a flow that once got through while rules were gone is established too, and would stay for ever.
-    Cmp(Ct("direction"), "==", b"\x01", "reply"),
-)
 
 
 def mtu(network: Network, facts: Facts) -> int:
@@ -119,7 +115,10 @@ def gateway_link(network: Network, facts: Facts, *, ageing_off: bool) -> Iterato
         addr_gen_none=network.subnet(6) is None,
         group=names.network_group(network.id),
     )
-    yield from link_settings(name, 4)
+    # What workloads send goes nowhere from an internal bridge. (Those of an internal routed network have links of their own.)
+    yield from (
+        s for s in link_settings(name, 4) if not (network.internal and s.path.endswith("/forwarding"))
+    )
     if knows_ipv6(network, facts):
         yield from link_settings(name, 6)
         if network.subnet(6) is not None:
@@ -187,7 +186,8 @@ def chains(
         end=last,
         data=Verdict("goto", names.network_chain(network.id, "post")),
     )
-    yield Element(family=name, set="subnets", value=first, end=last)
+    if not network.traits.spans_hosts:
+        yield Element(family=name, set="subnets", value=first, end=last)
     if network.masquerade or network.internal:
         yield Element(family=name, set="private", value=first, end=last)
 

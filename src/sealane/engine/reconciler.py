@@ -22,7 +22,7 @@ from sealane.compile.host import Compiled
 from sealane.compile.names import alias
 from sealane.compile.reads import HOST_UNIT, Unit
 from sealane.engine.ports import Kernel, NamespaceGoneError
-from sealane.kernel.objects import Key, Link
+from sealane.kernel.objects import Key, Link, Sysctl
 from sealane.kernel.state import HOST, Object, hangs_on
 from sealane.limits import RECONCILE_ROUNDS
 from sealane.model.endpoint import Endpoint, NetnsRef
@@ -86,7 +86,9 @@ class Reconciler:
         for netns, key in keys:
             # A namespace not seen before holds nothing of ours; creating is idempotent should that prove wrong.
             there = self.observed.setdefault(netns, {})
-            if key[0] == "sysctl" and key not in self.compiled.desired.get(netns, EMPTY):
+            had = there.get(key)
+            is_sysctl = isinstance(had, Sysctl) and not had.borrowed
+            if is_sysctl and key not in self.compiled.desired.get(netns, EMPTY):
                 # Set and never deleted, but it may go with its link, and another of that name has the kernel's defaults.
                 there.pop(key, None)
         differences = diff(self.compiled.desired, self.observed, keys)

@@ -47,7 +47,7 @@ def come_in(path: Path, where: Namespace, port: Link, skb: Skb) -> Entered:
     # br_nf_pre_routing_finish: a translated destination decides anew where the frame goes.
     found = where.route(skb.packet.destination)
     # ip_route_input makes an error of it where IPv4 is not forwarded, and that goes up; ip6_route_input does not look.
-    may_stay = skb.packet.family == 6 or where.forwards(4)
+    may_stay = skb.packet.family == 6 or where.forwards(4, bridge.name)
     if may_stay and found.kind == "unicast" and found.link == bridge.name:
         path.note("bridge", f"translated while on {bridge.name}, and stays there (br_netfilter)")
         return Entered(bridge, found.gateway or skb.packet.destination)

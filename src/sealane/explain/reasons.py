@@ -45,6 +45,12 @@ REASONS: dict[str, Reason] = {
         "a packet from outside claims an address of this host itself",
         "look for the host that sends it",
     ),
+    "transit": Reason(
+        DENIED,
+        "the host forwards because sealane needs it to, and this is neither from a network of its nor to one",
+        "if the host is to route: switch forwarding on before sealane does (`net.ipv4.ip_forward=1` in /etc/sysctl.d), then "
+        "reboot",
+    ),
     "direct": Reason(
         DENIED,
         "addresses of a masqueraded network are not reached from outside",

@@ -294,7 +294,7 @@ class _Journey:
     def _forward(self, where: Namespace, iif: str, found: Found) -> NoReturn:
         """ip_forward, ip6_forward."""
         skb, family = self.skb, self.skb.packet.family
-        if not where.forwards(family):
+        if not where.forwards(family, iif):
             name = "net.ipv4.ip_forward" if family == 4 else "net.ipv6.conf.all.forwarding"
             reason = f"{where.name} does not forward IPv{family} ({name}=0), and {skb.packet.destination} is not its own"
             self.path.end(Disposition.NOT_FORWARDED, reason, f"set {name}=1" if where.netns == HOST else "")

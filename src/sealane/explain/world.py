@@ -241,9 +241,12 @@ class Namespace:
         found = self.state.get(("sysctl", path))
         return found.value if isinstance(found, Sysctl) else self._sysctls.get(path, default)
 
-    def forwards(self, family: Family) -> bool:
-        path = "net/ipv4/ip_forward" if family == 4 else "net/ipv6/conf/all/forwarding"
-        return self.sysctl(path) == "1"
+    def forwards(self, family: Family, iif: str) -> bool:
+        """What comes in by a link: IPv4 asks for the link's own setting (IN_DEV_FORWARD), which follows that of all links
+        until it is set itself."""
+        if family == 6:
+            return self.sysctl("net/ipv6/conf/all/forwarding") == "1"
+        return self.sysctl(f"net/ipv4/conf/{iif}/forwarding", self.sysctl("net/ipv4/ip_forward")) == "1"
 
     # --- rules ------------------------------------------------------------------------------------------------------
 

@@ -232,6 +232,8 @@ class Sysctl(msgspec.Struct, frozen=True, kw_only=True):
 
     path: str
     value: str
+    borrowed: bool = False
+    """The host's own, not of a link of ours: what it was is remembered, and comes back when nothing desires this."""
 
     @property
     def key(self) -> Key:

@@ -143,7 +143,7 @@ def _line(item: Object, verb: str) -> str:
         case FastGate():
             return f"fast {verb} gate {item.driver} {'ip' if item.family == 4 else 'ip6'}"
         case Sysctl():
-            return f"sysctl {_word(item.path)}={_word(item.value)}"
+            return f"sysctl {_word(item.path)}={_word(item.value)}{' borrowed' if item.borrowed else ''}"
         case Passage():
             return f"passage {verb} {item.family} filter FORWARD {_word(item.link)} accept"
         case LoopbackPort():

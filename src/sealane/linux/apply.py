@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 
+from sealane.linux.borrowed import Borrowed
 from sealane.linux.bpf.fast_path import FastPath
 from sealane.linux.closing import Closing
 from sealane.linux.jobs import ApplyNft, HostSide, Job, LoopbackPublisher, Requests, Tools, first_of, jobs
@@ -33,10 +34,12 @@ class Applier:
         *,
         ipv6: bool = True,
         fast_path: FastPath | None = None,
+        borrowed: Borrowed | None = None,
     ) -> None:
         self._host = HostSide(instance, route, nft, apply_nft, loopback)
         self._ipv6 = ipv6
         self._fast_path = fast_path
+        self._borrowed = borrowed
         self._run: _Run | None = None
 
     def begin(
@@ -57,7 +60,9 @@ class Applier:
             return run.perform(plan)
 
     def _new_run(self, refs: Mapping[str, NetnsRef], visits: Visits | None) -> "_Run":
-        progress = Progress(self._host.instance, ipv6=self._ipv6, fast_path=self._fast_path)
+        progress = Progress(
+            self._host.instance, ipv6=self._ipv6, fast_path=self._fast_path, borrowed=self._borrowed
+        )
         return _Run(Tools(self._host, Namespaces(refs, visits), progress))
 
 

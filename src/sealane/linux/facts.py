@@ -9,12 +9,16 @@ from contextlib import suppress
 import msgspec
 
 from sealane.compile.facts import Facts, Features, ForeignRoute
+from sealane.kernel.links import Bridge, word_of
 from sealane.kernel.objects import RTPROT_SEALANE
 from sealane.linux import netns, sysctl
+from sealane.linux.borrowed import FORWARDING, Borrowed
 from sealane.linux.marks import alias_prefix
 from sealane.linux.netlink import codec, inet, link
 from sealane.linux.netlink.socket import NETLINK_NETFILTER, Socket
 from sealane.model.net import (
+    FAMILIES,
+    Family,
     ParseError,
     Prefix,
     bounds,
@@ -42,6 +46,8 @@ _EVERYWHERE = ("fe80:", "127.", "::1/")
 _RELEASE = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})(\D.*)?", re.ASCII | re.DOTALL)
 _NFPROTO_IPV4, _NFPROTO_BRIDGE = 2, 7
 _NFT = 10 << 8
+_VIRTUAL = frozenset({"veth", "tun"})
+"""Kinds of links whose other end is a container or a machine on this host. (Those of cards have none.)"""
 _RTPROT_RA = 9
 """linux/rtnetlink.h."""
 _CTNETLINK_GET_STATS = 1 << 8 | 5
@@ -59,7 +65,14 @@ def check_release(release: str) -> None:
         )
 
 
-def read_facts(socket: Socket, instance: str, features: Features, resolv_conf: str = RESOLV_CONF) -> Facts:
+def read_facts(
+    socket: Socket,
+    instance: str,
+    features: Features,
+    resolv_conf: str = RESOLV_CONF,
+    *,
+    borrowed: Borrowed | None = None,
+) -> Facts:
     """`socket` is an rtnetlink one of the host's. Raises OSError."""
     links = {raw.index: raw for raw in (link.parse(payload) for _, payload in socket.dump(link.dump()))}
     every = [
@@ -72,6 +85,8 @@ def read_facts(socket: Socket, instance: str, features: Features, resolv_conf: s
     addresses = [route for route in every if route.type == inet.RTN_LOCAL]
     uplink = _uplink(routes, links)
     ours = alias_prefix(instance)
+    borrowed = borrowed or Borrowed("", "")
+    lent = tuple(family for family in FAMILIES if FORWARDING[family] in borrowed.loans)
     foreign = [
         *_bounded(_foreign(routes, links, ours, "route via")),
         *_bounded(_foreign(addresses, links, ours, "address of")),
@@ -82,7 +97,14 @@ def read_facts(socket: Socket, instance: str, features: Features, resolv_conf: s
         uplink=uplink.name if uplink else "",
         uplink_mtu=uplink.mtu if uplink else 0,
         foreign_routes=tuple(dict.fromkeys(foreign)),
-        ra_links=tuple(sorted(_learning(routes, links))),
+        # Where we have said so ourselves it stays so, whether a route is there just now or not.
+        ra_links=tuple(sorted(_learning(routes, links).union(borrowed.links("accept_ra")))),
+        forwards=tuple(
+            f for f in FAMILIES if f not in lent and sysctl.read(FORWARDING[f]) not in {None, "0"}
+        ),
+        lent=lent,
+        newcomers=tuple(_newcomers(links, routes, ours, borrowed)),
+        bridges=_bridges(links, ours) if features.bridge_netfilter else (),
         features=features,
     )
 
@@ -160,6 +182,32 @@ def _learning(routes: list[inet.RawRoute], links: dict[int, link.RawLink]) -> se
         if route.protocol == _RTPROT_RA and route.dst == "::/0" and route.index in links
     }
     return {name for name in names if sysctl.read(f"net/ipv6/conf/{name}/accept_ra") in {"1", "2"}}
+
+
+def _bridges(links: dict[int, link.RawLink], ours: str) -> tuple[str, ...]:
+    """Of others. What has a name that no rule can say is left out."""
+    found = (
+        raw.name for raw in links.values() if isinstance(raw.kind, Bridge) and not raw.alias.startswith(ours)
+    )
+    return tuple(sorted(name for name in found if name.isascii()))
+
+
+def _newcomers(
+    links: dict[int, link.RawLink], routes: list[inet.RawRoute], ours: str, borrowed: Borrowed
+) -> Iterator[tuple[Family, str]]:
+    """Bridges that lead to containers and machines of other engines: not one that a card of the host is a port of, or that a
+    default route goes by."""
+    outward = {raw.master for raw in links.values() if word_of(raw.kind) not in _VIRTUAL}
+    outward |= {route.index for route in routes if route.dst in DEFAULT_ROUTES}
+    names = {links[index].name for index in outward if index in links}
+    for family in FAMILIES:
+        loan = borrowed.loans.get(FORWARDING[family])
+        if loan is not None:
+            yield from (
+                (family, name)
+                for name in _bridges(links, ours)
+                if name not in names and name not in loan.bridges
+            )
 
 
 def _nameservers(path: str) -> Iterator[ForeignRoute]:

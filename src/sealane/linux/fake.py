@@ -131,7 +131,7 @@ class FakeKernel:
         return {
             key: _as_seen(item)
             for key, item in self.state.get(netns, {}).items()
-            if not isinstance(item, Sysctl) or key in wanted
+            if not isinstance(item, Sysctl) or key in wanted or item.borrowed
         }
 
     def sysctls(self, wanted: NamespaceState) -> NamespaceState:

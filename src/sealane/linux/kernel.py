@@ -19,6 +19,7 @@ from sealane.kernel.state import HOST, NamespaceState, Object, namespace
 from sealane.linux import facts, marks, observe, passages, processes, reservations, sysctl
 from sealane.linux import netns as namespaces
 from sealane.linux.apply import Applier
+from sealane.linux.borrowed import Borrowed
 from sealane.linux.bpf.fast_path import FastPath
 from sealane.linux.closing import Closing
 from sealane.linux.evidence import read_evidence
@@ -113,6 +114,7 @@ class LinuxKernel(Closing):
         self._nft = Socket(NETLINK_NETFILTER)
         self._foreign = ForeignRulesCache()
         self._rules = RuleContents(f"{runtime_dir}/rules.json")
+        self._borrowed = Borrowed(f"{runtime_dir}/borrowed.json", f"{self.boot_id()} {self._inode}")
         self._visits: Visits | None = None
         self._applier = Applier(
             instance,
@@ -122,6 +124,7 @@ class LinuxKernel(Closing):
             loopback,
             ipv6=self._features.ipv6,
             fast_path=fast_path,
+            borrowed=self._borrowed,
         )
 
     def close(self) -> None:
@@ -141,7 +144,7 @@ class LinuxKernel(Closing):
             firewalls=others.judges if self._fast_path is not None else (),
             translators=others.translators,
         )
-        return facts.read_facts(self._route, self._instance, features)
+        return facts.read_facts(self._route, self._instance, features, borrowed=self._borrowed)
 
     def observe(self, netns: str, ref: NetnsRef | None, wanted: NamespaceState) -> NamespaceState:
         self._check_home()
@@ -150,6 +153,7 @@ class LinuxKernel(Closing):
                 raise NamespaceGoneError(f"the sandbox {netns} has no namespace")
             return namespace(self._observe_sandbox(ref, wanted))
         found: list[Object] = list(observe.observe_host(self._route, self._instance, wanted, self._fast_path))
+        found += observe.observe_borrowed(self._borrowed.loans, wanted)
         found += observe_nft(self._nft, self._rules)
         found += passages.observe(self._nft, self._instance)
         if self._loopback is not None:

@@ -5,7 +5,7 @@ empty, IPv6 settings of a link too small for IPv6) reads as it is wanted; a veth
 kernel knows it by an index in another namespace.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import msgspec
 
@@ -83,6 +83,14 @@ def observe_sandbox(socket: Socket, instance: str, wanted: NamespaceState) -> It
         yield from (item for item in _fdb(socket, links, wanted) if item.key in wanted)
     if Qdisc in kinds:
         yield from _qdiscs(_queues(socket, links), links, wanted)
+
+
+def observe_borrowed(paths: Collection[str], wanted: NamespaceState) -> Iterator[Object]:
+    """Settings of the host's that we have changed, and nothing needs any more. Of links that are gone there are none."""
+    for path in paths:
+        value = sysctl.read(path)
+        if value is not None and ("sysctl", path) not in wanted:
+            yield Sysctl(path=path, value=value, borrowed=True)
 
 
 def observe_sysctls(wanted: NamespaceState) -> list[Object]:

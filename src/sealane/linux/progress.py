@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from sealane.kernel.objects import Link, Sysctl
 from sealane.kernel.state import Object, hangs_on
+from sealane.linux.borrowed import Borrowed
 from sealane.linux.bpf.fast_path import FastPath
 from sealane.linux.marks import alias_prefix
 from sealane.linux.messages import setting4
@@ -42,10 +43,12 @@ class Progress:
         *,
         ipv6: bool = True,
         fast_path: FastPath | None = None,
+        borrowed: Borrowed | None = None,
     ) -> None:
         self.alias_prefix = alias_prefix(instance)
         self.ipv6 = ipv6
         self.fast_path = fast_path
+        self.borrowed = borrowed or Borrowed("", "")
         self.outcomes: list[Outcome] = []
         self.indexes: dict[tuple[str, str], int] = {}
         """Of links by (namespace, name), as far as they were looked up, made, or are about to be made."""

@@ -32,7 +32,6 @@ from sealane.kernel.objects import (
 )
 from sealane.kernel.state import HOST, Object
 from sealane.linux import netns as namespaces
-from sealane.linux import sysctl
 from sealane.linux.marks import is_ours
 from sealane.linux.messages import message, setting4
 from sealane.linux.namespaces import Namespaces
@@ -440,10 +439,10 @@ class Session:
                 self._fail(operation, error)
 
     def write_sysctls(self, operations: Sequence[Operation]) -> None:
-        """There is nothing to be undone: a sysctl of a link goes with the link. Of one that could not be made the path
-        leads to whoever has its name."""
+        """There is nothing to be undone but of what is the host's own: a sysctl of a link goes with the link. Of one that
+        could not be made the path leads to whoever has its name."""
         pending = [
-            op for op in operations if op.verb != "delete" and self._is_there(op) and not self._is_set(op)
+            op for op in operations if op.verb == "delete" or (self._is_there(op) and not self._is_set(op))
         ]
         if not pending:
             return
@@ -454,7 +453,7 @@ class Session:
                 item = operation.object
                 assert isinstance(item, Sysctl)
                 try:
-                    sysctl.write(item.path, item.value)
+                    self._progress.borrowed.perform(operation.verb, item, self._socket)
                 except (ValueError, OSError) as error:
                     failures.append((operation, error))
         for operation, failure in failures:

@@ -47,8 +47,9 @@ messages then travel with the link's. The host's own addresses are built."""
 SWEEP_ORDER = (Chain, ObservedChain, Set, Table)
 """Rules hold sets, the table holds all."""
 
-CLOSE_ORDER = (RoutingRule, Route, Neighbour, FdbEntry, Qdisc, FastPort, Address)
-"""Between the links that go first and the links that go last."""
+CLOSE_ORDER = (RoutingRule, Route, Neighbour, FdbEntry, Qdisc, FastPort, Address, Sysctl)
+"""Between the links that go first and the links that go last. What the host forwards ends before the rules that say what it
+may forward are swept."""
 
 
 def _ranks(kinds: Sequence[type]) -> dict[type, int]:
@@ -185,7 +186,9 @@ def _on_link(difference: Difference, item: Object, context: _Context) -> Iterabl
     rank = _OPEN.get(type(want))
     is_hosts_own = netns == HOST and isinstance(want, Address)
     if rank is None or is_hosts_own or (isinstance(want, Route) and want.type == "unreachable"):
-        return (("build", (_BUILD[type(want)], 0), operation),)
+        # A router forgets what it has learnt by router advertisements, but of links that are told to go on (accept_ra 2).
+        is_switch = isinstance(want, Sysctl) and want.path == "net/ipv6/conf/all/forwarding"
+        return (("build", (_BUILD[type(want)], int(is_switch)), operation),)
     return (("open", (_side(netns, want), rank, _route_rank(want)), operation),)
 
 

@@ -9,7 +9,7 @@
 | neighbour | permanent or proxy, on a link of ours; in a sandbox only the ones we put there |
 | FDB entry | static, at a port of ours; permanent, at a bridge of ours, but for the one that the kernel gives every bridge |
 | nftables | everything in the tables named `sealane` |
-| sysctl | the paths that desired state names: set, never deleted |
+| sysctl | the paths that desired state names: set, never deleted; those of the host's own that we have changed (`linux/borrowed.py`): put back |
 | passage | a rule in iptables' FORWARD whose comment begins with `sealane/INSTANCE/passage` |
 | fast port | the tc filter of our preference and name at the entrance of a link of ours |
 | fast target, fast gate | the elements of our pinned maps |
@@ -27,7 +27,9 @@ from sealane.kernel.state import Object
 
 def is_deletable(item: Object) -> bool:
     """Whether the object goes when nothing desires it."""
-    return not isinstance(item, Sysctl) and not (isinstance(item, Link) and isinstance(item.kind, Loopback))
+    if isinstance(item, Sysctl):
+        return item.borrowed
+    return not (isinstance(item, Link) and isinstance(item.kind, Loopback))
 
 
 def is_same(desired: Object, observed: Object) -> bool:

@@ -172,8 +172,7 @@ def test_br_netfilter_needs_ipv4_forwarding_even_for_what_stays_on_the_bridge(
     """Found by the differential test: br_netfilter.c says that bridged DNAT needs none, but ip_route_input returns no
     error there, just a route that is one."""
     town = Town(facts=BRIDGED)
-    for path in ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"):
-        town.change(HOST, ("sysctl", path), value="0")
+    town.stop_forwarding()
     trace = town.send("api", destination, 8080)
     assert trace.disposition is (Disposition.DELIVERED if stays else Disposition.NOT_FORWARDED)
 

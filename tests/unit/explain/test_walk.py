@@ -452,7 +452,7 @@ def test_a_half_made_veth_knows_its_other_end_by_the_host() -> None:
 def test_no_answer_is_none() -> None:
     where = Town()
     there = where.send("outside", HOST_ADDRESS[4], 8080)
-    where.change(HOST, ("sysctl", "net/ipv4/ip_forward"), value="0")
+    where.stop_forwarding()
     assert not is_answered(there, back(where, there))
 
 

@@ -113,6 +113,12 @@ class Town:
         replace = changed if isinstance(item, Link) else msgspec.structs.replace
         self.compiled.desired[netns][key] = replace(item, **fields)
 
+    def stop_forwarding(self) -> None:
+        """As the kernel does it: of IPv4 with the setting of every link (inet_forward_change)."""
+        for key in list(self.compiled.desired[HOST]):
+            if key[0] == "sysctl" and str(key[1]).endswith(("/ip_forward", "/forwarding")):
+                self.change(HOST, key, value="0")
+
     def remove(self, netns: str, key: Key) -> None:
         del self.compiled.desired[netns][key]
 
