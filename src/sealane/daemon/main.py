@@ -65,6 +65,10 @@ def _raise_descriptor_limit() -> None:
 async def _serve(config: Config, manager: str) -> int:
     loop = asyncio.get_running_loop()
     loop.set_default_executor(workers())
+    # Handed over by the service manager, a client's connect never fails, not even while we are restarted.
+    named = named_sockets(os.environ, os.getpid())
+    for_docker = [sock for name, sock in named if name == DOCKER]
+    kept = _kept_for_docker(for_docker, config)
     service = Service(config, loop)
     service.start()
     server = ApiServer(service)
@@ -75,16 +79,16 @@ async def _serve(config: Config, manager: str) -> int:
         door.serve(service.engine)
 
     service.rebuilt = route_anew
-    kept: KeptSocket | None = None
     stopped = _told_to_stop(loop)
     try:
-        # Handed over by the service manager, a client's connect never fails, not even while we are restarted.
-        named = named_sockets(os.environ, os.getpid())
         handed = [sock for name, sock in named if name != DOCKER]
-        for_docker = [sock for name, sock in named if name == DOCKER]
         places = [str(sock.getsockname()) for sock in handed] or [config.socket]
         await server.start(handed or config.socket)
-        kept = await _serve_docker(door, for_docker, config, loop)
+        if kept is not None:
+            await door.start([kept.open()])
+            kept.follow(loop)
+        elif for_docker:
+            await door.start(for_docker)
         # Records live as long as the daemon: a full collection over thousands of them is a pause for nothing.
         gc.collect()
         gc.freeze()
@@ -102,18 +106,13 @@ async def _serve(config: Config, manager: str) -> int:
     return 0
 
 
-async def _serve_docker(
-    door: Door, handed: list[socket.socket], config: Config, loop: asyncio.AbstractEventLoop
-) -> KeptSocket | None:
-    """On the service manager's socket, or on one of our own, which a stand-in keeps when we are away."""
+def _kept_for_docker(handed: list[socket.socket], config: Config) -> KeptSocket | None:
+    """A socket of our own, which a stand-in keeps when we are away; the service manager keeps its own."""
     if handed or not config.docker_plugin_socket:
         dismiss(config.run_dir)
-        if handed:
-            await door.start(handed)
         return None
     kept = KeptSocket(config.docker_plugin_socket, config.run_dir)
-    await door.start([kept.open()])
-    kept.follow(loop)
+    kept.reserve()
     return kept
 
 

@@ -26,6 +26,7 @@ _PROTOS = {6: "tcp", 17: "udp", 132: "sctp"}
 _PORT_MAX = 65535
 
 _META_L4PROTO = 16
+_META_IIFNAME = 6
 _META_LINKS = frozenset({6, 7, 17, 18})
 """iifname, oifname, and of bridges ibrname, obrname."""
 _NETWORK, _TRANSPORT = 1, 2
@@ -74,10 +75,11 @@ def _table(socket: Socket, number: int, name: str, chains: list[dict[int, memory
         skimmed.setdefault(codec.text(rule[2]), []).append(Skimmed(rule.get(4, _EMPTY)))
     every = [(chain, rule) for chain, rules in skimmed.items() for rule in rules]
     accepting = {chain for chain, rules in skimmed.items() if rules and rules[-1].is_final_accept}
-    # firewalld sends each link to the chains of its zone; in those it accepts what stays in the zone, whatever the zone.
-    letting = [
-        rule for _, rule in every if rule.leads_to in accepting or (rule.accepts and name != FIREWALLD)
-    ]
+    letting = [rule for _, rule in every if rule.leads_to in accepting or rule.accepts]
+    if name == FIREWALLD:
+        # It accepts what comes by a link of such a zone: in 1.x in the zone's chains, in 2.x where it dispatches. Of every
+        # zone it accepts what stays in it: that is no such rule.
+        letting = [rule for rule in letting if rule.is_by_link]
     return ForeignTable(
         family=_FAMILIES[number],
         name=name,
@@ -121,6 +123,8 @@ class Skimmed:
         self._first, self._last = 1, _PORT_MAX
         self._has_port = False
         self._loaded: tuple[int, ...] = ()
+        self._keys: set[int] = set()
+        """Of meta: what was loaded by any of the expressions."""
         self._mask = b""
         seen = []
         for _, payload in codec.attr_list(expressions):
@@ -130,6 +134,7 @@ class Skimmed:
             self._feed(name, codec.attrs(expression.get(2, _EMPTY)))
         self.is_final_drop = self._refuses and set(seen) <= _HARMLESS | {"target"}
         self.is_final_accept = self.accepts and set(seen) <= _HARMLESS
+        self.is_by_link = self._keys == {_META_IIFNAME} and set(seen) <= _HARMLESS | {"meta", "cmp"}
 
     def port_rule(self, chain: str) -> PortRule | None:
         if not self._sends or not self._has_port:
@@ -142,6 +147,7 @@ class Skimmed:
         match name:
             case "meta" if 2 in data:
                 self._loaded, self._mask = (nfnl.number(data[2]),), b""
+                self._keys.add(self._loaded[0])
             case "payload" if {2, 3, 4} <= data.keys():
                 self._loaded, self._mask = (
                     (nfnl.number(data[2]), nfnl.number(data[3]), nfnl.number(data[4])),

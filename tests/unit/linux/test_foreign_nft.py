@@ -174,6 +174,14 @@ def test_a_rule_that_leads_elsewhere(code) -> None:
     assert (rule.leads_to, rule.names, rule.accepts) == ("filter_IN_trusted", ["slb1"], False)
 
 
+def test_an_accept_by_nothing_but_the_link_it_comes_by() -> None:
+    name = cmp(b"slb1\0".ljust(16, b"\0"))
+    assert Skimmed(memoryview(meta(6) + name + expression("counter") + verdict(1))).is_by_link
+    assert not Skimmed(memoryview(meta(7) + name + verdict(1))).is_by_link
+    assert not Skimmed(memoryview(meta(6) + name + meta(7) + name + verdict(1))).is_by_link
+    assert not Skimmed(memoryview(meta(6) + name + payload(2, 2, 2) + cmp(b"\0\x16") + verdict(1))).is_by_link
+
+
 def test_an_accept_without_a_condition_is_final() -> None:
     assert Skimmed(memoryview(expression("counter") + verdict(1))).is_final_accept
     assert not Skimmed(memoryview(meta(6) + cmp(b"slb1\0") + verdict(1))).is_final_accept

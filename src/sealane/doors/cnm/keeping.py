@@ -1,6 +1,7 @@
 """The plugin's socket and the process that keeps it (`stand_in`), as the daemon uses them.
 
     kept = KeptSocket("/run/docker/plugins/sealane.sock", "/run/sealane")
+    kept.reserve()          # as early as may be
     sock = kept.open()      # that of the stand-in, with all who wait there, or a new one and a new stand-in
     …
     kept.close()            # the daemon ends, the stand-in stays
@@ -41,14 +42,20 @@ class KeptSocket:
         self._child = -1
         self._loop: asyncio.AbstractEventLoop | None = None
 
+    def reserve(self) -> None:
+        """Take the stand-in's socket over, if there is one, before it is served: who connects waits from now on, and is
+        not answered by the stand-in. Idempotent."""
+        if self._socket is None:
+            self._socket = self._take_over()
+
     def open(self) -> socket.socket:
         """The socket to serve on, which listens. Raises InvalidError, ConflictError."""
-        found = self._take_over()
+        self.reserve()
+        found = self._socket
         if found is None:
             found = listen(self._path)
             self._socket = found
             self._start()
-        self._socket = found
         return found.dup()
 
     def follow(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -108,8 +108,9 @@ class StandIn:
         while self._life is not None or self._is_in_place():
             now = time.monotonic()
             is_away = self._life is None and now >= self._left_at + GRACE_S
-            wanted: list[socket.socket] = [self._control]
-            wanted += [self._life] if self._life is not None else []
+            # The end of one daemon before the beginning of the next.
+            wanted: list[socket.socket] = [self._life] if self._life is not None else []
+            wanted += [self._control]
             wanted += [self._listening] if is_away and len(self._clients) < CLIENTS_MAX else []
             wanted += [client.sock for client in self._clients.values()]
             for ready in select.select(wanted, [], [], self._pause(now))[0]:
@@ -149,10 +150,11 @@ class StandIn:
         return inode(self._path) == self._inode
 
     def _hand_over(self) -> None:
-        """The next daemon: it is given the socket, and with it what waits there. One that nobody finds is not given."""
+        """The next daemon: it is given the socket, and with it what waits there. Not while there is another, nor a socket
+        that nobody finds any more."""
         try:
             life, _ = self._control.accept()
-            if not self._is_in_place():
+            if self._life is not None or not self._is_in_place():
                 life.close()
                 return
             life.settimeout(1.0)
@@ -160,8 +162,6 @@ class StandIn:
             life.sendmsg([b"s"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)])
         except OSError:
             return
-        if self._life is not None:
-            self._life.close()
         self._life = life
 
     def _accept(self) -> None:
