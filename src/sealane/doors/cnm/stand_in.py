@@ -20,8 +20,8 @@ import socket
 import sys
 import time
 
-GRACE_S = 3.0
-"""From the end of a daemon on: a restart takes about one."""
+GRACE_S = 5.0
+"""From the end of a daemon to the beginning of the next: about one on an idle machine."""
 LOOK_S = 2.0
 """Between looks whether the socket's file is still there, without a daemon: who deletes it wants no answers any more."""
 CLIENTS_MAX = 64
