@@ -78,11 +78,9 @@ def _owners(stored: Stored) -> Iterator[str]:
 
 def _pins(host: Host, stored: Stored) -> Iterator[str]:
     """I1: files that pin namespaces."""
-    wanted = {
-        s["netns"]["path"]
-        for s in stored.sandboxes.values()
-        if (s.get("netns") or {}).get("owner") == "sealane"
-    }
+    refs = [s.get("netns") or {} for s in stored.sandboxes.values()]
+    own = [ref for ref in refs if ref.get("owner") == "sealane"]
+    wanted = {path for ref in own for path in (ref["path"], ref.get("userns")) if path}
     found = set()
     for folder in host.run_dirs():
         with contextlib.suppress(OSError):

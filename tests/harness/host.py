@@ -106,6 +106,9 @@ class Host:
         with open(path, "w", encoding="ascii") as file:
             file.write(f"{uuid.uuid4()}\n")
         self.ns.sh("mount", "--bind", path, "/proc/sys/kernel/random/boot_id")
+        # Where proc is covered in part, a user namespace may mount none unless a whole one is seen as well.
+        self.ns.sh("mkdir", "-p", "/run/whole-proc")
+        self.ns.sh("mount", "-t", "proc", "proc", "/run/whole-proc")
 
     def address(self, family: int) -> str:
         return host_address(self.number, family)

@@ -2,9 +2,11 @@
 
 import errno
 import faulthandler
+import fcntl
 import gc
 import os
 import subprocess
+import sys
 import threading
 import time
 
@@ -14,7 +16,7 @@ from kernel.rtnl_support import BOX, alive, fresh_host, ip_json, rig, run, withi
 from sealane.engine.ports import NamespaceGoneError
 from sealane.kernel.links import Loopback
 from sealane.kernel.objects import Link
-from sealane.linux import namespaces, netns
+from sealane.linux import namespaces, netns, userns
 from sealane.linux.netlink.socket import NETLINK_ROUTE, Socket
 from sealane.linux.netns import NamespaceError
 from sealane.model.endpoint import NetnsRef
@@ -113,6 +115,74 @@ def test_a_pin_that_a_reboot_left_without_its_mount_is_made_good():
         again = it.kernel.create_namespace("one")
         assert alive(again)
         it.kernel.delete_namespace(again)
+
+
+def owner_of(ref):
+    """The inode of the user namespace that owns a network namespace (NS_GET_USERNS, ioctl_nsfs(2))."""
+    with open(ref.path, "rb") as opened:
+        owner = fcntl.ioctl(opened, 0xB701)
+    try:
+        return os.fstat(owner).st_ino
+    finally:
+        os.close(owner)
+
+
+def test_it_can_be_owned_by_a_user_namespace_of_its_own(tmp_path):
+    folder, sandbox = str(tmp_path / "netns"), "ab" * 16
+    ref = netns.create(folder, sandbox, with_userns=True)
+    assert ref.userns == f"{folder}/{sandbox}.user"
+    assert owner_of(ref) == os.stat(ref.userns).st_ino != os.stat("/proc/self/ns/user").st_ino
+    assert netns.create(folder, sandbox, with_userns=True) == ref
+    with open("/proc/self/mountinfo", encoding="ascii") as file:
+        assert sum(f"{sandbox}.user" in line for line in file) == 1
+    # It is ours to enter and to plug all the same.
+    descriptor, opened = netns.enter(ref)
+    opened.close()
+    os.close(descriptor)
+    other = netns.create(folder, "cd" * 16, with_userns=True)
+    assert owner_of(other) != owner_of(ref)
+    plain = netns.create(folder, "ef" * 16)
+    assert (plain.userns, owner_of(plain)) == ("", os.stat("/proc/self/ns/user").st_ino)
+    assert netns.sweep(folder, {sandbox}) == ["cd" * 16, "ef" * 16]
+    assert sorted(os.listdir(folder)) == [sandbox, f"{sandbox}.user"]
+    netns.delete(folder, ref)
+    assert os.listdir(folder) == []
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_an_owner_that_was_left_without_its_network_namespace_is_none(tmp_path):
+    folder, sandbox = tmp_path / "netns", "ab" * 16
+    folder.mkdir()
+    (folder / f"{sandbox}.user").touch()
+    assert netns.create(str(folder), sandbox).userns == ""
+    assert os.listdir(folder) == [sandbox]
+    assert netns.sweep(str(folder), ()) == [sandbox]
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_where_there_is_no_unshare_it_is_said_and_nothing_is_left(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(OSError, match="util-linux"):
+        netns.create(str(tmp_path / "netns"), "ab" * 16, with_userns=True)
+    assert os.listdir(tmp_path / "netns") == []
+    assert "util-linux" in userns.why_not()
+    subprocess.run(["/usr/bin/umount", str(tmp_path / "netns")], check=True)
+
+
+def test_a_user_namespace_is_tried_before_it_is_promised():
+    assert userns.why_not() == ""
+    tried = subprocess.run(
+        ["unshare", "--user", "--map-root-user", sys.executable, "-c", "from sealane.linux import userns; print(userns.why_not())"],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert tried.stdout == "the daemon is in a user namespace itself\n"
+    # As in a container whose engine has covered a part of proc.
+    script = 'mount --bind /dev/null /proc/uptime && exec "$0" -c "from sealane.linux import userns; print(userns.why_not())"'
+    covered = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, sys.executable],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert covered.stdout.startswith("this host allows no container in one: ")
 
 
 def test_a_namespace_pinned_since_at_the_same_path_is_not_taken_away():

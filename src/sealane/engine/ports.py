@@ -80,8 +80,9 @@ class Kernel(Protocol):
         Raises OSError where it was cut short, and nobody can tell what was done."""
         ...
 
-    def create_namespace(self, sandbox: str) -> NetnsRef:
-        """Make and pin a namespace for a sandbox of ours. Idempotent."""
+    def create_namespace(self, sandbox: str, *, with_userns: bool = False) -> NetnsRef:
+        """Make and pin a namespace for a sandbox of ours. Idempotent. `with_userns`: a new user namespace owns it. Raises
+        OSError."""
         ...
 
     def delete_namespace(self, ref: NetnsRef) -> None:

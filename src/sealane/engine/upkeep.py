@@ -83,7 +83,8 @@ class Upkeep:
             sandbox = engine.intent.sandboxes.get(identity)  # type: ignore[call-overload]
             if sandbox is None:
                 continue
-            ref = engine.kernel.create_namespace(sandbox.id)
+            has_userns = sandbox.netns is not None and bool(sandbox.netns.userns)
+            ref = engine.kernel.create_namespace(sandbox.id, with_userns=has_userns)
             if ref != sandbox.netns:
                 changes.append(Put(with_netns(sandbox, ref), sandbox))
                 engine.reconciler.forget_namespace(sandbox.id)

@@ -163,11 +163,13 @@ class FakeKernel:
         self._may_raise("apply", len(plan.stages))
         return failures
 
-    def create_namespace(self, sandbox: str) -> NetnsRef:
+    def create_namespace(self, sandbox: str, *, with_userns: bool = False) -> NetnsRef:
         self._may_raise("create_namespace")
         self._inodes += 1
         self.pinned.add(sandbox)
-        return NetnsRef(path=f"/run/fake/{sandbox}", inode=self._inodes, owner="sealane")
+        path = f"/run/fake/{sandbox}"
+        owner = f"{path}.user" if with_userns else ""
+        return NetnsRef(path=path, inode=self._inodes, owner="sealane", userns=owner)
 
     def delete_namespace(self, ref: NetnsRef) -> None:
         self.dead.add(ref.inode)

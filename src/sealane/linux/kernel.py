@@ -211,8 +211,8 @@ class LinuxKernel(Closing):
             finally:
                 self._visits = None
 
-    def create_namespace(self, sandbox: str) -> NetnsRef:
-        return namespaces.create(self._netns_dir, sandbox)
+    def create_namespace(self, sandbox: str, *, with_userns: bool = False) -> NetnsRef:
+        return namespaces.create(self._netns_dir, sandbox, with_userns=with_userns)
 
     def delete_namespace(self, ref: NetnsRef) -> None:
         namespaces.delete(self._netns_dir, ref)

@@ -25,6 +25,7 @@ from contextlib import contextmanager, suppress
 from typing import NamedTuple, TypeVar
 
 from sealane.engine.ports import NamespaceGoneError
+from sealane.linux import userns
 from sealane.linux.netlink.socket import NETLINK_ROUTE, SO_NETNS_COOKIE, Socket
 from sealane.model.endpoint import NetnsRef
 from sealane.model.ids import parse_id
@@ -45,6 +46,8 @@ _MS_BIND = 4096
 _MS_PRIVATE = 1 << 18
 _MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
+
+_USERNS = ".user"
 
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESRCH, errno.ELOOP})
 
@@ -175,19 +178,28 @@ def open_socket(descriptor: int | None, family: int) -> Socket:
         return Socket(family)
 
 
-def create(directory: str, sandbox: str) -> NetnsRef:
-    """Make a namespace and pin it by a bind mount at `directory`/`sandbox`. Idempotent: one that is there is returned."""
+def create(directory: str, sandbox: str, *, with_userns: bool = False) -> NetnsRef:
+    """Make a namespace and pin it by a bind mount at `directory`/`sandbox`. Idempotent: one that is there is returned.
+    `with_userns`: it is owned by a new user namespace, which is pinned beside it."""
     path = f"{directory}/{parse_id(sandbox)}"
     with suppress(OSError, NamespaceError):
         return _pinned(path)
     os.makedirs(directory, mode=0o700, exist_ok=True)
     _make_private(directory)
-    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o400))
+    # Of one that died half-way.
+    _unpin(path + _USERNS)
     try:
-        in_new_namespace(lambda: _mount(_OWN, path, _MS_BIND))
+        if with_userns:
+            with userns.inhabited(network=True) as pid:
+                # First: a network namespace with its owner at hand, or none.
+                _pin(f"/proc/{pid}/ns/user", path + _USERNS)
+                _pin(f"/proc/{pid}/ns/net", path)
+        else:
+            in_new_namespace(lambda: _pin(_OWN, path))
         return _pinned(path)
     except BaseException:
         _unpin(path)
+        _unpin(path + _USERNS)
         raise
 
 
@@ -201,6 +213,7 @@ def delete(directory: str, ref: NetnsRef) -> None:
         if _filesystem(ref.path) == _NSFS_MAGIC and os.stat(ref.path).st_ino != ref.inode:
             return
     _unpin(ref.path)
+    _unpin(ref.path + _USERNS)
 
 
 def sweep(directory: str, known: Collection[str]) -> list[str]:
@@ -209,10 +222,10 @@ def sweep(directory: str, known: Collection[str]) -> list[str]:
         names = sorted(os.listdir(directory))
     except FileNotFoundError:
         return []
-    stray = [name for name in names if name not in known]
+    stray = [name for name in names if name.removesuffix(_USERNS) not in known]
     for name in stray:
         _unpin(f"{directory}/{name}")
-    return stray
+    return [name for name in stray if not name.endswith(_USERNS)]
 
 
 def in_new_namespace(action: Callable[[], T]) -> T:
@@ -324,10 +337,21 @@ def _inhabited(inode: int) -> Iterator[str]:
                         yield path
 
 
+def _pin(namespace: str, path: str) -> None:
+    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o400))
+    _mount(namespace, path, _MS_BIND)
+
+
 def _pinned(path: str) -> NetnsRef:
     descriptor = _open(path)
     try:
         inode = os.fstat(descriptor).st_ino
+        owner = path + _USERNS
+        with suppress(OSError):
+            if _filesystem(owner) == _NSFS_MAGIC:
+                return NetnsRef(
+                    path=path, inode=inode, cookie=cookie(descriptor), owner="sealane", userns=owner
+                )
         return NetnsRef(path=path, inode=inode, cookie=cookie(descriptor), owner="sealane")
     finally:
         os.close(descriptor)

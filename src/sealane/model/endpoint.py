@@ -19,6 +19,8 @@ class NetnsRef(msgspec.Struct, frozen=True, kw_only=True):
     """SO_NETNS_COOKIE (Linux 5.14): never given twice in one boot. 0: not known, the inode has to do."""
     owner: Literal["sealane", "foreign"] = "foreign"
     """`sealane`: made and pinned by us, and deleted with the sandbox."""
+    userns: str = ""
+    """Where the user namespace is pinned that owns it, if it has one of its own; empty: the daemon's owns it."""
 
     @property
     def identity(self) -> tuple[int, int]:
