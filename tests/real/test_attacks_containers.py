@@ -19,6 +19,8 @@ from sealane.containers import cgroups
 from sealane.containers.errors import SpecError
 from sealane.containers.runtime import Runtime
 from sealane.containers.spec import Bind, ContainerSpec
+from sealane.linux import netns
+from sealane.model.idmap import ID_BASE
 
 pytestmark = [pytest.mark.real, pytest.mark.kernel]
 
@@ -91,6 +93,22 @@ def runtime(tmp_path, program):
     yield made
     made.sweep(())
     assert made.orphans(()) == ()
+
+
+@pytest.fixture
+def sandbox(tmp_path):
+    """Where a container lives that has a user namespace: as the daemon makes it."""
+    ref = netns.create(str(tmp_path / "netns"), "ab" * 16, with_userns=True)
+    yield {"netns": ref.path, "userns": ref.userns}
+    netns.delete(str(tmp_path / "netns"), ref)
+
+
+@pytest.fixture
+def open_sandbox(tmp_path):
+    """A network namespace that the host owns, as all were."""
+    ref = netns.create(str(tmp_path / "open"), "cd" * 16)
+    yield {"netns": ref.path}
+    netns.delete(str(tmp_path / "open"), ref)
 
 
 def start(runtime, script, **changes):
@@ -234,11 +252,40 @@ def test_where_they_would_be_seen_no_container_is_started(tmp_path, program, par
         assert other.orphans(()) == ()
 
 
+def test_a_peer_is_nobody_of_the_host_and_enters_no_closed_door(runtime, opened, sandbox):
+    """Programs of the host trust a peer whose uid is 0, and doors that only root may open."""
+    knock = "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/usr/local/share/service.sock'); s.recv(1)"
+    script = f'/usr/bin/python3 -I -S -c "{knock}" || echo refused'
+    # It bites where the container's root is the host's.
+    assert output(runtime, script) == ""
+    assert opened == [0]
+    assert output(runtime, script, **sandbox) == ""
+    assert opened == [0, ID_BASE]
+    os.chmod("/usr/local/share/service.sock", 0o600)
+    assert "refused" in output(runtime, script, **sandbox)
+    assert opened == [0, ID_BASE]
+
+
+def test_roots_own_files_among_programs_are_not_read(runtime, sandbox):
+    with mounted("/usr/local/share", "-t", "tmpfs", "none"):
+        secret = pathlib.Path("/usr/local/share/secret")
+        secret.write_text(SECRET)
+        secret.chmod(0o600)
+        assert SECRET in output(runtime, f"cat {secret}")
+        assert SECRET not in output(runtime, f"cat {secret} 2>&1", **sandbox)
+
+
 # --- devices ----------------------------------------------------------------------------------------------------------
 
 
 def has_device_filter():
     return not cgroups.why_unusable(cgroups.detect())
+
+
+def test_in_a_user_namespace_a_device_file_cannot_be_made(runtime, disk, sandbox):
+    found = output(runtime, f"({stolen(disk)}) 2>&1", cap_add=("MKNOD",), **sandbox)
+    assert SECRET not in found
+    assert "not permitted" in found
 
 
 @pytest.fixture
@@ -299,3 +346,97 @@ def test_that_a_container_may_make_the_hosts_devices_is_said(runtime):
 def test_without_a_device_filter_it_is_no_right_of_a_container(runtime):
     rights = int(output(runtime, "grep CapBnd /proc/self/status").split()[1], 16)
     assert bool(rights & 1 << 27) is has_device_filter()
+
+
+# --- the host's links -------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def plugged(where):
+    """A veth between the host and a sandbox, as networks make them."""
+    subprocess.run(["ip", "link", "add", "hostend", "type", "veth", "peer", "name", "eth0"], check=True)
+    try:
+        enter = ["nsenter", f"--net={where['netns']}", "ip", "link"]
+        subprocess.run(["ip", "link", "set", "eth0", "netns", where["netns"]], check=True)
+        assert "eth0" in subprocess.run(enter, check=True, capture_output=True, text=True).stdout
+        yield
+    finally:
+        subprocess.run(["ip", "link", "del", "hostend"], check=True)
+
+
+# The id of the host's namespace is given out when the link is looked at. `ip` has no word for IFLA_TARGET_NETNSID of a new link,
+# so it is asked for what is there, in the words of the kernel: RTM_GETLINK, RTM_NEWLINK, RTM_DELLINK.
+THROUGH_THE_VETH = """
+import socket, struct, subprocess
+subprocess.run(["ip", "-d", "link"], check=True, stdout=subprocess.DEVNULL)
+def attribute(kind, data):
+    return struct.pack("HH", 4 + len(data), kind) + data + bytes(-len(data) % 4)
+def ask(kind, flags, *attributes):
+    body = struct.pack("BxHiII", 0, 0, 0, 0, 0) + b"".join(attributes)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as s:
+        s.bind((0, 0))
+        s.send(struct.pack("IHHII", 16 + len(body), kind, 1 | flags, 1, 0) + body)
+        found = b""
+        while True:
+            data = s.recv(65536)
+            found += data
+            if not flags & 0x300 or struct.unpack_from("IHH", data)[1] in (2, 3):
+                return found
+target = attribute(46, struct.pack("i", 0))
+listed = ask(18, 0x300, target)
+print("listed", b"hostend\\0" in listed)
+kind = attribute(18, attribute(1, b"bridge"))
+print("made", struct.unpack_from("i", ask(16, 4 | 0x600, target, attribute(3, b"stranger\\0"), kind), 16)[0])
+print("gone", struct.unpack_from("i", ask(17, 4, target, attribute(3, b"hostvictim\\0")), 16)[0])
+"""
+
+
+def through_the_veth(runtime, tmp_path, where):
+    """What a container with NET_ADMIN does to the host's links: its words, and which links of the attack there are now."""
+    (tmp_path / "attack.py").write_text(THROUGH_THE_VETH)
+    mounts = (Bind(source=str(tmp_path / "attack.py"), target="/attack.py", read_only=True),)
+    subprocess.run(["ip", "link", "add", "hostvictim", "type", "bridge"], check=True)
+    try:
+        with plugged(where):
+            command = "exec /usr/bin/python3 -I -S /attack.py 2>&1"
+            said = output(runtime, command, cap_add=("NET_ADMIN",), mounts=mounts, **where)
+        return said, {
+            name for name in ("hostvictim", "stranger") if os.path.exists(f"/proc/sys/net/ipv4/conf/{name}")
+        }
+    finally:
+        for name in ("hostvictim", "stranger"):
+            subprocess.run(["ip", "link", "del", name], check=False, capture_output=True)
+
+
+def test_net_admin_reaches_the_hosts_links_through_its_veth(runtime, tmp_path, open_sandbox):
+    """The bite control: the sandbox's namespace is the host's to own."""
+    said, links = through_the_veth(runtime, tmp_path, open_sandbox)
+    assert said.splitlines() == ["listed True", "made 0", "gone 0"]
+    assert links == {"stranger"}
+
+
+def test_in_a_user_namespace_net_admin_ends_at_its_own_network(runtime, tmp_path, sandbox):
+    said, links = through_the_veth(runtime, tmp_path, sandbox)
+    assert said.splitlines()[0] == "listed False"
+    assert links == {"hostvictim"}
+
+
+def test_in_its_own_network_it_may_do_what_it_could(runtime, sandbox):
+    """NET_ADMIN there, low ports, ping."""
+    listen = "import socket; s = socket.socket(); s.bind(('127.0.0.1', 80)); print('low port')"
+    script = (
+        "ip link set lo up && ip link add mine type bridge && ip -o link show mine | grep -o mine | head -1;"
+        f"/usr/bin/python3 -I -S -c \"{listen}\"; ping -c 1 -W 5 127.0.0.1 | grep -o '1 received'"
+    )
+    said = output(runtime, f"({script}) 2>&1", cap_add=("NET_ADMIN",), **sandbox).splitlines()
+    assert said[:2] == ["mine", "low port"]
+    assert said[2:] == ["1 received"] or not shutil.which("ping")
+
+
+def test_that_net_admin_reaches_the_host_is_said(runtime, sandbox, open_sandbox):
+    for where, expected in ((open_sandbox, 1), (sandbox, 0)):
+        start(runtime, "true", cap_add=("NET_ADMIN",), **where)
+        warned = [line for line in runtime.state("web").warnings if line.startswith("net-admin-outside: ")]
+        assert len(warned) == expected
+        runtime.wait("web", 30)
+        runtime.remove("web")

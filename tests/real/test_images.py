@@ -179,7 +179,7 @@ def test_a_mount_that_the_machine_has_lost_is_made_again(machine: Host, image: P
     machine.sealane("run", "-d", "--name", "a", "--rootfs", f"oci:{image}", *words)
     eventually(lambda: machine.sealane("exec", "a", "cat", "/srv/x", check=False).stdout == "x\n")
     machine.sealane("stop", "-t", "0", "a")
-    machine.ns.sh("sh", "-c", "umount -l /run/sealane/containers/containers/*/rootfs")
+    machine.ns.sh("sh", "-c", "umount -l /run/sealane-roots/*")
     machine.restart()
     machine.sealane("start", "a")
     eventually(lambda: machine.sealane("exec", "a", "cat", "/srv/x", check=False).stdout == "x\nx\n")

@@ -23,6 +23,7 @@ SERVICE_KEYS: dict[str, tuple[Steps, ...]] = {
     "name": (("container_name",),),
     "network": (("networks",),),
     "network_mode": (("network_mode",),),
+    "userns": (("userns_mode",),),
     "addresses": (("networks",),),
     "mac": (("networks",),),
     "aliases": (("networks",),),

@@ -40,6 +40,7 @@ UNLIMITED = -1
 T = TypeVar("T")
 _NETWORK_KEYS = ("name", "alias", "ip", "ip6", "mac-address", "gw-priority", "ifname", "driver-opt")
 _SHARED = "container:"
+USERNS = ("private", "host")
 
 
 def add_container_flags(parser: argparse.ArgumentParser) -> None:
@@ -93,6 +94,13 @@ def _add_process_flags(group: "argparse._ArgumentGroup") -> None:
     group.add_argument("-u", "--user", default="", help="a name or number, with :GROUP if need be")
     group.add_argument("--hostname", default="", help="(default: the container's name)")
     group.add_argument("--init", action="store_true", help="reap orphans with a small first process")
+    group.add_argument(
+        "--userns",
+        choices=USERNS,
+        default="",
+        help="private: ids of its own, which are nobody's outside; host: the daemon's (default: private where it can be "
+        "had)",
+    )
     _many(group, "--cap-add", "CAPABILITY", "give a right that is not in the default set")
     _many(group, "--cap-drop", "CAPABILITY", "take a right away; ALL takes all")
     group.add_argument("-m", "--memory", metavar="SIZE", help="as 512m or 2g")
@@ -143,6 +151,7 @@ def container_request(
         spec=msgspec.Raw(msgspec.json.encode(_spec(context, arguments, command))),
         attachments=attachments,
         network_mode=mode,
+        userns=arguments.userns,
         publish=publish_requests(arguments.publish),
         dns=arguments.dns,
         dns_search=arguments.dns_search,

@@ -55,7 +55,6 @@ RUN: Reasons = {
     "--storage-opt": ("there is one store of images", _LEAVE_OUT),
     "--ulimit": _as_key("ulimits", "use --memory or --pids-limit"),
     "--use-api-socket": _as_key("use_api_socket"),
-    "--userns": _as_key("userns_mode"),
     "--uts": _as_key("uts"),
     "--volume-driver": ("there is no store of named volumes", "bind a directory: --volume ./dir:/path"),
     "--volumes-from": _as_key("volumes_from", "bind the same directory in both with --volume"),

@@ -21,6 +21,7 @@ FLAGS: Flags = {
     "name": (("--name",), "choose another name"),
     "network": (("--network",), "see `sealane network ls`"),
     "network_mode": (("--network",), "write a network's name, host, none or container:NAME"),
+    "userns": (("--userns",), "write private or host"),
     "addresses": (("--ip", "--ip6", "--network"), "write an address of the network's subnet"),
     "mac": (("--mac-address", "--network"), "write it as 02:42:0a:01:00:02"),
     "aliases": (("--network-alias", "--network"), _HOSTNAME),

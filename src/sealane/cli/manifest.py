@@ -124,6 +124,7 @@ def _container(
         spec=msgspec.Raw(msgspec.json.encode(_spec(service))),
         attachments=[] if mode else _attachments(project, service, networks),
         network_mode=mode,
+        userns=service.userns_mode,
         publish=[publish_request(spec) for spec in service.ports],
         dns=list(service.dns),
         dns_search=list(service.dns_search),

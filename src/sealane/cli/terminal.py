@@ -74,7 +74,7 @@ class Conversation:
         """What has come and is not shown yet."""
 
     def identity(self) -> str:
-        """Of the container that was made for it. Raises ApiError if it could not be started, UnreachableError."""
+        """Of the container that was made for it; its warnings are shown. Raises ApiError if it could not be started, UnreachableError."""
         while not self._said and self._peer.is_open:
             waiting: list[Any] = [self._peer, *([] if self._signals is None else [self._signals])]
             ready, _, _ = select.select(waiting, [], [])
@@ -86,7 +86,10 @@ class Conversation:
             raise _lost()
         kind, payload = self._said[0]
         if kind == BEGUN:
-            return str(json.loads(payload)["id"])
+            begun = json.loads(payload)
+            for warning in begun.get("warnings", ()):
+                self._context.output.note(f"warning: {warning}")
+            return str(begun["id"])
         return ""
 
     def hold(self, *, may_detach: bool = False) -> int | None:

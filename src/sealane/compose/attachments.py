@@ -6,7 +6,7 @@ from sealane.compose.cursor import Cursor, Fields, Reasons
 from sealane.compose.networks import ENDPOINT_OPTIONS, read_options
 from sealane.compose.ports import PortSpec, build_port_spec, parse_port_spec
 from sealane.compose.problems import BadValue, shown
-from sealane.compose.schema import Attachment, NetworkMode
+from sealane.compose.schema import Attachment, NetworkMode, UsernsMode
 from sealane.compose.values import (
     parse_dns_name,
     parse_interface_name,
@@ -78,6 +78,13 @@ def parse_network_mode(text: str) -> tuple[NetworkMode, str | None]:
     raise BadValue(
         f"network_mode {shown(text)} is not supported", "write host, none, service:NAME or container:NAME"
     )
+
+
+def parse_userns_mode(text: str) -> UsernsMode:
+    """Raises BadValue."""
+    if text in {"private", "host"}:
+        return cast("UsernsMode", text)
+    raise BadValue(f"userns_mode {shown(text)} is not supported", "write private or host")
 
 
 def read_ports(cursor: Cursor) -> Published:

@@ -15,6 +15,7 @@ Pairs = tuple[tuple[str, str], ...]
 """Keys and values in the file's order, keys unique."""
 
 NetworkMode = Literal["host", "none", "service", "container"]
+UsernsMode = Literal["", "private", "host"]
 Condition = Literal["service_started", "service_healthy", "service_completed_successfully"]
 RestartKind = Literal["no", "always", "on-failure", "unless-stopped"]
 
@@ -141,6 +142,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """None: the service has a sandbox of its own with `attachments`."""
     network_mode_target: str | None = None
     """The service or container whose sandbox is shared."""
+    userns_mode: UsernsMode = ""
+    """Empty: a user namespace of its own where that can be had."""
     attachments: tuple[Attachment, ...] = ()
     ports: tuple[PortSpec, ...] = ()
     expose: tuple[PortRange, ...] = ()

@@ -7,6 +7,7 @@ from sealane.compose.attachments import (
     DEFAULT_NETWORK,
     Published,
     parse_network_mode,
+    parse_userns_mode,
     read_networks,
     read_ports,
 )
@@ -102,6 +103,7 @@ def read_service(cursor: Cursor, context: Context) -> ServiceDraft | None:
         domainname=fields.parse("domainname", parse_dns_name, None),
         network_mode=connection.mode,
         network_mode_target=connection.target,
+        userns_mode=fields.parse("userns_mode", parse_userns_mode, ""),
         attachments=connection.attachments,
         ports=tuple(spec for _, spec in connection.published),
         expose=fields.read("expose", lambda place: place.each_text(parse_exposed), ()),

@@ -68,7 +68,6 @@ SERVICE: Reasons = {
     "storage_opt": _IMAGE,
     "ulimits": ("limits of a process are inherited", "use mem_limit or pids_limit"),
     "use_api_socket": ("there is no Docker API", _REMOVE),
-    "userns_mode": _NAMESPACE,
     "uts": _NAMESPACE,
     "volumes_from": ("there is no store of volumes", "bind the same directory in both services"),
 }

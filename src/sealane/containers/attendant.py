@@ -63,6 +63,7 @@ class Attendant(Parent):
             os.path.dirname(path), terminal=bool(errand.process["terminal"]), stdin=True,
             client=Peer.at(connection, errand.early),
         )  # fmt: skip
+        self.streams.belong_to(errand.streams_owner)
         self._exits: dict[int, int] = {}
         self._process = 0
 

@@ -7,7 +7,7 @@ A frame is its kind (one byte), the length of its payload (four, big-endian), an
 | INPUT | who asks | for its standard input; empty: there is no more |
 | SIGNAL | who asks | its number, one byte: for the container's first process; of `exec` nothing is passed on |
 | SIZE | who asks | rows and columns of the terminal, two bytes each; one that comes with the request is there from the beginning |
-| BEGUN | the daemon | JSON, the first frame of a container: its `id` |
+| BEGUN | the daemon | JSON, the first frame of a container: its `id`, its `warnings` |
 | OUTPUT, ERRORS | the process | what it wrote; a terminal has no ERRORS |
 | EXIT | the process | JSON, the last frame: `exit_code`, and `error`, why it never ran; of the daemon `refusal`, an error of the API's |
 

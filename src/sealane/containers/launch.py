@@ -22,7 +22,9 @@ from sealane.containers.parent import LAUNCH_TIMEOUT_S
 from sealane.containers.plan import Errand, Paths, Plan
 from sealane.containers.rootfs import prepare_root
 from sealane.containers.spec import HOST_ROOTFS, ContainerSpec, parse_signal
-from sealane.containers.users import User, is_mapped, resolve_user
+from sealane.containers.stage import make_stage, stage_of, staged
+from sealane.containers.users import UidMap, User, is_mapped, resolve_user
+from sealane.model.idmap import ID_BASE, ID_COUNT
 from sealane.model.image import digest_of_root
 
 SHIM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "shim.py")
@@ -39,13 +41,15 @@ def prepare(
     what has come of its client already."""
     if spec.netns is not None and not os.path.exists(spec.netns):
         raise SpecError("netns", f"{spec.netns} does not exist")
+    if spec.userns is not None and not os.path.exists(spec.userns):
+        raise SpecError("userns", f"{spec.userns} does not exist: make the container anew")
     _forget_attendants(paths)
     for folder in (paths.logs, paths.run_folder, paths.etc):
         os.makedirs(folder, mode=0o700, exist_ok=True)
     spec = confined(spec, host.facts)
     _mount_image(spec, paths, host, images)
     user = resolve(spec, paths, host)
-    root = prepare_root(spec, paths.rootfs, paths.etc, own)
+    root = staged(spec, paths, prepare_root(spec, _top(spec, paths), paths.etc, own))
     for name, content in _etc_files(spec).items():
         path = os.path.join(paths.etc, name)
         if not os.path.exists(path):
@@ -55,6 +59,7 @@ def prepare(
     if check:
         files.write_json(paths.probe_process, build_process(spec, user, command=check))
     plan = _plan(spec, paths, host, has_check=bool(check))
+    plan.streams_owner = streams_owner(spec, user)
     plan.early = early.hex()
     plan.save(paths.plan)
     files.remove(paths.desired)
@@ -74,21 +79,37 @@ def _mount_image(spec: ContainerSpec, paths: Paths, host: Host, images: Images) 
         return
     if images.get(digest) is None:
         raise SpecError("rootfs", f"there is no image {digest[:12]} here: `sealane image load` it again")
+    target = paths.rootfs if spec.userns is None else make_stage(paths.run_folder)
     in_user_namespace = host.facts.in_user_namespace
-    mount_layer(images.rootfs(digest), paths.layer, paths.rootfs, in_user_namespace=in_user_namespace)
+    mount_layer(
+        images.rootfs(digest), paths.layer, target, in_user_namespace=in_user_namespace, userns=spec.userns
+    )
+
+
+def _top(spec: ContainerSpec, paths: Paths) -> str:
+    """Where the root is made, or an image is mounted."""
+    is_image = digest_of_root(spec.rootfs) is not None
+    return stage_of(paths.run_folder) if is_image and spec.userns is not None else paths.rootfs
+
+
+def streams_owner(spec: ContainerSpec, user: User) -> list[int] | None:
+    """Whose the pipes to a process are to be, in ids of the host."""
+    return None if spec.userns is None else [ID_BASE + user.uid, ID_BASE + user.gid]
 
 
 def resolve(spec: ContainerSpec, paths: Paths, host: Host) -> User:
     """The spec's user by the container's own account files; SpecError if it cannot exist here."""
     top = "/" if spec.rootfs == HOST_ROOTFS else spec.rootfs
     if digest_of_root(spec.rootfs) is not None:
-        top = paths.rootfs
+        top = _top(spec, paths)
     user = resolve_user(spec.user, _account_file(top, "passwd"), _account_file(top, "group"))
-    if not is_mapped(user.uid, host.uid_map):
+    own = (UidMap(0, ID_COUNT),)
+    uid_map, gid_map = (host.uid_map, host.gid_map) if spec.userns is None else (own, own)
+    if not is_mapped(user.uid, uid_map):
         raise SpecError("user", f"uid {user.uid} does not exist in this user namespace")
-    if not is_mapped(user.gid, host.gid_map):
+    if not is_mapped(user.gid, gid_map):
         raise SpecError("user", f"gid {user.gid} does not exist in this user namespace")
-    groups = tuple(gid for gid in user.groups if is_mapped(gid, host.gid_map))
+    groups = tuple(gid for gid in user.groups if is_mapped(gid, gid_map))
     return User(user.uid, user.gid, groups, user.home)
 
 

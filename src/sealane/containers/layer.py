@@ -16,8 +16,11 @@ import os
 import shutil
 import stat
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from sealane.containers.errors import ContainerError
+from sealane.containers.idmap import mount_idmapped
 
 COPY_TIMEOUT_S = 600.0
 _MS_NODEV, _MS_REMOUNT, _MS_BIND = 4, 32, 4096
@@ -29,13 +32,20 @@ _NO_OVERLAY = frozenset({errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPE
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def mount_layer(lower: str, folder: str, target: str, *, in_user_namespace: bool) -> None:
-    """Nothing is mounted at `target` before. Raises OSError, ContainerError; what the container has written is as it was."""
+def mount_layer(
+    lower: str, folder: str, target: str, *, in_user_namespace: bool, userns: str | None = None
+) -> None:
+    """Nothing is mounted at `target` before. Raises OSError, ContainerError; what the container has written is as it was.
+
+    `in_user_namespace`: this process is. `userns`: the image is shown with the ids of that one, and what the container writes
+    is its own (the overlay's upper layer), or root's on the disk (the copy).
+    """
     os.makedirs(target, mode=0o755, exist_ok=True)
     copy, upper = os.path.join(folder, "copy"), os.path.join(folder, "upper")
     if not os.path.isdir(copy):
         try:
-            _mount_overlay(lower, folder, target, in_user_namespace=in_user_namespace)
+            with _shown(lower, f"{folder}/lower", userns) as shown:
+                _mount_overlay(shown, folder, target, in_user_namespace=in_user_namespace)
         except OSError as error:
             if _holds_something(upper):
                 raise ContainerError(
@@ -46,8 +56,27 @@ def mount_layer(lower: str, folder: str, target: str, *, in_user_namespace: bool
             _copy(lower, folder, copy)
         else:
             return
-    _mount(copy, target, "none", _MS_BIND, "")
+    if userns is None:
+        _mount(copy, target, "none", _MS_BIND, "")
+    else:
+        mount_idmapped(copy, target, userns)
     _mount("none", target, "none", _MS_BIND | _MS_REMOUNT | _MS_NODEV, "")
+
+
+@contextmanager
+def _shown(lower: str, place: str, userns: str | None) -> Iterator[str]:
+    """Where the image is with the container's ids, until the overlay has taken it (idmapped layers: Linux 5.19)."""
+    if userns is None:
+        yield lower
+        return
+    os.makedirs(place, mode=0o700, exist_ok=True)
+    unmount_layer(place)
+    mount_idmapped(lower, place, userns)
+    try:
+        yield place
+    finally:
+        unmount_layer(place)
+        os.rmdir(place)
 
 
 def unmount_layer(target: str) -> None:
@@ -104,6 +133,11 @@ def _copy(lower: str, folder: str, copy: str) -> None:
             f"the image cannot be copied: {done.stderr.decode('utf-8', 'replace').strip()[-500:]}"
         )
     os.rename(unfinished, copy)
+
+
+def mount_bind(source: str, target: str) -> None:
+    """Raises OSError."""
+    _mount(source, target, "none", _MS_BIND, "")
 
 
 def _mount(source: str, target: str, kind: str, flags: int, options: str) -> None:

@@ -12,6 +12,7 @@ from sealane.containers.frames import size_in
 from sealane.containers.seccomp import seccomp_profile
 from sealane.containers.spec import HOST_ROOTFS, Bind, ContainerSpec, Dns, Limits, Mount
 from sealane.containers.users import User
+from sealane.model.idmap import ID_BASE, ID_COUNT
 
 Json = dict[str, object]
 
@@ -47,11 +48,6 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
         """Whether devices can be denied: that takes a control group of the container's own."""
         return bool(self.cgroup_path)
 
-    @property
-    def can_open_devices(self) -> bool:
-        """Whether CAP_MKNOD opens the host's devices. A user namespace's opens none (capabilities(7))."""
-        return not self.has_device_filter and not self.in_user_namespace
-
 
 class Root(msgspec.Struct, frozen=True, kw_only=True):
     """The container's root folder as prepared by `rootfs.py`."""
@@ -61,6 +57,8 @@ class Root(msgspec.Struct, frozen=True, kw_only=True):
     mounts: tuple[Json, ...] = ()
     etc: dict[str, str] = {}
     """Files to lay over the root: target to source."""
+    sources: dict[str, str] = {}
+    """By target, where a bind's source is shown with the ids of the container's user namespace."""
     files: frozenset[str] = frozenset()
     """Targets of the spec's binds whose source is a file, not a folder."""
     init: str = ""
@@ -69,9 +67,14 @@ class Root(msgspec.Struct, frozen=True, kw_only=True):
 
 def confined(spec: ContainerSpec, facts: HostFacts) -> ContainerSpec:
     """The spec with the rights that it can have here: Docker's CAP_MKNOD is no danger only behind a device filter."""
-    if not facts.can_open_devices or makes_devices(spec):
+    if not can_open_devices(spec, facts) or makes_devices(spec):
         return spec
     return msgspec.structs.replace(spec, cap_drop=(*spec.cap_drop, "MKNOD"))
+
+
+def can_open_devices(spec: ContainerSpec, facts: HostFacts) -> bool:
+    """Whether CAP_MKNOD opens the host's devices. A user namespace's opens none (capabilities(7))."""
+    return not (facts.has_device_filter or facts.in_user_namespace or spec.userns)
 
 
 def makes_devices(spec: ContainerSpec) -> bool:
@@ -188,7 +191,12 @@ def _mounts(spec: ContainerSpec, root: Root, facts: HostFacts) -> list[Json]:
 def _user_mount(mount: Mount, root: Root) -> Json:
     if isinstance(mount, Bind):
         is_file = mount.target in root.files
-        return bind(mount.source, mount.target, read_only=mount.read_only, is_file=is_file)
+        return bind(
+            root.sources.get(mount.target, mount.source),
+            mount.target,
+            read_only=mount.read_only,
+            is_file=is_file,
+        )
     return tmpfs(mount.target, mount.size_bytes, mount.mode)
 
 
@@ -221,12 +229,18 @@ def _linux(spec: ContainerSpec, facts: HostFacts) -> Json:
         namespaces.append({"type": "cgroup"})
     if spec.netns is not None:
         namespaces.append({"type": "network", "path": spec.netns})
+    if spec.userns is not None:
+        namespaces.append({"type": "user", "path": spec.userns})
     linux: Json = {
         "namespaces": namespaces,
         "rootfsPropagation": "rprivate",
         "maskedPaths": list(MASKED_PATHS),
         "readonlyPaths": list(READONLY_PATHS),
     }
+    if spec.userns is not None:
+        # runc 1.1 wants to be told what the namespace has already.
+        ids = [{"containerID": 0, "hostID": ID_BASE, "size": ID_COUNT}]
+        linux |= {"uidMappings": ids, "gidMappings": ids}
     if facts.cgroup_path:
         linux["cgroupsPath"] = f"{facts.cgroup_path}/{spec.id}"
         # Deny all devices; the runtime adds null, zero, full, random, urandom, tty, ptmx and the container's pts.

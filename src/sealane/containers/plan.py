@@ -41,8 +41,9 @@ class Errand(Told):
     """What an attendant is to do, in a file beside which it has its others."""
 
     def __init__(
-        self, *, container_id: str, runtime: list[str], process: dict[str, object], early: str
-    ) -> None:
+        self, *, container_id: str, runtime: list[str], process: dict[str, object], early: str,
+        streams_owner: list[int] | None = None,
+    ) -> None:  # fmt: skip
         self.container_id = container_id
         # Program and global options of the OCI runtime, without `--log`.
         self.runtime = runtime
@@ -50,6 +51,8 @@ class Errand(Told):
         self.process = process
         # What has come on the connection already, in hexadecimal digits.
         self.early = early
+        # As in `Plan`.
+        self.streams_owner = streams_owner
 
 
 class Plan(Told):
@@ -59,7 +62,7 @@ class Plan(Told):
         self, *, container_id: str, runtime: list[str], state_folder: str, run_folder: str,
         restart: str, max_restarts: int, stop_signal: int, stop_timeout_s: float,
         oom_file: str, health: dict[str, float] | None, has_terminal: bool = False, has_stdin: bool = False,
-        early: str = "",
+        early: str = "", streams_owner: list[int] | None = None,
     ) -> None:  # fmt: skip
         self.container_id = container_id
         # Program and global options of the OCI runtime, without `--log`.
@@ -79,6 +82,8 @@ class Plan(Told):
         self.has_stdin = has_stdin
         # What a client that comes with the shim has sent already, in hexadecimal digits.
         self.early = early
+        # Host ids of user and group whose the pipes are, so that the container may open /dev/stderr; None: whose they are.
+        self.streams_owner = streams_owner
 
     @property
     def health_plan(self) -> HealthPlan | None:

@@ -18,7 +18,7 @@ from contextlib import suppress
 
 import msgspec
 
-from sealane.containers import cgroups, files, process
+from sealane.containers import cgroups, files, idmap, process
 from sealane.containers.errors import (
     ConflictError,
     ContainerError,
@@ -30,12 +30,13 @@ from sealane.containers.errors import (
 from sealane.containers.host import Host, find_host, run_quietly
 from sealane.containers.imageconfig import Image
 from sealane.containers.images import Images
-from sealane.containers.launch import launch_attendant, launch_shim, prepare, resolve
+from sealane.containers.launch import launch_attendant, launch_shim, prepare, resolve, streams_owner
 from sealane.containers.layer import unmount_layer
 from sealane.containers.logs import LogLine, follow_logs, read_logs
 from sealane.containers.oci import build_process, confined, console_size, hosts_file, resolv_file
 from sealane.containers.plan import Errand
 from sealane.containers.spec import (
+    HOST_ROOTFS,
     ContainerSpec,
     Dns,
     check_command,
@@ -46,8 +47,10 @@ from sealane.containers.spec import (
     check_spec,
     parse_signal,
 )  # fmt: skip
+from sealane.containers.stage import strike_stage
 from sealane.containers.store import LOST_EXIT_CODE, ContainerState, Store, Stored
 from sealane.containers.warnings import ignored_limits, warnings
+from sealane.linux import userns
 from sealane.model.image import digest_of_root
 
 # What a stop may take beyond its own timeout: the kill, the runtime's clean-up, the shim's last words.
@@ -98,6 +101,8 @@ class Runtime:
         self._python = python
         self._hidden = tuple(map(os.path.realpath, (state_dir, run_dir, *hidden)))
         self._degrade_limits = degrade_limits
+        self._state_dir = os.path.abspath(state_dir)
+        self._no_userns = userns.why_not()
 
     @property
     def changes_path(self) -> str:
@@ -109,6 +114,22 @@ class Runtime:
         """Why resource limits cannot be set here; "" if they can."""
         return self._host.no_limits
 
+    @property
+    def userns_unavailable(self) -> str:
+        """Why no container can have a user namespace; "" if those can whose root can be shown to one."""
+        return self._no_userns
+
+    def no_userns(self, rootfs: str) -> str:
+        """Why a container with this root cannot have a user namespace; "" if it can."""
+        if self._no_userns or rootfs == HOST_ROOTFS:
+            return self._no_userns
+        is_image = digest_of_root(rootfs) is not None
+        try:
+            with userns.inhabited(network=False) as pid:
+                return idmap.why_not(self._state_dir if is_image else rootfs, f"/proc/{pid}/ns/user")
+        except OSError as error:
+            return f"no user namespace can be made: {error.strerror}"
+
     # Starting
 
     def create_and_start(self, spec: ContainerSpec, client: Client | None = None) -> int:
@@ -118,7 +139,7 @@ class Runtime:
         same id is a ConflictError. After any error nothing is left of the container.
         """
         check_spec(spec)
-        wanted = Stored(spec, self._warned(spec))
+        wanted = Stored(spec, self.warned(spec))
         with self._store.locked(spec.id, create=True):
             try:
                 present = self._store.stored(spec.id)
@@ -162,7 +183,8 @@ class Runtime:
                 return state
             time.sleep(WAIT_PAUSE_S)
 
-    def _warned(self, spec: ContainerSpec) -> tuple[str, ...]:
+    def warned(self, spec: ContainerSpec) -> tuple[str, ...]:
+        """What is to be said of a container: `warnings.py`. LimitsError for limits that cannot be set, unless they degrade."""
         limits = ignored_limits(spec, self._host)
         if limits and not self._degrade_limits:
             raise LimitsError(limits)
@@ -279,6 +301,7 @@ class Runtime:
         if os.path.exists(os.path.join(self._store.runtime_root, container_id)):
             run_quietly([*self._host.runtime, "delete", "--force", container_id])
         unmount_layer(paths.rootfs)
+        strike_stage(paths.run_folder)
         if self._host.facts.cgroup_path:
             cgroups.remove(self._host.cgroups, self._host.group_of(container_id))
         if status is not None and status.status != "exited":
@@ -386,6 +409,7 @@ class Runtime:
                 runtime=list(self._host.runtime),
                 process=description | console_size(description, early),
                 early=early.hex(),
+                streams_owner=streams_owner(spec, found),
             )
             launch_attendant(self._python, errand, paths, connection)
 

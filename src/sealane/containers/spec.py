@@ -83,7 +83,8 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     `rootfs` is "host" (the host's programs, read-only, copies of what is public of its /etc, and private /tmp, /run, /root,
     /home, /var/tmp and /var/log: `rootfs.py`), the absolute path of a folder, used read-write unless `read_only`, or `image:sha256:DIGEST` of an image
     that is unpacked here, under a writable layer of the container's own.
-    `netns` is the path of the sandbox's pinned network namespace; None is the host's.
+    `netns` is the path of the sandbox's pinned network namespace; None is the host's. `userns` is that of the user namespace
+    that owns it (`model.idmap` says with which ids); None is the daemon's own.
     `hosts` are whole extra lines of /etc/hosts.
     `sysctls` belong to the sandbox: the engine applies them there, this package only refuses those it could not.
     """
@@ -99,6 +100,7 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     mounts: tuple[Mount, ...] = ()
     hostname: str = ""
     netns: str | None = None
+    userns: str | None = None
     hosts: tuple[str, ...] = ()
     dns: Dns = Dns()
     sysctls: dict[str, str] = {}
@@ -215,6 +217,12 @@ def _check_files(spec: ContainerSpec) -> None:
             )
     if spec.netns is not None:
         check_path("netns", spec.netns)
+    if spec.userns is not None:
+        check_path("userns", spec.userns)
+        if spec.netns is None:
+            raise SpecError(
+                "userns", "with the host's network a container has none: /sys cannot be mounted in it"
+            )
     if len(spec.mounts) > MAX_MOUNTS:
         raise SpecError("mounts", f"has {len(spec.mounts)} entries, at most {MAX_MOUNTS} are taken")
     targets: set[str] = set()

@@ -38,6 +38,7 @@ class Streams:
         `signalled`: told what signals the client passes on."""
         self._has_terminal, self._has_stdin = terminal, stdin
         self._folder = folder
+        self._owner: list[int] | None = None
         self._log = log
         self._session = Session(client, signalled) if client is not None else None
         self._is_running = False
@@ -53,6 +54,16 @@ class Streams:
             self._readers[reader] = stream
             self._writers.append(writer)
 
+    def belong_to(self, owner: list[int] | None) -> None:
+        """Host ids of the user and the group whose the pipes are: whoever is to open /dev/stderr. None: who made them."""
+        self._owner = owner
+        for writer in self._writers:
+            self._own(writer)
+
+    def _own(self, pipe: int) -> None:
+        if self._owner is not None:
+            os.fchown(pipe, *self._owner)
+
     # --- a run
 
     def open(self) -> tuple[list[str], tuple[int, int, int]]:
@@ -65,6 +76,7 @@ class Streams:
         if self._has_stdin:
             self._theirs, self._stdin = os.pipe()
             os.set_blocking(self._stdin, False)
+            self._own(self._theirs)
             stdin = self._theirs
         return [], (stdin, self._writers[0], self._writers[1])
 

@@ -111,6 +111,7 @@ class Supervisor(Parent):
             self._paths.run_folder, terminal=plan.has_terminal, stdin=plan.has_stdin,
             client=Peer.at(client_fd, plan.early), log=self._log, signalled=self._pass_on,
         )  # fmt: skip
+        self._streams.belong_to(plan.streams_owner)
 
     # The life cycle
 

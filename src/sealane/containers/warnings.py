@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from sealane.containers.capabilities import effective_capabilities
 from sealane.containers.host import Host
-from sealane.containers.oci import makes_devices
+from sealane.containers.oci import can_open_devices, makes_devices
 from sealane.containers.spec import ContainerSpec
 
 
@@ -12,10 +13,15 @@ def warnings(spec: ContainerSpec, host: Host) -> tuple[str, ...]:
     found = []
     if not host.facts.seccomp:
         found.append("seccomp-missing: the OCI runtime or kernel has no seccomp")
-    if host.facts.can_open_devices and makes_devices(spec):
+    if can_open_devices(spec, host.facts) and makes_devices(spec):
         found.append(
             "devices-open: with MKNOD it reads and writes the host's disks, for nothing can deny devices here: "
             f"{host.no_limits}"
+        )
+    rights = effective_capabilities(spec.cap_add, spec.cap_drop)
+    if "CAP_NET_ADMIN" in rights and spec.netns is not None and spec.userns is None:
+        found.append(
+            "net-admin-outside: without a user namespace NET_ADMIN reaches the host's links: it lists, makes and deletes them"
         )
     return tuple(found)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from sealane.compile.facts import Features
 from sealane.compile.reads import Unit
 from sealane.kernel.state import HOST
+from sealane.model.endpoint import Sandbox
 from sealane.wire.views import Condition
 
 
@@ -103,6 +104,29 @@ def no_limits(reason: str) -> Condition:
         subject="limits",
         message=f"containers run without limits and without CAP_MKNOD: {reason}",
     )
+
+
+def no_userns(reason: str) -> Condition:
+    return Condition(
+        level="note",
+        subject="user namespace",
+        message="containers have none: their root is the host's where they can reach what is the host's, and NET_ADMIN in any "
+        f"sandbox reaches the host's links: {reason}",
+        cure="run the daemon on a host that allows user namespaces; until then give no container NET_ADMIN",
+    )
+
+
+def of_owners(sandboxes: Iterable[Sandbox]) -> Iterator[Condition]:
+    """Those whose network no user namespace of ours owns. (Whether another engine's does is not asked at each.)"""
+    count = sum(1 for sandbox in sandboxes if sandbox.netns is not None and not sandbox.netns.userns)
+    if count:
+        yield Condition(
+            level="note",
+            subject="NET_ADMIN",
+            message=f"{count} sandbox{'es have' if count > 1 else ' has'} no user namespace of sealane's: NET_ADMIN in one "
+            "reaches the host's links",
+            cure="give it to none that is not trusted as root is, or have the engine that made it use user namespaces",
+        )
 
 
 def unexplained(count: int) -> Condition:

@@ -343,6 +343,9 @@ class Service:
             yield conditions.no_runtime(self._runtime_missing)
         elif self._runtime is not None and self._runtime.limits_unavailable:
             yield conditions.no_limits(self._runtime.limits_unavailable)
+        if self._runtime is not None and self._runtime.userns_unavailable:
+            yield conditions.no_userns(self._runtime.userns_unavailable)
+        yield from conditions.of_owners(self.engine.intent.sandboxes.values())
         if reconciler.unexplained:
             yield conditions.unexplained(len(reconciler.unexplained))
         yield from conditions.of_units(reconciler.failures)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 
 import msgspec
 
@@ -14,10 +14,10 @@ from sealane.http.json import failure
 FAREWELL_S = 10.0
 
 
-def introduce(connection: socket.socket, identity: str) -> None:
+def introduce(connection: socket.socket, identity: str, warnings: Sequence[str] = ()) -> None:
     """Tell a client which container is his: a name may be somebody else's by the time that he uses it."""
     with contextlib.suppress(OSError):
-        connection.send(frame(BEGUN, msgspec.json.encode({"id": identity})))
+        connection.send(frame(BEGUN, msgspec.json.encode({"id": identity, "warnings": warnings})))
 
 
 async def told(connection: socket.socket, work: Awaitable[object]) -> None:

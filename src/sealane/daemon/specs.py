@@ -1,18 +1,21 @@
 """From a request for a container to the runtime's spec, and what can be told to be wrong with it by itself."""
 
+from collections.abc import Callable
+
 import msgspec
 
 from sealane.containers.errors import SpecError
 from sealane.containers.images import Images
-from sealane.containers.spec import ContainerSpec, Dns, check_spec
+from sealane.containers.spec import HOST_ROOTFS, ContainerSpec, Dns, check_spec
 from sealane.daemon.images import spec_of
 from sealane.engine.containers import SHARED
 from sealane.engine.errors import InvalidError, SealaneError
 from sealane.model.traits import MODES
+from sealane.model.endpoint import NetnsRef
 from sealane.wire.invalid import wrong
 from sealane.wire.requests import ContainerRequest
 
-FILLED_IN = frozenset({"id", "name", "netns", "dns", "hosts"})
+FILLED_IN = frozenset({"id", "name", "netns", "userns", "dns", "hosts"})
 """Fields of a spec that a request does not set."""
 
 
@@ -35,12 +38,36 @@ def network_mode(request: ContainerRequest) -> tuple[str, str]:
     return mode, other
 
 
+def wants_userns(request: ContainerRequest, no_userns: Callable[[str], str]) -> bool:
+    """Whether its sandbox is to be owned by a user namespace. `no_userns`: why one with a root cannot be had. Raises
+    InvalidError."""
+    mode, _ = network_mode(request)
+    if mode and mode != "none":
+        if request.userns == "private":
+            where = (
+                "the host's network belongs" if mode == "host" else "the network of another container belongs"
+            )
+            raise InvalidError(
+                f"{where} to another user namespace",
+                field="userns",
+                cure="leave it out, or choose another network",
+            )
+        return False
+    if request.userns == "host":
+        return False
+    rootfs = msgspec.json.decode(request.spec).get("rootfs", HOST_ROOTFS)
+    missing = no_userns(rootfs)
+    if missing and request.userns == "private":
+        raise InvalidError(f"there is no user namespace to be had: {missing}", field="userns", cure="host")
+    return not missing
+
+
 def runtime_spec(
     request: ContainerRequest,
     identity: str,
     images: Images | None,
     *,
-    netns: str | None,
+    netns: NetnsRef | None,
     dns: Dns,
     hosts: tuple[str, ...],
 ) -> ContainerSpec:
@@ -49,7 +76,8 @@ def runtime_spec(
         given = spec_of(request, images)
         for name in sorted(FILLED_IN & set(given)):
             raise InvalidError(f"`{name}` is filled in by the daemon", field=f"spec.{name}")
-        given |= {"id": identity, "name": request.name, "netns": netns, "hosts": hosts}
+        given |= {"id": identity, "name": request.name, "hosts": hosts}
+        given |= {"netns": netns.path, "userns": netns.userns or None} if netns else {"netns": None}
         given["hostname"] = given.get("hostname") or request.name
         spec = msgspec.convert(given, ContainerSpec)
         spec = msgspec.structs.replace(spec, dns=dns)

@@ -19,7 +19,7 @@ import msgspec
 from sealane.containers.errors import NotFoundError as RuntimeNotFound
 from sealane.containers.images import Images
 from sealane.containers.runtime import Client, Runtime
-from sealane.containers.spec import Dns
+from sealane.containers.spec import ContainerSpec, Dns
 from sealane.containers.store import ContainerState
 from sealane.daemon.aftercare import Aftercare
 from sealane.daemon.etc_files import EtcFiles
@@ -28,7 +28,7 @@ from sealane.daemon.ports import Ports
 from sealane.daemon.refusals import translated
 from sealane.daemon.requests import hosts_of
 from sealane.daemon.sessions import introduce, told
-from sealane.daemon.specs import command_of, network_mode, runtime_spec
+from sealane.daemon.specs import command_of, network_mode, runtime_spec, wants_userns
 from sealane.daemon.streams import Stream, exec_output, log_views
 from sealane.daemon.threads import Waiters
 from sealane.dns.resolvconf import Resolver
@@ -48,7 +48,7 @@ from sealane.engine.labels import OWNED_BY
 from sealane.http.call import Taker
 from sealane.model.change import Change, Put
 from sealane.model.container import Container
-from sealane.model.endpoint import Endpoint, Sandbox
+from sealane.model.endpoint import Endpoint, NetnsRef, Sandbox
 from sealane.model.ids import SandboxId
 from sealane.model.net import address_part
 from sealane.wire.requests import ContainerRequest, ExecRequest
@@ -56,6 +56,8 @@ from sealane.wire.views import ContainerView, ExecView, HealthCheckView, LogView
 
 T = TypeVar("T")
 Changes = list[Change]
+Prepared = tuple[str, tuple[str, ...]]
+"""Of a container: its id, and what is to be said of it."""
 
 LOST_LOOK_S = 0.2
 """Until one that has lost its supervisor is looked at again."""
@@ -129,7 +131,7 @@ class Workloads:
     async def create_attended(self, request: ContainerRequest) -> Taker:
         """As `create`, of a new one, with somebody at its input and output. What can be refused before it is started is; what
         comes after is for its client to hear."""
-        prepared: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        prepared: asyncio.Future[Prepared] = asyncio.get_running_loop().create_future()
         client: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
         work = asyncio.create_task(self._create_attended(request, prepared, client))
         either: set[asyncio.Future[Any]] = {prepared, work}
@@ -139,22 +141,25 @@ class Workloads:
             await work
 
         def take(connection: socket.socket, early: bytes) -> Awaitable[None]:
-            introduce(connection, prepared.result())
+            introduce(connection, *prepared.result())
             client.set_result((connection, early))
             return told(connection, work)
 
         return take
 
     async def _create_attended(
-        self, request: ContainerRequest, prepared: "asyncio.Future[str]", client: "asyncio.Future[Client]"
+        self,
+        request: ContainerRequest,
+        prepared: "asyncio.Future[Prepared]",
+        client: "asyncio.Future[Client]",
     ) -> None:
         async with self._lock(request.name):
             present = await self._present(request.name)
             if present is not None:
                 await self._again(present, request, is_new=True)
             container = self._prepare(request)
-            prepared.set_result(container.id)
             try:
+                prepared.set_result((container.id, self._runtime.warned(self._spec(container, request))))
                 await self._start_new(container, request, await client)
             except BaseException:
                 await asyncio.shield(self._undo(container))
@@ -184,7 +189,7 @@ class Workloads:
         there, HoldError without a runtime."""
         hosts = hosts_of(request, (), self._engine.intent)
         runtime_spec(request, new_id(), self._runtime.images, netns=None, dns=Dns(), hosts=hosts)
-        network_mode(request)
+        wants_userns(request, lambda _: "")
         sandbox_sysctls(request.sysctls)
 
     def _prepare(self, request: ContainerRequest) -> Container:
@@ -228,7 +233,7 @@ class Workloads:
             raise ExistsError(f"sandbox {request.name} exists", field="name")
         sysctls = sandbox_sysctls(request.sysctls)
         sandbox_id = SandboxId(identity)
-        netns = None if mode == "host" else self._engine.kernel.create_namespace(sandbox_id)
+        netns = None if mode == "host" else self._make_namespace(sandbox_id, request)
         return (
             Sandbox(
                 id=sandbox_id,
@@ -240,6 +245,10 @@ class Workloads:
             True,
         )
 
+    def _make_namespace(self, identity: SandboxId, request: ContainerRequest) -> NetnsRef:
+        with_userns = wants_userns(request, self._runtime.no_userns)
+        return self._engine.kernel.create_namespace(identity, with_userns=with_userns)
+
     def _attach(self, request: ContainerRequest, sandbox: Sandbox) -> None:
         for each in attach_requests(request, self._engine.intent):
             self._engine.attach(msgspec.structs.replace(each, sandbox=sandbox.name))
@@ -247,17 +256,13 @@ class Workloads:
     async def _start_new(
         self, container: Container, request: ContainerRequest, client: Client | None = None
     ) -> None:
+        spec = self._spec(container, request)
+        await self._begin(container, lambda: self._runtime.create_and_start(spec, client))
+
+    def _spec(self, container: Container, request: ContainerRequest) -> ContainerSpec:
         sandbox = self._engine.intent.sandboxes[container.sandbox]
         hosts, dns = self._parts.etc.contents(request, sandbox.id)
-        spec = runtime_spec(
-            request,
-            container.id,
-            self._images,
-            netns=sandbox.netns.path if sandbox.netns else None,
-            dns=dns,
-            hosts=hosts,
-        )
-        await self._begin(container, lambda: self._runtime.create_and_start(spec, client))
+        return runtime_spec(request, container.id, self._images, netns=sandbox.netns, dns=dns, hosts=hosts)
 
     async def _begin(self, container: Container, start: Callable[[], object]) -> None:
         """Its endpoints are awake before it runs: a port of its own that somebody else has come to hold is a reason not to."""

@@ -139,6 +139,9 @@ class ContainerRequest(Request, frozen=True, kw_only=True):
     attachments: list[Attachment] = []
     network_mode: str = ""
     """`host`, `none`, or `container:NAME`; empty: `attachments`."""
+    userns: Literal["", "private", "host"] = ""
+    """`private`: it has a user namespace, whose ids are nobody's outside; `host`: it has the daemon's; empty: one of its own
+    where that can be had. On the host's network it has none, and in the network of a container that one's."""
     publish: list[PublishRequest] = []
     dns: list[str] = []
     dns_search: list[str] = []

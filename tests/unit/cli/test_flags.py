@@ -11,6 +11,7 @@ from sealane.daemon.requests import dns_of, hosts_of
 from sealane.daemon.specs import FILLED_IN, runtime_spec
 from sealane.dns.resolvconf import Resolver
 from sealane.engine.errors import InvalidError, NotFoundError
+from sealane.model.endpoint import NetnsRef
 from sealane.model.intent import Intent
 
 NO_FLAG = {"tty", "stdin_open", "sysctls", "read_only", "init", "labels"}
@@ -24,7 +25,9 @@ def checked(cli, api):
 
     async def create(request, *, is_new=False):
         dns, hosts = dns_of(request, [], Intent(), Resolver()), hosts_of(request, [], Intent())
-        runtime_spec(request, "c" * 32, None, netns="/run/netns/x", dns=dns, hosts=hosts)
+        runtime_spec(
+            request, "c" * 32, None, netns=NetnsRef(path="/run/netns/x", inode=1), dns=dns, hosts=hosts
+        )
         return await plain(request, is_new=is_new)
 
     api.services.workloads.create = create

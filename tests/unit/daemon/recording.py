@@ -27,12 +27,20 @@ class RecordingRuntime:
         self.running: set[str] = set()
         self.clients: dict[str, Client] = {}
         self.now = 0.0
+        self.userns_missing = ""
+        self.warnings: tuple[str, ...] = ()
         self.told: dict[str, dict[str, object]] = {}
         """Fields of a container's state that are otherwise than said above."""
         self.hosts: list[tuple[str, tuple[str, ...]]] = []
         self.resolv: list[tuple[str, Dns]] = []
         self.failure: Exception | None = None
         """What rewriting a file raises."""
+
+    def no_userns(self, rootfs: str) -> str:
+        return self.userns_missing
+
+    def warned(self, spec: ContainerSpec) -> tuple[str, ...]:
+        return self.warnings
 
     def prune_images(self, only=None):
         used = {spec.rootfs for spec in self.specs.values()}

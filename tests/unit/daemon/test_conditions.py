@@ -4,6 +4,8 @@ import pytest
 
 from sealane.compile.facts import Features
 from sealane.daemon import conditions
+from sealane.model.endpoint import NetnsRef, Sandbox
+from sealane.model.ids import SandboxId
 
 
 @pytest.mark.parametrize(
@@ -49,3 +51,27 @@ def test_a_port_that_is_not_relayed_is_told_with_the_reason() -> None:
     assert (told.level, told.subject) == ("note", "relay")
     assert "[::]:8080/tcp" in told.message
     assert "Address already in use" in told.message
+
+
+def test_that_containers_have_no_user_namespace_is_told_with_the_reason_and_the_remedy() -> None:
+    told = conditions.no_userns("the sysctl user.max_user_namespaces is 0")
+    assert (told.level, told.subject) == ("note", "user namespace")
+    assert told.message.endswith("user.max_user_namespaces is 0")
+    assert "NET_ADMIN" in told.cure
+
+
+def sandbox(number: int, **netns: str) -> Sandbox:
+    path = netns.pop("path", f"/run/netns/{number}")
+    ref = NetnsRef(path=path, inode=number, **netns) if path else None  # type: ignore[arg-type]
+    return Sandbox(id=SandboxId(f"{number:032x}"), name=f"s{number}", netns=ref)
+
+
+def test_sandboxes_whose_net_admin_reaches_the_host_are_counted() -> None:
+    on_the_host = sandbox(1, path="")
+    owned = sandbox(2, userns="/run/netns/2.user")
+    assert list(conditions.of_owners([on_the_host, owned])) == []
+    [one] = conditions.of_owners([on_the_host, owned, sandbox(3)])
+    assert (one.level, one.subject) == ("note", "NET_ADMIN")
+    assert one.message.startswith("1 sandbox has no user namespace")
+    [two] = conditions.of_owners([sandbox(3), sandbox(4)])
+    assert two.message.startswith("2 sandboxes have no user namespace")

@@ -51,7 +51,9 @@ def test_a_container_starts_with_its_clients_connection(daemon, ends):
     connection, early = daemon.runtime.clients[record.id]
     with connection:
         connection.sendall(b"hello")
-        introduced = frame(BEGUN, json.dumps({"id": record.id}, separators=(",", ":")).encode())
+        introduced = frame(
+            BEGUN, json.dumps({"id": record.id, "warnings": []}, separators=(",", ":")).encode()
+        )
         assert (mine.recv(1000), early) == (introduced + b"hello", b"early")
     assert mine.recv(10) == b"", "the daemon has no end of it any more"
     assert daemon.workloads.view("a").status == "running"

@@ -7,11 +7,16 @@ from sealane.cli.options import add_labels, add_publish, add_sysctls, bit_rate, 
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
 
+ABOUT_ATTACH = (
+    "The endpoint is up, reachable and in DNS when the command returns. Asking again for the same is no error.\n"
+    "Unless a user namespace owns the sandbox, a process with NET_ADMIN in it reaches the host's links."
+)
+
 
 def configure_attach(parser: ArgumentParser) -> None:
     describe(
         parser,
-        "The endpoint is up, reachable and in DNS when the command returns. Asking again for the same is no error.",
+        ABOUT_ATTACH,
         [
             "sealane attach web front",
             "sealane attach /run/netns/lab front --ip 10.1.0.7 --alias db -p 127.0.0.1:5432:5432",
