@@ -83,8 +83,7 @@ class Upkeep:
             sandbox = engine.intent.sandboxes.get(identity)  # type: ignore[call-overload]
             if sandbox is None:
                 continue
-            has_userns = sandbox.netns is not None and bool(sandbox.netns.userns)
-            ref = engine.kernel.create_namespace(sandbox.id, with_userns=has_userns)
+            ref = self._made_again(sandbox)
             if ref != sandbox.netns:
                 changes.append(Put(with_netns(sandbox, ref), sandbox))
                 engine.reconciler.forget_namespace(sandbox.id)
@@ -93,6 +92,18 @@ class Upkeep:
             for change in changes:
                 engine.intent.apply(change)
             engine.feed.append(engine.revision, changes)
+
+    def _made_again(self, sandbox: Sandbox) -> NetnsRef:
+        """With a user namespace, if it had one and one can still be had: without it the networks are there, and its container,
+        which is to live in it, is refused."""
+        had_userns = sandbox.netns is not None and bool(sandbox.netns.userns)
+        try:
+            return self.engine.kernel.create_namespace(sandbox.id, with_userns=had_userns)
+        except OSError as error:
+            if not had_userns:
+                raise
+            self.engine.events.emit("userns.lost", sandbox.name, id=sandbox.id, message=str(error))
+            return self.engine.kernel.create_namespace(sandbox.id)
 
     def resync(self, names: set[str], *, confirmed: bool = False) -> Report:
         """Read namespaces back and put right what differs; release what is proven dead."""

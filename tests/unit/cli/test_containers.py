@@ -46,6 +46,15 @@ def test_a_detached_run_prints_the_name_and_returns(cli, sent):
     assert [a.network for a in sent["web"].attachments] == ["front"]
 
 
+@pytest.mark.parametrize("mode", ["private", "host"])
+def test_a_user_namespace_is_asked_for(cli, sent, mode):
+    assert cli("run", "-d", "--name", "web", "--userns", mode, "--network", "front", "x").code == 0
+    assert sent["web"].userns == mode
+    assert cli("run", "-d", "--name", "db", "--network", "front", "x").code == 0
+    assert sent["db"].userns == ""
+    assert cli("run", "-d", "--userns", "keep-id", "--network", "front", "x").code != 0
+
+
 def test_a_name_is_made_from_the_command(cli, sent):
     name = cli("run", "-d", "--network", "none", "/usr/sbin/nginx", "-g", "x").out.strip()
     assert name.startswith("nginx-")

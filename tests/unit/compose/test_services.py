@@ -101,6 +101,8 @@ ACCEPTED = [
     ),
     ("networks: []", changed()),
     ("network_mode: host", changed(attachments=(), network_mode="host")),
+    ("userns_mode: host", changed(userns_mode="host")),
+    ("userns_mode: private", changed(userns_mode="private")),
     ("network_mode: none", changed(attachments=(), network_mode="none")),
     (
         "network_mode: 'container:other'",

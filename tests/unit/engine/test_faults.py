@@ -251,6 +251,28 @@ class TestUpkeep:
         bench.upkeep.resync({HOST, sandbox.id})
         assert "release.failed" in [e.kind for e in bench.engine.events.since(0)]
 
+    @pytest.mark.parametrize("can_have_one", [True, False])
+    def test_a_namespace_is_made_again_with_its_owner_or_without_and_that_is_told(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch, *, can_have_one: bool
+    ) -> None:
+        """Its networks do not suffer by it; its container, which is to live in it, is refused."""
+        make = bench.kernel.create_namespace
+        sandbox = Sandbox(id=SandboxId("c" * 32), name="web", netns=make("c" * 32, with_userns=True))
+        bench.engine.bring([Put(sandbox)])
+
+        def made(identity: str, *, with_userns: bool = False) -> NetnsRef:
+            if with_userns and not can_have_one:
+                raise OSError(errno.ENOSPC, "user.max_user_namespaces is reached")
+            return make(identity, with_userns=with_userns)
+
+        monkeypatch.setattr(bench.kernel, "create_namespace", made)
+        bench.upkeep.remake([sandbox.id])
+        again = bench.engine.intent.sandboxes[sandbox.id].netns
+        assert again is not None
+        assert bool(again.userns) is can_have_one
+        told = [e.kind for e in bench.engine.events.since(0)]
+        assert ("userns.lost" in told) is not can_have_one
+
 
 def test_the_last_addresses_of_networks_that_are_gone_are_forgotten(bench: Bench) -> None:
     for number in range(20):
