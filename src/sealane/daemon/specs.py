@@ -10,8 +10,8 @@ from sealane.containers.spec import HOST_ROOTFS, ContainerSpec, Dns, check_spec
 from sealane.daemon.images import spec_of
 from sealane.engine.containers import SHARED
 from sealane.engine.errors import InvalidError, SealaneError
-from sealane.model.traits import MODES
 from sealane.model.endpoint import NetnsRef
+from sealane.model.traits import MODES
 from sealane.wire.invalid import wrong
 from sealane.wire.requests import ContainerRequest
 
