@@ -176,8 +176,11 @@ def test_a_user_namespace_is_tried_before_it_is_promised():
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     assert tried.stdout == "the daemon is in a user namespace itself\n"
-    # As in a container whose engine has covered a part of proc.
-    script = 'mount --bind /dev/null /proc/uptime && exec "$0" -c "from sealane.linux import userns; print(userns.why_not())"'
+    # As in a container whose engine has covered a part of proc, and all that is seen of it.
+    script = """
+        for proc in $(awk '$3 == "proc" { print $2 }' /proc/mounts); do mount --bind /dev/null $proc/uptime; done
+        exec "$0" -c "from sealane.linux import userns; print(userns.why_not())"
+    """
     covered = subprocess.run(
         ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, sys.executable],
         check=True, capture_output=True, text=True,
