@@ -16,6 +16,7 @@ from sealane.engine.engine import Engine
 from sealane.engine.errors import InvalidError, NotFoundError
 from sealane.engine.explaining import explain_packet
 from sealane.engine.labels import belonging, check_labels
+from sealane.engine.notices import notice, refuse_if_blind
 from sealane.engine.sockets import list_sockets
 from sealane.http.call import Call, Later, Lines, MethodError, Now, Query, Route, Taker, Upgraded
 from sealane.http.json import Body
@@ -48,9 +49,16 @@ SHOWN_CHARS = 80
 SEGMENTS_MAX = 4
 
 
+_OF_ITSELF = frozenset({"/v1/status", "/v1/version", "/v1/events"})
+"""What the daemon says of itself, also while it knows nothing else."""
+_DIAGNOSES = frozenset({"/v1/explain", "/v1/check", "/v1/trace", "/v1/doctor"})
+"""Questions that are sent as POST."""
+
+
 class Routes:
     def __init__(self, services: Services) -> None:
         detacher = Detacher(services.engine)
+        self._engine = services.engine
         self._table: dict[Shape, Methods] = {
             **_daemon_routes(services),
             **_network_routes(services.engine),
@@ -68,7 +76,14 @@ class Routes:
         route = methods.get(method)
         if route is None:
             raise MethodError(", ".join(sorted(methods)))
+        if path not in _OF_ITSELF:
+            refuse_if_blind(self._engine)
         return route, Call(ref, Query(_parse_query(query, route.query)), b"")
+
+    def notice(self, method: str, target: str) -> str:
+        path = target.partition("?")[0]
+        is_question = method == "GET" or path in _DIAGNOSES
+        return notice(self._engine) if is_question and path not in _OF_ITSELF else ""
 
     def _match(self, path: str) -> tuple[Methods, str]:
         head, *parts = path.removeprefix("/").split("/", SEGMENTS_MAX)

@@ -49,6 +49,8 @@ class Context:
         self.environ = environ
         self.socket = socket or default_socket(environ)
         self.client = Client(self.socket)
+        # Before the answer, which may be of less than there is.
+        self.client.on_notice = lambda text: output.note(f"warning: {text}; see `sealane status`")
 
     def question(self, path: str, request: object, flags: Flags, *, timeout_s: float | None = -1.0) -> Any:
         """The daemon's answer to a POST. One that it cannot answer is a UsageError, not to be taken for a no."""

@@ -74,7 +74,8 @@ def _perform(words: Sequence[str], output: Output) -> int:
         return INTERRUPTED
     finally:
         context.client.close()
-    return code
+    # The answer was not of what there is, or not of all of it.
+    return FAILED if context.client.notice and not code and arguments.command not in OTHERS_CODES else code
 
 
 def _verb(words: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from sealane.cli.registry import COMMANDS, GROUPS, Command
 
 EXIT_CODES = """exit codes:
   0    done
-  1    the daemon refused or failed; `audit`: something differs
+  1    the daemon refused or failed, or its store is lost; `audit`: something differs
   2    the command line or a file is wrong; nothing was asked of the daemon
   3    the daemon cannot be reached
   130  interrupted

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 
 from sealane.client.errors import ApiError, UnreachableError
@@ -62,6 +62,10 @@ class Client:
         self._socket: socket.socket | None = None
         self._is_shut = False
         self._buffer = bytearray()
+        self.notice = ""
+        """Of an answer: why it may not be taken as it is."""
+        self.on_notice: Callable[[str], None] = lambda _: None
+        """Called at the first notice, before the answer is given."""
 
     def __enter__(self) -> Self:
         return self
@@ -102,6 +106,7 @@ class Client:
             raise
         if headers.get("connection") == "close":
             self.close()
+        self._note(headers)
         return _checked(status, answer)
 
     def stream(self, method: str, path: str, body: Any = None) -> Iterator[Any]:
@@ -115,6 +120,7 @@ class Client:
             if status != 200 or headers.get("transfer-encoding") != "chunked":
                 _checked(status, self._read_body(headers))
                 raise UnreachableError("this is no stream", is_sent=True)
+            self._note(headers)
             for line in self._read_lines():
                 yield _checked_line(line)
             is_whole = True
@@ -123,6 +129,12 @@ class Client:
         finally:
             if not is_whole:
                 self.close()
+
+    def _note(self, headers: Mapping[str, str]) -> None:
+        found = headers.get("sealane-notice", "")
+        if found and not self.notice:
+            self.notice = found
+            self.on_notice(found)
 
     def upgrade(self, path: str, protocol: str, body: Any, first: bytes = b"") -> tuple[socket.socket, bytes]:
         """POST, and have the connection, with what has come on it already, to speak another protocol; both are the caller's.

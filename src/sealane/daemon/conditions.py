@@ -134,7 +134,7 @@ def unexplained(count: int) -> Condition:
         level="error",
         subject="orphans",
         message=f"{count} live endpoints are in no record; nothing is deleted while they are there",
-        cure="restore the store, or `sealane gc --confirm` to delete them",
+        cure="restore the store from a backup, then restart the daemon; until then they keep running",
     )
 
 

@@ -127,6 +127,7 @@ class Service:
         self._closing.append(kernel.close)
         self._build(MemoryStore(), kernel, Snapshot(0, ()), Facts(instance="000000"))
         self.engine.hold = why
+        self.engine.is_blind = True
 
     def _run(self, store: Store) -> None:
         self._closing.append(store.close)

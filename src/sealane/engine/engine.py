@@ -66,6 +66,8 @@ class Engine:
         self.revision = revision
         self.hold = ""
         """Why nothing may change; empty: it may."""
+        self.is_blind = False
+        """The store could not be read: what is known is nothing, and not what there is."""
         self.feed = ChangeFeed(revision, self._reader_failed)
         self.intent: Intent = reconciler.intent
         self.drafts = Drafts(self.intent, kernel, self._facts_now)
@@ -343,7 +345,7 @@ class Engine:
             raise ConflictError(
                 f"{len(unexplained)} live endpoints are in no record ({unexplained[0]}, …), and what is new might get their "
                 "addresses or ports",
-                cure="restore the store, or `sealane gc --confirm` to delete them",
+                cure="restore the store from a backup, then restart the daemon",
             )
 
     def take(self, changes: Sequence[Change]) -> None:

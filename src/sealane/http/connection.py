@@ -52,11 +52,18 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """For verbs under way when the server stops."""
 
 
+NOTICE = b"sealane-notice"
+
+
 class Finder(Protocol):
     """The paths that are answered."""
 
     def find(self, method: str, target: str) -> tuple[Route, Call[bytes]]:
         """The route, and the call with its body still to come. Raises NotFoundError, MethodError, InvalidError."""
+        ...
+
+    def notice(self, method: str, target: str) -> str:
+        """What goes with the answer, as a header: why it may not be taken as it is. Empty: nothing does."""
         ...
 
 
@@ -97,6 +104,7 @@ class Connection(asyncio.Protocol):
         self.task: asyncio.Task[None] | None = None
         self._task_only_waits = False
         self._is_last = False
+        self._notice: Headers = []
         self._is_lost = False
         self.deadline = 0.0
         self._set_deadline()
@@ -209,7 +217,10 @@ class Connection(asyncio.Protocol):
 
     def _answer(self, request: h11.Request) -> None:
         try:
-            route, call = self._server.routes.find(request.method.decode(), request.target.decode())
+            method, target = request.method.decode(), request.target.decode()
+            notice = self._server.routes.notice(method, target).encode("ascii", "backslashreplace")
+            self._notice = [(NOTICE, notice)] if notice else []
+            route, call = self._server.routes.find(method, target)
             call = Call(call.ref, call.query, self._decoded(route), self._caller)
             if route.upgraded is not None and _asks_for(request, route.upgraded.protocol):
                 self._start(self._upgrade(route.upgraded, call), only_waits=False)
@@ -300,7 +311,7 @@ class Connection(asyncio.Protocol):
             await asyncio.wait({first}, timeout=FIRST_LINE_S)
             if first.done():
                 first.result()  # Its error still has the choice of a status.
-            self._send(h11.Response(status_code=200, headers=_LINES))
+            self._send(h11.Response(status_code=200, headers=[*_LINES, *self._notice]))
             await self._pump(lines, await first)
         except Exception as error:
             self._fail(error)
@@ -341,7 +352,8 @@ class Connection(asyncio.Protocol):
         if self._transport.is_closing():
             return
         head = h11.Response(
-            status_code=status, headers=[*headers, (b"content-length", str(len(body)).encode())]
+            status_code=status,
+            headers=[*headers, *self._notice, (b"content-length", str(len(body)).encode())],
         )
         data = self._http.send(head) or b""
         if self._request is None or self._request.method != b"HEAD":

@@ -61,6 +61,8 @@ class DoubleEngine:
         self.feed = ChangeFeed(0)
         self.intent = SimpleNamespace(endpoints={})
         self.drafts = SimpleNamespace(detach=self._find_detached)
+        self.hold, self.is_blind = "", False
+        self.reconciler = SimpleNamespace(unexplained=[])
 
     def create_network(self, request):
         if request.name == "boom":

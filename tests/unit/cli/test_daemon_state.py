@@ -78,7 +78,7 @@ def test_names_in_events_cannot_move_the_cursor(cli, api):
 def test_gc_tells_what_it_kept_and_how_to_delete_it(cli):
     ran = cli("gc")
     assert ran.out == "! link slp9 is in no record and was kept\n"
-    assert ran.err == "hint: `sealane gc --confirm` deletes what was kept\n"
+    assert ran.err == "hint: if the store was lost, restore it from a backup and restart the daemon\n"
     assert cli("gc", "--confirm").out == "- sandbox old\n"
     assert json.loads(cli("gc", "--json").out)["kept"] == ["link slp9"]
 

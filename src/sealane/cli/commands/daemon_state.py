@@ -34,7 +34,7 @@ def status(context: Context, arguments: Namespace) -> int:
     output = context.output
     if output.as_json:
         output.document(view)
-        return 0
+        return exit_code(view)
     output.line(
         ("sealane ", "bold"), view["version"], "  ", (view["state"], STATE_STYLES.get(view["state"], ""))
     )
@@ -46,7 +46,13 @@ def status(context: Context, arguments: Namespace) -> int:
         output.line((f"  {level:<11}", style), f"{condition['subject']}: {condition['message']}")
         if condition.get("cure"):
             output.line((f"  {'':<11}hint: ", "dim"), condition["cure"])
-    return 0
+    return exit_code(view)
+
+
+def exit_code(view: dict[str, Any]) -> int:
+    """1 if what the daemon knows is not what there is."""
+    is_lost = any(condition["subject"] in {"store", "orphans"} for condition in view["conditions"])
+    return 1 if is_lost else 0
 
 
 def _facts(view: dict[str, Any]) -> list[tuple[str, str]]:
@@ -132,7 +138,7 @@ def gc(context: Context, arguments: Namespace) -> int:
     for text in view["kept"]:
         output.line(("! ", "yellow"), f"{text} is in no record and was kept")
     if view["kept"]:
-        output.note("hint: `sealane gc --confirm` deletes what was kept")
+        output.note("hint: if the store was lost, restore it from a backup and restart the daemon")
     elif not view["removed"]:
         output.line("nothing to do")
     return 0

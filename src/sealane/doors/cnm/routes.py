@@ -57,6 +57,11 @@ class PluginRoutes:
             **_ipam_methods(IpamDriver(self.staged)),
         }
 
+    def notice(self, method: str, target: str) -> str:
+        """Docker has no place for one."""
+        del method, target
+        return ""
+
     def find(self, method: str, target: str) -> tuple[Route, Call[bytes]]:
         """Raises NotFoundError, which dockerd takes for `not implemented`, and MethodError."""
         answer = self._table.get(target)

@@ -1,0 +1,21 @@
+"""What goes before every answer to a question, while what the engine knows may not be what there is."""
+
+from sealane.engine.engine import Engine
+from sealane.engine.errors import HoldError
+
+
+def notice(engine: Engine) -> str:
+    """Empty: answers are of what there is."""
+    if engine.hold:
+        return f"the daemon is read-only: {engine.hold}"
+    missing = len(engine.reconciler.unexplained)
+    return f"the store is incomplete: it lacks {missing} live endpoints" if missing else ""
+
+
+def refuse_if_blind(engine: Engine) -> None:
+    """Raises HoldError where any answer would be of an empty store."""
+    if engine.is_blind:
+        raise HoldError(
+            f"the store cannot be used, so that nothing can be said of what there is: {engine.hold}",
+            cure="see `sealane status`; networks and containers keep running",
+        )
