@@ -1,4 +1,10 @@
-"""`explain`: what should become of a packet, from what is desired and what is around it. Asks, and changes nothing."""
+"""`explain`: what should become of a packet, from what is desired and what is around it. Asks, and changes nothing.
+
+With `observed` the kernel is read where the packet and its answer pass, everybody's rules, routes, links and settings: the
+verdict is then that of the desired state among them, and what contradicts it, or was not understood, is told beside it.
+"""
+
+from collections.abc import Sequence
 
 import msgspec
 
@@ -8,10 +14,28 @@ from sealane.engine.ports import NamespaceGoneError
 from sealane.engine.reconciler import told
 from sealane.explain.drift import drift_on_path
 from sealane.explain.graph import svg
+from sealane.explain.observed.comparing import Comparison, wanted
 from sealane.explain.packet import Trace
-from sealane.explain.question import CANNOT_SAY, Question, QuestionError, explain
+from sealane.explain.question import (
+    CANNOT_SAY,
+    Question,
+    QuestionError,
+    onward,
+    resolve,
+    there_and_back,
+    verdict_of,
+    world_of,
+)
 from sealane.explain.render import detailed, minimal, summary
+from sealane.explain.world import World
 from sealane.wire.diagnosis import ExplainRequest, ExplainView
+
+
+class Observed(msgspec.Struct, frozen=True):
+    """What the kernel has to say to a verdict."""
+
+    drift: list[str]
+    unread: list[str]
 
 
 def explain_packet(engine: Engine, request: ExplainRequest) -> ExplainView:
@@ -26,14 +50,49 @@ def explain_packet(engine: Engine, request: ExplainRequest) -> ExplainView:
         reverse=request.reverse,
     )
     surroundings = engine.kernel.surroundings()
+    world = world_of(engine.intent, engine.reconciler.compiled, surroundings)
     try:
-        trace = explain(question, engine.intent, engine.reconciler.compiled, surroundings)
+        trace, legs = _answer(engine, question, world)
+        observed = None
+        if request.observed:
+            trace, observed = _observe(engine, question, world, legs)
     except QuestionError as error:
         raise InvalidError(str(error), field=error.field) from error
     except CANNOT_SAY as error:
         raise InvalidError(f"it cannot be said: {error}") from error
-    drift = drift_of(engine, trace) if request.observed else None
-    return _view(trace, drift, svg(trace) if request.graph else "")
+    return _view(trace, observed, svg(trace) if request.graph else "")
+
+
+def _answer(engine: Engine, question: Question, world: World) -> tuple[Trace, list[Trace]]:
+    """The verdict, and the traces that it rests on: of the packet, of its answer, of the next packet."""
+    packet, start = resolve(question, engine.intent, world)
+    there, back = there_and_back(question, world, packet, start)
+    legs = [there]
+    if back is not None:
+        legs.append(back)
+        if back.passes:
+            legs.append(onward(world, there, back, start))
+    return verdict_of(question, *legs), legs
+
+
+def _observe(
+    engine: Engine, question: Question, world: World, legs: Sequence[Trace]
+) -> tuple[Trace, Observed]:
+    refs = engine.reconciler.refs(wanted(legs))
+    readings = engine.kernel.read_path(wanted(legs), {n: ref for n, ref in refs.items() if ref is not None})
+    rules = {netns: reading.rules for netns, reading in readings.items()}
+    among = World(
+        world.states,
+        world.surroundings,
+        origins=world.origins,
+        title=world.title,
+        idle=world.idle,
+        rules=rules,
+    )
+    trace, again = _answer(engine, question, among)
+    comparison = Comparison(among, again, readings)
+    drift = dict.fromkeys(text for leg in again for text in drift_of(engine, leg))
+    return trace, Observed([*drift, *comparison.findings()], comparison.unread())
 
 
 def drift_of(engine: Engine, trace: Trace) -> list[str]:
@@ -55,15 +114,19 @@ def drift_of(engine: Engine, trace: Trace) -> list[str]:
     return findings
 
 
-def _view(trace: Trace, drift: list[str] | None, graph: str) -> ExplainView:
+def _view(trace: Trace, observed: Observed | None, graph: str) -> ExplainView:
+    outcome = "passes" if trace.passes else "unknown" if trace.is_unknown else "fails"
+    if trace.passes and observed and (observed.drift or observed.unread):
+        outcome = "unknown"
     return ExplainView(
         passes=trace.passes,
-        outcome="passes" if trace.passes else "unknown" if trace.is_unknown else "fails",
+        outcome=outcome,  # type: ignore[arg-type]
         disposition=str(trace.disposition),
         minimal=minimal(trace),
         summary=summary(trace),
         detailed=detailed(trace),
         graph=graph,
-        drift=drift,
+        drift=observed.drift if observed else None,
+        unread=observed.unread if observed else None,
         trace=msgspec.Raw(msgspec.json.encode(trace)),
     )

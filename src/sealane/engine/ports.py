@@ -8,6 +8,7 @@ import msgspec
 
 from sealane.compile.facts import Facts
 from sealane.explain.doctor.evidence import Evidence, Request
+from sealane.explain.observed.reading import NamespaceReading, Wanted
 from sealane.explain.surroundings import Surroundings
 from sealane.kernel.state import NamespaceState
 from sealane.model.endpoint import NetnsRef, PublishedPort
@@ -143,6 +144,13 @@ class Kernel(Protocol):
 
     def surroundings(self) -> Surroundings:
         """What is on the host and not ours, for `explain`."""
+        ...
+
+    def read_path(
+        self, wanted: Mapping[str, Wanted], refs: Mapping[str, NetnsRef]
+    ) -> Mapping[str, NamespaceReading]:
+        """What the kernel holds where a packet passes, of everybody, for `explain --observed`. A namespace that cannot be
+        read is left out."""
         ...
 
     def evidence(

@@ -29,6 +29,7 @@ def resolve(path: Path, where: Namespace, link: AnyLink, address: str, skb: Skb)
     """MAC of a next hop on a link, or `Ended`."""
     known = where.neighbour(link.name, address)
     if known is not None:
+        path.resolved(where, link.name, address, known.mac)
         path.note("neighbour", f"{address} is at {known.mac} (permanent)", key=known.key)
         return known.mac
     way = WAYS[family_of(address)]
@@ -42,6 +43,7 @@ def resolve(path: Path, where: Namespace, link: AnyLink, address: str, skb: Skb)
     if not answered:
         reason = f"no answer to {way} for {address} on {link.name}: {why_not}"
         path.end(Disposition.NEIGHBOUR_UNREACHABLE, reason, cure)
+    path.resolved(where, link.name, address, mac)
     path.note("neighbour", f"{address} is at {mac} ({way}, answered by {answered})")
     return mac
 
@@ -49,16 +51,39 @@ def resolve(path: Path, where: Namespace, link: AnyLink, address: str, skb: Skb)
 def _ask(path: Path, where: Namespace, link: AnyLink, address: str, skb: Skb) -> tuple[str, str]:
     """(MAC, who answered); both empty if nobody did."""
     question = _question(path, where, link, address, skb.packet)
+    _arp(path, where, "output", question, link.name)
     if isinstance(link, Link) and not link.has_ports:
         return _ask_peer(path, where, link, address, question)
     for port in _candidates(path, where, link, address):
         other = path.world.peer(where, port)
         if other is None or bridging.refusal(None, port) or not _answers(*other, address):
             continue
+        path.device(where, port.name, "out", Skb(question))
+        _answered(path, *other, question, address)
         path.enter(where, port.name)
-        bridging.come_in(path, where, port, _answer(question, address, other[1].mac))
+        answer = _answer(question, address, other[1].mac)
+        path.device(where, port.name, "in", answer)
+        bridging.come_in(path, where, port, answer)
+        path.went_up(where, link)
+        _arp(path, where, "input", answer.packet, link.name)
         return other[1].mac, other[0].name
     return "", ""
+
+
+def _arp(path: Path, where: Namespace, hook: str, packet: Packet, link: str) -> None:
+    """Foreign rules of the family arp, which sealane has none of (NF_ARP_IN, NF_ARP_OUT, NF_ARP_FORWARD)."""
+    iif, oif = ("", link) if hook == "output" else (link, "")
+    for table, chain in where.rules.at("arp", hook) if packet.proto == "arp" else ():
+        path.foreign(where, table, chain, Skb(packet), iif, oif)
+
+
+def _answered(path: Path, there: Namespace, link: AnyLink, question: Packet, address: str) -> None:
+    """A question comes in at whoever has the address, and the answer leaves."""
+    answer = _answer(question, address, link.mac)
+    path.device(there, link.name, "in", Skb(question))
+    _arp(path, there, "input", question, link.name)
+    _arp(path, there, "output", answer.packet, link.name)
+    path.device(there, link.name, "out", answer)
 
 
 def _ask_peer(path: Path, where: Namespace, link: Link, address: str, question: Packet) -> tuple[str, str]:
@@ -67,23 +92,39 @@ def _ask_peer(path: Path, where: Namespace, link: Link, address: str, question: 
     if other is None or not other[1].up:
         path.end(Disposition.LINK_DOWN, f"the other end of {link.name} is down")
     there, peer = other
+    asked = Skb(question)
+    path.device(where, link.name, "out", asked)
     path.enter(there, peer.name)
     if not peer.master:
-        return (peer.mac, there.name) if _answers(there, peer, address) else ("", "")
-    asked = Skb(question)
+        if not _answers(there, peer, address):
+            return "", ""
+        _answered(path, there, peer, question, address)
+        _arp(path, where, "input", _answer(question, address, peer.mac).packet, link.name)
+        return peer.mac, there.name
+    path.device(there, peer.name, "in", asked)
     bridge = bridging.come_in(path, there, peer, asked).bridge
     if _answers(there, bridge, address):
+        path.went_up(there, bridge)
+        _answered(path, there, bridge, question, address)
+        path.device(there, peer.name, "out", _answer(question, address, bridge.mac))
+        _arp(path, where, "input", _answer(question, address, bridge.mac).packet, link.name)
         return bridge.mac, there.name
     for port in _candidates(path, there, bridge, address):
         other = path.world.peer(there, port)
         if port.name == peer.name or other is None or not _answers(*other, address):
             continue
         bridging.forward(path, there, bridge, peer, port, asked)
+        _arp(path, there, "forward", question, bridge.name)
+        path.device(there, port.name, "out", asked)
+        _answered(path, *other, question, address)
         answer = _answer(question, address, other[1].mac)
         path.enter(there, port.name)
+        path.device(there, port.name, "in", answer)
         bridging.come_in(path, there, port, answer)
         back = bridging.out_port(path, there, bridge, answer)
         bridging.forward(path, there, bridge, port, back, answer)
+        path.device(there, back.name, "out", answer)
+        _arp(path, where, "input", answer.packet, link.name)
         return other[1].mac, other[0].name
     return "", ""
 

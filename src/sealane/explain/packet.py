@@ -172,6 +172,54 @@ class Hop(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[Step, ...]
 
 
+class Lookup(msgspec.Struct, frozen=True, kw_only=True):
+    """A question to the routing tables of one namespace, and the answer that the verdict rests on."""
+
+    netns: str
+    proto: str
+    source: str
+    source_port: int
+    destination: str
+    destination_port: int
+    iif: str = ""
+    """Empty: a local process sends."""
+    mark: int | None = 0
+    size: int = SMALL_PACKET_BYTES
+    kind: str
+    """`local`, `unicast`, `unreachable` or `none`."""
+    link: str = ""
+    gateway: str = ""
+
+
+class Device(msgspec.Struct, frozen=True):
+    """A link that the packet, or a question for a neighbour, passes."""
+
+    netns: str
+    link: str
+    way: Literal["in", "out"]
+
+
+class Resolved(msgspec.Struct, frozen=True):
+    """A neighbour whose MAC the packet needs; empty: of a foreign link, where anything may be right."""
+
+    netns: str
+    link: str
+    address: str
+    mac: str
+
+
+class Met(msgspec.Struct, frozen=True, kw_only=True):
+    """What the verdict rests on, to be held against the kernel."""
+
+    lookups: tuple[Lookup, ...] = ()
+    devices: tuple[Device, ...] = ()
+    neighbours: tuple[Resolved, ...] = ()
+    bridged: tuple[tuple[str, str, str], ...] = ()
+    """(namespace, bridge, MAC) that a frame went up by: the bridge's own."""
+    doubts: tuple[str, ...] = ()
+    """Foreign rules of which it cannot be told what they do to the packet."""
+
+
 class Trace(msgspec.Struct, frozen=True, kw_only=True):
     packet: Packet
     """As it was asked for."""
@@ -192,6 +240,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     """Connection tracking afterwards: what `walk` of the answer starts from."""
     question: str = ""
     """`web -> db:5432 tcp`."""
+    met: Met = Met()
     answer: str = ""
     """What becomes of its answer, where that is lost: `denied by the port guard`."""
 

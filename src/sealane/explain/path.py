@@ -6,7 +6,7 @@ a drop deep inside needs no thought on the way out.
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, NoReturn
+from typing import Literal, NamedTuple, NoReturn
 
 import msgspec
 
@@ -15,9 +15,22 @@ from sealane.explain.foreign.judge import Judgement, judge
 from sealane.explain.foreign.rules import ForeignChain, ForeignTable
 from sealane.explain.foreign.sight import PacketSight
 from sealane.explain.netfilter import Evaluation, Hit
-from sealane.explain.packet import DNAT, SNAT, Disposition, Flow, Hop, Packet, Step
+from sealane.explain.packet import (
+    DNAT,
+    SNAT,
+    Device,
+    Disposition,
+    Flow,
+    Hop,
+    Lookup,
+    Met,
+    Packet,
+    Resolved,
+    Step,
+)
 from sealane.explain.reasons import reason_of
-from sealane.explain.world import Namespace, World
+from sealane.explain.routing import Found
+from sealane.explain.world import AnyLink, Namespace, World
 from sealane.kernel.nft import Chain, Masquerade, NftFamily, Notrack
 from sealane.kernel.objects import Key
 
@@ -74,8 +87,11 @@ class Path:
         self.netns = ""
         self.link = ""
         self._hops: list[tuple[str, list[Step]]] = []
-        self.doubts: dict[str, None] = {}
-        """What foreign rules may do to it, where that cannot be told."""
+        self._lookups: dict[Lookup, None] = {}
+        self._devices: dict[Device, None] = {}
+        self._neighbours: dict[Resolved, None] = {}
+        self._bridged: dict[tuple[str, str, str], None] = {}
+        self._doubts: dict[str, None] = {}
         self._stages: dict[tuple[str, str, str], list[_Stage]] = {}
 
     # --- what is written down ---------------------------------------------------------------------------------------
@@ -117,6 +133,52 @@ class Path:
             yield
         finally:
             self._hops, self.netns, self.link = hops, netns, link
+
+    # --- what it rests on -------------------------------------------------------------------------------------------
+
+    def met(self) -> Met:
+        return Met(
+            lookups=tuple(self._lookups),
+            devices=tuple(self._devices),
+            neighbours=tuple(self._neighbours),
+            bridged=tuple(self._bridged),
+            doubts=tuple(self._doubts),
+        )
+
+    def route(self, where: Namespace, skb: Skb, iif: str = "") -> Found:
+        """Where the packet's destination leads."""
+        packet = skb.packet
+        found = where.route(packet.destination, packet.source)
+        lookup = Lookup(
+            netns=where.netns,
+            proto=packet.proto,
+            source=packet.source,
+            source_port=packet.source_port,
+            destination=packet.destination,
+            destination_port=packet.destination_port,
+            iif=iif,
+            mark=skb.mark,
+            size=packet.wire_size,
+            kind=found.kind,
+            link=found.link,
+            gateway=found.gateway,
+        )
+        self._lookups[lookup] = None
+        return found
+
+    def resolved(self, where: Namespace, link: str, address: str, mac: str) -> None:
+        self._neighbours[Resolved(where.netns, link, address, mac)] = None
+
+    def went_up(self, where: Namespace, bridge: AnyLink) -> None:
+        """A frame left a bridge for the IP layer."""
+        self._bridged[where.netns, bridge.name, bridge.mac] = None
+
+    def device(self, where: Namespace, link: str, way: Literal["in", "out"], skb: Skb) -> None:
+        """A frame passes a link, and what others have put at its ends. Raises `Ended` where a rule of theirs drops it."""
+        self._devices[Device(where.netns, link, way)] = None
+        hook, iif, oif = ("ingress", link, "") if way == "in" else ("egress", "", link)
+        for table, chain in where.rules.at("netdev", hook, link):
+            self.foreign(where, table, chain, skb, iif, oif)
 
     # --- hooks ------------------------------------------------------------------------------------------------------
 
@@ -233,7 +295,7 @@ class Path:
     def _doubt(self, where: Namespace, found: Judgement) -> None:
         for finding in found.doubts:
             what = f" ({finding.what})" if finding.what else ""
-            self.doubts[f"{where.name}: {finding.where}{what}"] = None
+            self._doubts[f"{where.name}: {finding.where}{what}"] = None
 
     def _translated(self, where: Namespace, found: Judgement) -> None:
         if not found.translations:
@@ -245,7 +307,7 @@ class Path:
         )
         if found.is_of_source:
             self.note("nat", f"its source may be translated by {first.where}")
-            self.doubts[f"{where.name}: {first.where} (source translation)"] = None
+            self._doubts[f"{where.name}: {first.where} (source translation)"] = None
             return
         may = "may be translated" if found.accepts or found.drops else "is translated"
         to = f" to {shown}" if shown else ""

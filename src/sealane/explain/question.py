@@ -32,6 +32,7 @@ from sealane.explain.packet import (
     Start,
     Trace,
 )
+from sealane.explain.routing import masked
 from sealane.explain.surroundings import Surroundings
 from sealane.explain.walk import answer, is_answered, walk
 from sealane.explain.world import IncompleteStateError, UnexplainedError, World
@@ -48,6 +49,7 @@ from sealane.model.net import (
     family_of,
     parse_address,
     parse_port,
+    prefix_length,
 )
 
 LOOPBACK: dict[Family, str] = {4: "127.0.0.1", 6: "::1"}
@@ -119,8 +121,15 @@ def explain(question: Question, intent: Intent, compiled: Compiled, surroundings
     return verdict_of(question, *explain_both(question, intent, compiled, surroundings))
 
 
-def verdict_of(question: Question, there: Trace, back: Trace | None) -> Trace:
-    """The one trace that answers the question."""
+def onward(world: World, there: Trace, back: Trace, start: Start) -> Trace:
+    """The sender's next packet, of a flow that was answered."""
+    return walk(world, there.sent, start, back.flows)
+
+
+def verdict_of(
+    question: Question, there: Trace, back: Trace | None = None, following: Trace | None = None
+) -> Trace:
+    """The one trace that answers the question. `following`: of the next packet, if that was followed too."""
     if back is None:
         return there
     if question.reverse:
@@ -131,6 +140,9 @@ def verdict_of(question: Question, there: Trace, back: Trace | None) -> Trace:
     elif not is_answered(there, back):
         lost, cure = "taken for a stranger's", back.cure
         reason = f"{there.reason}; its answer comes from elsewhere: {back.final}"
+    elif following is not None and not following.passes:
+        lost, cure = f"the last that passes: the next packet is {render.verdict(following)}", following.cure
+        reason = f"{there.reason}; the next packet is lost: {following.reason}"
     else:
         return there
     disposition = Disposition.TRANSLATED if back.is_unknown else Disposition.UNANSWERED
@@ -241,8 +253,20 @@ class _Sender:
         return Sent(self.sandbox or HOST), source
 
     def uplink(self) -> str:
-        """The foreign link by which an outside address is reached."""
+        """The foreign link that an outside address comes in by: one whose own subnet has it, else that by which it is
+        reached, which another route may lead elsewhere."""
         host = self.world.namespace(HOST)
+        near = [
+            item
+            for item in self.world.surroundings.addresses
+            if family_of(item.address) == family_of(self.address)
+            and masked(address_part(item.address), prefix_length(item.address))
+            == masked(self.address, prefix_length(item.address))
+        ]
+        for item in sorted(near, key=lambda item: -prefix_length(item.address)):
+            at = host.link(item.link)
+            if at is not None and at.up and host.is_foreign(at):
+                return at.name
         found = host.route(self.address)
         link = host.link(found.link) if found.kind == "unicast" else None
         if link is not None and host.is_foreign(link):

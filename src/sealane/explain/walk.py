@@ -53,6 +53,7 @@ def walk(world: World, packet: Packet, start: Start, flows: Iterable[Flow] = ())
         netns=path.netns,
         link=path.link,
         flows=path.table.flows(),
+        met=path.met(),
     )
 
 
@@ -113,18 +114,18 @@ class _Journey:
         if where.netns == HOST:
             skb.packet = redirect(self.path, where, skb.packet)
         destination = skb.packet.destination
-        found = where.route(destination, skb.packet.source)
+        found = self.path.route(where, skb)
         self._must_lead(where, found)
         if not skb.packet.source:
             self._choose_source(where, found)
             # ip_route_connect looks again, now that rules may ask for the source.
-            found = where.route(destination, skb.packet.source)
+            found = self.path.route(where, skb)
         self.sent = skb.packet
         self.path.note("route", found.text, key=found.key)
         self.path.hook(where, NFT_FAMILY[skb.packet.family], "output", skb, oif=_device(found))
         if skb.packet.destination != destination:
             # ip_route_me_harder. The source stays that of the first choice.
-            found = where.route(skb.packet.destination, skb.packet.source)
+            found = self.path.route(where, skb)
             self._must_lead(where, found)
             self.path.note("route", found.text, key=found.key)
         self._transmit(where, found)
@@ -159,6 +160,8 @@ class _Journey:
         if found.kind == "local":
             self.path.hook(where, NFT_FAMILY[family], "postrouting", skb, oif="lo")
             self.path.enter(where, "lo")
+            self.path.device(where, "lo", "out", skb)
+            self.path.device(where, "lo", "in", skb)
             self._receive(where, "lo", passed_prerouting=False)
         link = where.link(found.link)
         assert link is not None
@@ -167,10 +170,13 @@ class _Journey:
         self.path.hook(where, NFT_FAMILY[family], "postrouting", skb, iif=came_by, oif=link.name)
         if where.is_foreign(link):
             self.path.enter(where, link.name)
+            self.path.resolved(where, link.name, found.gateway or skb.packet.destination, "")
+            self.path.device(where, link.name, "out", skb)
             self.path.end(Disposition.EXITS, f"leaves by {link.name} as {skb.packet}")
         mac = neighbours.resolve(self.path, where, link, found.gateway or skb.packet.destination, skb)
         skb.change(mac_source=link.mac, mac_destination=mac)
         if link.has_ports:
+            self.path.device(where, link.name, "out", skb)
             self._cross(where, bridging.send(self.path, where, link, skb))
         else:
             assert isinstance(link, Link)
@@ -194,6 +200,7 @@ class _Journey:
 
     def _cross(self, where: Namespace, link: Link) -> NoReturn:
         """Through a veth into another namespace."""
+        self.path.device(where, link.name, "out", self.skb)
         other = self.path.world.peer(where, link)
         if other is None or not other[1].up:
             self.path.end(Disposition.LINK_DOWN, f"the other end of {link.name} is down", _SEE_STATUS)
@@ -214,6 +221,7 @@ class _Journey:
         if here in self._seen or len(self._seen) > 2 * HOPS_MAX:
             self.path.end(Disposition.LOOP, f"it comes to {link.name} a second time", _SEE_STATUS)
         self._seen.add(here)
+        self.path.device(where, link.name, "in", self.skb)
         if isinstance(link, Link) and link.master:
             self._arrive_at_port(where, link)
         elif self.skb.packet.mac_destination != link.mac:
@@ -229,6 +237,8 @@ class _Journey:
             skb.change(mac_destination=neighbours.resolve(self.path, where, bridge, next_hop, skb))
         if bridging.goes_up(self.path, where, bridge, skb):
             self.path.link = bridge.name
+            self.path.went_up(where, bridge)
+            self.path.device(where, bridge.name, "in", skb)
             passed = bridging.uses_netfilter(self.path, skb)
             self._receive(where, bridge.name, passed_prerouting=passed)
         out = bridging.out_port(self.path, where, bridge, skb)
@@ -247,7 +257,7 @@ class _Journey:
             self.path.end(Disposition.NOT_FORWARDED, reason, "attach to a network that has IPv6")
         if not passed_prerouting:
             self.path.hook(where, NFT_FAMILY[family], "prerouting", skb, iif=iif)
-        found = where.route(skb.packet.destination, skb.packet.source)
+        found = self.path.route(where, skb, iif)
         self._check_loopback(iif)
         self._check_source(where, iif)
         if found.kind == "local":

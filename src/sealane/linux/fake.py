@@ -20,6 +20,7 @@ import msgspec
 from sealane.compile.facts import Facts
 from sealane.engine.ports import Flow, NamespaceGoneError, Reserver, SocketPlace
 from sealane.explain.doctor.evidence import Evidence, Request
+from sealane.explain.observed.reading import LinkReading, NamespaceReading, RouteReading, Wanted
 from sealane.explain.surroundings import Surroundings, surroundings_of
 from sealane.kernel.links import Veth
 from sealane.kernel.nft import (
@@ -50,6 +51,17 @@ class _RefusedError(Exception):
         self.number = number
 
 
+def _untouched(wanted: Wanted) -> NamespaceReading:
+    return NamespaceReading(
+        links={name: LinkReading(name=name) for name in wanted.links},
+        routes={
+            asked: RouteReading(kind=asked.kind, link=asked.link, gateway=asked.gateway)
+            for asked in wanted.lookups
+        },
+        own_macs=wanted.bridged,
+    )
+
+
 class FakeKernel:
     def __init__(self, facts: Facts | None = None) -> None:
         self.state: dict[str, dict[Key, Object]] = {HOST: {}}
@@ -75,6 +87,8 @@ class FakeKernel:
         """Owners by the socket's inode."""
         self.seen = Evidence()
         """What `evidence` answers, for the sandboxes that it is asked about."""
+        self.readings: dict[str, dict[str, object]] = {}
+        """By namespace: fields of a path's reading that are not as if nobody had touched anything."""
         self.evidence_asked: list[Request] = []
         self._facts = facts or Facts(instance="abcdef")
         self._begun: list[Operation] = []
@@ -237,6 +251,15 @@ class FakeKernel:
 
     def surroundings(self) -> Surroundings:
         return surroundings_of(self._facts, ("192.0.2.10/24",))
+
+    def read_path(
+        self, wanted: Mapping[str, Wanted], _: Mapping[str, NetnsRef]
+    ) -> Mapping[str, NamespaceReading]:
+        """As if nobody else had touched anything."""
+        return {
+            netns: msgspec.structs.replace(_untouched(what), **self.readings.get(netns, {}))
+            for netns, what in wanted.items()
+        }
 
     def evidence(
         self, request: Request, refs: Mapping[str, NetnsRef], should_stop: Callable[[], bool]

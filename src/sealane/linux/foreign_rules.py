@@ -381,8 +381,8 @@ def _object(data: Attrs) -> Operation | None:
 
 
 _META_PKTTYPE = 19
-_CT_NOTES = frozenset({3, 7, 17, 22})
-"""NFT_CT_MARK, LABELS, EVENTMASK, SECMARK."""
+_CT_NOTES = frozenset({3, 4, 13, 18})
+"""NFT_CT_MARK, SECMARK, LABELS, EVENTMASK."""
 _HARMLESS = frozenset({"counter", "log", "last"})
 _CONDITIONS = frozenset({"limit", "quota", "connlimit", "dynset"})
 _DECODERS: Mapping[str, Callable[[Attrs], Operation | None]] = {

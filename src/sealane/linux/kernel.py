@@ -11,6 +11,7 @@ import msgspec
 from sealane.compile.facts import Facts
 from sealane.engine.ports import Flow, NamespaceGoneError, Reserver, SocketPlace
 from sealane.explain.doctor.evidence import Evidence, Request
+from sealane.explain.observed.reading import NamespaceReading, Wanted
 from sealane.explain.surroundings import Surroundings
 from sealane.kernel.links import word_of
 from sealane.kernel.nft import Chain, ObservedChain
@@ -40,6 +41,7 @@ from sealane.linux.netlink.socket import (
 )
 from sealane.linux.nft import apply_nft, observe_nft
 from sealane.linux.nft_observe import learn_contents
+from sealane.linux.path_reading import read_path
 from sealane.linux.rule_contents import ChainRef, RuleContents
 from sealane.linux.surroundings import read_surroundings
 from sealane.model.endpoint import NetnsRef, PublishedPort
@@ -288,6 +290,12 @@ class LinuxKernel(Closing):
     def surroundings(self) -> Surroundings:
         self._check_home()
         return read_surroundings(self._route, self._instance, self._nft, self._foreign)
+
+    def read_path(
+        self, wanted: Mapping[str, Wanted], refs: Mapping[str, NetnsRef]
+    ) -> Mapping[str, NamespaceReading]:
+        self._check_home()
+        return read_path(wanted, refs)
 
     def evidence(
         self, request: Request, refs: Mapping[str, NetnsRef], should_stop: Callable[[], bool]

@@ -31,6 +31,7 @@ class ExplainView(View, frozen=True, kw_only=True):
     passes: bool
     """It arrives, and its answer does."""
     outcome: Literal["passes", "fails", "unknown"]
+    """With `observed`, a verdict that it passes is `unknown` beside any `drift` or `unread`."""
     disposition: str
     minimal: str
     """The verdict in one line."""
@@ -39,7 +40,9 @@ class ExplainView(View, frozen=True, kw_only=True):
     graph: str = ""
     """An SVG document, if it was asked for."""
     drift: list[str] | None = None
-    """What of that is not so in the kernel, as `audit` words it; None: nobody looked."""
+    """What in the kernel contradicts that; None: it was not asked for."""
+    unread: list[str] | None = None
+    """What is on the path and may decide otherwise, but was not understood; None: it was not asked for."""
     trace: msgspec.Raw
     """`sealane.explain.packet.Trace` as JSON."""
 

@@ -9,7 +9,15 @@ from sealane.api import routes
 from sealane.engine.errors import InvalidError, StoreFailedError
 from sealane.wire.diagnosis import ExplainView
 
-DRIFT = {"db:80": [], "db:81": ["host: missing: route 10.1.0.0/24"]}
+DRIFT = {"db:80": [], "db:81": ["host: missing: route 10.1.0.0/24"], "db:82": []}
+UNREAD = {"db:82": ["host: XDP program on eth0"]}
+
+
+def outcome_of(request):
+    if request.source != "web":
+        return "fails"
+    is_doubted = request.observed and (DRIFT.get(request.target) or UNREAD.get(request.target))
+    return "unknown" if is_doubted else "passes"
 
 
 @pytest.fixture
@@ -26,13 +34,14 @@ def asked(monkeypatch):
                 raise StoreFailedError("the store is full")
         return ExplainView(
             passes=request.source == "web",
-            outcome="passes" if request.source == "web" else "fails",
+            outcome=outcome_of(request),
             disposition="denied",
             minimal="the verdict",
             summary="the verdict\n  hop\n",
             detailed="the verdict\n  every step\n",
             graph="<svg/>\n" if request.graph else "",
             drift=DRIFT.get(request.target) if request.observed else None,
+            unread=UNREAD.get(request.target, []) if request.observed else None,
             trace=msgspec.Raw(b'{"hops":[]}'),
         )
 
@@ -75,14 +84,22 @@ def test_json_has_the_trace(cli, asked):
     assert json.loads(cli("explain", "web", "db:80", "--json").out)["trace"] == {"hops": []}
 
 
-def test_what_the_kernel_lacks_is_told_and_changes_no_verdict(cli, asked):
-    assert "kernel" not in cli("explain", "web", "db:81").out
-    assert cli("explain", "web", "db:80", "--observed").out.endswith(
-        "In the kernel all of it is as it should be.\n"
-    )
+def test_all_is_clear_only_where_the_kernel_was_read_and_agrees(cli, asked):
+    clear = "No drift on this path, and nothing on it that sealane did not read.\n"
+    assert "drift" not in cli("explain", "web", "db:81").out
+    ran = cli("explain", "web", "db:80", "--observed")
+    assert (ran.code, ran.out.endswith(clear)) == (0, True)
     ran = cli("explain", "web", "db:81", "--observed")
-    assert ran.code == 0
+    assert (ran.code, clear in ran.out) == (2, False)
     assert ran.out.endswith("! in the kernel now: host: missing: route 10.1.0.0/24\n")
+
+
+def test_what_was_not_read_is_named_with_the_tool_that_reads_it(cli, asked):
+    ran = cli("explain", "web", "db:82", "--observed")
+    assert ran.code == 2
+    assert ran.out.endswith(
+        "? not read: host: XDP program on eth0\n→ use `sealane trace`: it follows the real packet\n"
+    )
 
 
 def test_who_asks_may_be_named_by_a_flag(cli, asked):

@@ -6,6 +6,7 @@ import pytest
 from harness.engines import Bench, publish, subnets
 from sealane.engine.errors import InvalidError
 from sealane.engine.explaining import explain_packet
+from sealane.explain.observed.reading import RuleReading
 from sealane.kernel.state import HOST
 from sealane.wire.diagnosis import ExplainRequest, ExplainView
 
@@ -73,16 +74,50 @@ def test_drift_on_the_path_is_told_when_it_is_asked_for(bench: Bench) -> None:
     assert ask(bench, "web", "api:80").drift is None
     assert ask(bench, "web", "api:80", observed=True).drift == []
     (web,) = (e for e in bench.engine.intent.endpoints.values() if e.name == "web")
-    met, elsewhere = (
-        next(key for key in bench.kernel.state[HOST] if key[0] == "fdb" and str(e.mac) in key)
-        for e in (web, next(e for e in bench.engine.intent.endpoints.values() if e.name == "api"))
-    )
+    met = next(key for key in bench.kernel.state[HOST] if key[0] == "fdb" and str(web.mac) in key)
     del bench.kernel.state[HOST][met]
-    there = ask(bench, "api", "web:80", observed=True)
-    assert there.passes, "the verdict is about what should be"
-    assert [line[:13] for line in there.drift or ()] == ["host: missing"]
-    assert str(web.mac) in (there.drift or [""])[0]
-    assert ask(bench, "web", "api:80", observed=True).drift == [], f"{elsewhere} is what it meets"
+    for source, target in (("api", "web:80"), ("web", "api:80")):
+        told = ask(bench, source, target, observed=True)
+        assert told.passes, "the verdict is about what should be"
+        assert told.outcome == "unknown", "and gives no all-clear beside what is not so"
+        assert [line[:13] for line in told.drift or ()] == ["host: missing"], "the answer needs it as well"
+        assert str(web.mac) in (told.drift or [""])[0]
+    assert ask(bench, "host", "api:80", observed=True).drift == [], "it does not meet that"
+
+
+@pytest.mark.parametrize(
+    ("netns", "field", "value", "kind", "words"),
+    [
+        (HOST, "sysctls", {"net/ipv4/ip_default_ttl": "1"}, "drift", "net.ipv4.ip_default_ttl = 1"),
+        (HOST, "ipsec", 2, "unread", "host: 2 IPsec policies"),
+        (HOST, "programs", ("services of IPVS",), "unread", "host: services of IPVS"),
+        (HOST, "unread", ("nftables (denied)",), "unread", "host: nftables (denied)"),
+        (HOST, "own_macs", frozenset(), "drift", "has no entry for its own MAC"),
+        (HOST, "links", {}, "drift", "is not there"),
+        (
+            HOST,
+            "policies",
+            (RuleReading("100 (`ip rule`)", 4, is_answered=False),),
+            "unread",
+            "routing rule: 100",
+        ),
+    ],
+)  # fmt: skip
+def test_what_was_read_is_held_against_the_verdict(
+    bench: Bench, netns: str, field: str, value: object, kind: str, words: str
+) -> None:
+    bench.kernel.readings[netns] = {field: value}
+    view = ask(bench, "host", "api:80", observed=True)
+    told = view.drift if kind == "drift" else view.unread
+    assert any(words in text for text in told or ()), (view.drift, view.unread)
+    assert (view.passes, view.outcome) == (True, "unknown")
+    assert ask(bench, "host", "api:80").outcome == "passes", "unasked, the kernel is not read"
+
+
+def test_a_rule_of_the_other_family_or_one_that_the_kernel_has_heeded_says_nothing(bench: Bench) -> None:
+    policies = (RuleReading("100", 6, is_answered=False), RuleReading("101", 4, is_answered=True))
+    bench.kernel.readings[HOST] = {"policies": policies}
+    assert ask(bench, "host", "api:80", observed=True).outcome == "passes"
 
 
 def test_a_namespace_that_cannot_be_looked_at_is_told(bench: Bench) -> None:

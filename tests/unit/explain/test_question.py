@@ -12,10 +12,12 @@ from sealane.explain.question import (
     parse_target,
     resolve,
 )
-from sealane.explain.surroundings import Surroundings, surroundings_of
+from sealane.explain.surroundings import ForeignLink, Surroundings, surroundings_of
 from sealane.explain.world import World
+from sealane.kernel.objects import Route
 from sealane.kernel.state import HOST
 from sealane.model.container import Container
+from sealane.model.endpoint import PublishedPort
 from sealane.model.intent import Intent
 from unit.explain.worlds import BRIDGED, HOST_ADDRESS, OUTSIDE, UPLINK, Town
 
@@ -224,3 +226,30 @@ def test_an_explanation_changes_nothing() -> None:
     assert ask("web", "api:80", town) == ask("web", "api:80", town)
     assert before == town.compiled.desired
     assert isinstance(town.world, World)
+
+
+def test_an_answer_that_leaves_by_another_link_is_followed_into_its_guard() -> None:
+    """api is on both networks and published on back. Without the rule by which it answers from there, its answer to web, who
+    is on front, leaves by its link there, whose guard takes no packet from its address on back."""
+    town = Town(back_ports=(PublishedPort(host_first=8081, host_last=8081, port=80),))
+    question = Question(source="web", target=f"{HOST_ADDRESS[4]}:8081")
+    assert explain(question, town.intent, town.compiled, town.surroundings).passes
+    for key in [key for key in town.compiled.desired["sandbox-api"] if key[0] == "rule"]:
+        town.remove("sandbox-api", key)
+    trace = explain(question, town.intent, town.compiled, town.surroundings)
+    assert (trace.disposition, trace.passes) == (Disposition.UNANSWERED, False)
+    assert "its answer is lost" in trace.reason
+    assert trace.netns == "sandbox-api", "it was delivered"
+
+
+def test_a_packet_from_outside_comes_in_by_the_link_whose_subnet_it_is_of() -> None:
+    """Another route to it is for the way back."""
+    town = Town()
+    around = msgspec.structs.replace(
+        town.surroundings,
+        links=(*town.surroundings.links, ForeignLink(name="other0")),
+        routes=(*town.surroundings.routes, Route(dst=f"{OUTSIDE[4]}/32", link="other0")),
+    )
+    world = World(town.compiled.desired, around)
+    _, start = resolve(Question(source=OUTSIDE[4], target=":8080"), town.intent, world)
+    assert start == Arrives(HOST, UPLINK)

@@ -15,8 +15,8 @@ def configure(parser: ArgumentParser) -> None:
     describe(
         parser,
         "Walk a packet through what should be: every link, route, rule and translation that it meets, whose intent each "
-        "is, and one verdict. No packet is sent, and the kernel is asked only with --observed. Ends with 0 if the packet passes, 1 if it "
-        "does not, 2 if that cannot be said.",
+        "is, and one verdict. No packet is sent. Ends with 0 if the packet and its answer pass, 1 if one of them does not, 2 if that "
+        "cannot be said: foreign rules translate it, or --observed found something on its path that contradicts the verdict or was not read.",
         [
             "sealane explain web db:5432",
             "sealane explain --from 192.0.2.7 :8080     # from outside, to a published port",
@@ -33,7 +33,9 @@ def configure(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--dont-fragment", action="store_true", help="with DF set")
     parser.add_argument(
-        "--observed", action="store_true", help="say also what of that is not so in the kernel now"
+        "--observed",
+        action="store_true",
+        help="compare with the kernel: everybody's rules, routes, links and settings on the path and on that of the answer",
     )
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
@@ -63,8 +65,12 @@ def run(context: Context, arguments: Namespace) -> int:
             context.output.line(line)
         for finding in view["drift"] or ():
             context.output.line(("! ", "red"), f"in the kernel now: {finding}")
-        if view["drift"] == []:
-            context.output.line("In the kernel all of it is as it should be.")
+        for text in view["unread"] or ():
+            context.output.line(("? ", "yellow"), f"not read: {text}")
+        if view["unread"]:
+            context.output.line("→ use `sealane trace`: it follows the real packet")
+        if view["drift"] == view["unread"] == []:
+            context.output.line("No drift on this path, and nothing on it that sealane did not read.")
     return EXIT_CODES[view["outcome"]]
 
 

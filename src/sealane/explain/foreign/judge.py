@@ -36,8 +36,8 @@ from sealane.explain.foreign.rules import (
 )
 
 RULES_TRIED_MAX = 50_000
-Reader = Callable[[Load], Bits]
-"""What the packet has for a load."""
+Reader = Callable[[Load], Bits | None]
+"""What the packet has for a load: bytes, each known or not, as many as there are; None: the kernel ends the rule."""
 
 _UNKNOWN: Bits = (None,) * REGISTER_BYTES
 
@@ -203,9 +203,11 @@ class _Judge:
         """Ways to go on, or the rule's end; None: what was decided is written down already."""
         match operation:
             case Load():
-                yield way._replace(
-                    registers=_put(way.registers, operation.register, self._load(operation, way))
-                )
+                found = self._load(operation, way)
+                if found is None:
+                    yield _End(None, way.mark)
+                else:
+                    yield way._replace(registers=_put(way.registers, operation.register, found))
             case Constant():
                 yield way._replace(registers=_put(way.registers, operation.register, tuple(operation.value)))
             case Mask() | Swap():
@@ -230,11 +232,14 @@ class _Judge:
                 if holds is not True:
                     yield _End(None, way.mark)
 
-    def _load(self, load: Load, way: _Way) -> Bits:
+    def _load(self, load: Load, way: _Way) -> Bits | None:
         if load.kind == "mark":
             return (None,) * 4 if way.mark is None else tuple(way.mark.to_bytes(4, "little"))
         found = self._sight.load(load)
-        return (*found[: load.size], *(None,) * (load.size - len(found)))
+        return None if found is None else (*found[: load.size], *(None,) * (load.size - len(found)))
+
+    def _known(self, load: Load) -> Bits:
+        return self._sight.load(load) or ()
 
     def _holds(self, operation: Operation, way: _Way) -> bool | None:
         match operation:
@@ -246,7 +251,7 @@ class _Judge:
             case Ports():
                 return self._ports(operation)
             case LocalDestination():
-                found = _equals(self._sight.load(Load(0, 4, "fib", ())), _RTN_LOCAL)
+                found = _equals(self._known(Load(0, 4, "fib", ())), _RTN_LOCAL)
                 return found if found is None else found is not operation.negate
             case States():
                 return self._states(operation)
@@ -258,10 +263,10 @@ class _Judge:
                 return None
 
     def _ports(self, match: Ports) -> bool | None:
-        proto = _number(self._sight.load(Load(0, 1, "meta", (_META_L4PROTO,))))
+        proto = _number(self._known(Load(0, 1, "meta", (_META_L4PROTO,))))
         if proto is not None and proto != match.proto:
             return False
-        ports = [_number(self._sight.load(Load(0, 2, "payload", (2, offset, 2)))) for offset in (0, 2)]
+        ports = [_number(self._known(Load(0, 2, "payload", (2, offset, 2)))) for offset in (0, 2)]
         answers = [
             _in_ranges(ports[0], match.source, match.negate_source),
             _in_ranges(ports[1], match.destination, match.negate_destination),
@@ -274,11 +279,9 @@ class _Judge:
         return False if False in answers else None if None in answers else True
 
     def _states(self, match: States) -> bool | None:
-        state = _number(self._sight.load(Load(0, 4, "ct", (_CT_STATE,))), "little")
+        state = _number(self._known(Load(0, 4, "ct", (_CT_STATE,))), "little")
         status = (
-            _number(self._sight.load(Load(0, 4, "ct", (_CT_STATUS, ONLY_NAT))), "little")
-            if match.statuses
-            else 0
+            _number(self._known(Load(0, 4, "ct", (_CT_STATUS, ONLY_NAT))), "little") if match.statuses else 0
         )
         if state is None or status is None:
             return None

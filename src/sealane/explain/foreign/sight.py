@@ -27,6 +27,9 @@ _NAT_BITS = 0x30
 """IPS_SRC_NAT, IPS_DST_NAT; other bits depend on the moment."""
 
 
+_NOT_IN_ARP = {"meta": (_L4PROTO,), "payload": (_TRANSPORT,)}
+
+
 class PacketSight:
     """One packet at one hook of one namespace."""
 
@@ -38,8 +41,10 @@ class PacketSight:
     def sight(self, mark: int | None) -> Sight:
         return Sight(self.load, mark)
 
-    def load(self, load: Load) -> Bits:
-        """What is not known is not given, or None."""
+    def load(self, load: Load) -> Bits | None:
+        """What is not known is not given; None: a packet of this kind has no such thing (NFT_BREAK)."""
+        if self._packet.proto == "arp" and load.of[:1] == _NOT_IN_ARP.get(load.kind):
+            return None
         match load.kind, load.of:
             case "payload", (base, offset, size):
                 return self._header(base)[offset : offset + size]

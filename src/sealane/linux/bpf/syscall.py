@@ -45,9 +45,12 @@ class _Command(IntEnum):
     OBJ_PIN = 6
     OBJ_GET = 7
     OBJ_GET_INFO_BY_FD = 15
+    PROG_QUERY = 16
     RAW_TRACEPOINT_OPEN = 17
     MAP_LOOKUP_BATCH = 24
     LINK_CREATE = 28
+    LINK_GET_FD_BY_ID = 30
+    LINK_GET_NEXT_ID = 31
     LINK_DETACH = 34
 
 
@@ -249,6 +252,29 @@ def prog_id(fd: int) -> int:
     return int(number)
 
 
+class Attached(IntEnum):
+    """enum bpf_attach_type, of those that `prog_count` is asked for."""
+
+    CGROUP_INET_INGRESS = 0
+    CGROUP_INET_EGRESS = 1
+    TCX_INGRESS = 46
+    TCX_EGRESS = 47
+
+
+def prog_count(target: int, where: Attached) -> int:
+    """How many programs are attached there: `target` is a link's index (TCX) in this thread's namespace, or a descriptor
+    of a cgroup, of which those of the cgroups above count too. Raises BpfError; EINVAL: the kernel has no such place."""
+    flags = 0 if where in {Attached.TCX_INGRESS, Attached.TCX_EGRESS} else _QUERY_EFFECTIVE
+    attr = bytearray(_QUERY.pack(target, where, flags, 0, 0, 0))
+    _bpf(_Command.PROG_QUERY, attr, "count programs")
+    return int(_QUERY.unpack_from(attr)[5])
+
+
+_QUERY: Final = struct.Struct("=IIIIQI36x")
+"""All of `query` in union bpf_attr: the kernel writes its last field, `revision`, whatever length it was told."""
+_QUERY_EFFECTIVE: Final = 1
+
+
 def attach_to_tracepoint(prog_fd: int) -> int:
     """Run a TRACING program whenever its tracepoint is passed; it ends with the descriptor that is returned."""
     return _bpf(_Command.RAW_TRACEPOINT_OPEN, struct.pack("=QI", 0, prog_fd), "attach program to tracepoint")
@@ -271,6 +297,38 @@ def link_info(fd: int) -> LinkInfo:
         "=4IQI", _info(fd, 28, "describe link")
     )
     return LinkInfo(link_id, prog_id, cgroup_id, attach_type)
+
+
+LINKS_MAX: Final = 4096
+
+
+def netfilter_links() -> Iterator[tuple[int, int]]:
+    """(protocol family, hook) of eBPF programs at hooks of netfilter (6.4), of all namespaces of the machine: the kernel
+    does not tell which. Raises BpfError where links cannot be listed."""
+    number = 0
+    for _ in range(LINKS_MAX):
+        following = bytearray(struct.pack("=3I", number, 0, 0))
+        try:
+            _bpf(_Command.LINK_GET_NEXT_ID, following, "list links")
+        except BpfError as error:
+            if error.errno == errno.ENOENT:
+                return
+            raise
+        number = struct.unpack_from("=I", following, 4)[0]
+        try:
+            fd = _bpf(_Command.LINK_GET_FD_BY_ID, struct.pack("=3I", number, 0, 0), "open link")
+        except BpfError:  # It has gone meanwhile.
+            continue
+        try:
+            kind, _, _, _, family, hook = struct.unpack("=4I2I", _info(fd, 24, "describe link"))
+        finally:
+            os.close(fd)
+        if kind == _LINK_NETFILTER:
+            yield family, hook
+
+
+_LINK_NETFILTER: Final = 10
+"""BPF_LINK_TYPE_NETFILTER."""
 
 
 def _info(fd: int, length: int, what: str) -> bytes:

@@ -33,6 +33,7 @@ from sealane.linux.netlink.background import DATAGRAM_BYTES_MAX, Background
 
 NETLINK_ROUTE = 0
 NETLINK_SOCK_DIAG = 4
+NETLINK_XFRM = 6
 SO_NETNS_COOKIE = 71
 """asm-generic/socket.h, the same on x86-64 and arm64. Linux 5.14."""
 

@@ -1,0 +1,1 @@
+"""`explain --observed`: what a verdict rests on, held against what the kernel holds now."""
