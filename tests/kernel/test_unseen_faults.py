@@ -13,7 +13,7 @@ import pytest
 
 from harness import attach
 from harness.api import ApiError
-from harness.host import ROOT, Host, Lan
+from harness.host import ROOT, Host, Lan, Workload
 from harness.netns import eventually
 from kernel.test_faults import NUMBER, Town
 from kernel.unseen_faults import HEALTHY, UNSEEN, Unseen
@@ -34,6 +34,10 @@ class Unwell(Town):
             "attach": f'attach() {{ {program} "$@" {pins}/dropper; }}; attach',
             "detach": f"rm -f {pins}/dropper",
         }
+
+    def reattach(self, box: Workload) -> None:
+        super().reattach(box)
+        self.words["weblink"] = self.boxes["web"].host_link
 
     def explain(self, ask: str) -> dict:
         """What is answered; as `refused` where that is an error."""
