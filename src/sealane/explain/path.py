@@ -149,6 +149,9 @@ class Path:
         """Where the packet's destination leads."""
         packet = skb.packet
         found = where.route(packet.destination, packet.source)
+        if iif == "lo":
+            # It brings its route along (skb_dst_set in ip_queue_xmit): nothing is looked up.
+            return found
         lookup = Lookup(
             netns=where.netns,
             proto=packet.proto,
