@@ -17,7 +17,6 @@ from sealane.explain.world import World
 from sealane.kernel.objects import Route
 from sealane.kernel.state import HOST
 from sealane.model.container import Container
-from sealane.model.endpoint import PublishedPort
 from sealane.model.intent import Intent
 from unit.explain.worlds import BRIDGED, HOST_ADDRESS, OUTSIDE, UPLINK, Town
 
@@ -228,14 +227,18 @@ def test_an_explanation_changes_nothing() -> None:
     assert isinstance(town.world, World)
 
 
-def test_an_answer_that_leaves_by_another_link_is_followed_into_its_guard() -> None:
-    """api is on both networks and published on back. Without the rule by which it answers from there, its answer to web, who
-    is on front, leaves by its link there, whose guard takes no packet from its address on back."""
-    town = Town(back_ports=(PublishedPort(host_first=8081, host_last=8081, port=80),))
-    question = Question(source="web", target=f"{HOST_ADDRESS[4]}:8081")
+def test_an_answer_is_followed_into_the_guard_that_drops_it() -> None:
+    """The question arrives; the guard of api's port has forgotten api's address."""
+    town = Town()
+    question = Question(source="host", target="api:80")
     assert explain(question, town.intent, town.compiled, town.surroundings).passes
-    for key in [key for key in town.compiled.desired["sandbox-api"] if key[0] == "rule"]:
-        town.remove("sandbox-api", key)
+    address = bytes([10, 1, 0, 11])
+    for key in [
+        key
+        for key in town.compiled.desired[HOST]
+        if key[0] == "nft-element" and key[2] == "sources4" and address in key[3]
+    ]:
+        town.remove(HOST, key)
     trace = explain(question, town.intent, town.compiled, town.surroundings)
     assert (trace.disposition, trace.passes) == (Disposition.UNANSWERED, False)
     assert "its answer is lost" in trace.reason
