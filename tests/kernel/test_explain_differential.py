@@ -20,6 +20,7 @@ from harness.explained import Explained
 from harness.host import EXT4, EXT6, Host, Lan, Workload
 from harness.netns import Netns, Server, eventually
 from harness.scene import ANY
+from sealane.compile.relay import Relays
 from sealane.explain import render
 from sealane.explain.packet import Packet
 from sealane.kernel import text_nft
@@ -27,6 +28,7 @@ from sealane.kernel.links import Veth
 from sealane.kernel.nft import Element, NftFamily
 from sealane.kernel.objects import FdbEntry, Link, Neighbour, Route, Sysctl
 from sealane.kernel.state import HOST
+from sealane.model.intent import Intent
 
 pytestmark = pytest.mark.kernel
 
@@ -87,6 +89,8 @@ class Town:
         self.workloads: dict[str, Workload] = {}
         self.published: list[tuple[str, int]] = []
         self.tokens: dict[str, str] = {}
+        self.relayed: set[tuple[int, str, int]] = set()
+        """Where the daemon listens, so that nobody else of the host does."""
         self.outside: list[Server] = []
 
     def build(self) -> None:
@@ -98,10 +102,17 @@ class Town:
             for proto in ("tcp", "udp"):
                 for family in (4, 6):
                     for port in HEARD:
+                        if name == "host" and self._is_relayed(family, proto, port):
+                            self.relayed.add((family, proto, port))
+                            continue
                         server = ns.listen(proto, ANY[family], port)
                         self.tokens[server.token] = name
                         if name == "ext":
                             self.outside.append(server)
+
+    def _is_relayed(self, family: int, proto: str, port: int) -> bool:
+        """Whether the daemon listens there already."""
+        return self.oracle().world.relays.find(family, proto, port) is not None  # type: ignore[arg-type]
 
     def _network(self, index: int) -> None:
         chance = self.chance
@@ -226,6 +237,8 @@ def explained(town: Town, oracle: Explained, cases: list[Case]) -> dict[Case, st
             continue
         found = oracle.reached(ids[case.origin], packet)
         is_heard = found is not None and found[1].destination_port in HEARD
+        if found is not None and found[0] == HOST:
+            is_heard = is_heard and (family, case.proto, found[1].destination_port) not in town.relayed
         result[case] = f"{names[found[0]]} saw {found[1].source}" if found and is_heard else "silence"
     return result
 
@@ -294,6 +307,8 @@ def test_explain_says_what_packets_do_where_objects_are_missing(lan: Lan, seed: 
         town.build()
         oracle = town.oracle()
         town.machine.stop()
+        # With the daemon its relays end.
+        oracle.world.relays = Relays(Intent())
         print(f"seed {seed}: without {drift(town, oracle, town.chance)}")
         try:
             compare(town, oracle, seed)
