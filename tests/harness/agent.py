@@ -29,6 +29,9 @@ PARALLEL_PROBES = 64
 STALLED_US, MORE_TIME_S = 100_000, 2.0
 """So much waiting for a processor during a probe gives it so much more time."""
 
+SILENCE_US, LATE_MAX = 50_000, 6
+"""What a sniffer waits for at its end, and how often once more."""
+
 received = {}
 """(proto, own address, own port) → [(peer address, peer port, payload)], in order of arrival."""
 listeners = {}
@@ -300,16 +303,21 @@ def sniff_start(ifname):
     with contextlib.suppress(OSError):
         link.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
     link.bind((ifname, ETH_P_ALL))
-    link.settimeout(0.05)
+    link.settimeout(SILENCE_US / 1e6)
     state = {"on": True, "frames": []}
 
     def run():
+        stalled, late = stalled_us(), 0
         while True:
             try:
                 frame, where = link.recvfrom(65535)
             except TimeoutError:
+                before, stalled = stalled, stalled_us()
                 if not state["on"]:
-                    break
+                    # Silence on a busy machine may be that nobody has had a turn.
+                    if stalled - before < SILENCE_US // 2 or late == LATE_MAX:
+                        break
+                    late += 1
                 continue
             except OSError:
                 break

@@ -22,6 +22,14 @@ def stalled_s() -> float:
         return 0.0
 
 
+def pause(seconds: float) -> None:
+    """For what is under way to arrive: that much of the machine's own time, and at most a second more."""
+    watch = Watch()
+    time.sleep(seconds)
+    while watch.elapsed_s() < seconds and watch.wall_s() < seconds + 1.0:
+        time.sleep(0.01)
+
+
 class Watch:
     """Runs from when it is made."""
 

@@ -1,12 +1,11 @@
 """Attacks by IP addresses that are not the sender's, from inside a workload (A6, A8, A11, B3 of docs/reliability)."""
 
-import time
-
 import pytest
 
 from harness import frames
 from harness.host import EXT4, Host
 from harness.netns import Netns
+from harness.patience import pause
 from harness.scene import ANY, GATEWAY, Bites, GuardedScene, Scene, guarded
 
 pytestmark = pytest.mark.kernel
@@ -59,7 +58,7 @@ def spoof_host(scene: Scene, family: int) -> str:
     for source in false_sources(family):
         frame = frames.udp(scene.a.mac, mac, source, GATEWAY[family], 7007, MARK, sport=4242)
         scene.a.inject(frame)
-    time.sleep(0.05)
+    pause(0.05)
     seen = sorted({peer for peer, _, _ in server.peers(clear=True)})
     server.close()
     return f"the host heard {seen}" if seen else ""
@@ -72,7 +71,7 @@ def source_route(scene: Scene, family: int) -> str:
         to_mac = scene.gateway_mac(4)
         frame = frames.source_routed(scene.a.mac, to_mac, scene.a.v4, GATEWAY[4], EXT4, 7000, MARK)
         scene.a.inject(*[frame] * 3)
-        time.sleep(0.05)
+        pause(0.05)
     seen = [f for f in arrived if MARK.encode() in f]
     return f"{len(seen)} packets arrived" if seen else ""
 
@@ -87,7 +86,7 @@ def reach_loopback(scene: Scene, family: int) -> str:
     scene.a.inject(frames.udp(scene.a.mac, scene.gateway_mac(4), scene.a.v4, "127.0.0.1", 7008, MARK))
     neighbour = frames.udp(scene.ext_mac(), scene.host_mac(), EXT4, "127.0.0.1", 7008, MARK)
     scene.ext("frames", ifname="eth0", raw=[neighbour])
-    time.sleep(0.05)
+    pause(0.05)
     seen = [peer for peer, _, _ in server.peers(clear=True)]
     server.close()
     return f"the host's loopback heard {seen}" if seen else ""
@@ -156,7 +155,7 @@ def four_only(request: pytest.FixtureRequest, host: Host):
 
 def advertise_to_host(scene: Scene, family: int) -> str:
     scene.a.inject(*[frames.router_advertisement(scene.a.mac)] * 3)
-    time.sleep(0.1)
+    pause(0.1)
     routes = scene.host.json("ip", "-6", "route", "show", "default")
     return str([r for r in routes if str(r.get("gateway", "")).startswith("fe80:")] or "")
 

@@ -3,11 +3,11 @@ of docs/reliability). Each succeeds on a bare bridge; with the engine's guards n
 """
 
 import socket
-import time
 
 import pytest
 
 from harness import frames
+from harness.patience import pause
 from harness.scene import GATEWAY, NOBODY, Bites, GuardedScene, Scene
 
 pytestmark = pytest.mark.kernel
@@ -33,7 +33,7 @@ def settle(scene: Scene) -> None:
 def reroute_host(scene: Scene, family: int) -> str:
     """A1: router advertisements until the host has a default route, or an address, of the attacker's choice."""
     scene.a.inject(*[frames.router_advertisement(scene.a.mac)] * 3)
-    time.sleep(0.1)
+    pause(0.1)
     routes = scene.host.json("ip", "-6", "route", "show", "default")
     stolen = [r["gateway"] for r in routes if str(r.get("gateway", "")).startswith("fe80:")]
     bad = [line for line in scene.host.ip("-6", "-br", "addr").splitlines() if "2001:db8:bad:" in line]
@@ -127,7 +127,7 @@ def steal_neighbour(scene: Scene, family: int) -> str:
             attempt = [frames.advertisement(mac, claimed, victim.mac, victim.v6, source) for source in own]
             attempt += [frames.advertisement(mac, claimed, source=source) for source in own]
         scene.a.inject(*attempt * 5)
-        time.sleep(0.02)
+        pause(0.02)
         if victim.neighbour(claimed) == mac:
             stolen.append(claimed)
     return f"{victim.name} believes {stolen}" if stolen else ""
@@ -159,7 +159,7 @@ def steal_mac(scene: Scene, family: int) -> str:
         scene.a.inject(spoofed)
         payloads = [f"kept {number} {i}" for i in range(20)]
         scene.b.ns("send", address=scene.c.address(family), port=server.port, payloads=payloads)
-    time.sleep(0.05)
+    pause(0.05)
     for one, other in pairs:
         one.ns.run("ip", "neigh", "del", other.address(family), "dev", one.ifname)
     kept = [payload for _, _, payload in server.peers() if payload.startswith("kept")]

@@ -1,6 +1,5 @@
 """Attacks on published ports and on what is not published, mostly from the LAN (B1, B2, B5, B7, B8, B10, B15, E10)."""
 
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +8,7 @@ from harness import frames
 from harness.audit import audit
 from harness.host import EXT4, EXT6, Host, Lan
 from harness.netns import Netns
+from harness.patience import pause
 from harness.scene import ANY, GATEWAY, Bites, GuardedScene, Scene, guarded
 
 pytestmark = pytest.mark.kernel
@@ -87,7 +87,7 @@ def enter_by_loopback(scene: Scene, family: int) -> str:
         # A workload is a neighbour too.
         inner = frames.udp(scene.a.mac, scene.gateway_mac(4), scene.a.v4, "127.0.0.1", LOCAL, MARK)
         scene.a.inject(*[inner] * 3)
-        time.sleep(0.05)
+        pause(0.05)
     return heard(scene.b.ns, seen)
 
 
@@ -101,7 +101,7 @@ def enter_by_route(scene: Scene, family: int) -> str:
                 scene.ext("send", address=scene.b.address(family), port=port, payloads=[MARK])
                 scene.ext("send", address=scene.c.address(family), port=port, payloads=[MARK])
             scene.ext.probe("tcp", scene.b.address(family), INNER, timeout=0.1)
-            time.sleep(0.05)
+            pause(0.05)
     finally:
         scene.ext.ip("route", "del", subnet)
     return heard(scene.b.ns, at_b) or heard(scene.c.ns, at_c)
@@ -114,7 +114,7 @@ def enter_under_false_name(scene: Scene, family: int) -> str:
             to = (scene.ext_mac(), scene.host_mac(), source, scene.host_address(family), PUBLIC)
             raw = [frames.udp(*to, MARK), frames.syn(*to, sport=4242)]
             scene.ext("frames", ifname="eth0", raw=raw)
-        time.sleep(0.05)
+        pause(0.05)
     spoofed = [f for f in seen if MARK.encode() in f or (4242).to_bytes(2, "big") in f[34:58]]
     return f"b got {len(spoofed)} packets" if spoofed else ""
 
@@ -189,7 +189,7 @@ def reach_the_hosts_own(scene: Scene, family: int) -> str:
     try:
         frame = frames.udp(scene.a.mac, scene.gateway_mac(4), scene.a.v4, "127.0.0.1", HOSTS_OWN, MARK)
         scene.a.inject(*[frame] * 3)
-        time.sleep(0.05)
+        pause(0.05)
         got = [payload for _, _, payload in server.peers() if MARK in payload]
     finally:
         scene.host.sysctl("net/ipv4/conf/all/route_localnet", "0")

@@ -14,6 +14,7 @@ import pytest
 from harness import frames
 from harness.host import Host, Lan, Workload
 from harness.netns import eventually
+from harness.patience import pause
 from sealane.limits import SYSCTL_POLL_S
 from sealane.linux.bpf import fast_path, syscall
 from sealane.linux.bpf.fast_path_program import DRIVERS, GATE_VALUE, GATES, TARGETS, gate
@@ -196,7 +197,7 @@ def arrived(town: Town, driver: str, sent: list[str]) -> list[bytes]:
             a.ns("frames", ifname=a.ifname, raw=sent[start : start + 50])
             assert town.reaches(driver, 4)
         # What takes the long way may be overtaken.
-        time.sleep(0.1)
+        pause(0.1)
     return [frame for frame in seen if MARK.encode() in frame]
 
 

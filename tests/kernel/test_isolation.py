@@ -1,6 +1,5 @@
 """Who reaches whom: every network of every kind, both families, TCP and UDP, by every path."""
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +8,7 @@ import pytest
 from harness.audit import audit
 from harness.host import EXT4, EXT6, Host, Lan, Workload
 from harness.netns import Netns, Server
+from harness.patience import pause
 from harness.scene import ANY
 
 pytestmark = pytest.mark.kernel
@@ -260,7 +260,7 @@ def test_that_an_answer_was_too_big_is_heard_and_nothing_else_of_its_kind(lan: L
             def errors(about: str) -> int:
                 with own.ns.sniff(own.ifname) as arrived:
                     lan.ext.python(TOO_BIG.format(address=own.v4, port=PORT, about=about))
-                    time.sleep(0.05)
+                    pause(0.05)
                 return sum(f[12:14] == b"\x08\x00" and f[23] == 1 and f[34] == 3 for f in arrived)
 
             assert errors(own.v4) == 1

@@ -1,6 +1,5 @@
 """Published ports: every form, from every vantage point; conflicts; and flows that outlive what they were made for."""
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +10,7 @@ from harness.api import ApiError
 from harness.audit import audit
 from harness.host import EXT4, EXT6, Host, Lan, Workload
 from harness.netns import Netns, eventually
+from harness.patience import pause
 from harness.scene import ANY, BareScene
 
 pytestmark = pytest.mark.kernel
@@ -167,7 +167,7 @@ def test_sctp_is_translated(stage: Stage, family: int) -> None:
     init = frames.sctp_init(ext_mac, machine_mac, EXT[family], lan_address(family), 8094)
     with stage.web.ns.sniff(stage.web.ifname) as arrived:
         stage.lan.ext("frames", ifname="eth0", raw=[init])
-        time.sleep(0.05)
+        pause(0.05)
     offset, proto = (34, 23) if family == 4 else (54, 20)
     ports = [int.from_bytes(f[offset + 2 : offset + 4], "big") for f in arrived if f[proto] == 132]
     assert ports == [WEB]
@@ -318,7 +318,7 @@ def test_a_bare_translation_stays_pinned(lan: Lan) -> None:
         scene.ext("stream_start", name="flow", address=scene.host_address(4), port=PINNED, interval=0.002)
         eventually(lambda: foreign_packets(old))
         scene.host.sh("nft", "-f", "-", text="flush ruleset\n" + rule.format(scene.c.v4))
-        time.sleep(0.2)
+        pause(0.2)
         assert foreign_packets(new) == []
     finally:
         scene.ext("stream_stop", name="flow")
@@ -333,7 +333,7 @@ def publish_pinned(inner: int) -> list[dict[str, Any]]:
 def flow(stage: Stage, family: int) -> Iterator[None]:
     """A one-way sender that never stops, from one port, which has already been refused: its flow is tracked."""
     stage.lan.ext("stream_start", name="flow", address=lan_address(family), port=PINNED, interval=0.001)
-    time.sleep(0.05)
+    pause(0.05)
     yield
     stage.lan.ext("stream_stop", name="flow")
 
@@ -356,7 +356,7 @@ def test_a_flow_follows_its_publish_to_the_next_endpoint(stage: Stage, family: i
             second = two.ns.listen("udp", ANY[family], INNER_TWO)
             eventually(lambda: foreign_packets(second), what="the sender reaches the second endpoint")
             count = len(foreign_packets(first))
-            time.sleep(0.1)
+            pause(0.1)
             assert len(foreign_packets(first)) == count
 
 
@@ -371,7 +371,7 @@ def test_an_address_is_inherited_without_its_flows(stage: Stage, family: int) ->
         with stage.machine.workload("pub", "heir", addresses=addresses) as heir:
             second = heir.ns.listen("udp", ANY[family], INNER_ONE)
             eventually(lambda: stage.sibling.ns.reaches(second, heir.address(family), timeout=0.1), 4.0)
-            time.sleep(0.2)
+            pause(0.2)
             assert foreign_packets(second) == []
             assert audit(stage.machine) == []
 

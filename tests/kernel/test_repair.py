@@ -11,7 +11,7 @@ from harness.foreign import changes, foreign
 from harness.host import EXT4, EXT6, Host, Lan, Workload
 from harness.marks import host_link
 from harness.netns import Netns, eventually
-from harness.patience import Watch
+from harness.patience import Watch, pause
 from harness.scene import ANY
 
 pytestmark = pytest.mark.kernel
@@ -434,10 +434,14 @@ def test_a_restart_writes_nothing(home: Home) -> None:
         home.machine.start()
         assert home.machine.api.status()["writes"] == 0
     sent = home.client.ns("stream_stop", name="steady")
-    time.sleep(0.05)
-    arrived = [int(p.split()[1]) for _, _, p in home.servers[4].peers(clear=True) if p.startswith("steady")]
-    missing = set(range(begin + 10, sent + 1)) - set(arrived)
-    assert missing == set()
+    arrived: set[int] = set()
+
+    def missing() -> set[int]:
+        peers = home.servers[4].peers(clear=True)
+        arrived.update(int(p.split()[1]) for _, _, p in peers if p.startswith("steady"))
+        return set(range(begin + 10, sent + 1)) - arrived
+
+    eventually(lambda: not missing(), 5.0, f"all of {sent} arrive")
     assert home.broken() == []
 
 
@@ -450,14 +454,14 @@ def test_nothing_leaks_while_rules_are_gone(lan: Lan) -> None:
         with host.workload("left", "l") as left, host.workload("right", "r") as right:
             server = right.ns.listen("udp", "0.0.0.0", 7000)
             left.ns("stream_start", name="denied", address=right.v4, port=7000, interval=0.001)
-            time.sleep(0.2)
+            pause(0.2)
             assert server.peers() == []
             host.ns.sh("nft", "flush", "ruleset")
             watch = Watch()
             settle(host, REPAIR_S * BUSY)
             others_s = watch.wall_s() - watch.elapsed_s()
             leaked = len(server.peers())
-            time.sleep(0.2)
+            pause(0.2)
             assert len(server.peers()) == leaked, "it goes on after the repair"
             left.ns("stream_stop", name="denied")
             assert leaked < 1000 * (REPAIR_S + others_s)
