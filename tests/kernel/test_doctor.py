@@ -42,7 +42,7 @@ def test_findings_come_first_and_each_with_its_cure(healthy: Town) -> None:
         assert sum(line.startswith("✓ ") for line in lines) == len(CAUSES) - 2
         assert (
             lines[-1]
-            == f"{len(CAUSES)} causes looked for on the host and in 2 sandboxes: {len(CAUSES) - 2} fine, 2 findings"
+            == f"{len(CAUSES)} checks run on the host and in 2 sandboxes: {len(CAUSES) - 2} fine, 2 findings"
         )
         short = healthy.host.sealane("doctor", check=False).stdout.splitlines()
         assert short == [*lines[:4], lines[-1]]

@@ -39,4 +39,4 @@ def test_plain_use_is_quiet(lan: Lan) -> None:
         rig.published("127.0.0.1", 8080, "web")
         assert {c["level"] for c in rig.host.api.get("/status")["conditions"]} <= {"note"}
         assert complaints(rig) == []
-        assert rig.events("drift.fight") == ""
+        assert rig.events("drift.contested") == ""

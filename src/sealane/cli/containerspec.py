@@ -115,21 +115,17 @@ def _add_process_flags(group: "argparse._ArgumentGroup") -> None:
         help="no, on-failure[:N], always or unless-stopped (default: no)",
     )
     group.add_argument("--stop-signal", metavar="SIGNAL", default="", help="(default: SIGTERM)")
-    group.add_argument(
-        "--stop-timeout", metavar="SECONDS", type=seconds, help="until it is killed (default: 10)"
-    )
+    group.add_argument("--stop-timeout", metavar="SECONDS", type=seconds, help="before SIGKILL (default: 10)")
 
 
 def _add_health_flags(group: "argparse._ArgumentGroup") -> None:
     group.add_argument("--health-cmd", metavar="LINE", help="a shell command that succeeds while all is well")
     group.add_argument("--health-interval", metavar="DURATION", help="between checks (default: 30s)")
-    group.add_argument("--health-timeout", metavar="DURATION", help="a check may take (default: 30s)")
+    group.add_argument("--health-timeout", metavar="DURATION", help="timeout per check (default: 30s)")
     group.add_argument(
         "--health-retries", metavar="N", type=integer, help="failures until unhealthy (default: 3)"
     )
-    group.add_argument(
-        "--health-start-period", metavar="DURATION", help="failures do not count yet (default: 0s)"
-    )
+    group.add_argument("--health-start-period", metavar="DURATION", help="startup grace period (default: 0s)")
 
 
 def _many(
@@ -173,7 +169,7 @@ def _networks(arguments: argparse.Namespace) -> tuple[str, list[Attachment]]:
     if modes:
         if len(texts) > 1 or arguments.network_alias or any(statics.values()):
             raise UsageError(
-                f"{modes[0]} is no network to be on beside others or by a name or address",
+                f"{modes[0]} excludes other networks, aliases and addresses",
                 field="--network",
                 cure="give it alone",
             )

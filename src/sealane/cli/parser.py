@@ -13,7 +13,7 @@ from sealane.cli.registry import COMMANDS, GROUPS, Command
 EXIT_CODES = """exit codes:
   0    done
   1    the daemon refused or failed, or its store is lost; `audit`: something differs
-  2    the command line or a file is wrong; nothing was asked of the daemon
+  2    invalid command line or file; no request was sent
   3    the daemon cannot be reached
   130  interrupted
   `run` and `exec` end with the command's own code; 125, 126 and 127 as in Docker:

@@ -1,4 +1,4 @@
-"""That somebody is at something, and how many. Who waits for a container's end, or reads its output until then: one that is
+"""Counts the callers that use an object. Who waits for a container's end, or reads its output until then: one that is
 not to be kept stays while they are there. Who starts something in a sandbox: it does not rest meanwhile."""
 
 import asyncio

@@ -81,7 +81,7 @@ def _of_fast_path(features: Features) -> Iterator[Condition]:
         yield Condition(
             level="note",
             subject="fast path",
-            message=f"packets within a network go the long way: {features.fast_path_reason}",
+            message=f"fast path unavailable: {features.fast_path_reason}",
         )
     elif features.firewalls:
         yield Condition(

@@ -1,4 +1,4 @@
-"""What the daemon is told at its start."""
+"""The daemon's configuration."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What becomes of containers, whoever began it: they end, come back, become healthy or ill by themselves.
+"""Follows container state: emits events for starts, exits, restarts and health changes.
 
 It is told as events, and an ended container's endpoints go dormant: they keep link and addresses, and lose their names
 and published ports, which others may have meanwhile. All follows from comparing what is with what was known last, so a
@@ -103,7 +103,7 @@ class Lives:
                 self._ended(identity)
 
     def starting(self, sandbox: SandboxId) -> AbstractContextManager[None]:
-        """Inside, nothing is concluded from nothing running there: something will in a moment."""
+        """While active, leave the sandbox's endpoints unchanged: a process is starting."""
         return self._starting.of(sandbox)
 
     def gone(self, container: Container) -> None:
@@ -125,7 +125,7 @@ class Lives:
                 self._loop.call_soon(self._settle, change.record.sandbox)
 
     def look(self, identity: str) -> None:
-        """Tell what has changed of a container since the last look."""
+        """Emit events for a container's changes since the last check."""
         container = self._engine.intent.containers.get(identity)
         state = self._state(identity)
         if container is None or state is None:

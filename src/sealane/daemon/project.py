@@ -223,7 +223,7 @@ class Projects:
         view = self._workloads.view(name)
         ended = view.status == "exited"
         if view.status == "dead" and condition != "started":
-            raise ConflictError(f"how container {name} ended cannot be known", cure=f"sealane inspect {name}")
+            raise ConflictError(f"exit code of container {name} is unknown", cure=f"sealane inspect {name}")
         if condition == "completed":
             if ended and view.exit_code:
                 raise ConflictError(

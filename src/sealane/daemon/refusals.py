@@ -1,4 +1,4 @@
-"""What the runtime refuses, as the verbs' errors, in the words of who asked."""
+"""Translates runtime errors into API errors that name containers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -118,7 +118,7 @@ class Service:
         except (StoreError, SealaneError, OSError) as error:
             self._wait_for_store(_why(error))
         else:
-            log.info("the store is well again")
+            log.info("store available again")
         self.rebuilt()
 
     def _hold(self, why: str) -> None:
@@ -162,7 +162,7 @@ class Service:
             found = instances()
             instance = min(found) if found else secrets.token_hex(3)
             if found:
-                log.error("the store is new, but objects of installation %s are here", instance)
+                log.error("store is new, but kernel objects of instance %s exist", instance)
             store.set_meta(INSTANCE, instance)
         return instance
 

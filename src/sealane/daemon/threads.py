@@ -32,7 +32,7 @@ class Waiters:
             answer: asyncio.Future[T] = loop.create_future()
 
             def tell(deed: Callable[[], None]) -> None:
-                # Who asked may have gone, and the loop itself.
+                # The caller or the loop may be gone.
                 with contextlib.suppress(RuntimeError):
                     loop.call_soon_threadsafe(lambda: None if answer.done() else deed())
 

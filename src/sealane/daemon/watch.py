@@ -82,8 +82,8 @@ class Watch:
     def _heal(self) -> None:
         wait = self._upkeep.may_heal()
         if wait:
-            self._engine.events.emit("drift.fight", "host", pause=f"{wait:.0f} s")
-            log.warning("somebody undoes what is put right, again and again: waiting %.0f s", wait)
+            self._engine.events.emit("drift.contested", "host", pause=f"{wait:.0f} s")
+            log.warning("another program keeps reverting repairs: retrying in %.0f s", wait)
             self._later("heal", wait, self._heal_now)
             return
         self._heal_now()
@@ -103,7 +103,7 @@ class Watch:
             log.exception("resync")
             return 0
         if report.repaired:
-            log.info("put %d objects right in %.1f ms", report.repaired, self._upkeep.last_repair_ms)
+            log.info("repaired %d objects in %.1f ms", report.repaired, self._upkeep.last_repair_ms)
         return report.repaired
 
     def _refresh_facts(self) -> None:
@@ -165,7 +165,7 @@ class Watch:
         self._later("look", FULL_LOOK_S, self._full_look)
         try:
             if self._kernel.mend():
-                log.warning("what publishes on 127.0.0.1 had been taken away, and is back")
+                log.warning("restored the removed 127.0.0.1 socket programs")
         except OSError:
             log.exception("loopback")
         self._resync({HOST})

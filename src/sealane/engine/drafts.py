@@ -105,7 +105,7 @@ class Drafts:
         if network is None:
             known = ", ".join(sorted(self.intent.network_ids)) or "none yet"
             raise NotFoundError(
-                f"there is no network {reference!r}", field=field, cure=f"networks are: {known}"
+                f"network {reference!r} not found", field=field, cure=f"networks are: {known}"
             )
         return network
 

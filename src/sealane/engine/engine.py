@@ -169,8 +169,9 @@ class Engine:
         view = sandbox_view(sandbox, self.intent)
         endpoints = list(self.intent.endpoints_by_sandbox.get(sandbox.id, {}).values())
         if endpoints and not force:
+            count = "1 network" if len(endpoints) == 1 else f"{len(endpoints)} networks"
             raise InUseError(
-                f"sandbox {sandbox.name} is on {len(endpoints)} networks",
+                f"sandbox {sandbox.name} is on {count}",
                 cure="detach it first, or `--force`",
             )
         containers = sorted(c.name for c in self.intent.containers_by_sandbox.get(sandbox.id, {}).values())
@@ -312,10 +313,10 @@ class Engine:
 
     def check_may_change(self) -> None:
         if self.hold:
-            raise HoldError(f"the engine holds and changes nothing: {self.hold}", cure="see `sealane status`")
+            raise HoldError(f"the daemon is read-only: {self.hold}", cure="see `sealane status`")
 
     def bring(self, changes: Sequence[Change]) -> None:
-        """Commit what comes, then make it so; if the kernel refuses, take it back and raise KernelError. Raises
+        """Commit additions, then apply them; if the kernel refuses, roll back and raise KernelError. Raises
         ConflictError for what makes an object that another has already."""
         if not changes:
             return
@@ -326,7 +327,7 @@ class Engine:
         try:
             failures = self._settle(changes)
         except MadeTwiceError as error:
-            # No start would get past it.
+            # It would fail every start.
             self._take_back(changes)
             raise ConflictError(str(error), cure="try again: names of links are made of new ids") from error
         except BaseException:

@@ -59,7 +59,7 @@ def explain_packet(engine: Engine, request: ExplainRequest) -> ExplainView:
     except QuestionError as error:
         raise InvalidError(str(error), field=error.field) from error
     except CANNOT_SAY as error:
-        raise InvalidError(f"it cannot be said: {error}") from error
+        raise InvalidError(f"cannot predict: {error}") from error
     return _view(trace, observed, svg(trace) if request.graph else "")
 
 

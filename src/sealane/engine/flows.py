@@ -49,7 +49,7 @@ class Flows:
             try:
                 self._kernel.forget_flows(flows)
             except OSError as error:
-                self._events.emit("flows.kept", error.strerror or str(error))
+                self._events.emit("flows.delete_failed", error.strerror or str(error))
 
 
 def stale_flows(endpoint: Endpoint, intent: Intent) -> Iterator[Flow]:

@@ -40,7 +40,7 @@ def network_record(
     name = parsed(parse_name, request.name, "name")
     if name in MODES:
         raise InvalidError(
-            f"{name!r} is how a container's network is said that is none",
+            f"{name!r} is a reserved network name",
             field="name",
             cure="choose another name",
         )

@@ -48,7 +48,7 @@ class Publisher:
             )
         if requests and not network.can_publish:
             raise InvalidError(
-                f"network {network.name} has no way in: nothing can be published on it",
+                f"cannot publish on network {network.name}: it is internal or uses driver none",
                 field="publish",
                 cure="attach the sandbox to a network that is not internal as well, and publish there",
             )

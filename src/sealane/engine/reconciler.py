@@ -92,7 +92,7 @@ class Reconciler:
                 # Set and never deleted, but it may go with its link, and another of that name has the kernel's defaults.
                 there.pop(key, None)
         differences = diff(self.compiled.desired, self.observed, keys)
-        # What nobody on record needs any more is what they live by that are in no record.
+        # Keep shared host objects: orphans still use them.
         failures = self._apply(
             [d for d in differences if d.desired is not None or (d.netns, d.key) not in shared], leaving
         )
@@ -119,7 +119,7 @@ class Reconciler:
         try:
             failures = self.kernel.apply(plan, refs)
         except Exception as error:
-            # Nobody can tell what of it was done.
+            # Possibly half applied: read it back.
             self._observe(places, Report())
             if not isinstance(error, OSError):
                 raise

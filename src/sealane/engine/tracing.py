@@ -137,7 +137,7 @@ class Tracing:
         if observed is not None:
             # Without what it usually means: a refusal may be a rule's as well.
             heard = observed.text.partition(":")[0] if observed.reached else observed.text
-            notes.append(f"the sender heard: {heard}")
+            notes.append(f"sender's result: {heard}")
         if not told:
             what = "was dropped" if self.request.mode == "dropped" else "was seen"
             patterns = " or ".join(str(pattern) for pattern in self.patterns)

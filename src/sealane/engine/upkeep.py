@@ -163,7 +163,7 @@ class Upkeep:
     # --- on demand
 
     def gc(self, *, confirmed: bool = False) -> GcView:
-        """Release what is dead and delete what nobody wants. `confirmed`: also what is alive but in no record."""
+        """Release dead sandboxes and delete unused kernel objects. `confirmed`: also what is alive but in no record."""
         engine = self.engine
         engine.check_may_change()
         before = set(engine.intent.sandboxes)

@@ -71,7 +71,7 @@ def failure(error: Exception) -> tuple[int, ErrorBody]:
     log.error("a verb failed without an answer", exc_info=error)
     return 500, ErrorBody(
         code="internal",
-        message="the daemon failed in a way that it does not know",
+        message="internal error",
         cure="see its log, and report it",
     )
 

@@ -129,14 +129,14 @@ def check_prefix(prefix: Prefix, taken: Taken, facts: Facts) -> None:
         for other in prefixes:
             if _overlap(prefix, other):
                 raise AddressProblem(
-                    "conflict", f"{prefix} overlaps {other} of network {name}", "another prefix, or none"
+                    "conflict", f"{prefix} overlaps {other} of network {name}", "change or omit it"
                 )
     for route in facts.foreign_routes:
         if not is_defaultish(route.prefix) and _overlap(prefix, route.prefix):
             raise AddressProblem(
                 "conflict",
                 f"{prefix} overlaps {route.prefix}, which this host uses ({route.owner})",
-                "another prefix, or none",
+                "change or omit it",
             )
 
 

@@ -1,4 +1,4 @@
-"""What is closed at the end of a `with`."""
+"""Base class for objects closed by `with`."""
 
 from abc import ABC, abstractmethod
 from types import TracebackType

@@ -46,7 +46,7 @@ DOOMED_AT_ONCE = 512
 INDEX_ATTEMPTS = 4
 
 REFUSALS = (ValueError, struct.error, NamespaceGoneError, OSError)
-"""What cannot be said to the kernel, or what it says to a question."""
+"""Errors of one operation: an unencodable value, or a kernel refusal."""
 
 Results = Callable[[], list[NetlinkError | None]]
 
@@ -65,7 +65,7 @@ class Work(msgspec.Struct):
     configures: bool = False
     """The last step sets what is in `Progress.settings4`, too."""
     is_idle: bool = False
-    """Sent for what it does by the way; what is answered, or refused, is nothing to the operation."""
+    """Sent for a side effect; its result is ignored."""
 
 
 class Session:

@@ -58,7 +58,7 @@ def parse_prefix(text: str) -> Prefix:
     except ValueError as error:
         raise ParseError(f"{text!r} is not a prefix such as 10.1.0.0/24") from error
     if ipaddress.ip_interface(text).ip != network.network_address:
-        raise ParseError(f"{text!r} has host bits set: {network} is meant?")
+        raise ParseError(f"{text!r} has host bits set; write {network}")
     return Prefix(str(network))
 
 

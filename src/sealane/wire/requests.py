@@ -1,4 +1,4 @@
-"""What the verbs are asked."""
+"""Request bodies."""
 
 from typing import Literal
 

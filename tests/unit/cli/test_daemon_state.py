@@ -91,7 +91,7 @@ def test_an_audit_that_finds_something_is_1(cli, monkeypatch, findings):
     if findings:
         assert ran.out == "! host: missing: link sl-0\n1 finding in 12 kernel objects\n"
     else:
-        assert ran.out == "clean: 12 kernel objects are as they should be\n"
+        assert ran.out == "clean: 12 kernel objects match\n"
     assert cli("audit", "--json").code == ran.code
 
 

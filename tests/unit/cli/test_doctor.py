@@ -50,7 +50,7 @@ def test_findings_first_each_with_its_cure(cli, api):
         "  → ip link set\n"
         "· legacy-iptables: host: it is in use\n"
         "  → move it\n"
-        "3 causes looked for on the host and in 1 sandbox: 1 fine, 1 finding, 1 note\n"
+        "3 checks run on the host and in 1 sandbox: 1 fine, 1 finding, 1 note\n"
     )
 
 
@@ -59,7 +59,7 @@ def test_all_lists_what_was_fine_too(cli, api):
     assert cli("doctor", "--all").out.splitlines()[2:] == [
         "✓ legacy-iptables: what legacy-iptables looks at",
         "✓ bridge-full: what bridge-full looks at",
-        "3 causes looked for on the host and in 1 sandbox: 2 fine, 1 finding",
+        "3 checks run on the host and in 1 sandbox: 2 fine, 1 finding",
     ]
 
 
@@ -70,7 +70,7 @@ def test_what_could_not_be_looked_at_is_not_fine(cli, api):
         "✓ mtu-black-hole: what mtu-black-hole looks at\n"
         "✓ legacy-iptables: what legacy-iptables looks at\n"
         "? bridge-full: not all seen: links\n"
-        "3 causes looked for on the host and in 1 sandbox: 2 fine, 0 findings\n"
+        "3 checks run on the host and in 1 sandbox: 2 fine, 0 findings\n"
     )
 
 

@@ -94,7 +94,9 @@ class TestFlowsThatCannotBeForgotten:
         bench.kernel.raise_from("forget_flows", refusal)
         assert bench.engine.detach([DetachRequest(sandbox=A)]).detached == [identity]
         assert in_store(bench) == in_intent(bench) == before
-        kept = [event.subject for event in bench.engine.events.since(0) if event.kind == "flows.kept"]
+        kept = [
+            event.subject for event in bench.engine.events.since(0) if event.kind == "flows.delete_failed"
+        ]
         assert kept == ["Message too long"] * 2
 
     def test_are_not_looked_for_where_the_kernel_cannot(self) -> None:

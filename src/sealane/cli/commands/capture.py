@@ -81,12 +81,12 @@ def run(context: Context, arguments: Namespace) -> int:
     to_stdout = arguments.write == "-"
     if to_stdout and context.output.is_tty:
         raise UsageError(
-            "a capture is no text for a terminal",
+            "refusing to write pcapng to a terminal",
             field="--write",
             cure="name a file with -w, or pipe it: `sealane capture web | tcpdump -n -r -`",
         )
     if to_stdout and context.output.as_json:
-        raise UsageError("--json needs a place for the capture", field="--write", cure="name a file with -w")
+        raise UsageError("--json requires -w FILE", field="--write", cure="name a file with -w")
     if not 1 <= arguments.snaplen <= SNAPLEN_MAX:
         raise UsageError(
             f"{arguments.snaplen} is not from 1 to {SNAPLEN_MAX} bytes",

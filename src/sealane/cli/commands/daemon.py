@@ -20,7 +20,7 @@ def configure(parser: ArgumentParser) -> None:
         ["sealane daemon", "sealane daemon --state ./state --run-dir ./run --socket ./run/s.sock"],
     )
     parser.add_argument(
-        "--state", metavar="DIR", default=STATE, help=f"what outlives a reboot (default: {STATE})"
+        "--state", metavar="DIR", default=STATE, help=f"persistent state directory (default: {STATE})"
     )
     parser.add_argument("--run-dir", metavar="DIR", default=RUN, help=f"what does not (default: {RUN})")
     parser.add_argument(

@@ -136,7 +136,7 @@ def gc(context: Context, arguments: Namespace) -> int:
     for text in view["removed"]:
         output.line(("- ", "red"), text)
     for text in view["kept"]:
-        output.line(("! ", "yellow"), f"{text} is in no record and was kept")
+        output.line(("! ", "yellow"), f"{text} kept: not in the store")
     if view["kept"]:
         output.note("hint: if the store was lost, restore it from a backup and restart the daemon")
     elif not view["removed"]:

@@ -60,7 +60,7 @@ def _show(context: Context, view: dict[str, Any], *, everything: bool) -> None:
     if untold:
         output.line(f"… and {untold} more")
     for place, why in view["unseen"].items():
-        output.line(("?", "yellow"), f" {place}: not looked at: {why}")
+        output.line(("?", "yellow"), f" {place}: not checked: {why}")
     if everything:
         for check in view["checks"]:
             if check["unseen"]:
@@ -73,7 +73,9 @@ def _show(context: Context, view: dict[str, Any], *, everything: bool) -> None:
 def _summary(view: dict[str, Any]) -> str:
     fine = sum(not check["findings"] and not check["unseen"] for check in view["checks"])
     notes = sum(check["findings"] for check in view["checks"]) - view["found"]
-    said = f"{len(view['checks'])} causes looked for on the host and in {counted(view['sandboxes'], 'sandbox', 'es')}"
+    said = (
+        f"{len(view['checks'])} checks run on the host and in {counted(view['sandboxes'], 'sandbox', 'es')}"
+    )
     said += f": {fine} fine, {counted(view['found'], 'finding')}"
     return said + (f", {counted(notes, 'note')}" if notes else "")
 

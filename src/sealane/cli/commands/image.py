@@ -81,7 +81,7 @@ def _absolute(ref: str) -> str:
 
 def configure_prune(parser: ArgumentParser) -> None:
     describe(parser, "Removes the images that no container is made of. Prints their names.")
-    add_needless(parser, "-f/--force", "it asks nothing anyway")
+    add_needless(parser, "-f/--force", "ignored: never prompts")
     add_needless(parser, "-a/--all", "all that no container is made of go anyway")
 
 

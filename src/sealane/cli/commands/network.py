@@ -48,7 +48,7 @@ def configure_create(parser: ArgumentParser) -> None:
             help=help_text,
         )
     parser.add_argument(
-        "--aux-address", metavar="NAME=ADDRESS", action="append", default=[], help="an address to leave alone"
+        "--aux-address", metavar="NAME=ADDRESS", action="append", default=[], help="an address to reserve"
     )
     parser.add_argument("--internal", action="store_true", help="no way in or out but between endpoints")
     parser.add_argument("--ipv6", action="store_true", help="with it (default: without)")
@@ -210,7 +210,7 @@ def rm(context: Context, arguments: Namespace) -> int:
 
 def configure_prune(parser: ArgumentParser) -> None:
     describe(parser, "Prints the names of those that are gone.")
-    add_needless(parser, "-f/--force", "it asks nothing anyway")
+    add_needless(parser, "-f/--force", "ignored: never prompts")
 
 
 def prune(context: Context, arguments: Namespace) -> int:

@@ -64,9 +64,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
     if arguments.rm and arguments.restart not in (None, "", "no"):
-        raise UsageError(
-            "--rm takes away what --restart starts again", field="--restart", cure="leave out one of them"
-        )
+        raise UsageError("--rm conflicts with --restart", field="--restart", cure="leave out one of them")
     if arguments.tty and not arguments.detach:
         check_terminal(interactive=arguments.interactive)
     _take_image(arguments)

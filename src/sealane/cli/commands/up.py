@@ -74,7 +74,7 @@ def configure_up(parser: ArgumentParser) -> None:
     )
     _add_project(parser)
     parser.add_argument("-d", "--detach", action="store_true", help="return when everything is started")
-    add_needless(parser, "--remove-orphans", "what the file no longer has is removed anyway")
+    add_needless(parser, "--remove-orphans", "ignored: orphans are always removed")
     add_unsupported(parser, UP_UNSUPPORTED)
 
 

@@ -1,4 +1,4 @@
-"""What is known of a packet before it is sent: how to find it among others where nobody tells addresses."""
+"""What is known of a packet before it is sent: how to recognise it in traces without addresses."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
