@@ -2,15 +2,26 @@
 
 import os
 import pathlib
+import stat
 import subprocess
 
 import pytest
 
 from harness.sessions import ran
-from real.test_attacks_containers import mounted, output, program, runtime, sandbox, start, unified_cgroups
+from real.test_attacks_containers import (
+    INSTANCE,
+    mounted,
+    output,
+    program,
+    runtime,
+    sandbox,
+    start,
+    unified_cgroups,
+)
 from sealane.containers import idmap, stage
 from sealane.containers.errors import SpecError
 from sealane.containers.health import HealthCheck
+from sealane.containers.runtime import Runtime
 from sealane.containers.spec import Bind, Tmpfs
 from sealane.linux import userns
 from sealane.model.idmap import ID_BASE, ID_COUNT
@@ -43,7 +54,7 @@ def test_ids_that_it_does_not_have_are_refused(runtime, sandbox):
 
 def test_its_own_root_is_roots_inside(runtime, sandbox):
     found = output(runtime, "stat -c '%u:%g %n' / /etc /etc/passwd /root /tmp /etc/hosts /var/lib", **sandbox)
-    assert {line.split()[0] for line in found.splitlines()[:-2]} == {"0:0"}
+    assert {line.split()[0] for line in found.splitlines()} == {"0:0"}
     assert "Read-only" in output(runtime, "touch /usr/x /etc/x 2>&1", **sandbox)
 
 
@@ -81,6 +92,27 @@ def test_what_cannot_be_shown_with_other_ids_is_shown_as_it_is(runtime, sandbox)
     ]  # fmt: skip
 
 
+def test_files_are_shown_read_only_where_run_is_as_on_a_plain_host(program, sandbox):
+    """runc 1.1 leaves out nosuid and nodev when it makes a file read-only, and they are locked in a user namespace."""
+    os.makedirs("/run/plain", exist_ok=True)
+    with mounted("/run/plain", "-t", "tmpfs", "-o", "nosuid,nodev,noexec", "none"):
+        there = Runtime("/run/plain/state", "/run/plain/run", instance=INSTANCE, oci_runtime=program)
+        data = pathlib.Path("/run/plain/data")
+        data.mkdir()
+        (data / "file").write_text("file")
+        mounts = (
+            Bind(source=str(data / "file"), target="/file", read_only=True),
+            Bind(source=str(data), target="/data", read_only=True),
+        )
+        script = (
+            "cat /etc/hostname /file /data/file; for at in /etc/hosts /file /data/x; do touch $at; done 2>&1"
+        )
+        said = output(there, script, hostname="box", mounts=mounts, **sandbox)
+        there.sweep(())
+    assert said.startswith("box\nfilefile")
+    assert said.count("Read-only file system") == 3
+
+
 @pytest.fixture
 def folder(tmp_path):
     """A root folder with programs of the host's."""
@@ -96,9 +128,18 @@ def folder(tmp_path):
 
 def test_a_folder_as_root_is_written_through_as_root(runtime, sandbox, folder):
     mounts = (Bind(source="/usr", target="/usr", read_only=True),)
-    script = "id -u app; touch /new; chown app /new; stat -c %u /etc/passwd"
+    script = "echo 10.0.0.9 db >> /etc/hosts || echo closed; id -u app; touch /new; chown app /new; stat -c %u /etc/passwd"
     assert output(runtime, script, rootfs=str(folder), mounts=mounts, **sandbox).split() == ["7", "0"]
     assert owners(folder / "new") == (7, 0)
+
+
+def test_device_files_in_a_folder_as_root_open_nothing(runtime, sandbox, folder):
+    os.mknod(folder / "zero", 0o666 | stat.S_IFCHR, os.makedev(1, 5))
+    with (folder / "zero").open("rb") as bites:
+        assert bites.read(1) == b"\0"
+    mounts = (Bind(source="/usr", target="/usr", read_only=True),)
+    said = output(runtime, "head -c 1 /zero 2>&1", rootfs=str(folder), mounts=mounts, **sandbox)
+    assert "Permission denied" in said
 
 
 def test_a_folder_that_cannot_be_shown_with_other_ids_is_refused_with_the_cure(runtime, sandbox):

@@ -26,29 +26,35 @@ _ATTRIBUTES = struct.Struct("=QQQQ")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def mount_idmapped(source: str, target: str, userns: str) -> None:
+def mount_idmapped(source: str, target: str, userns: str, *, read_only: bool = False) -> None:
     """Show `source`, with what is mounted in it, at `target`, which is there, with the ids of a user namespace. Where one of
     the file systems that are mounted in it cannot be shown so, they are all shown as they are. Raises OSError: EINVAL
-    where the folder's own cannot."""
+    where the folder's own cannot. Device files in a folder open nothing: by their owner they could be the container's."""
+    flags = _flags(source, read_only=read_only)
     with _opened(userns) as namespace:
         try:
-            _show(source, target, _MOUNT_ATTR_IDMAP, namespace)
+            _show(source, target, ((flags | _MOUNT_ATTR_IDMAP, namespace, _AT_RECURSIVE),))
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-            _show(source, target, _MOUNT_ATTR_IDMAP, namespace, recursively=False)
+            _show(source, target, ((_MOUNT_ATTR_IDMAP, namespace, 0), (flags, 0, _AT_RECURSIVE)))
 
 
-def mount_read_only(source: str, target: str) -> None:
-    """Show `source`, with what is mounted in it, at `target`, which is there; device files open nothing. Raises OSError."""
-    _show(source, target, _MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NODEV, 0)
+def mount_plain(source: str, target: str, *, read_only: bool) -> None:
+    """As `mount_idmapped`, with the ids that there are."""
+    _show(source, target, ((_flags(source, read_only=read_only), 0, _AT_RECURSIVE),))
 
 
-def _show(source: str, target: str, attributes: int, namespace: int, *, recursively: bool = True) -> None:
+def _flags(source: str, *, read_only: bool) -> int:
+    return (_MOUNT_ATTR_RDONLY if read_only else 0) | (_MOUNT_ATTR_NODEV if os.path.isdir(source) else 0)
+
+
+def _show(source: str, target: str, changes: tuple[tuple[int, int, int], ...]) -> None:
+    """`changes`: attributes to set, a user namespace's descriptor, and how far."""
     with _tree(source) as tree:
-        wanted = _ATTRIBUTES.pack(attributes, 0, _MS_PRIVATE, namespace)
-        flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursively else 0)
-        _call(source, _MOUNT_SETATTR, tree, b"", flags, wanted, len(wanted))
+        for attributes, namespace, depth in changes:
+            wanted = _ATTRIBUTES.pack(attributes, 0, _MS_PRIVATE, namespace)
+            _call(source, _MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH | depth, wanted, len(wanted))
         _call(target, _MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH)
 
 

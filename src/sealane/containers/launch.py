@@ -47,13 +47,16 @@ def prepare(
     for folder in (paths.logs, paths.run_folder, paths.etc):
         os.makedirs(folder, mode=0o700, exist_ok=True)
     spec = confined(spec, host.facts)
-    _mount_image(spec, paths, host, images)
-    user = resolve(spec, paths, host)
-    root = staged(spec, paths, prepare_root(spec, _top(spec, paths), paths.etc, own))
     for name, content in _etc_files(spec).items():
         path = os.path.join(paths.etc, name)
         if not os.path.exists(path):
             files.write_atomic(path, content, 0o644)
+        if spec.userns is not None:
+            # An image's own programs may write them.
+            os.chown(path, ID_BASE, ID_BASE)
+    _mount_image(spec, paths, host, images)
+    user = resolve(spec, paths, host)
+    root = staged(spec, paths, prepare_root(spec, _top(spec, paths), paths.etc, own))
     files.write_json(paths.config, build_config(spec, user, root, host.facts, early))
     check = spec.health.command if spec.health else ()
     if check:

@@ -58,7 +58,7 @@ class Root(msgspec.Struct, frozen=True, kw_only=True):
     etc: dict[str, str] = {}
     """Files to lay over the root: target to source."""
     sources: dict[str, str] = {}
-    """By target, where a bind's source is shown with the ids of the container's user namespace."""
+    """By target, where a bind's source is shown as the container is to see it (`stage.py`)."""
     files: frozenset[str] = frozenset()
     """Targets of the spec's binds whose source is a file, not a folder."""
     init: str = ""
@@ -174,11 +174,10 @@ def _mounts(spec: ContainerSpec, root: Root, facts: HostFacts) -> list[Json]:
     # The root's own mounts come first: everything after lies inside them.
     mounts = [*root.mounts, *_kernel_mounts(facts)]
     if root.init:
-        mounts.append(bind(root.init, INIT_TARGET, read_only=True, is_file=True))
+        mounts.append(_bound(root, root.init, INIT_TARGET, read_only=True, is_file=True))
     mine = {mount.target for mount in spec.mounts}
-    etc_read_only = spec.rootfs == HOST_ROOTFS or spec.read_only
     mounts += [
-        bind(source, target, read_only=etc_read_only, is_file=True)
+        _bound(root, source, target, read_only=etc_is_read_only(spec), is_file=True)
         for target, source in root.etc.items()
         if target not in mine
     ]
@@ -188,15 +187,22 @@ def _mounts(spec: ContainerSpec, root: Root, facts: HostFacts) -> list[Json]:
     ]
 
 
+def etc_is_read_only(spec: ContainerSpec) -> bool:
+    return spec.rootfs == HOST_ROOTFS or spec.read_only
+
+
+def _bound(root: Root, source: str, target: str, *, read_only: bool, is_file: bool) -> Json:
+    place = root.sources.get(target)
+    if place is None:
+        return bind(source, target, read_only=read_only, is_file=is_file)
+    # Where it is shown it is read-only already, and a file can be made so nowhere else.
+    return bind(place, target, read_only=read_only and not is_file, is_file=is_file)
+
+
 def _user_mount(mount: Mount, root: Root) -> Json:
     if isinstance(mount, Bind):
         is_file = mount.target in root.files
-        return bind(
-            root.sources.get(mount.target, mount.source),
-            mount.target,
-            read_only=mount.read_only,
-            is_file=is_file,
-        )
+        return _bound(root, mount.source, mount.target, read_only=mount.read_only, is_file=is_file)
     return tmpfs(mount.target, mount.size_bytes, mount.mode)
 
 

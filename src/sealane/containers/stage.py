@@ -10,14 +10,15 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 
 import msgspec
 
 from sealane.containers.errors import SpecError
-from sealane.containers.idmap import mount_idmapped, mount_read_only
+from sealane.containers.idmap import mount_idmapped, mount_plain
 from sealane.containers.layer import mount_bind, unmount_layer
-from sealane.containers.oci import Root
+from sealane.containers.oci import INIT_TARGET, Root, etc_is_read_only
 from sealane.containers.plan import Paths
 from sealane.containers.spec import HOST_ROOTFS, Bind, ContainerSpec
 from sealane.model.idmap import ID_BASE
@@ -75,19 +76,28 @@ def staged(spec: ContainerSpec, paths: Paths, root: Root) -> Root:
                 f"{root.path} cannot be shown to a user namespace ({error.strerror}): `--userns host` has none",
             ) from error
     sources = {}
-    for number, mount in enumerate(spec.mounts):
-        if isinstance(mount, Bind):
-            place = os.path.join(paths.run_folder, "shown", str(number))
-            if _show(mount, place, spec.userns):
-                sources[mount.target] = place
+    for number, (source, target, read_only, userns) in enumerate(_sources(spec, root)):
+        sources[target] = os.path.join(paths.run_folder, "shown", str(number))
+        _show(source, sources[target], read_only=read_only, userns=userns)
     return msgspec.structs.replace(root, path=stage, sources=sources)
+
+
+def _sources(spec: ContainerSpec, root: Root) -> Iterator[tuple[str, str, bool, str | None]]:
+    """What is bound: source, target, whether read-only, and the user namespace whose ids it is shown with."""
+    if root.init:
+        yield root.init, INIT_TARGET, True, None
+    for target, source in root.etc.items():
+        yield source, target, etc_is_read_only(spec), None
+    for mount in spec.mounts:
+        if isinstance(mount, Bind):
+            yield mount.source, mount.target, mount.read_only, spec.userns
 
 
 def _with_programs(root: Root, stage: str) -> Root:
     """What the host shows is mounted here: crun 1.8 leaves out what is mounted in it once it is in a user namespace."""
     for mount in root.mounts:
         if mount["type"] == "bind":
-            mount_read_only(str(mount["source"]), f"{stage}{mount['destination']}")
+            mount_plain(str(mount["source"]), f"{stage}{mount['destination']}", read_only=True)
     own = tuple(mount for mount in root.mounts if mount["type"] != "bind")
     return msgspec.structs.replace(root, mounts=own)
 
@@ -100,19 +110,25 @@ def _give(folder: str) -> None:
             os.lchown(os.path.join(place, name), ID_BASE, ID_BASE)
 
 
-def _show(mount: Bind, place: str, userns: str) -> bool:
-    """Whether a source is shown with the container's ids. Where its file system has no such view it is shown as it is: then
-    what everybody may, the container may."""
+def _show(source: str, place: str, *, read_only: bool, userns: str | None) -> None:
+    """Show a source at a place of ours, where the runtime takes it. Where its file system cannot be shown with the container's
+    ids it is shown as it is: then what everybody may, the container may.
+
+    It is read-only here already: in a user namespace runc 1.1 cannot make a file so that lies on a mount with nosuid or
+    nodev, as /run mostly is (it leaves out those flags, and they are locked there).
+    """
     os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
     unmount_layer(place)
-    if os.path.isdir(mount.source):
+    if os.path.isdir(source):
         os.makedirs(place, mode=0o700, exist_ok=True)
     else:
         os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-    try:
-        mount_idmapped(mount.source, place, userns)
-    except OSError as error:
-        if error.errno not in _NO_VIEW:
-            raise
-        return False
-    return True
+    if userns is not None:
+        try:
+            mount_idmapped(source, place, userns, read_only=read_only)
+        except OSError as error:
+            if error.errno not in _NO_VIEW:
+                raise
+        else:
+            return
+    mount_plain(source, place, read_only=read_only)
