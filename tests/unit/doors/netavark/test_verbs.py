@@ -119,8 +119,12 @@ def door():
 
 
 def snapshot(door):
-    """The host, but for forwarding, which stays on."""
-    return {key: item for key, item in door.bench.kernel.state[HOST].items() if key[0] != "sysctl"}
+    """The host, but for settings of links, which go with their links."""
+    return {
+        key: item
+        for key, item in door.bench.kernel.state[HOST].items()
+        if key[0] != "sysctl" or item.borrowed
+    }
 
 
 def refusal(door, document, kind=InvalidError, verb="setup"):
