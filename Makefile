@@ -12,10 +12,10 @@ PYTEST := $(PYTHON) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reord
 # What a module was compiled to is kept: tests start thousands of processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup tools demo test test-long check lint types layers docs bench fmt clean
+.PHONY: help setup tools demo debian13 test test-debian13 test-long check lint types layers docs bench fmt clean
 
 help:            ## Show this list.
-	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 14
+	@grep -E '^[a-z0-9-]+: .*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 14
 
 setup: .venv/ready    ## A virtual environment with sealane and its development tools.
 
@@ -28,8 +28,14 @@ tools:           ## The Debian packages that tests and benchmarks run against (n
 demo: setup      ## The main job, in private namespaces: nothing of this machine's network is touched.
 	scripts/in-namespaces $(PYTHON) -m examples.shop.demo
 
-test: setup tools ## All tests, in private namespaces, on all processors.
+debian13:        ## A root of Debian 13 in /var/tmp for its engines, where it can be made (once, a minute, 1.5 GB).
+	-@scripts/test-debian13 --prepare
+
+test: setup tools debian13 ## All tests, in private namespaces, on all processors.
 	scripts/in-namespaces $(PYTEST) -m "not slow" $(TESTS) $(ARGS)
+
+test-debian13:   ## With the engines and the Python of Debian 13: tests of the doors, and all units.
+	scripts/test-debian13 $(ARGS)
 
 test-long: setup tools ## The slow ones too: the whole crash sweep, long property runs, 14,000 packets explained and sent.
 	HYPOTHESIS_PROFILE=long SEALANE_DIFFERENTIAL_SEEDS=8 SEALANE_TESTS_FORK=0 scripts/in-namespaces $(PYTEST) $(TESTS) $(ARGS)

@@ -207,6 +207,8 @@ class Podman(Door):
             self._network,
             "-p",
             f"{self.port}:80",
+            # Podman gives no container this by itself from version 5 on, and `ping` asks for it.
+            "--cap-add=NET_RAW",
             "--rootfs",
         )
         self._podman(*run, self._root, *serve(self.name), shown=f"podman {shlex.join(run)} ROOT …")

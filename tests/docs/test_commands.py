@@ -12,7 +12,7 @@ from sealane.cli.context import UsageError
 from sealane.cli.parser import build_parser
 from sealane.cli.registry import COMMANDS
 
-MAKE = re.compile(r"^([a-z-]+):.*##", re.MULTILINE)
+MAKE = re.compile(r"^([a-z0-9-]+):.*##", re.MULTILINE)
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 SEPARATORS = {"|", ";", "&&", "||", "&"}
 

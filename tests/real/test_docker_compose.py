@@ -100,13 +100,15 @@ def test_a_project_on_two_networks(rig: Rig, lan: Lan, tmp_path: Path, ports: st
 
 
 def everything_works(rig: Rig, lan: Lan, compose: Project, ports: str) -> None:
-    states = re.findall(r"^shop_(\w+)_1 .* Up ", compose("ps"), re.MULTILINE)
-    assert sorted(states) == ["db", "web"]
-    for name in ("database", "db", "shop_db_1"):
-        rig.reaches("shop_web_1", name, "db", 81)
-    rig.reaches("shop_db_1", "web", "web")
-    assert rig.address("shop_web_1", "shop_front") == "10.50.0.40"
-    assert "mtu 1400" in rig.docker("exec", "shop_web_1", "ip", "link")
+    # Compose 2 joins a container's name by hyphens.
+    states = dict(re.findall(r"^(shop[_-](\w+)[_-]1) .* Up ", compose("ps"), re.MULTILINE))
+    web, db = sorted(states, key=lambda name: states[name], reverse=True)
+    assert (states[web], states[db]) == ("web", "db")
+    for name in ("database", "db", db):
+        rig.reaches(web, name, "db", 81)
+    rig.reaches(db, "web", "web")
+    assert rig.address(web, "shop_front") == "10.50.0.40"
+    assert "mtu 1400" in rig.docker("exec", web, "ip", "link")
     rig.published("127.0.0.1", 8080, "web")
     rig.published(rig.host.address(4), 8080, "web", lan=lan)
     shown = sorted(port for e in rig.endpoints("front") for port in e["ports"])
