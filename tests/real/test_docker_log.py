@@ -30,7 +30,9 @@ def test_plain_use_is_quiet(lan: Lan) -> None:
         for number in range(6):
             rig.run(f"extra{number}", "front")
             rig.docker("network", "connect", "side", f"extra{number}")
-        rig.docker("rm", "-f", *(f"extra{number}" for number in range(6)))
+        # One by one: dockerd 20.10 miscounts endpoints that it removes at once, and then keeps their network for ever.
+        for number in range(6):
+            rig.docker("rm", "-f", f"extra{number}")
         rig.reaches("db", "web", "web")
         rig.docker("restart", "-t", "0", "web")
         rig.docker("run", "--rm", "--network", "side", "busybox", "true")

@@ -12,7 +12,6 @@ there, and `status` says so.
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 from collections.abc import Iterable
@@ -105,7 +104,7 @@ class Zones:
             if self._has_bus():
                 await self._stay_with_the_bus()
             else:
-                self._settled()
+                self._say_nothing()
             await asyncio.sleep(RETRY_S)
 
     def _has_bus(self) -> bool:
@@ -117,7 +116,7 @@ class Zones:
         except BusError as error:
             # No bus, no firewalld: it speaks of nothing else.
             log.debug("%s", error)
-            self._settled()
+            self._say_nothing()
             return
         try:
             await bus.follow()
@@ -147,7 +146,10 @@ class Zones:
     async def _settle(self, bus: Bus) -> bool:
         """Whether firewalld was told anything. Raises BusError, OSError."""
         if not await bus.is_running():
-            self._settled()
+            self._say_nothing()
+            if self._record.read():
+                # What firewalld knew is gone with it.
+                self._record.write(set())
             return False
         wanted = trusted_links(self._engine.intent.networks.values())
         ours = self._record.read()
@@ -166,13 +168,11 @@ class Zones:
         self.problem = ""
         return bool(missing or ours - wanted)
 
-    def _settled(self) -> None:
-        """firewalld does not run: what it knew is gone with it."""
+    def _say_nothing(self) -> None:
+        """There is no firewalld to be told, or no bus. (That a bus is away for a while says nothing of firewalld: what was
+        added stays recorded.)"""
         self.problem = ""
         self.elsewhere = {}
-        with contextlib.suppress(OSError):
-            if self._record.read():
-                self._record.write(set())
 
     def _fail(self, why: str) -> None:
         if why != self.problem:
