@@ -3,12 +3,12 @@
 The link is pinned; it is gone when the pin is removed. PLACE: `xdp`, `tcx-in`, `tcx-out`, or `netfilter` (LINK is a hook).
 """
 
+import ctypes
 import os
 import socket
 import struct
 import sys
 
-from sealane.linux.bpf import insn
 from sealane.linux.bpf.syscall import _bpf, _Command, pin
 
 PLACES = {"xdp": (6, 37, 1), "tcx-in": (3, 46, 2), "tcx-out": (3, 47, 2), "netfilter": (32, 45, 0)}
@@ -17,16 +17,13 @@ HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 
 
 def program(kind: int, where: int, verdict: int) -> int:
-    import ctypes
-
-    code = insn.assemble([insn.mov(0, verdict), insn.exit_()]) if hasattr(insn, "assemble") else None
-    if code is None:
-        code = struct.pack("=BBhi", 0xB7, 0, 0, verdict) + struct.pack("=BBhi", 0x95, 0, 0, 0)
-    buffer, name = ctypes.create_string_buffer(code, len(code)), b"dropper".ljust(16, b"\0")
+    """Two instructions: r0 = verdict; exit."""
+    code = struct.pack("=BBhi", 0xB7, 0, 0, verdict) + struct.pack("=BBhi", 0x95, 0, 0, 0)
+    instructions = ctypes.create_string_buffer(code, len(code))
     licence = ctypes.create_string_buffer(b"GPL")
-    attr = struct.pack(
-        "=2I2Q2IQ2I16s2I", kind, len(code) // 8, ctypes.addressof(buffer), ctypes.addressof(licence), 0, 0, 0, 0, 0, name, 0, where
-    )  # fmt: skip
+    addresses = (ctypes.addressof(instructions), ctypes.addressof(licence))
+    name = b"dropper".ljust(16, b"\0")
+    attr = struct.pack("=2I2Q2IQ2I16s2I", kind, len(code) // 8, *addresses, 0, 0, 0, 0, 0, name, 0, where)
     return _bpf(_Command.PROG_LOAD, attr, "load")
 
 

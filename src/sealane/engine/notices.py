@@ -9,7 +9,8 @@ def notice(engine: Engine) -> str:
     if engine.hold:
         return f"the daemon is read-only: {engine.hold}"
     missing = len(engine.reconciler.unexplained)
-    return f"the store is incomplete: it lacks {missing} live endpoints" if missing else ""
+    what = "1 live endpoint" if missing == 1 else f"{missing} live endpoints"
+    return f"the store is incomplete: it lacks {what}" if missing else ""
 
 
 def refuse_if_blind(engine: Engine) -> None:
