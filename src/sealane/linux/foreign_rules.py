@@ -91,21 +91,23 @@ def foreign_rules(socket: Socket, indexes: Mapping[str, int]) -> ForeignRules:
     raise NetlinkError(errno.EAGAIN, "nftables' tables changed during each reading")
 
 
-class ForeignRulesCache:
-    """Reads a namespace's tables anew only after a transaction in it: a host may have ten thousand services."""
+class TranslatingRules:
+    """The tables of one namespace that may translate, read anew only after a transaction in it: a host may have ten thousand
+    services, and a question takes less than their reading."""
 
     def __init__(self) -> None:
         self._tables: tuple[ForeignTable, ...] = ()
         self._generation = b""
 
     def read(self, socket: Socket, indexes: Mapping[str, int]) -> ForeignRules:
-        """As `foreign_rules`, always for one namespace."""
+        """As `foreign_rules`, without the chains that only filter."""
         now = generation(socket)
         if not now or now != self._generation:
-            found = foreign_rules(socket, indexes).tables
+            found = foreign_rules(socket, indexes).translating().tables
             self._tables = tuple(table for table in found if not table.is_legacy)
             self._generation = now
-        return ForeignRules((*self._tables, *legacy_tables()), indexes)
+        legacy = ForeignRules(tuple(legacy_tables())).translating().tables
+        return ForeignRules((*self._tables, *legacy), indexes)
 
 
 def _tables(socket: Socket) -> Iterator[ForeignTable]:

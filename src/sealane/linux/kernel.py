@@ -25,7 +25,7 @@ from sealane.linux.bpf.fast_path import FastPath
 from sealane.linux.closing import Closing
 from sealane.linux.evidence import read_evidence
 from sealane.linux.firewalls import firewalls
-from sealane.linux.foreign_rules import ForeignRulesCache
+from sealane.linux.foreign_rules import TranslatingRules
 from sealane.linux.jobs import LoopbackPublisher
 from sealane.linux.monitor import Ports
 from sealane.linux.namespaces import Visits
@@ -114,7 +114,7 @@ class LinuxKernel(Closing):
         )
         self._route = Socket(NETLINK_ROUTE, background=len(os.sched_getaffinity(0)) > 1)
         self._nft = Socket(NETLINK_NETFILTER)
-        self._foreign = ForeignRulesCache()
+        self._foreign = TranslatingRules()
         self._rules = RuleContents(f"{runtime_dir}/rules.json")
         self._borrowed = Borrowed(f"{runtime_dir}/borrowed.json", f"{self.boot_id()} {self._inode}")
         self._visits: Visits | None = None

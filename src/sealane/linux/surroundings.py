@@ -5,7 +5,7 @@ from sealane.explain.surroundings import ForeignLink, Surroundings
 from sealane.kernel.links import Loopback, word_of
 from sealane.kernel.objects import RTPROT_SEALANE, Address, Route, Sysctl
 from sealane.linux import facts, sysctl
-from sealane.linux.foreign_rules import ForeignRulesCache
+from sealane.linux.foreign_rules import TranslatingRules
 from sealane.linux.marks import alias_prefix, is_ours
 from sealane.linux.netlink import inet, link
 from sealane.linux.netlink.socket import Socket
@@ -15,7 +15,7 @@ SYSCTLS = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
 
 
 def read_surroundings(
-    socket: Socket, instance: str, nft: Socket | None = None, cache: ForeignRulesCache | None = None
+    socket: Socket, instance: str, nft: Socket | None = None, cache: TranslatingRules | None = None
 ) -> Surroundings:
     """`socket` is an rtnetlink one of the host's, `nft` one of netfilter's: without it no rules are read. Raises OSError."""
     raw = [link.parse(payload) for _, payload in socket.dump(link.dump())]
@@ -42,7 +42,7 @@ def read_surroundings(
         routes=tuple(_routes(socket, names)),
         sysctls=tuple(Sysctl(path=path, value=value) for path in SYSCTLS if (value := sysctl.read(path))),
         bridge_netfilter=facts.bridge_netfilter(),
-        rules=(cache or ForeignRulesCache()).read(nft, indexes).translating() if nft else ForeignRules(),
+        rules=(cache or TranslatingRules()).read(nft, indexes) if nft else ForeignRules(),
     )
 
 
