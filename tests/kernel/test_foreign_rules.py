@@ -1,13 +1,15 @@
 """Tables of others as they are read: what nft was told comes back as what may happen to a packet."""
 
+import errno
 import subprocess
 
 import pytest
 
 from sealane.explain.foreign.judge import Sight, judge
 from sealane.explain.foreign.rules import ForeignRules, Load
+from sealane.linux import foreign_rules as module
 from sealane.linux.foreign_rules import TranslatingRules, foreign_rules
-from sealane.linux.netlink.socket import NETLINK_NETFILTER, Socket
+from sealane.linux.netlink.socket import NETLINK_NETFILTER, NetlinkError, Socket
 from sealane.linux.netns import in_new_namespace
 
 pytestmark = pytest.mark.kernel
@@ -144,3 +146,24 @@ def test_what_only_filters_is_not_among_what_may_translate() -> None:
         return [" ".join(table.name for table in rules.tables) for rules in found]
 
     assert in_new_namespace(inside) == ["b", "b", ""]
+
+
+def test_a_kernel_without_nf_tables_has_no_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the subsystem's absence looks like: EINVAL to any of its messages (nfnetlink_rcv_msg)."""
+
+    def refuse(_: Socket) -> bytes:
+        raise NetlinkError(errno.EINVAL)
+
+    monkeypatch.setattr(module, "generation", refuse)
+    with Socket(NETLINK_NETFILTER) as socket:
+        assert foreign_rules(socket, {}).tables == ()
+        assert TranslatingRules().read(socket, {}).tables == ()
+
+
+def test_another_refusal_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Socket) -> bytes:
+        raise NetlinkError(errno.EPERM)
+
+    monkeypatch.setattr(module, "generation", refuse)
+    with Socket(NETLINK_NETFILTER) as socket, pytest.raises(NetlinkError):
+        foreign_rules(socket, {})

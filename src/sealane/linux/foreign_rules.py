@@ -82,6 +82,8 @@ Attrs = dict[int, memoryview]
 def foreign_rules(socket: Socket, indexes: Mapping[str, int]) -> ForeignRules:
     """Of the namespace of `socket` and of this thread: nftables' tables and iptables-legacy's. `indexes` of its links.
     Raises OSError."""
+    if not _has_tables(socket):
+        return ForeignRules(tuple(legacy_tables()), indexes)
     for _ in range(READ_ATTEMPTS):
         try:
             return ForeignRules((*_tables(socket), *legacy_tables()), indexes)
@@ -101,13 +103,24 @@ class TranslatingRules:
 
     def read(self, socket: Socket, indexes: Mapping[str, int]) -> ForeignRules:
         """As `foreign_rules`, without the chains that only filter."""
-        now = generation(socket)
+        now = generation(socket) if _has_tables(socket) else b""
         if not now or now != self._generation:
             found = foreign_rules(socket, indexes).translating().tables
             self._tables = tuple(table for table in found if not table.is_legacy)
             self._generation = now
         legacy = ForeignRules(tuple(legacy_tables())).translating().tables
         return ForeignRules((*self._tables, *legacy), indexes)
+
+
+def _has_tables(socket: Socket) -> bool:
+    """Whether the kernel has nf_tables: a question that asks for nothing is refused without."""
+    try:
+        generation(socket)
+    except NetlinkError as error:
+        if error.errno in {errno.EINVAL, errno.EOPNOTSUPP}:
+            return False
+        raise
+    return True
 
 
 def _tables(socket: Socket) -> Iterator[ForeignTable]:
