@@ -5,8 +5,8 @@ PYTHON := .venv/bin/python
 PACKAGES := src/sealane
 TESTS ?= tests
 ARGS ?=
-# One for each processor; 0: all in one process, as debuggers need it.
-WORKERS ?= $(shell nproc)
+# One for each processor, at most eight; 0: all in one process, as debuggers need it.
+WORKERS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 PYTEST := $(PYTHON) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # What a module was compiled to is kept: tests start thousands of processes.

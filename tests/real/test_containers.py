@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 
@@ -750,10 +751,10 @@ for each in (runtime, degraded):
 def test_an_unprivileged_user_runs_containers_in_a_user_namespace(tmp_path):
     """What `make demo` does: root of a private user namespace, mapped from an ordinary user."""
     entry = pwd.getpwnam("nobody")
-    copied = "/tmp/sealane-rootless-test"
-    shutil.rmtree(copied, ignore_errors=True)
     # The sources and the interpreter may lie where only root may look.
-    shutil.copytree(SOURCE, copied)
+    copied = tempfile.mkdtemp(prefix="sealane-rootless-")
+    os.chmod(copied, 0o755)
+    shutil.copytree(SOURCE, copied, dirs_exist_ok=True)
     shutil.copytree(os.path.dirname(msgspec.__file__), f"{copied}/msgspec")
     script = ROOTLESS.format(paths=[copied], ran=inspect.getsource(ran))
     inner = ["sh", "-c", 'mount -t tmpfs run /run && exec "$@"', "sh", "/usr/bin/python3", "-c", script]
