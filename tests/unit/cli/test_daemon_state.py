@@ -77,7 +77,7 @@ def test_names_in_events_cannot_move_the_cursor(cli, api):
 
 def test_gc_tells_what_it_kept_and_how_to_delete_it(cli):
     ran = cli("gc")
-    assert ran.out == "! link slp9 is in no record and was kept\n"
+    assert ran.out == "! link slp9 kept: not in the store\n"
     assert ran.err == "hint: if the store was lost, restore it from a backup and restart the daemon\n"
     assert cli("gc", "--confirm").out == "- sandbox old\n"
     assert json.loads(cli("gc", "--json").out)["kept"] == ["link slp9"]
@@ -106,6 +106,6 @@ def test_what_there_is_one_of_is_told_so(cli, api):
     cli("sandbox", "create", "lab")
     assert "objects    1 network, 1 sandbox, 0 endpoints, 0 containers\n" in cli("status").out
     api.services.upkeep.audit = lambda: AuditView(clean=True, findings=[], objects=1)
-    assert cli("audit").out == "clean: 1 kernel object is as it should be\n"
+    assert cli("audit").out == "clean: 1 kernel object matches\n"
     api.services.upkeep.audit = lambda: AuditView(clean=False, findings=["a"], objects=1)
     assert cli("audit").out == "! a\n1 finding in 1 kernel object\n"

@@ -155,8 +155,8 @@ def audit(context: Context, arguments: Namespace) -> int:
     if output.as_json:
         output.document(view)
     elif view["clean"]:
-        are = "is as it" if view["objects"] == 1 else "are as they"
-        output.line(("clean", "green"), f": {counted(view['objects'], 'kernel object')} {are} should be")
+        match = "matches" if view["objects"] == 1 else "match"
+        output.line(("clean", "green"), f": {counted(view['objects'], 'kernel object')} {match}")
     else:
         for finding in view["findings"]:
             output.line(("! ", "red"), finding)
