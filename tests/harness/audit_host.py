@@ -89,6 +89,9 @@ def _addresses(stored: Stored, observed: Observed) -> Iterator[str]:
                 wanted.add((bridge(network), f"{sub['gateway']}/{sub['prefix'].rpartition('/')[2]}"))
     found = set()
     for link, local, length in observed.addresses:
+        if link not in observed.links:
+            yield f"link {link} came while the host was looked at"
+            continue
         if not is_ours(observed.links[link]):
             continue
         dual = any(bridge(n) == link and subnet(n, 6) for n in stored.networks.values())

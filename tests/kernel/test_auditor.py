@@ -12,6 +12,7 @@ import pytest
 from harness.audit import audit
 from harness.foreign import changes, foreign
 from harness.host import Host, Lan, Workload
+from harness.netns import Netns
 from sealane.linux.bpf import syscall
 
 pytestmark = pytest.mark.kernel
@@ -177,6 +178,24 @@ PLANTS: dict[str, tuple[Callable[[Scene], object], str]] = {
     "ruleset gone": (lambda s: s.nft("flush", "ruleset"), "I4: nft table"),
     "sandbox gone": (lambda s: s.a.ns.close(), "has lost its namespace"),
 }
+
+
+def test_a_link_that_comes_while_the_host_is_read_is_a_finding_of_its_own(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a daemon repairs meanwhile: who waits for a clean audit asks again."""
+    asked = Netns.json
+
+    def slow(ns: Netns, *words: str) -> object:
+        if ns is scene.ns and words == ("ip", "addr", "show"):
+            ns.batch("link add late type bridge", "addr add 192.0.2.77/32 dev late", "link set late up")
+        return asked(ns, *words)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Netns, "json", slow)
+        assert "link late came while the host was looked at" in audit(scene.host)
+    scene.ns.ip("link", "del", "late")
+    assert audit(scene.host) == []
 
 
 def test_foreign_changes_are_found(scene: Scene) -> None:
