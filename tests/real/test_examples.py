@@ -275,7 +275,11 @@ def test_the_commands_of_the_real_examples_page_work_as_they_stand():
         "set -e",
         lines[0].replace("daemon", "daemon --state /run/state"),
         "daemon=$!",
-        "trap 'kill $daemon; wait $daemon || true' EXIT",
+        # Also of a page that is wrong no container is left.
+        (
+            "trap '.venv/bin/sealane down -f examples/real/compose.yaml >/dev/null 2>&1 || true;"
+            " kill $daemon; wait $daemon || true' EXIT"
+        ),
         "until .venv/bin/sealane version >/dev/null 2>&1; do kill -0 $daemon; sleep 0.05; done",
         # Who types these is slower than nginx starts.
         *(
