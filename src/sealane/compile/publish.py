@@ -42,7 +42,6 @@ from sealane.model.net import (
     family_of,
     from_int,
     is_loopback,
-    is_wildcard,
 )
 from sealane.model.network import Network
 
@@ -61,7 +60,7 @@ def compile_publish(endpoint: Endpoint, network: Network, facts: Facts) -> Itera
             address = endpoint.address(family)
             if address is None:
                 continue
-            if _concerns(port, family):
+            if port.concerns(family):
                 yield from _publish(port, family, address)
     if not network.masquerade:
         yield from _open(endpoint)
@@ -82,7 +81,7 @@ def compile_publish_from(
                 address, subnet = neighbour.address(family), network.subnet(family)
                 if address is None or subnet is None or endpoint.address(family) is None:
                     continue
-                if _concerns(port, family) and not is_loopback(port.host_address or ""):
+                if port.concerns(family) and not is_loopback(port.host_address or ""):
                     yield from _asked_from(subnet.prefix, port, address)
 
 
@@ -115,25 +114,16 @@ def _across(port: PublishedPort, endpoint: Endpoint, facts: Facts) -> Iterator[L
     """::1 to an endpoint without IPv6: a socket of IPv6 may speak IPv4, so that the socket program can lead it there.
     The forwarder's own socket at ::1 would be in the way of the relay's at every address (`compile.relay`)."""
     address = endpoint.address(4)
-    if address is None or endpoint.address(6) is not None or port.proto == "sctp" or not _concerns(port, 6):
+    if address is None or endpoint.address(6) is not None or port.proto == "sctp" or not port.concerns(6):
         return
     is_own = is_loopback(port.host_address or "")
-    if is_own or (_place(port) is None and not facts.features.loopback_reason):
+    if is_own or (port.only_at is None and not facts.features.loopback_reason):
         yield _loopback(port, 6, address)
-
-
-def _concerns(port: PublishedPort, family: Family) -> bool:
-    return port.host_address is None or family_of(port.host_address) == family
-
-
-def _place(port: PublishedPort) -> Address | None:
-    """The one address that it is at; None: at every one of the families that it concerns."""
-    return None if port.host_address is None or is_wildcard(port.host_address) else port.host_address
 
 
 def _publish(port: PublishedPort, family: Family, address: Address) -> Iterator[Object]:
     # The host's own 127.0.0.1 has no SCTP: there is no hook at which a program could lead it elsewhere.
-    if port.proto != "sctp" and (_place(port) is None or is_loopback(port.host_address or "")):
+    if port.proto != "sctp" and (port.only_at is None or is_loopback(port.host_address or "")):
         yield _loopback(port, family, address)
     if port.host_address is not None and is_loopback(port.host_address):
         return
@@ -152,7 +142,7 @@ def _loopback(port: PublishedPort, family: Family, address: Address) -> Loopback
         last=port.host_last,
         address=address,
         port=port.port,
-        reserved=(_place(port) or WILDCARDS[family]) if port.is_reserved else "",
+        reserved=(port.only_at or WILDCARDS[family]) if port.is_reserved else "",
     )
 
 
@@ -163,7 +153,7 @@ def _is_range(port: PublishedPort) -> bool:
 
 def _span(port: PublishedPort, family: Family) -> tuple[str, str]:
     """The first and last address of the host that it is at."""
-    at = _place(port)
+    at = port.only_at
     return (at, at) if at else EVERY[family]
 
 
@@ -182,7 +172,7 @@ def _range(port: PublishedPort, family: Family, address: Address) -> Element:
 
 def _single(port: PublishedPort, offset: int, family: Family, address: Address) -> Element:
     kind, proto, number = ADDRESS_TYPE[family], PROTO_NUMBERS[port.proto], port.host_first + offset
-    at = _place(port)
+    at = port.only_at
     if at is None:
         where, value = "publish", nft.concat(("inet_proto", "inet_service"), (proto, number))
     else:
@@ -202,7 +192,7 @@ def _open(endpoint: Endpoint) -> Iterator[Element]:
         kinds = (ADDRESS_TYPE[family], "inet_proto", "inet_service")
         # What is published on the host's loopback is for the host.
         public = (
-            p for p in endpoint.published if _concerns(p, family) and not is_loopback(p.host_address or "")
+            p for p in endpoint.published if p.concerns(family) and not is_loopback(p.host_address or "")
         )
         for proto, first, last in published_ranges(public):
             yield Element(

@@ -20,9 +20,7 @@ from sealane.model.net import (
     Family,
     Prefix,
     contains,
-    family_of,
     is_link_local,
-    is_wildcard,
 )
 from sealane.model.network import Network
 
@@ -114,8 +112,7 @@ def relayed_ports(endpoint: Endpoint, network: Network) -> Iterator[RelayedPort]
 
 def is_relayed(port: PublishedPort, family: Family) -> bool:
     """Whether it is published on every address of a family, by something that can be relayed."""
-    at = port.host_address
-    is_everywhere = at is None or (is_wildcard(at) and family_of(at) == family)
+    is_everywhere = port.only_at is None and port.concerns(family)
     is_short = port.host_last - port.host_first < RANGE_MAX
     return is_everywhere and is_short and port.proto != "sctp" and not port.is_reserved
 

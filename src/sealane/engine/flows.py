@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from sealane.engine.events import EventLog
 from sealane.engine.ports import Flow, Kernel
 from sealane.engine.reconciler import Reconciler
-from sealane.model.endpoint import Endpoint, PublishedPort
+from sealane.model.endpoint import Endpoint
 from sealane.model.intent import Intent
-from sealane.model.net import Address, address_part, family_of, is_wildcard
+from sealane.model.net import Address, address_part, family_of
 
 
 class Flows:
@@ -55,7 +55,7 @@ class Flows:
 def stale_flows(endpoint: Endpoint, intent: Intent) -> Iterator[Flow]:
     """Flows whose translation is another since an endpoint came, went or publishes otherwise. `intent` is as it is now."""
     udp = [port for port in endpoint.ports if port.proto == "udp"]
-    yield from (Flow("udp", p.host_first, p.host_last, _destination(p)) for p in udp)
+    yield from (Flow("udp", p.host_first, p.host_last, p.only_at or "") for p in udp)
     if udp:
         yield from (Flow("udp", 0, 0, backend=address_part(a)) for a in endpoint.addresses)
     yield from _asked_from(endpoint, intent)
@@ -72,11 +72,6 @@ def _asked_from(endpoint: Endpoint, intent: Intent) -> Iterator[Flow]:
             continue
         for port in other.ports:
             for subnet in network.subnets:
-                address = _destination(port)
+                address = port.only_at or ""
                 if port.proto == "udp" and (not address or family_of(address) == family_of(subnet.gateway)):
                     yield Flow("udp", port.host_first, port.host_last, address, prefix=subnet.prefix)
-
-
-def _destination(port: PublishedPort) -> str:
-    """Of flows to it; empty: any."""
-    return "" if port.host_address is None or is_wildcard(port.host_address) else port.host_address

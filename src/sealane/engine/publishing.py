@@ -47,8 +47,9 @@ class Publisher:
                 "on the host's network a port is published by listening on it", field="publish"
             )
         if requests and not network.can_publish:
+            why = "it is internal" if network.internal else f"driver {network.driver} cannot"
             raise InvalidError(
-                f"cannot publish on network {network.name}: it is internal or uses driver none",
+                f"cannot publish on network {network.name}: {why}",
                 field="publish",
                 cure="attach the sandbox to a network that is not internal as well, and publish there",
             )

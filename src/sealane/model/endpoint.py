@@ -72,6 +72,15 @@ class PublishedPort(msgspec.Struct, frozen=True, kw_only=True):
         inner = f"{self.port}" if last == self.port else f"{self.port}-{last}"
         return f"{shown}:{ports}->{inner}/{self.proto}"
 
+    @property
+    def only_at(self) -> Address | None:
+        """The one address of the host that it is at; None: every address of the families that it concerns."""
+        return None if self.host_address is None or is_wildcard(self.host_address) else self.host_address
+
+    def concerns(self, family: Family) -> bool:
+        """Whether host addresses of a family lead to it."""
+        return self.host_address is None or family_of(self.host_address) == family
+
     def conflicts(self, other: "PublishedPort") -> bool:
         """Whether both claim one (protocol, address, port) of the host."""
         return (

@@ -66,7 +66,7 @@ def test_all_lists_what_was_fine_too(cli, api):
 def test_what_could_not_be_looked_at_is_not_fine(cli, api):
     api.services.doctored = view(unseen={"links": "no permission"})
     assert cli("doctor", "--all").out == (
-        "? links: not looked at: no permission\n"
+        "? links: not checked: no permission\n"
         "✓ mtu-black-hole: what mtu-black-hole looks at\n"
         "✓ legacy-iptables: what legacy-iptables looks at\n"
         "? bridge-full: not all seen: links\n"

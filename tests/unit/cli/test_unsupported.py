@@ -36,7 +36,7 @@ def project(tmp_path, monkeypatch):
 )
 def test_a_flag_that_asks_for_what_happens_anyway_is_taken(cli, project, words):
     assert cli(*words).code == 0
-    assert "anyway" in cli(words[0], *words[1:2], "--help").out
+    assert "ignored" in cli(words[0], *words[1:2], "--help").out
 
 
 def all_of(verb, reasons, *words):

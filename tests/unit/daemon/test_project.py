@@ -124,7 +124,7 @@ def test_of_one_whose_record_cannot_be_read_nobody_knows_how_it_ended(daemon: Da
     asyncio.run(daemon.workloads.create(container("migrate", "front")))
     [identity] = daemon.engine.intent.containers
     daemon.runtime.told[identity] = {"status": "dead", "exit_code": None}
-    with pytest.raises(ConflictError, match="how container migrate ended"):
+    with pytest.raises(ConflictError, match="exit code of container migrate"):
         asyncio.run(daemon.projects._wait_for("migrate", condition))
 
 

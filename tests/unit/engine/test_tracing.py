@@ -225,15 +225,15 @@ def test_what_was_not_seen_is_noted(prepare):
 
 
 def test_what_the_sender_heard(prepare):
-    assert prepare().end(1, 0, [], SILENCE).notes == ["the sender heard: no answer within 1 s"]
+    assert prepare().end(1, 0, [], SILENCE).notes == ["sender's result: no answer within 1 s"]
 
 
 def test_a_refusal_is_not_interpreted(prepare):
     """A rule's `reject` sounds like a closed port."""
     refused = Observation(reached=True, text="refused: delivered, and nobody listens")
-    assert prepare().end(1, 0, [], refused).notes == ["the sender heard: refused"]
+    assert prepare().end(1, 0, [], refused).notes == ["sender's result: refused"]
     broken = Observation(None, "the sandbox: it is gone")
-    assert prepare().end(1, 0, [], broken).notes == ["the sender heard: the sandbox: it is gone"]
+    assert prepare().end(1, 0, [], broken).notes == ["sender's result: the sandbox: it is gone"]
 
 
 @pytest.mark.parametrize(

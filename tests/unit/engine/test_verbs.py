@@ -314,7 +314,7 @@ class TestAttach:
         assert bench.kinds() == []
 
     def test_unknown_things_are_named_with_what_there_is(self, bench: Bench) -> None:
-        with pytest.raises(NotFoundError, match="no network 'frnot'") as caught:
+        with pytest.raises(NotFoundError, match="network 'frnot' not found") as caught:
             bench.attach(A, "frnot")
         assert "front" in caught.value.cure
         with pytest.raises(NotFoundError, match="no endpoint 'nobody'") as caught:

@@ -82,7 +82,7 @@ def _absolute(ref: str) -> str:
 def configure_prune(parser: ArgumentParser) -> None:
     describe(parser, "Removes the images that no container is made of. Prints their names.")
     add_needless(parser, "-f/--force", "ignored: never prompts")
-    add_needless(parser, "-a/--all", "all that no container is made of go anyway")
+    add_needless(parser, "-a/--all", "ignored: all unused images are removed")
 
 
 def prune(context: Context, arguments: Namespace) -> int:  # noqa: ARG001 (a command's signature)

@@ -191,7 +191,7 @@ def configure_down(parser: ArgumentParser) -> None:
         ["sealane down", "sealane down -f examples/shop/compose.yaml", "sealane down -p shop"],
     )
     _add_project(parser)
-    add_needless(parser, "--remove-orphans", "all of the project is removed anyway")
+    add_needless(parser, "--remove-orphans", "ignored: the whole project is removed")
     add_needless(parser, "-v/--volumes", "there are no volumes to remove; directories that are bound stay")
     add_unsupported(parser, DOWN_UNSUPPORTED)
 
