@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from sealane.compile.facts import Facts, Features, ForeignRoute
 from sealane.engine.engine import Engine
 from sealane.engine.events import EventLog
+from sealane.engine.ports import Reserver
 from sealane.engine.reconciler import Reconciler
 from sealane.engine.upkeep import Upkeep
 from sealane.linux.fake import FakeKernel
@@ -45,8 +46,11 @@ class Bench:
     def network(self, name: str = "front", **options: object) -> NetworkView:
         return self.engine.create_network(NetworkRequest(name=name, **options))  # type: ignore[arg-type]
 
-    def attach(self, sandbox: str, network: str = "front", **options: object) -> EndpointView:
-        return self.engine.attach(AttachRequest(sandbox=sandbox, network=network, **options))  # type: ignore[arg-type]
+    def attach(
+        self, sandbox: str, network: str = "front", reserver: Reserver | None = None, **options: object
+    ) -> EndpointView:
+        request = AttachRequest(sandbox=sandbox, network=network, **options)  # type: ignore[arg-type]
+        return self.engine.attach(request, reserver)
 
     def kinds(self) -> list[str]:
         """Kinds and verbs performed since the last call."""

@@ -22,7 +22,7 @@ from sealane.engine.errors import (
     SealaneError,
 )
 from sealane.engine.networks import network_record
-from sealane.engine.ports import Kernel
+from sealane.engine.ports import Kernel, Reserver
 from sealane.engine.problems import at_field
 from sealane.engine.publishing import Publisher
 from sealane.model.change import Change, Delete, Put
@@ -226,9 +226,9 @@ class Drafts:
     # --- endpoints
 
     def attach(
-        self, request: AttachRequest, *, taken_names: Iterable[str] = ()
+        self, request: AttachRequest, reserver: Reserver | None = None, *, taken_names: Iterable[str] = ()
     ) -> tuple[Endpoint, list[Change]]:
-        """The endpoint and what makes it; no changes for one that is there as asked for."""
+        """The endpoint and what makes it; no changes for one that is there as asked for. `reserver`: see `Publisher.ports`."""
         network = self.find_network(request.network)
         sandbox, changes = self.sandbox_for(request.sandbox, request.sandbox_name, request.namespace)
         present = self.intent.endpoint_of(sandbox.id, network.id) if not changes else None
@@ -241,7 +241,9 @@ class Drafts:
                     cure="detach it first",
                 )
             return present, []
-        endpoint = self._endpoints.make(request, network, sandbox, EndpointId(new_id()), skip=taken_names)
+        endpoint = self._endpoints.make(
+            request, network, sandbox, EndpointId(new_id()), reserver, skip=taken_names
+        )
         return endpoint, [*changes, Put(endpoint)]
 
     def stage(self, request: StagedRequest, network: Network, replaced: Collection[EndpointId]) -> Endpoint:
@@ -253,10 +255,12 @@ class Drafts:
     def link_name(self, network: Network, sandbox: Sandbox) -> str:
         return self._endpoints.link_name(network, sandbox)
 
-    def ports_of(self, endpoint: Endpoint, ports: Sequence[PublishRequest]) -> tuple[PublishedPort, ...]:
+    def ports_of(
+        self, endpoint: Endpoint, ports: Sequence[PublishRequest], reserver: Reserver | None = None
+    ) -> tuple[PublishedPort, ...]:
         """What publishing them on it would give. Raises ConflictError, FullError, InvalidError."""
         families = {family_of(address) for address in endpoint.addresses}
-        return self.publisher.ports(ports, self.intent.networks[endpoint.network], families)
+        return self.publisher.ports(ports, self.intent.networks[endpoint.network], families, reserver)
 
     def wake(self, sandbox: SandboxId) -> list[Change]:
         """Its dormant endpoints as they are when something runs there. Raises ConflictError for a port that somebody holds."""

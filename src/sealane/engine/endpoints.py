@@ -7,6 +7,7 @@ from contextlib import suppress
 from sealane.compile import names
 from sealane.engine.addresses import Addresses
 from sealane.engine.errors import ConflictError, FullError, InvalidError
+from sealane.engine.ports import Reserver
 from sealane.engine.problems import parsed
 from sealane.engine.publishing import Publisher
 from sealane.limits import ALIASES_PER_ENDPOINT
@@ -70,6 +71,7 @@ class EndpointMaker:
         network: Network,
         sandbox: Sandbox,
         identity: EndpointId,
+        reserver: Reserver | None = None,
         *,
         skip: Iterable[str] = (),
     ) -> Endpoint:
@@ -90,7 +92,9 @@ class EndpointMaker:
             mac=self._mac(request.mac, network, addresses, identity),
             addresses=addresses,
             aliases=_aliases(request.aliases),
-            ports=self._publisher.ports(request.publish, network, {family_of(a) for a in addresses}),
+            ports=self._publisher.ports(
+                request.publish, network, {family_of(a) for a in addresses}, reserver
+            ),
             gateway_priority=request.gateway_priority,
             sysctls=_sysctls(request.sysctls),
             labels=dict(request.labels),

@@ -30,7 +30,7 @@ from sealane.engine.errors import (
 from sealane.engine.events import EventLog
 from sealane.engine.feed import ChangeFeed
 from sealane.engine.flows import Flows
-from sealane.engine.ports import Kernel
+from sealane.engine.ports import Kernel, Reserver
 from sealane.engine.problems import parsed
 from sealane.engine.reconciler import Reconciler, describe
 from sealane.engine.storing import OutrunError, keeps_changing, store_errors
@@ -203,21 +203,22 @@ class Engine:
 
     # --- endpoints
 
-    def attach(self, request: AttachRequest) -> EndpointView:
-        """Join a sandbox to a network. Idempotent: asking again for what is gives what is."""
+    def attach(self, request: AttachRequest, reserver: Reserver | None = None) -> EndpointView:
+        """Attach a sandbox to a network; return the endpoint. Idempotent. `reserver` may hold the host's ports already, for
+        this container."""
         self.check_may_change()
         with self.kernel.visiting():
-            endpoint, is_new = self._attach(request)
+            endpoint, is_new = self._attach(request, reserver)
         if is_new:
             self.flows.forget([endpoint])
             self.tell_of("endpoint.attached", endpoint)
         return self.view_endpoint(endpoint)
 
-    def _attach(self, request: AttachRequest) -> tuple[Endpoint, bool]:
+    def _attach(self, request: AttachRequest, reserver: Reserver | None) -> tuple[Endpoint, bool]:
         """The endpoint, and whether it was not there before."""
         in_use: list[str] = []
         while True:
-            endpoint, changes = self.drafts.attach(request, taken_names=in_use)
+            endpoint, changes = self.drafts.attach(request, reserver, taken_names=in_use)
             try:
                 self.bring(changes)
             except KernelError as error:
@@ -241,8 +242,10 @@ class Engine:
         where = {"network": network.name} if network is not None else {}
         self.events.emit(kind, endpoint.name, id=endpoint.id, **where)
 
-    def publish(self, endpoint: Endpoint, ports: Sequence[PublishRequest]) -> Endpoint:
-        """Exactly these ports, from now on; if they are refused, those that were. Idempotent."""
+    def publish(
+        self, endpoint: Endpoint, ports: Sequence[PublishRequest], reserver: Reserver | None = None
+    ) -> Endpoint:
+        """Publish exactly these ports; if they are refused, those from before. Idempotent. `reserver`: as for `attach`."""
         self.check_may_change()
         if repeated_ports(endpoint, ports):
             return endpoint
@@ -254,7 +257,7 @@ class Engine:
         if not ports:
             return bare
         try:
-            return self._with_ports(bare, self.drafts.ports_of(bare, ports))
+            return self._with_ports(bare, self.drafts.ports_of(bare, ports, reserver))
         except SealaneError:
             if endpoint.ports:
                 self.bring([Put(endpoint, bare)])

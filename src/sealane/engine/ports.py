@@ -27,6 +27,8 @@ class Reserver(msgspec.Struct, frozen=True):
     """Pid of what asks us; 0: not known."""
     netns: int
     """Inode of the container's network namespace: its monitor is the parent of what lives there."""
+    holds_all: bool = False
+    """It reserves all ports of a container, some perhaps not yet."""
 
 
 class NamespaceGoneError(Exception):

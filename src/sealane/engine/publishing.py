@@ -1,8 +1,8 @@
 """From requests for published ports to host ports: chosen where they are to be chosen, checked against every holder
 before anything changes."""
 
-import contextlib
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -17,6 +17,15 @@ from sealane.model.network import RESOLVER_PORT, RESOLVER_PROTOS, Network
 from sealane.wire.requests import PublishRequest
 
 
+class _Beside(NamedTuple):
+    """What a port is chosen beside, records and listeners of the host apart."""
+
+    chosen: list[PublishedPort]
+    """Of the same request."""
+    reserver: Reserver | None = None
+    """Whose listeners are in nobody's way."""
+
+
 class Publisher:
     """Chooses and checks host ports. Ephemeral ones are taken in turn, so that a port just given up is reused last."""
 
@@ -25,23 +34,17 @@ class Publisher:
         self._intent = intent
         self._kernel = kernel
         self._next: int = like._next if like is not None else 0
-        self._reserver: Reserver | None = None
-        self._reserves = False
-
-    @contextlib.contextmanager
-    def reserved_by(self, reserver: Reserver, *, always: bool) -> Iterator[None]:
-        """Inside, what the reserver holds for its container is free. `always`: it does so for all ports, even if not yet."""
-        self._reserver, self._reserves = reserver, always
-        try:
-            yield
-        finally:
-            self._reserver, self._reserves = None, False
 
     def ports(
-        self, requests: Sequence[PublishRequest], network: Network, families: set[Family]
+        self,
+        requests: Sequence[PublishRequest],
+        network: Network,
+        families: set[Family],
+        reserver: Reserver | None = None,
     ) -> tuple[PublishedPort, ...]:
         """Publishes that agree are one: what a wider one leads to the same ports is left out (`-p 8080:80 -p [::]:8080:80`).
-        Raises InvalidError, ConflictError (naming the holder) or FullError, each with the field."""
+        Ports that `reserver` holds for its container are free. Raises InvalidError, ConflictError (naming the holder) or
+        FullError, each with the field."""
         if requests and network.traits.is_host:
             raise InvalidError(
                 "on the host's network a port is published by listening on it", field="publish"
@@ -56,11 +59,12 @@ class Publisher:
         if len(requests) > PUBLISHES_PER_ENDPOINT:
             raise InvalidError(f"at most {PUBLISHES_PER_ENDPOINT} publishes an endpoint", field="publish")
         chosen: list[PublishedPort] = []
+        is_reserved = reserver is not None and reserver.holds_all
         for index, request in enumerate(requests):
             field = f"publish[{index}]"
             for address in self._addresses(request, network, families, field):
-                port = self._port(request, address, chosen, field)
-                chosen = _agreed(chosen, msgspec.structs.replace(port, is_reserved=self._reserves))
+                port = self._port(request, address, _Beside(chosen, reserver), field)
+                chosen = _agreed(chosen, msgspec.structs.replace(port, is_reserved=is_reserved))
         return tuple(chosen)
 
     def again(self, endpoints: Iterable[Endpoint]) -> list[Endpoint]:
@@ -74,7 +78,7 @@ class Publisher:
         return result
 
     def _again(self, endpoint: Endpoint, port: PublishedPort, seen: list[PublishedPort]) -> PublishedPort:
-        holder = self._holder(port, seen)
+        holder = self._holder(port, _Beside(seen))
         if holder is not None:
             if not port.is_ephemeral:
                 raise ConflictError(
@@ -84,14 +88,14 @@ class Publisher:
                 )
             count = port.host_last - port.host_first + 1
             wanted = PublishRequest(proto=port.proto, port=port.port, count=count)
-            port = self._ephemeral(wanted, port.host_address, seen, "publish")
+            port = self._ephemeral(wanted, port.host_address, _Beside(seen), "publish")
         seen.append(port)
         return port
 
     def _ephemeral(
-        self, request: PublishRequest, address: Address | None, chosen: list[PublishedPort], field: str
+        self, request: PublishRequest, address: Address | None, beside: "_Beside", field: str
     ) -> PublishedPort:
-        found = self._free(request, address, chosen, field, *self._kernel.ephemeral_range())
+        found = self._free(request, address, beside, field, *self._kernel.ephemeral_range())
         return msgspec.structs.replace(found, is_ephemeral=True)
 
     def _addresses(
@@ -132,13 +136,13 @@ class Publisher:
             )
 
     def _port(
-        self, request: PublishRequest, address: Address | None, chosen: list[PublishedPort], field: str
+        self, request: PublishRequest, address: Address | None, beside: "_Beside", field: str
     ) -> PublishedPort:
         _check_numbers(request, field)
         if request.host_first == 0:
-            return self._ephemeral(request, address, chosen, field)
+            return self._ephemeral(request, address, beside, field)
         if request.one_of:
-            return self._free(request, address, chosen, field, request.host_first, request.host_last)
+            return self._free(request, address, beside, field, request.host_first, request.host_last)
         last = request.host_last or request.host_first + request.count - 1
         port = PublishedPort(
             proto=request.proto,
@@ -147,9 +151,10 @@ class Publisher:
             host_last=last,
             port=request.port,
         )
-        if any(other.covers(port) for other in chosen):
+        if any(other.covers(port) for other in beside.chosen):
             return port
-        holder = self._holder(port, [other for other in chosen if not port.covers(other)])
+        narrower = [other for other in beside.chosen if not port.covers(other)]
+        holder = self._holder(port, beside._replace(chosen=narrower))
         if holder is not None:
             raise ConflictError(f"host port {port} is held by {holder}", field=field, cure=_elsewhere(port))
         return port
@@ -158,7 +163,7 @@ class Publisher:
         self,
         request: PublishRequest,
         address: Address | None,
-        chosen: list[PublishedPort],
+        beside: "_Beside",
         field: str,
         first: int,
         last: int,
@@ -175,12 +180,12 @@ class Publisher:
                 host_last=number + request.count - 1,
                 port=request.port,
             )
-            if self._holder(port, chosen) is None:
+            if self._holder(port, beside) is None:
                 return port
         raise FullError(f"no free host port from {first} to {last}", field=field)
 
-    def _holder(self, port: PublishedPort, chosen: list[PublishedPort]) -> str | None:
-        if any(other.conflicts(port) for other in chosen):
+    def _holder(self, port: PublishedPort, beside: "_Beside") -> str | None:
+        if any(other.conflicts(port) for other in beside.chosen):
             return "another publish of the same request"
         claim = self._intent.port_holder(port)
         if claim is not None:
@@ -189,7 +194,7 @@ class Publisher:
         served = self._served(port)
         if port.host_address is not None and (port.host_address, RESOLVER_PORT) in served:
             return f"the resolver of network {served[port.host_address, RESOLVER_PORT]}"
-        return self._kernel.port_user(port, served.keys(), self._reserver)
+        return self._kernel.port_user(port, served.keys(), beside.reserver)
 
     def _served(self, port: PublishedPort) -> dict[SocketPlace, str]:
         """Where workloads ask for names, and of which network: what is published on every address is not published there

@@ -215,7 +215,7 @@ class FakeKernel:
             number
             for number in range(port.host_first, port.host_last + 1)
             if self.port_places.get(number) not in beside
-            and (reserver is None or self.reserved.get((port.proto, number)) != reserver)
+            and not _is_same(self.reserved.get((port.proto, number)), reserver)
         )
         return next(
             (self.port_users[port.proto, n] for n in numbers if (port.proto, n) in self.port_users), None
@@ -388,6 +388,13 @@ class FakeKernel:
             raise _RefusedError(errno.ENETDOWN, f"{item.key}: link {name} is down")
         if isinstance(item, FdbEntry) and not (link.kind.has_ports if item.is_own else link.master):
             raise _RefusedError(errno.EOPNOTSUPP, f"{name} is no bridge, or no port of one")
+
+
+def _is_same(held: Reserver | None, asking: Reserver | None) -> bool:
+    """Whether a port is held by who asks, for the same container."""
+    if held is None or asking is None:
+        return False
+    return (held.process, held.netns) == (asking.process, asking.netns)
 
 
 def _as_seen(item: Object) -> Object:

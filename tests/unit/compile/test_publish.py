@@ -41,12 +41,11 @@ def test_a_loopback_publish_opens_nothing_to_the_outside() -> None:
 def test_where_a_port_is_reserved_the_socket_program_knows() -> None:
     bench = Bench()
     bench.network(subnets=list(subnets("10.1.0.0/24", "fd01::/64")))
-    reserver = Reserver(process=40, netns=1)
-    with bench.engine.drafts.publisher.reserved_by(reserver, always=True):
-        bench.attach(
-            "/run/netns/a",
-            publish=[publish(8080, 80), publish(81, 81, address="127.0.0.2"), publish(82, 82, address="::1")],
-        )
+    bench.attach(
+        "/run/netns/a",
+        reserver=Reserver(process=40, netns=1, holds_all=True),
+        publish=[publish(8080, 80), publish(81, 81, address="127.0.0.2"), publish(82, 82, address="::1")],
+    )
     bench.attach("/run/netns/b", publish=[publish(90, 90)])
     found = [o for o in bench.kernel.state[HOST].values() if isinstance(o, LoopbackPort)]
     assert sorted((p.first, p.family, p.reserved) for p in found) == [

@@ -107,8 +107,8 @@ class TestFamilies:
     def test_what_another_program_reserves_is_not_relayed(self, bench: Bench) -> None:
         """podman's conmon listens there itself; and `[::]` is no reason to refuse a container."""
         bench.network("old", subnets=list(subnets("10.9.0.0/24")))
-        with bench.engine.drafts.publisher.reserved_by(Reserver(process=40, netns=1), always=True):
-            view = bench.attach(A, "old", publish=both("", "::"))
+        reserver = Reserver(process=40, netns=1, holds_all=True)
+        view = bench.attach(A, "old", reserver, publish=both("", "::"))
         assert view.ports == ["*:8080->80/tcp"]
         assert Relays(bench.engine.intent).ports == ()
 

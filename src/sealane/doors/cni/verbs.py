@@ -9,7 +9,6 @@ when it leaves that network on the next one with a way in.
 
 import logging
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 
 import msgspec
 
@@ -75,8 +74,7 @@ class Cni:
             wanted = attach_request(request, self._priority(request, present))
             wanted = msgspec.structs.replace(wanted, publish=self._left_to_publish(request, wanted.publish))
             netns = self._engine.drafts.namespace(request.netns, "netns")
-            with self._reserved(netns.inode, caller):
-                view = self._engine.attach(wanted)
+            view = self._engine.attach(wanted, self._reserver(netns.inode, caller))
         except SealaneError:
             if made is not None:
                 self._engine.remove_network(made.name)
@@ -108,18 +106,17 @@ class Cni:
         sandbox = self._attachments.sandbox(target) if target is not None else None
         if target is None or sandbox is None or sandbox.netns is None:
             return
-        with self._reserved(sandbox.netns.inode, caller):
-            try:
-                chosen = self._engine.drafts.ports_of(target, [request_for(port) for port in ports])
-                self._engine.publish_more(target, chosen)
-            except SealaneError as error:
-                log.warning("ports of %s, which has left a network: %s", target.name, error.message)
+        reserver = self._reserver(sandbox.netns.inode, caller)
+        try:
+            wanted = [request_for(port) for port in ports]
+            self._engine.publish_more(target, self._engine.drafts.ports_of(target, wanted, reserver))
+        except SealaneError as error:
+            log.warning("ports of %s, which has left a network: %s", target.name, error.message)
 
-    def _reserved(self, netns: int, caller: int) -> AbstractContextManager[None]:
-        """A runtime may hold a container's host ports, so that nobody takes them before they are published."""
+    def _reserver(self, netns: int, caller: int) -> Reserver:
+        """The runtime, which may hold a container's host ports so that nobody takes them before they are published."""
         runtime, name = self._engine.kernel.starter(caller)
-        reserver = Reserver(runtime, netns)
-        return self._engine.drafts.publisher.reserved_by(reserver, always=name in RESERVING)
+        return Reserver(runtime, netns, holds_all=name in RESERVING)
 
     def _network(self, request: CniRequest) -> Network | None:
         """See that the network is there and as the configuration says; the network if it was made by this."""

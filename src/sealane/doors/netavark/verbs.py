@@ -6,7 +6,6 @@ others made it or are on it.
 """
 
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 
 import msgspec
@@ -82,10 +81,10 @@ class Netavark:
         await self._clear(container, netns)
         before = {e.id for e in self._attachments.of(container.container_id)}
         try:
-            with self._reserved(self._engine.drafts.namespace(netns, "netns").inode, caller):
-                there = [self._attach(container, info, asked, netns) for info, asked in places]
-                # What is left of them if a call that was killed had come so far.
-                self._publish(container)
+            reserver = self._reserver(self._engine.drafts.namespace(netns, "netns").inode, caller)
+            there = [self._attach(container, place, netns, reserver) for place in places]
+            # What is left of them if a call that was killed had come so far.
+            self._publish(container, reserver)
         except SealaneError:
             self._undo([e for e in self._attachments.of(container.container_id) if e.id not in before])
             raise
@@ -105,8 +104,13 @@ class Netavark:
         await self._attachments.remove([e for e in present if not self._attachments.is_there(e, netns)])
 
     def _attach(
-        self, container: NetavarkContainer, info: NetavarkNetwork, asked: NetavarkAttachment, netns: str
+        self,
+        container: NetavarkContainer,
+        place: tuple[NetavarkNetwork, NetavarkAttachment],
+        netns: str,
+        reserver: Reserver,
     ) -> Endpoint:
+        info, asked = place
         network = self._network(info)
         mine = self._attachments.of(container.container_id)
         present = next((e for e in mine if e.network == network.id), None)
@@ -117,7 +121,7 @@ class Netavark:
             ports = publish_requests(container.port_mappings or ())
             request = msgspec.structs.replace(request, publish=ports)
         try:
-            view = self._engine.attach(request)
+            view = self._engine.attach(request, reserver)
         except SealaneError:
             self._drop_unused([network])
             raise
@@ -157,7 +161,7 @@ class Netavark:
 
     # --- ports: on one of a container's networks, the first with a way in
 
-    def _publish(self, container: NetavarkContainer) -> None:
+    def _publish(self, container: NetavarkContainer, reserver: Reserver) -> None:
         """Where none has them. Raises ConflictError, FullError, InvalidError."""
         ports = publish_requests(container.port_mappings or ())
         mine = self._attachments.of(container.container_id)
@@ -165,19 +169,18 @@ class Netavark:
             return
         target = way_in(mine, self._engine.intent)
         if target is not None:
-            self._engine.publish(target, ports)
+            self._engine.publish(target, ports, reserver)
 
     def _publish_again(self, container: NetavarkContainer, caller: int) -> None:
         target = way_in(self._attachments.of(container.container_id), self._engine.intent)
         sandbox = self._attachments.sandbox(target) if target is not None else None
         if sandbox is not None and sandbox.netns is not None:
-            with self._reserved(sandbox.netns.inode, caller):
-                self._publish(container)
+            self._publish(container, self._reserver(sandbox.netns.inode, caller))
 
-    def _reserved(self, netns: int, caller: int) -> AbstractContextManager[None]:
+    def _reserver(self, netns: int, caller: int) -> Reserver:
         """Podman reserves all host ports of a container: version 5 before it asks us, version 4 right after."""
         podman, _ = self._engine.kernel.starter(caller)
-        return self._engine.drafts.publisher.reserved_by(Reserver(podman, netns), always=True)
+        return Reserver(podman, netns, holds_all=True)
 
     # --- teardown
 
