@@ -83,7 +83,6 @@ class Watch:
         wait = self._upkeep.may_heal()
         if wait:
             self._engine.events.emit("drift.contested", "host", pause=f"{wait:.0f} s")
-            log.warning("another program keeps reverting repairs: retrying in %.0f s", wait)
             self._later("heal", wait, self._heal_now)
             return
         self._heal_now()
@@ -96,14 +95,12 @@ class Watch:
             self._rests_until = ended + (ended - started) * (LOOK_SHARE - 1)
 
     def _resync(self, names: set[str]) -> int:
-        """How many objects were put right."""
+        """Return the number of repaired objects."""
         try:
             report = self._upkeep.resync(names)
         except (SealaneError, OSError):
             log.exception("resync")
             return 0
-        if report.repaired:
-            log.info("repaired %d objects in %.1f ms", report.repaired, self._upkeep.last_repair_ms)
         return report.repaired
 
     def _refresh_facts(self) -> None:

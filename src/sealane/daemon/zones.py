@@ -177,5 +177,4 @@ class Zones:
     def _fail(self, why: str) -> None:
         if why != self.problem:
             self._engine.events.emit("firewalld.failed", why)
-            log.warning("firewalld cannot be told of our networks: %s", why)
         self.problem = why

@@ -10,6 +10,9 @@ from sealane.wire.views import EventView
 
 Listener = Callable[[EventView], None]
 
+FAILURES = ("failed", "contested", "unhealthy", "refused")
+"""Ends of kinds that are warnings in the log."""
+
 log = logging.getLogger("sealane.events")
 
 
@@ -30,8 +33,9 @@ class EventLog:
             detail={name: _clipped(text) for name, text in detail.items()},
         )
         self._kept.append(event)
-        if log.isEnabledFor(logging.INFO):
-            log.info("%s", line_of(event))
+        level = logging.WARNING if kind.endswith(FAILURES) else logging.INFO
+        if log.isEnabledFor(level):
+            log.log(level, "%s", line_of(event))
         for listener in tuple(self._listeners):
             try:
                 listener(event)

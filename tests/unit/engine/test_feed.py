@@ -134,3 +134,27 @@ class TestVerbs:
         bench.engine.events.listen(lambda event: seen.append(event.kind))
         bench.network("back")
         assert seen == ["network.created"]
+
+
+class TestJournal:
+    @pytest.mark.parametrize(
+        ("kind", "level"),
+        [
+            ("network.created", "INFO"),
+            ("drift.contested", "WARNING"),
+            ("flows.delete_failed", "WARNING"),
+            ("apply.failed", "WARNING"),
+        ],
+    )
+    def test_each_event_is_one_line(self, bench: Bench, caplog, kind: str, level: str) -> None:
+        with caplog.at_level("INFO", "sealane.events"):
+            bench.engine.events.emit(kind, "front", id="abc", why="no space")
+        assert [(r.levelname, r.getMessage()) for r in caplog.records] == [
+            (level, f'{kind} front id=abc why="no space"')
+        ]
+
+    def test_text_that_others_wrote_cannot_break_the_line(self, bench: Bench, caplog) -> None:
+        with caplog.at_level("INFO", "sealane.events"):
+            bench.engine.events.emit("x.failed", "a\nERROR forged", why='\x1b[2J"', empty="")
+        (record,) = caplog.records
+        assert record.getMessage() == r'x.failed "a\nERROR forged" why="\u001b[2J\"" empty=""'
