@@ -181,15 +181,22 @@ def _fdb(stored: Stored, observed: Observed) -> Iterator[str]:
 # --- nftables -------------------------------------------------------------------------------------------------------
 
 
+def _has_foreign_bridge(observed: Observed) -> bool:
+    return any(
+        link.get("linkinfo", {}).get("info_kind") == "bridge" and not is_ours(link)
+        for link in observed.links.values()
+    )
+
+
 def _nft(stored: Stored, observed: Observed) -> Iterator[str]:
     nft = observed.nft
     tables = {(family, name) for family, name in nft.tables if name == "sealane"}
-    wanted = (
-        {("bridge", "sealane"), ("ip", "sealane"), ("ip6", "sealane")} if stored.has_data_plane else set()
-    )
-    yield from difference("nft table", wanted, tables)
-    if not wanted:
+    both = {("ip", "sealane"), ("ip6", "sealane")}
+    if not stored.has_data_plane:
+        # A bridge of another engine that came after our networks keeps forwarding on, and the rules with it (ADR 0024).
+        yield from difference("nft table", tables & both if _has_foreign_bridge(observed) else set(), tables)
         return
+    yield from difference("nft table", {("bridge", "sealane"), *both}, tables)
     yield from _network_chains(stored, observed)
     for family, table in FAMILIES:
         yield from difference(

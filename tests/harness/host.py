@@ -64,6 +64,11 @@ class Lan:
             "route add default via 2001:db8::1",
         )
 
+    def unplug(self, where: Netns) -> None:
+        """Pull the plug now: the kernel takes a namespace down later (cleanup_net), by seconds where there are many, and
+        until then it would answer under the address and MAC of the next machine. Idempotent."""
+        self.wire.run("ip", "link", "delete", f"p{where.pid}")
+
     def close(self) -> None:
         self.ext.close()
         self.wire.close()
@@ -232,6 +237,11 @@ class Host:
         if self.has_containers():
             end_with_descendants(self.processes())
         self._end_stand_in()
+        self._leave()
+
+    def _leave(self) -> None:
+        if self.lan is not None:
+            self.lan.unplug(self.ns)
         self.ns.close()
 
     def has_containers(self) -> bool:

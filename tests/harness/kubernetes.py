@@ -160,6 +160,9 @@ class Cluster:
         )
 
     def wait(self, condition: str, *what: str) -> None:
+        """What is not there yet is waited for as well: a fast machine asks for the node before the kubelet has made it."""
+        if not condition.startswith("delete"):
+            self.kubectl("wait", "--for=create", f"--timeout={WAIT_S:.0f}s", *what)
         self.kubectl("wait", f"--for={condition}", f"--timeout={WAIT_S:.0f}s", *what)
 
     def get(self, *words: str) -> Any:

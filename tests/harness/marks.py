@@ -68,7 +68,7 @@ def difference(what: str, wanted: set[Any], found: set[Any]) -> Iterator[str]:
 
 def own_link(network):
     """A stored network's own link on the host: what was asked for."""
-    return network.get("own_link") or {}
+    return network.get("host_link") or {}
 
 
 def is_adopted(network):

@@ -169,7 +169,7 @@ def test_it_ends_when_its_time_is_over_and_can_be_piped(
     [
         (("nobody",), "no sandbox, network or endpoint 'nobody'"),
         (("empty",), "the network empty has no endpoints"),
-        (("front", "--json"), "--json needs a place"),
+        (("front", "--json"), "--json requires -w FILE"),
         (("front", "-s", "300000"), "not from 1 to 262144 bytes"),
         (("front", "-s", "0"), "not from 1 to 262144 bytes"),
         (("front", "-c", "-1"), "'-1' is not a whole number"),

@@ -359,6 +359,10 @@ def removal(item: object, state: dict) -> tuple[str, ...]:
             return ("ip", "neigh", "del", address, "dev", link)
         case Route(type="unicast", dst=dst, link=link):
             return ("ip", "-6" if ":" in dst else "-4", "route", "del", dst, "dev", link)
+        case Element(set="nd_targets"):
+            # Without it a port cannot advertise its address, but the kernel learns it from a solicitation as well (RFC 4861
+            # §7.2.3), which `explain` does not model.
+            return ()
         case Element(family=family, set=name):
             text = text_nft.element(item, state["nft-set", family, name])
             return ("nft", "delete", "element", family, "sealane", name, "{", text, "}")

@@ -171,6 +171,6 @@ def test_reading_begins_anew_when_a_transaction_comes_between(socket, drifting, 
 
 def test_a_reading_that_is_always_disturbed_gives_up(socket, drifting, monkeypatch):
     numbers = iter(range(1000))
-    monkeypatch.setattr(nft_observe, "_generation", lambda _: str(next(numbers)).encode())
+    monkeypatch.setattr(nft_observe, "generation", lambda _: str(next(numbers)).encode())
     with pytest.raises(NetlinkError, match="changed during each"):
         observe_nft(socket)

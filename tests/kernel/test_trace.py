@@ -19,7 +19,7 @@ def test_a_packet_is_followed_to_where_nobody_listens(town: Town) -> None:
     observed = journey["observed"]
     assert [hop["name"] for hop in observed["hops"]] == [town.names["web"], "host", town.names["api"]]
     assert observed["reason"] == f"delivered to {town.names['api']}: nobody listens on 9/tcp"
-    assert notes == ["the sender heard: refused"]
+    assert notes == ["sender's result: refused"]
 
 
 def test_a_drop_names_the_rule_and_its_intent(town: Town) -> None:
@@ -32,7 +32,7 @@ def test_a_drop_names_the_rule_and_its_intent(town: Town) -> None:
     rules = [step for step in journey["observed"]["hops"][-1]["steps"] if step["kind"] == "rule"]
     assert rules[-1]["text"].endswith("_to: drop")
     assert rules[-1]["origin_name"] == "network back"
-    assert notes == ["the sender heard: no answer within 1 s"]
+    assert notes == ["sender's result: no answer within 1 s"]
 
 
 def test_answers_are_followed_on_their_way_back(town: Town) -> None:

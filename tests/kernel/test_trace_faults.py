@@ -112,7 +112,7 @@ def test_a_reject_is_no_closed_port(town: Town) -> None:
     with ruled(town.host.ns, "forward", "tcp dport 9 reject"):
         code, (journey,), notes = town.trace("near", "far:9")
     assert (code, journey["outcome"], journey["observed"]["where"]) == (1, "dropped", "host")
-    assert notes == ["the sender heard: refused"]
+    assert notes == ["sender's result: refused"]
 
 
 def test_ipv6_too(town: Town) -> None:
@@ -242,13 +242,13 @@ def test_nobody_answers_for_the_address(town: Town) -> None:
     code, (journey,), notes = town.trace("web", "10.71.0.99:9", "--timeout", "5")
     assert (code, journey["agrees"]) == (1, True)
     assert journey["observed"]["reason"].endswith("(NEIGH_FAILED)")
-    assert notes == ["the sender heard: no route to host"]
+    assert notes == ["sender's result: no route to host"]
 
 
 @pytest.mark.parametrize("proto", ["tcp", "udp"])
 def test_closed_ports(town: Town, proto: str, family: int) -> None:
     code, (journey,), notes = town.trace("web", "api:9", f"-{family}", "--proto", proto)
-    assert (code, journey["agrees"], notes) == (0, True, ["the sender heard: refused"])
+    assert (code, journey["agrees"], notes) == (0, True, ["sender's result: refused"])
     assert journey["observed"]["reason"].endswith(f"nobody listens on 9/{proto}")
 
 
@@ -259,7 +259,7 @@ def test_a_sender_whose_link_is_down(town: Town) -> None:
         code, journeys, notes = town.trace(box.endpoints["side"]["sandbox"], "far:9")
     assert (code, journeys) == (2, [])
     assert notes[0].startswith("no packet was seen that is 10.74.0.")
-    assert notes[1] == "the sender heard: network is unreachable: it has no route, or its link is down"
+    assert notes[1] == "sender's result: network is unreachable: it has no route, or its link is down"
     assert notes[-1].endswith("differs: link eth0")
 
 

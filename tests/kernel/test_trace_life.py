@@ -229,7 +229,7 @@ def test_one_packet_among_many_others_is_not_lost(town: Town) -> None:
     with flooded(town, "near", "far", 3) as flood:
         for _ in range(3):
             code, (journey,), notes = town.trace("web", "api:9", "--proto", "udp")
-            assert (code, journey["agrees"], notes) == (0, True, ["the sender heard: refused"])
+            assert (code, journey["agrees"], notes) == (0, True, ["sender's result: refused"])
             assert len(journey["observed"]["hops"]) == 3
         out, _ = flood.communicate(timeout=100)
     assert int(out) > 10_000

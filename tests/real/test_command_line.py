@@ -151,5 +151,5 @@ def test_cures_fit_what_is_wrong(machine):
     machine.sealane("run", "-d", "--name", "web", "--network", "front", "sleep", "60")
     ran = machine.sealane("exec", "-w", "/nosuch", "web", "true", check=False)
     assert "\nfield: --workdir\nhint: name a directory" in ran.stderr
-    ran = machine.sealane("run", "-d", "--network", "front", "-p", "[::1]:80:80", "true", check=False)
+    ran = machine.sealane("run", "-d", "--network", "front", "-p", "[2001:db8::1]:80:80", "true", check=False)
     assert "\nfield: --publish\nhint: publish at an address of a family that the network has" in ran.stderr

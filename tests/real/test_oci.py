@@ -148,13 +148,13 @@ def test_crun_writes_what_a_hook_says_where_it_is_told(
     config["annotations"]["run.oci.hooks.stderr"] = str(tmp_path / "hook.err")
     (bundle / "config.json").write_text(json.dumps(config))
     assert runtime.run(bundle, check=False).returncode != 0
-    assert "sealane.networks: there is no network 'nowhere'" in (tmp_path / "hook.err").read_text()
+    assert "sealane.networks: network 'nowhere' not found" in (tmp_path / "hook.err").read_text()
 
 
 @pytest.mark.parametrize(
     ("said", "what"),
     [
-        ({"networks": "front,nowhere"}, "sealane.networks: there is no network 'nowhere'"),
+        ({"networks": "front,nowhere"}, "sealane.networks: network 'nowhere' not found"),
         ({"networks": "front", "ipp": "10.90.0.5"}, "sealane.ipp: there is no such annotation"),
         ({"networks": "front", "ip": "10.99.0.5"}, "sealane.ip"),
     ],
@@ -257,7 +257,7 @@ def test_podmans_restart_is_one_attachment(machine: Host, podman: Podman) -> Non
 
 
 def test_podman_says_what_is_refused_and_leaves_nothing(machine: Host, podman: Podman) -> None:
-    with pytest.raises(AssertionError, match="there is no network 'nowhere'"):
+    with pytest.raises(AssertionError, match="network 'nowhere' not found"):
         podman.start("web", networks="nowhere")
     with pytest.raises(AssertionError, match="sealane.network is of no network"):
         podman.start("web2", network="front")

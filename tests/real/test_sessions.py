@@ -502,7 +502,7 @@ def test_one_whose_supervisor_is_killed_ends_its_conversation(machine):
     [
         (("nosuch",), 127, "nosuch"),
         (("/etc/passwd",), 126, "permission denied"),
-        (("--network", "nowhere", "sh"), 125, "no network 'nowhere'"),
+        (("--network", "nowhere", "sh"), 125, "network 'nowhere' not found"),
         (("--name", "web", "sh"), 125, "container web exists"),
         (("-v", "/nonexistent:/x", "sh"), 125, "/nonexistent"),
     ],

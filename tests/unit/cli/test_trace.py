@@ -21,7 +21,7 @@ ARRIVED = TraceView(
 DIED = msgspec.structs.replace(
     ARRIVED, passes=False, minimal="it died", summary="it died\n", detailed="it died\n"
 )
-END = TraceView(kind="end", notes=["the sender heard: refused"])
+END = TraceView(kind="end", notes=["sender's result: refused"])
 NOTHING = TraceView(kind="end", notes=["no packet was seen"])
 
 
@@ -54,9 +54,9 @@ def test_what_is_not_typed_is_chosen_and_what_is_typed_is_not(cli, api, options,
 @pytest.mark.parametrize(
     ("options", "printed"),
     [
-        ((), "it arrived\n  by eth0\nthe sender heard: refused\n"),
-        (("--minimal",), "it arrived\nthe sender heard: refused\n"),
-        (("--detailed",), "it arrived\n\neverything\nthe sender heard: refused\n"),
+        ((), "it arrived\n  by eth0\nsender's result: refused\n"),
+        (("--minimal",), "it arrived\nsender's result: refused\n"),
+        (("--detailed",), "it arrived\n\neverything\nsender's result: refused\n"),
     ],
 )
 def test_there_are_three_renderings(cli, api, options, printed):
@@ -115,4 +115,4 @@ def test_json_is_a_line_for_each(cli, api):
         {"where": "db"},
         "delivered",
     )
-    assert last == {**last, "kind": "end", "notes": ["the sender heard: refused"]}
+    assert last == {**last, "kind": "end", "notes": ["sender's result: refused"]}
