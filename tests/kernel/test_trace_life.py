@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import glob
 import os
 import signal
 import struct
@@ -26,7 +27,7 @@ from sealane.linux.tracing.programs import POINTS, RECORD
 
 pytestmark = pytest.mark.kernel
 
-BPF, PROG_GET_NEXT_ID, PROG_GET_FD_BY_ID, OBJ_GET_INFO_BY_FD = 321, 11, 13, 15
+BPF, PROG_GET_FD_BY_ID, OBJ_GET_INFO_BY_FD = 321, 13, 15
 NAMES = {f"sl_{point}" for point in POINTS}
 
 FLOOD = """
@@ -52,31 +53,46 @@ def town(shared_host: Host, lan: Lan) -> Town:
     return Town(shared_host)
 
 
-def programs() -> list[str]:
-    """Names of all programs of the machine that are called as a trace's are (bpf(2); struct bpf_prog_info has them
-    at 64)."""
-    libc, found, identity = ctypes.CDLL(None, use_errno=True), [], 0
-    while True:
-        attr = ctypes.create_string_buffer(struct.pack("=3I", identity, 0, 0), 12)
-        if libc.syscall(BPF, PROG_GET_NEXT_ID, attr, 12) < 0:
-            return found
-        identity = struct.unpack_from("=I", attr, 4)[0]
-        attr = ctypes.create_string_buffer(struct.pack("=3I", identity, 0, 0), 12)
-        descriptor = libc.syscall(BPF, PROG_GET_FD_BY_ID, attr, 12)
-        if descriptor < 0:
-            continue
-        info = ctypes.create_string_buffer(128)
-        attr = ctypes.create_string_buffer(struct.pack("=2IQ", descriptor, 128, ctypes.addressof(info)), 16)
-        libc.syscall(BPF, OBJ_GET_INFO_BY_FD, attr, 16)
-        os.close(descriptor)
-        name = info.raw[64:80].rstrip(b"\0").decode()
-        if name in NAMES:
-            found.append(name)
+seen: set[int] = set()
+"""Ids of programs that traces of this module's daemons have loaded."""
+
+
+def programs(town: Town) -> list[str]:
+    """Names of the programs of the daemon's traces, by the links that it holds (proc(5), fdinfo): eBPF ids are the
+    machine's, and daemons of other tests trace as well."""
+    process = town.host.daemon
+    held: set[int] = set()
+    for path in glob.glob(f"/proc/{process.pid}/fdinfo/*") if process is not None else ():
+        with contextlib.suppress(OSError), open(path, encoding="ascii") as file:
+            held |= {int(line.split()[1]) for line in file if line.startswith("prog_id:")}
+    found = {identity: name for identity in held if (name := name_of(identity)) in NAMES}
+    seen.update(found)
+    return list(found.values())
+
+
+def name_of(identity: int) -> str:
+    """Of a program that exists; empty: it is gone (bpf(2); struct bpf_prog_info has the name at 64)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    attr = ctypes.create_string_buffer(struct.pack("=3I", identity, 0, 0), 12)
+    descriptor = libc.syscall(BPF, PROG_GET_FD_BY_ID, attr, 12)
+    if descriptor < 0:
+        return ""
+    info = ctypes.create_string_buffer(128)
+    attr = ctypes.create_string_buffer(struct.pack("=2IQ", descriptor, 128, ctypes.addressof(info)), 16)
+    libc.syscall(BPF, OBJ_GET_INFO_BY_FD, attr, 16)
+    os.close(descriptor)
+    return info.raw[64:80].rstrip(b"\0").decode()
 
 
 def nothing_is_on(town: Town) -> bool:
+    """No program is held, none that was is left, and no table."""
     inside = [box.ns.sh("nft", "list", "tables") for box in town.boxes.values()]
-    return not programs() and TABLE not in town.host.ns.sh("nft", "list", "tables") + "".join(inside)
+    left = [identity for identity in seen if name_of(identity) in NAMES]
+    return (
+        not programs(town)
+        and not left
+        and TABLE not in town.host.ns.sh("nft", "list", "tables") + "".join(inside)
+    )
 
 
 # --- waiting ---------------------------------------------------------------------------------------------------------
@@ -162,7 +178,7 @@ def test_four_at_once_and_each_sees_the_rules(town: Town) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_client_that_hangs_up_ends_it(town: Town, number: int) -> None:
     with town.live("web", "api:9", timeout="600") as trace:
-        assert len(programs()) == 5
+        assert len(programs(town)) == 5
         trace.process.send_signal(number)
         trace.process.wait(100)
         eventually(lambda: nothing_is_on(town), what="it is off")
@@ -189,6 +205,7 @@ def test_a_daemon_that_stops_takes_it_along(lan: Lan) -> None:
     with Host(lan, number=3).start() as host:
         small = Town(host)
         with small.live("web", "api:9", timeout="600"):
+            assert len(programs(small)) == 5
             started = time.monotonic()
             host.stop()
             assert time.monotonic() - started < 60
@@ -199,7 +216,7 @@ def test_a_daemon_that_is_killed_leaves_nothing_on(lan: Lan) -> None:
     with Host(lan, number=3).start() as host:
         small = Town(host)
         with small.live("web", "api:9", timeout="600"):
-            assert len(programs()) == 5
+            assert len(programs(small)) == 5
             host.kill9()
             eventually(lambda: nothing_is_on(small), what="it is off")
         host.start()
