@@ -58,6 +58,7 @@ def note(proto, server, peer, payload):
 
 def listen(proto, address, port, token, first_port=0):
     """Answer everyone with `TOKEN PEER-ADDRESS PEER-PORT OWN-PORT`, and remember who came."""
+    unlisten(proto, address, port)  # what an earlier test module left
     server = socket.socket(family(address), kind(proto))
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if family(address) == socket.AF_INET6:
@@ -65,9 +66,6 @@ def listen(proto, address, port, token, first_port=0):
     server.bind((address, port))
     port = server.getsockname()[1]
     received.setdefault((proto, address, port), [])
-    stale = listeners.pop((proto, address, port), None)
-    if stale is not None:
-        stale.close()
     listeners[proto, address, port] = server
     if proto == "tcp":
         server.listen(1024)
