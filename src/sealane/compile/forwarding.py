@@ -1,10 +1,10 @@
-"""What the host forwards: what we were asked to, and no more.
+"""The forwarding switches, and the rule that limits what they open.
 
-The kernel has one switch a family for all links. Where it was we who put it on, the host would route between links that it
-never routed between: a stranger on one LAN would reach the next. So there, and there alone, what is not from or to a network of
-ours ends in `base:transit`. Passed are answers, what somebody has translated (so he has asked for it), and what comes from
-bridges of other engines that have come since, and found the switch on. Where the host forwarded before us, all of it goes
-on as it was: routers, libvirt, Docker, Kubernetes.
+The kernel has one switch per family for all links. Setting it makes the host route between all of them: a machine on one LAN
+would reach the next. So while sealane holds the switch, `base:transit` drops packets that are neither from nor to our
+networks. Exempt are replies, packets that other rules translated, and packets from bridges of engines that started later and
+found the switch set. On a host that forwarded before, there is no such rule: routers, libvirt, Docker and Kubernetes go on
+as before.
 
 IPv4 has the switch of each link, too, which decides where a packet comes in (`ip_route_input_slow`). A routed network that is
 internal needs no other.

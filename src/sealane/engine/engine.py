@@ -11,7 +11,7 @@ Everything here is synchronous and runs on one thread; an answer means that it i
 """
 
 import errno
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -382,21 +382,21 @@ class Engine:
     def commit(self, changes: Sequence[Change]) -> None:
         """Write changes to the store, and do nothing else about them. What another writer has written meanwhile is
         followed first. Raises ConflictError, StoreFailedError."""
-        for _ in range(COMMIT_TRIES):
-            try:
-                self._commit_once(changes)
-            except OutrunError:
-                self._catch_up(changes)
-            else:
-                return
-        raise keeps_changing()
+        self._up_to_date(lambda: self._commit_once(changes), changes)
 
     def _check_writable(self, changes: Sequence[Change]) -> None:
         grows = any(isinstance(change, Put) and change.before is None for change in changes)
+        self._up_to_date(lambda: self._check_once(grows=grows), changes)
+
+    def _check_once(self, *, grows: bool) -> None:
+        with store_errors():
+            self.store.check_writable(self.revision, grows=grows)
+
+    def _up_to_date(self, attempt: Callable[[], None], changes: Sequence[Change]) -> None:
+        """Retry an attempt that another writer of the store outran, after each catch-up."""
         for _ in range(COMMIT_TRIES):
             try:
-                with store_errors():
-                    self.store.check_writable(self.revision, grows=grows)
+                attempt()
             except OutrunError:
                 self._catch_up(changes)
             else:

@@ -33,7 +33,6 @@ LOOPBACK_INDEX = 1
 _IFLA_ADDRESS = 1
 _IFLA_IFNAME = 3
 _IFLA_MTU = 4
-_IFLA_LINK = 5
 _IFLA_MASTER = 10
 _IFLA_PROTINFO = 12
 _IFLA_IFALIAS = 20
@@ -128,13 +127,6 @@ def create(link: Link, index: int, master: int) -> bytes:
     bare = msgspec.structs.replace(link, mtu=0) if link.kind.has_ports else link
     enslaved = codec.u32(_IFLA_MASTER, master) if master else b""
     return codec.message(RTM_NEWLINK, _NEW, 0, _head(bare, index) + enslaved + link_info(link.kind))
-
-
-def create_elsewhere(link: Link, index: int, parent: int, netns: int) -> bytes:
-    """A link in the namespace of the descriptor `netns`, on a parent in this one (IFLA_LINK is looked up in the
-    namespace of the socket, IFLA_NET_NS_FD says where the link is to be: rtnl_newlink_create)."""
-    where = codec.u32(_IFLA_LINK, parent) + codec.u32(_IFLA_NET_NS_FD, netns)
-    return codec.message(RTM_NEWLINK, _NEW, 0, _head(link, index) + where + link_info(link.kind))
 
 
 def create_veth(link: Link, index: int, master: int, peer: Link, peer_index: int, peer_netns: int) -> bytes:
