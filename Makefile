@@ -34,7 +34,7 @@ debian13:        ## A root of Debian 13 in /var/tmp for its engines, where it ca
 test: setup tools debian13 ## All tests, in private namespaces, on all processors.
 	scripts/in-namespaces $(PYTEST) -m "not slow" $(TESTS) $(ARGS)
 
-test-debian13:   ## With the engines and the Python of Debian 13: tests of the doors, and all units.
+test-debian13:   ## With the engines and the Python of Debian 13: tests of the integrations, and all units.
 	scripts/test-debian13 $(ARGS)
 
 test-long: setup tools ## The slow ones too: the whole crash sweep, long property runs, 14,000 packets explained and sent.

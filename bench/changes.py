@@ -89,7 +89,7 @@ def _publish(host: Host, turn: int) -> None:
 
 def _label(host: Host, turn: int) -> None:
     now = host.network
-    host.engine.bring([Put(msgspec.structs.replace(now, labels={"turn": str(turn)}), now)])
+    host.engine.commit_then_apply([Put(msgspec.structs.replace(now, labels={"turn": str(turn)}), now)])
 
 
 def _dns(host: Host, turn: int) -> None:

@@ -13,7 +13,7 @@ from sealane.daemon.main import GC_THRESHOLD
 from sealane.engine.engine import Engine
 from sealane.engine.events import EventLog
 from sealane.engine.reconciler import Reconciler
-from sealane.engine.upkeep import Upkeep
+from sealane.engine.resyncer import Resyncer
 from sealane.kernel.state import HOST, NamespaceState
 from sealane.linux.bpf import fast_path, loopback
 from sealane.linux.kernel import LinuxKernel
@@ -47,7 +47,7 @@ class EngineHost:
         self._kernel = LinuxKernel("be7c40", RUN_DIR, loopback=self._loopback, fast_path=self._fast_path)
         reconciler = Reconciler(self._kernel, Intent(), self._kernel.facts())
         self.engine = Engine(self._store, self._kernel, reconciler, EventLog(time.time), 0)
-        Upkeep(self.engine).start()
+        Resyncer(self.engine).start()
         self.engine.create_network(
             NetworkRequest(name="bench", driver=driver, subnets=[SubnetRequest(prefix="10.66.0.0/16")])
         )

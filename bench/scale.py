@@ -74,9 +74,9 @@ class ScaleHost(DaemonHost):
         return listener, spy, sender
 
     def _sandbox_of(self, number: int) -> str:
-        wanted = self.paths[number]
+        desired = self.paths[number]
         sandboxes = self.client.request("GET", "/v1/sandboxes")
-        return next(str(s["name"]) for s in sandboxes if s["netns"] == wanted)
+        return next(str(s["name"]) for s in sandboxes if s["netns"] == desired)
 
     def _knock(self, listener: socket, spy: socket, sender: socket) -> dict[str, float]:
         first = back = leaked = 0.0

@@ -71,8 +71,12 @@ class TracedPath(OursPath):
         out = subprocess.run(
             [*SEALANE, "trace", *self._question, "--proto", "udp"], stdout=subprocess.PIPE, check=False
         ).stdout
-        *journeys, end = [json.loads(line) for line in out.splitlines()]
-        hops = [len(journey["observed"]["hops"]) for journey in journeys if journey["agrees"]]
+        *observed_paths, end = [json.loads(line) for line in out.splitlines()]
+        hops = [
+            len(observed_path["observed"]["hops"])
+            for observed_path in observed_paths
+            if observed_path["agrees"]
+        ]
         return hops == [3] and not any("lost" in note for note in end["notes"])
 
     def _received(self) -> int:

@@ -30,13 +30,13 @@ class Reach:
     def probe(self, stage: Stage, layout: Layout) -> Matrix:
         """Try all at once. DemoError if a container cannot be asked."""
         targets = {title: _targets(stage, layout, *where) for title, where in self.columns.items()}
-        wanted = [target for each in targets.values() for target in each]
+        desired = [target for each in targets.values() for target in each]
         places = [place for place in self.expected if place != "visitor" or stage.has_outside]
         with ThreadPoolExecutor(len(places)) as pool:
-            looks = list(pool.map(lambda place: _look(stage, layout, place, wanted), places))
+            looks = list(pool.map(lambda place: _look(stage, layout, place, desired), places))
         found: Matrix = {}
         for place, look in zip(places, looks, strict=True):
-            opened = dict(zip(wanted, look, strict=True))
+            opened = dict(zip(desired, look, strict=True))
             found[place] = {title: any(opened[target] for target in each) for title, each in targets.items()}
         return found
 
@@ -67,15 +67,15 @@ def _targets(stage: Stage, layout: Layout, service: str, port: int) -> list[str]
     return [f"{address}:{port}" for address in addresses]
 
 
-def _look(stage: Stage, layout: Layout, name: str, wanted: list[str]) -> list[bool]:
+def _look(stage: Stage, layout: Layout, name: str, desired: list[str]) -> list[bool]:
     for place in (stage.visitor, stage.host):
         if name == place.name:
-            return list(place.ask("open_ports", wanted))
+            return list(place.ask("open_ports", desired))
     # Who looks is a process in the container; its program comes by standard input, so the container need not have it.
     with open(PROBE, encoding="utf-8") as file:
         program = file.read()
     container = f"{layout.project}-{name}-1"
-    words = stage.sealane.inside(container, "python3", "-", *wanted, text=program).split()
-    if len(words) != len(wanted):
+    words = stage.sealane.inside(container, "python3", "-", *desired, text=program).split()
+    if len(words) != len(desired):
         raise DemoError(f"{container} has not answered what it reaches: {' '.join(words)!r}")
     return [word == "yes" for word in words]

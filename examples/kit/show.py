@@ -81,8 +81,8 @@ def perform(
     except (DemoError, OSError) as error:
         screen.gap()
         screen.verdict(str(error), good=False)
-        if isinstance(error, DemoError) and error.cure:
-            screen.say(error.cure)
+        if isinstance(error, DemoError) and error.hint:
+            screen.say(error.hint)
         return FAILED
     return 0
 

@@ -2,8 +2,8 @@
 
 
 class DemoError(Exception):
-    """Something did not go as it must; the text is for people, `cure` says what they can do."""
+    """Something did not go as it must; the text is for people, `hint` says what they can do."""
 
-    def __init__(self, text: str, cure: str = "") -> None:
+    def __init__(self, text: str, hint: str = "") -> None:
         super().__init__(text)
-        self.cure = cure
+        self.hint = hint

@@ -29,10 +29,10 @@ EPHEMERAL_TRIES = 4096
 RECONCILE_ROUNDS = 5
 """Rounds of observe, plan and apply in one resync before what is left is reported and left to the next."""
 
-HEAL_BURST = 20
-"""Repairs in a row at full speed; a fight over an object is then slowed to one every HEAL_PAUSE_S."""
+REPAIR_BURST = 20
+"""Repairs in a row at full speed; a fight over an object is then slowed to one every REPAIR_PAUSE_S."""
 
-HEAL_PAUSE_S = 5.0
+REPAIR_PAUSE_S = 5.0
 
 REQUEST_BYTES_MAX = 1 << 20
 """Of one HTTP request's body."""

@@ -243,13 +243,13 @@ def wrong_with(records: list[Record], change: Change) -> set[str]:
 
 def dangling(records: list[Record]) -> bool:
     keys = {(kind_of(r).name, r.id) for r in records}
-    wanted = [("network", r.network) for r in records if isinstance(r, Endpoint)]
-    wanted += [
+    desired = [("network", r.network) for r in records if isinstance(r, Endpoint)]
+    desired += [
         ("sandbox", r.sandbox)
         for r in records
         if isinstance(r, Endpoint | Container) and r.sandbox is not None
     ]
-    return any(key not in keys for key in wanted)
+    return any(key not in keys for key in desired)
 
 
 def after(records: list[Record], change: Change) -> list[Record]:

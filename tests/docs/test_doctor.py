@@ -11,8 +11,8 @@ PAGE = (ROOT / "docs" / "doctor.md").read_text(encoding="utf-8")
 
 
 def test_every_cause_is_listed_as_it_is() -> None:
-    wanted = [(f"`{cause.name}`", cause.looks_at, cause.cure) for cause in CAUSES]
-    assert [tuple(row) for row in table_rows(section(PAGE, "## Causes"))] == wanted
+    desired = [(f"`{cause.name}`", cause.looks_at, cause.hint) for cause in CAUSES]
+    assert [tuple(row) for row in table_rows(section(PAGE, "## Causes"))] == desired
 
 
 def test_bounds_are_the_codes() -> None:

@@ -28,7 +28,7 @@ IPTABLES = {"--dport", "--dst-type", "--ctstate"}
 """In rules whose program is put in by an f-string."""
 
 DOCKERS = {"--ipam-driver", "--driver-opt", "--dns", "--ip-range", "--annotation"}
-"""Of other engines, named where a door explains what their users have typed."""
+"""Of other engines, named where an integration explains what their users have typed."""
 
 
 def strings(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -87,7 +87,7 @@ def every_flag() -> set[str]:
     return {flag for command in COMMANDS for flag in flags_of(command.path)}
 
 
-HINTS = ("explain", "engine", "daemon", "doors", "dns")
+HINTS = ("explain", "engine", "daemon", "integrations", "dns")
 EVERY_FLAG = every_flag()
 
 

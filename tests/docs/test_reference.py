@@ -15,7 +15,7 @@ from sealane import limits
 from sealane.cli.parser import build_parser
 from sealane.daemon.config import RUN_DIR, SOCKET, STATE_DIR
 from sealane.daemon.main import DOCKER
-from sealane.doors.cnm.door import PLUGIN_SOCKET
+from sealane.integrations.cnm.integration import PLUGIN_SOCKET
 from sealane.linux.facts import KERNEL_MIN
 
 OPERATING = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")

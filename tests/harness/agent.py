@@ -207,15 +207,15 @@ def connected(client, address, port, before):
             raise OSError(error, os.strerror(error)) from None
 
 
-def probes(wanted):
+def probes(desired):
     """Many probes at once: a refused one costs its timeout, so forty in a row would cost forty."""
-    results = [None] * len(wanted)
+    results = [None] * len(desired)
 
     def one(index):
-        results[index] = probe(**wanted[index])
+        results[index] = probe(**desired[index])
 
-    for begin in range(0, len(wanted), PARALLEL_PROBES):
-        batch = range(begin, min(begin + PARALLEL_PROBES, len(wanted)))
+    for begin in range(0, len(desired), PARALLEL_PROBES):
+        batch = range(begin, min(begin + PARALLEL_PROBES, len(desired)))
         threads = [threading.Thread(target=one, args=(i,)) for i in batch]
         for thread in threads:
             thread.start()

@@ -91,8 +91,8 @@ class Api:
         return dict(self.post("/attach", {"sandbox": sandbox, "network": network, **fields}))
 
     def detach(self, *endpoints: str, **fields: str) -> list[str]:
-        wanted = [{"endpoint": e} for e in endpoints] + ([fields] if fields else [])
-        return list(self.post("/detach", wanted)["detached"])
+        desired = [{"endpoint": e} for e in endpoints] + ([fields] if fields else [])
+        return list(self.post("/detach", desired)["detached"])
 
     def audit(self) -> list[str]:
         return list(self.get("/audit")["findings"])

@@ -68,24 +68,24 @@ def _owners(stored: Stored) -> Iterator[str]:
             for number in range(port["host_first"], port["host_last"] + 1):
                 claims[("port", port.get("proto", "tcp"), str(port.get("host_address")), str(number))] += 1
     yield from (f"I2: {' '.join(claim)} has {count} owners" for claim, count in claims.items() if count > 1)
-    wanted = {
+    desired = {
         (e["network"], a.partition("/")[0], e["id"])
         for e in stored.endpoints.values()
         for a in e["addresses"]
     }
-    yield from difference("lease", wanted, set(stored.leases))
+    yield from difference("lease", desired, set(stored.leases))
 
 
 def _pins(host: Host, stored: Stored) -> Iterator[str]:
     """I1: files that pin namespaces."""
     refs = [s.get("netns") or {} for s in stored.sandboxes.values()]
     own = [ref for ref in refs if ref.get("owner") == "sealane"]
-    wanted = {path for ref in own for path in (ref["path"], ref.get("userns")) if path}
+    desired = {path for ref in own for path in (ref["path"], ref.get("userns")) if path}
     found = set()
     for folder in host.run_dirs():
         with contextlib.suppress(OSError):
             found |= {f"{folder}/netns/{name}" for name in os.listdir(host.path(f"{folder}/netns"))}
-    yield from difference("namespace file", wanted, found)
+    yield from difference("namespace file", desired, found)
 
 
 def _descriptors(host: Host, stored: Stored) -> Iterator[str]:
@@ -103,7 +103,7 @@ def _descriptors(host: Host, stored: Stored) -> Iterator[str]:
 
 def _flows(host: Host, stored: Stored) -> Iterator[str]:
     """I1: a tracked UDP flow that is translated to an endpoint which does not publish it, or does not exist (B11)."""
-    wanted = {
+    desired = {
         (own, proto, inner)
         for family, _ in FAMILIES
         for *_, proto, _, own, inner in (*published(stored, family), *published_from(stored, family))
@@ -119,5 +119,5 @@ def _flows(host: Host, stored: Stored) -> Iterator[str]:
         inside = any(
             ipaddress.ip_address(backend) in p for p in prefixes if (":" in backend) == (p.version == 6)
         )
-        if inside and (backend, "udp", flow["reply"]["sport"]) not in wanted:
+        if inside and (backend, "udp", flow["reply"]["sport"]) not in desired:
             yield f"I1: a UDP flow to {flow['original']['dst']} still leads to {backend}:{flow['reply']['sport']}"

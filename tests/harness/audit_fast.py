@@ -29,13 +29,13 @@ def judge_fast(host: Host, stored: Stored, observed: Observed) -> Iterator[str]:
     if not glob.glob(host.path(_PINS) + "*"):
         return
     takers = [(e, n) for e, n in stored.plugged() if _has_fast_path(n) and e.get("fast_path", True)]
-    wanted = {
+    desired = {
         (own, *_expected(endpoint, network, observed.links.get(host_link(endpoint), {})))
         for endpoint, network in takers
         for family, _ in FAMILIES
         if (own := address(endpoint, family))
     }
-    yield from difference("fast path to", wanted, set(_targets(host)))
+    yield from difference("fast path to", desired, set(_targets(host)))
     filters = {(host_link(endpoint), f"sealane-{driver(network)}") for endpoint, network in takers}
     yield from difference("filter", filters, set(_filters(host, observed)))
 

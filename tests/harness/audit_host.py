@@ -31,11 +31,11 @@ def judge_host(stored: Stored, observed: Observed) -> Iterator[str]:
 
 
 def _links(stored: Stored, observed: Observed) -> Iterator[str]:
-    wanted = {host_link(e) for e, _ in stored.plugged()}
+    desired = {host_link(e) for e, _ in stored.plugged()}
     made = [n for n in stored.networks.values() if driver(n) in {"bridge", "routed"}]
-    wanted |= {bridge(n) for n in made if not is_adopted(n)}
+    desired |= {bridge(n) for n in made if not is_adopted(n)}
     ours = {name: link for name, link in observed.links.items() if is_ours(link)}
-    yield from difference("link", wanted, set(ours))
+    yield from difference("link", desired, set(ours))
     for name, link in ours.items():
         owner = re.fullmatch(r"sealane/[0-9a-f]{6}/([ne])/(.+)", link.get("ifalias", ""))
         if owner is None:
@@ -65,28 +65,28 @@ def _port(endpoint: Record, network: Record, ours: dict[str, Facts], observed: O
     if master is None or name not in observed.ports:
         return
     port = observed.ports[name]
-    wanted = {
+    desired = {
         "learning": False,
         "flood": False,
         "guard": True,
         "isolated": not network.get("icc", True),
     }
-    for setting, value in wanted.items():
+    for setting, value in desired.items():
         if port.get(setting) is not value:
             yield f"I4: {setting} is {port.get(setting)} on port {name}, not {value}"
 
 
 def _addresses(stored: Stored, observed: Observed) -> Iterator[str]:
-    wanted = set()
+    desired = set()
     for network in stored.networks.values():
         for family, _ in FAMILIES:
             sub = subnet(network, family)
             if not sub or is_adopted(network):
                 continue
             if driver(network) == "routed":
-                wanted.add((bridge(network), f"{sub['gateway']}/{32 if family == 4 else 128}"))
+                desired.add((bridge(network), f"{sub['gateway']}/{32 if family == 4 else 128}"))
             elif driver(network) == "bridge" and has_gateway(network):
-                wanted.add((bridge(network), f"{sub['gateway']}/{sub['prefix'].rpartition('/')[2]}"))
+                desired.add((bridge(network), f"{sub['gateway']}/{sub['prefix'].rpartition('/')[2]}"))
     found = set()
     for link, local, length in observed.addresses:
         if link not in observed.links:
@@ -97,30 +97,30 @@ def _addresses(stored: Stored, observed: Observed) -> Iterator[str]:
         dual = any(bridge(n) == link and subnet(n, 6) for n in stored.networks.values())
         if not (local.startswith("fe80:") and dual):
             found.add((link, f"{local}/{length}"))
-    yield from difference("address", wanted, found)
+    yield from difference("address", desired, found)
 
 
 # --- routes, neighbours, forwarding entries -------------------------------------------------------------------------
 
 
 def _routes(stored: Stored, observed: Observed) -> Iterator[str]:
-    wanted = set()
+    desired = set()
     for network in stored.networks.values():
         if driver(network) == "routed":
-            wanted |= {("unreachable", s["prefix"], "") for s in network["subnets"]}
+            desired |= {("unreachable", s["prefix"], "") for s in network["subnets"]}
     for endpoint, network in stored.plugged():
         if driver(network) == "routed":
             for family, _ in FAMILIES:
                 own = address(endpoint, family)
                 if own:
-                    wanted.add(("unicast", own, host_link(endpoint)))
+                    desired.add(("unicast", own, host_link(endpoint)))
     found = set()
     for route in observed.routes:
         if str(route.get("protocol")) == PROTOCOL:
             kind = route.get("type", "unicast")
             dst = re.sub(r"/(32|128)$", "", route["dst"])
             found.add((kind, dst, route.get("dev", "") if kind == "unicast" else ""))
-    yield from difference("route", wanted, found)
+    yield from difference("route", desired, found)
     for route in observed.routes:
         dev = route.get("dev", "")
         if (
@@ -132,13 +132,13 @@ def _routes(stored: Stored, observed: Observed) -> Iterator[str]:
 
 
 def _neighbours(stored: Stored, observed: Observed) -> Iterator[str]:
-    wanted, proxied = set(), set()
+    desired, proxied = set(), set()
     for endpoint, network in stored.plugged():
         link = bridge(network) if driver(network) == "bridge" else host_link(endpoint)
         for family, _ in FAMILIES:
             own = address(endpoint, family)
             if own and not is_adopted(network):
-                wanted.add((link, own, endpoint["mac"]))
+                desired.add((link, own, endpoint["mac"]))
             if own and family == 6 and driver(network) == "routed":
                 proxied.add((link, subnet(network, 6)["gateway"]))
     found = {
@@ -146,7 +146,7 @@ def _neighbours(stored: Stored, observed: Observed) -> Iterator[str]:
         for entry in observed.neighbours
         if "PERMANENT" in entry["state"] and _on_ours(entry["dev"], observed, stored)
     }
-    yield from difference("neighbour", wanted, found)
+    yield from difference("neighbour", desired, found)
     yield from difference(
         "proxy neighbour", proxied, {(p["dev"], p["dst"]) for p in observed.proxies if "dev" in p}
     )
@@ -157,7 +157,7 @@ def _on_ours(link: str, observed: Observed, stored: Stored) -> bool:
 
 
 def _fdb(stored: Stored, observed: Observed) -> Iterator[str]:
-    wanted = {(host_link(e), e["mac"], bridge(n)) for e, n in stored.plugged() if driver(n) == "bridge"}
+    desired = {(host_link(e), e["mac"], bridge(n)) for e, n in stored.plugged() if driver(n) == "bridge"}
     found = set()
     for entry in observed.fdb:
         link = observed.links.get(entry["ifname"])
@@ -167,7 +167,7 @@ def _fdb(stored: Stored, observed: Observed) -> Iterator[str]:
             found.add((entry["ifname"], entry["mac"], entry.get("master", "")))
         elif entry.get("state") != "permanent":
             yield f"I1: port {entry['ifname']} has learnt {entry['mac']}"
-    yield from difference("FDB entry", wanted, found)
+    yield from difference("FDB entry", desired, found)
     own = {(e["ifname"], e["mac"]) for e in observed.fdb if e.get("master") == e["ifname"]}
     for network in stored.networks.values():
         link = observed.links.get(bridge(network))
@@ -238,18 +238,18 @@ def halves(text):
 
 
 def _network_chains(stored: Stored, observed: Observed) -> Iterator[str]:
-    wanted = set()
+    desired = set()
     for network in stored.networks.values():
         if driver(network) in {"bridge", "routed"}:
             for family, table in FAMILIES:
                 if subnet(network, family):
-                    wanted |= {(table, chain(network, purpose)) for purpose in ("pre", "from", "to", "post")}
+                    desired |= {(table, chain(network, purpose)) for purpose in ("pre", "from", "to", "post")}
                     if driver(network) == "routed":
-                        wanted.add((table, chain(network, "proven")))
+                        desired.add((table, chain(network, "proven")))
     found = {
         (f, name) for f, table, name in observed.nft.chains if table == "sealane" and name.startswith("n_")
     }
-    yield from difference("chain", wanted, found)
+    yield from difference("chain", desired, found)
 
 
 def _workloads(stored: Stored, observed: Observed, family: int, table: str) -> Iterator[str]:
@@ -272,14 +272,14 @@ def _workloads(stored: Stored, observed: Observed, family: int, table: str) -> I
         by_name = {element[0] for element in observed.nft.ours(table, f"{name}_adopted")}
         yield from difference(f"{table} {name}_adopted element", adopted, by_name)
     yield from difference(f"{table} sources element", sources, observed.nft.ours(table, "sources"))
-    wanted: dict[str, set[str]] = {"subnets": set(), "private": set()}
+    desired: dict[str, set[str]] = {"subnets": set(), "private": set()}
     for network in stored.networks.values():
         if driver(network) in {"bridge", "routed"} and (sub := subnet(network, family)):
             whole = ipaddress.ip_network(sub["prefix"])
-            wanted["subnets"].add(span(whole[0], whole[-1]))
+            desired["subnets"].add(span(whole[0], whole[-1]))
             if network.get("masquerade", True) or network.get("internal"):
-                wanted["private"].add(span(whole[0], whole[-1]))
-    for name, spans in wanted.items():
+                desired["private"].add(span(whole[0], whole[-1]))
+    for name, spans in desired.items():
         yield from difference(
             f"{table} {name} element", spans, {e[0] for e in observed.nft.ours(table, name)}
         )
@@ -293,7 +293,7 @@ def _group(shown: str, known: set[int]) -> int:
 
 def published(stored: Stored, family: int) -> set[tuple[str, ...]]:
     """Each host port of each publish: (host address or *, proto, host port, address, port)."""
-    wanted = set()
+    desired = set()
     for endpoint, network in stored.plugged():
         own = address(endpoint, family)
         if not own or network.get("internal") or endpoint.get("dormant"):
@@ -304,14 +304,14 @@ def published(stored: Stored, family: int) -> set[tuple[str, ...]]:
                 continue
             for offset in range(port["host_last"] - port["host_first"] + 1):
                 inner = str(port["port"] + offset)
-                wanted.add((where, port.get("proto", "tcp"), str(port["host_first"] + offset), own, inner))
-    return wanted
+                desired.add((where, port.get("proto", "tcp"), str(port["host_first"] + offset), own, inner))
+    return desired
 
 
 def published_from(stored: Stored, family: int) -> set[tuple[str, ...]]:
     """What is published on one network of a sandbox, asked from another: (asker's prefix, host address or *, proto, host
     port, address, port)."""
-    wanted = set()
+    desired = set()
     for endpoint, network in stored.plugged():
         for other, elsewhere in stored.plugged():
             own, near = address(endpoint, family), address(other, family)
@@ -323,8 +323,8 @@ def published_from(stored: Stored, family: int) -> set[tuple[str, ...]]:
             asker = span(prefix[0], prefix[-1])
             for where, proto, number, owner, inner in published(stored, family):
                 if owner == own:
-                    wanted.add((asker, where, proto, number, near, inner))
-    return wanted
+                    desired.add((asker, where, proto, number, near, inner))
+    return desired
 
 
 def _found_from(observed: Observed, table: str) -> set[tuple[str, ...]]:

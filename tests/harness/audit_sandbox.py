@@ -47,9 +47,9 @@ def _sandbox(sandbox: Record, inside: Observed, stored: Stored) -> Iterator[str]
         if "UP" not in link["flags"]:
             yield f"I3: {where} is down"
         have = {a.partition("/")[0] for a in inside.link_addresses(endpoint["ifname"])}
-        for wanted in endpoint["addresses"]:
-            if wanted.partition("/")[0] not in have:
-                yield f"I3: {where} lacks {wanted}"
+        for desired in endpoint["addresses"]:
+            if desired.partition("/")[0] not in have:
+                yield f"I3: {where} lacks {desired}"
     for family, _ in FAMILIES:
         yield from _ways_out(sandbox, mine, inside, family)
 

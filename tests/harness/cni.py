@@ -155,8 +155,8 @@ class CniRuntime:
 def _config(conflist: dict[str, Any], plugin: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """A plugin's object as libcni hands it over: `capabilities` stays in, as it does there."""
     config = {**plugin, "cniVersion": conflist["cniVersion"], "name": conflist["name"]}
-    wanted = {key: value for key, value in given.items() if plugin.get("capabilities", {}).get(key)}
-    return {**config, "runtimeConfig": wanted} if wanted else config
+    desired = {key: value for key, value in given.items() if plugin.get("capabilities", {}).get(key)}
+    return {**config, "runtimeConfig": desired} if desired else config
 
 
 CAPABILITIES = dict.fromkeys(

@@ -79,12 +79,12 @@ class Town:
         return [finding for finding in view["findings"] if finding["cause"] == cause]
 
     @contextlib.contextmanager
-    def broken(self, cause: str, mend: Callable[[], object]) -> Iterator[list[dict[str, Any]]]:
+    def broken(self, cause: str, repair: Callable[[], object]) -> Iterator[list[dict[str, Any]]]:
         """What is found of a fault that was just made, and that it is not found any more once it is mended."""
         try:
             yield self.found(cause)
         finally:
-            mend()
+            repair()
         assert self.found(cause) == []
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ from sealane.engine.engine import Engine
 from sealane.engine.events import EventLog
 from sealane.engine.ports import Reserver
 from sealane.engine.reconciler import Reconciler
-from sealane.engine.upkeep import Upkeep
+from sealane.engine.resyncer import Resyncer
 from sealane.linux.fake import FakeKernel
 from sealane.model.intent import Intent
 from sealane.store.base import Store
@@ -37,9 +37,9 @@ class Bench:
         facts = self.kernel.facts()
         reconciler = Reconciler(self.kernel, Intent(snapshot.records), facts, paranoid=True)
         self.engine = Engine(self.store, self.kernel, reconciler, EventLog(lambda: 0.0), snapshot.revision)
-        self.upkeep = Upkeep(self.engine)
-        self.upkeep.start()
-        while self.upkeep.verify_some(100):
+        self.resyncer = Resyncer(self.engine)
+        self.resyncer.start()
+        while self.resyncer.verify_some(100):
             pass
         return self
 
@@ -59,7 +59,7 @@ class Bench:
         return done
 
     def is_clean(self) -> bool:
-        return self.upkeep.audit().clean
+        return self.resyncer.audit().clean
 
 
 def publish(host: int, inside: int, proto: str = "tcp", address: str = "", count: int = 1) -> PublishRequest:

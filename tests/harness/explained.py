@@ -12,8 +12,8 @@ from harness.host import EXT4, EXT6, Host
 from sealane.compile.facts import Facts, Features
 from sealane.compile.host import Compiled
 from sealane.compile.relay import Relays
+from sealane.explain.foreign_state import ForeignState, foreign_state_of
 from sealane.explain.packet import Arrives, Disposition, Packet, Sent, Start, Trace
-from sealane.explain.surroundings import Surroundings, surroundings_of
 from sealane.explain.walk import answer, is_answered, walk
 from sealane.explain.world import World
 from sealane.kernel.nft import NftFamily
@@ -50,17 +50,17 @@ class Explained:
         features = Features(bridge_netfilter=bridged, translators=translators)
         facts = Facts(instance="abcdef", uplink=UPLINK, uplink_mtu=1500, features=features)
         self.compiled = Compiled(self.intent, facts)
-        self.surroundings = self._surroundings(facts)
+        self.foreign_state = self._foreign_state(facts)
         self.world = World(
             self.compiled.desired,
-            self.surroundings,
+            self.foreign_state,
             origins=self.compiled.origins,
             relays=Relays(self.intent),
         )
 
-    def _surroundings(self, facts: Facts) -> Surroundings:
+    def _foreign_state(self, facts: Facts) -> ForeignState:
         addresses = (f"{self.host.address(4)}/24", f"{self.host.address(6)}/64")
-        return surroundings_of(facts, addresses)
+        return foreign_state_of(facts, addresses)
 
     def sandbox(self, inode: int) -> str:
         """Id of the sandbox in a namespace, `host` for the host's."""

@@ -50,17 +50,17 @@ class WarmParent:
             parent._socket.close()
             parent._process.wait()
 
-    def fork(self, wanted: dict[str, Any], standard: tuple[int, int, int]) -> "Forked":
+    def fork(self, desired: dict[str, Any], standard: tuple[int, int, int]) -> "Forked":
         """`standard`: what are to be its input, output and errors."""
         ended, end = os.pipe2(os.O_CLOEXEC)
         try:
-            socket.send_fds(self._socket, [json.dumps(wanted).encode()], [*standard, end])
+            socket.send_fds(self._socket, [json.dumps(desired).encode()], [*standard, end])
         finally:
             os.close(end)
         pid, descriptors, _, _ = socket.recv_fds(self._socket, 64, 1)
         if not descriptors:
             raise AssertionError(f"the warm parent has ended with {self._process.wait()}")
-        return Forked(wanted["argv"], int(pid), descriptors[0], ended)
+        return Forked(desired["argv"], int(pid), descriptors[0], ended)
 
 
 class Forked:

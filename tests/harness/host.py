@@ -159,13 +159,13 @@ class Host:
         )
 
     def _fork(self, _: list[str], words: list[str], standard: tuple[int, int, int]) -> Forked:
-        wanted = {
+        desired = {
             "argv": words,
             "environ": self._environment(),
             "net": self.ns.path,
             "mount": f"/proc/{self.ns.pid}/ns/mnt",
         }
-        return WarmParent.of_this_process(self._environment()).fork(wanted, standard)
+        return WarmParent.of_this_process(self._environment()).fork(desired, standard)
 
     def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
         def answered() -> bool:
@@ -260,7 +260,7 @@ class Host:
         for pid in filter(str.isdecimal, os.listdir("/proc")):
             with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
                 is_here = os.stat(f"/proc/{pid}/ns/net").st_ino == os.stat(self.ns.path).st_ino
-                if b"/doors/cnm/stand_in.py" in file.read() and is_here:
+                if b"/integrations/cnm/stand_in.py" in file.read() and is_here:
                     found.append(int(pid))
         return found
 

@@ -38,8 +38,8 @@ IMAGE = "example.org/busybox:1"
 
 def missing() -> str:
     """What keeps a cluster from being started here; empty: nothing."""
-    wanted = PROGRAMS if HYPERKUBE.exists() else (*PROGRAMS, *OF_KUBERNETES)
-    lacking = [program for program in wanted if not shutil.which(program, path=PATH)]
+    desired = PROGRAMS if HYPERKUBE.exists() else (*PROGRAMS, *OF_KUBERNETES)
+    lacking = [program for program in desired if not shutil.which(program, path=PATH)]
     return f"needs {', '.join(lacking)}" if lacking else ""
 
 

@@ -59,10 +59,10 @@ def is_ours(link: Facts) -> bool:
     )
 
 
-def difference(what: str, wanted: set[Any], found: set[Any]) -> Iterator[str]:
-    for item in sorted(wanted - found, key=str):
+def difference(what: str, desired: set[Any], found: set[Any]) -> Iterator[str]:
+    for item in sorted(desired - found, key=str):
         yield f"I4: {what} {item} is in the store but not in the kernel"
-    for item in sorted(found - wanted, key=str):
+    for item in sorted(found - desired, key=str):
         yield f"I1: {what} {item} has no owner in the store"
 
 

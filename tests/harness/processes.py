@@ -8,11 +8,11 @@ from collections.abc import Iterable
 
 def that_share_mounts_with(pid: int) -> list[int]:
     """Others in the same mount namespace."""
-    wanted = os.stat(f"/proc/{pid}/ns/mnt").st_ino
+    desired = os.stat(f"/proc/{pid}/ns/mnt").st_ino
     found = []
     for other in _all():
         with contextlib.suppress(OSError):  # It has ended meanwhile.
-            if other != pid and os.stat(f"/proc/{other}/ns/mnt").st_ino == wanted:
+            if other != pid and os.stat(f"/proc/{other}/ns/mnt").st_ino == desired:
                 found.append(other)
     return found
 

@@ -20,6 +20,6 @@ def ran(start, data=b""):
             assert peer.is_open, said
             said += peer.receive()
     out, err, end = (
-        b"".join(part for kind, part in said if kind == wanted) for wanted in (OUTPUT, ERRORS, EXIT)
+        b"".join(part for kind, part in said if kind == desired) for desired in (OUTPUT, ERRORS, EXIT)
     )
     return json.loads(end)["exit_code"], out, err, json.loads(end)["error"]

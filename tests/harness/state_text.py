@@ -20,10 +20,10 @@ from sealane.kernel.objects import (
     FastPort,
     FastTarget,
     FdbEntry,
+    ForwardRule,
     Link,
     LoopbackPort,
     Neighbour,
-    Passage,
     Qdisc,
     Route,
     RoutingRule,
@@ -261,10 +261,10 @@ def rtnetlink(text):
             return fast_port(words)
         case "fast":
             return fast(words)
-        case "passage":
+        case "forward-rule":
             family, *chain, link, accept = words
             assert [*chain, accept] == ["filter", "FORWARD", "accept"]
-            return Passage(family=family, link=word(link))
+            return ForwardRule(family=family, link=word(link))
         case "loopback":
             return loopback_port(words)
     raise ValueError(f"no object: {text}")

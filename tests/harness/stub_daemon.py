@@ -32,7 +32,7 @@ class Daemon(threading.Thread):
                 length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
                 while len(body) < length:
                     body += connection.recv(65536)
-                if head.startswith(b"POST /v1/cni/handed "):
+                if head.startswith(b"POST /v1/cni/forwarded "):
                     answer = self._handed(body)
                 else:
                     self.asked.append(json.loads(body))

@@ -104,18 +104,18 @@ def _woken(*_: object) -> None:
 
 def main() -> None:
     parent = Parent(socket.socket(fileno=int(sys.argv[1])))
-    wanted = parent.serve()
-    if wanted is None:
+    desired = parent.serve()
+    if desired is None:
         parent.end()
         return
-    mount = os.open(wanted["mount"], os.O_RDONLY | os.O_CLOEXEC)
-    enter(wanted["net"], CLONE_NEWNET)
+    mount = os.open(desired["mount"], os.O_RDONLY | os.O_CLOEXEC)
+    enter(desired["net"], CLONE_NEWNET)
     enter(f"/proc/self/fd/{mount}", CLONE_NEWNS)
     os.close(mount)
     os.chdir("/")
     os.environ.clear()
-    os.environ.update(wanted["environ"])
-    sys.argv = [os.path.join(os.path.dirname(sealane.__file__), "__main__.py"), *wanted["argv"]]
+    os.environ.update(desired["environ"])
+    sys.argv = [os.path.join(os.path.dirname(sealane.__file__), "__main__.py"), *desired["argv"]]
     sys.exit(sealane.cli.main.main())
 
 

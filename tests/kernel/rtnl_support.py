@@ -67,8 +67,8 @@ class Rig:
         """Operations as they stand: (verb, namespace, object) or (verb, namespace, object, before)."""
         return self.kernel.apply(Plan(((stage, tuple(Operation(*item) for item in operations)),)), self.refs)
 
-    def observed(self, name=HOST, wanted=()):
-        found = self.kernel.observe(name, self.refs.get(name), namespace(wanted))
+    def observed(self, name=HOST, desired=()):
+        found = self.kernel.observe(name, self.refs.get(name), namespace(desired))
         return list(found.values())
 
     def drift(self, desired):

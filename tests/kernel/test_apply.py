@@ -258,7 +258,7 @@ def test_change_sets_every_field_that_differs():
         )
         ip("link", "set", PORT, "nomaster")
         ip("link", "set", BRIDGE, "type", "bridge", "ageing_time", "0")
-        before = next(item for item in it.observed(wanted=[port()]) if getattr(item, "name", "") == BRIDGE)
+        before = next(item for item in it.observed(desired=[port()]) if getattr(item, "name", "") == BRIDGE)
         assert before.kind.ageing_off
         wrong = msgspec.structs.replace(
             port(), mtu=1300, mac="02:00:00:00:00:44", master="", port=None, alias=""

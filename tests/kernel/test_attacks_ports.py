@@ -124,14 +124,14 @@ def find_open_ports(scene: Scene, family: int) -> str:
     addresses = [scene.host_address(4), scene.host_address(6)]
     scene.server(scene.b, "tcp", 4), scene.server(scene.b, "tcp", 6)
     ports = [22, 53, 80, 443, 2375, INNER, PUBLIC, LOCAL, FOUR_ONLY, *range(8000, 8100), *range(9000, 9100)]
-    wanted = [
+    desired = [
         {"proto": "tcp", "address": address, "port": port, "timeout": 0.3}
         for address in addresses
         for port in ports
     ]
-    results = scene.ext("probes", wanted=wanted)
+    results = scene.ext("probes", desired=desired)
     found = {
-        (w["address"], w["port"]) for w, result in zip(wanted, results, strict=True) if "answer" in result
+        (w["address"], w["port"]) for w, result in zip(desired, results, strict=True) if "answer" in result
     }
     asked_for = {(address, PUBLIC) for address in addresses} | {(scene.host_address(4), FOUR_ONLY)}
     if scene.name != "bare":

@@ -29,7 +29,7 @@ from sealane.engine.engine import Engine
 from sealane.engine.errors import KernelError
 from sealane.engine.events import EventLog
 from sealane.engine.reconciler import Reconciler
-from sealane.engine.upkeep import Upkeep
+from sealane.engine.resyncer import Resyncer
 from sealane.kernel.nft import Element, Table
 from sealane.kernel.objects import Address, FdbEntry, Link, Neighbour, Route, Sysctl
 from sealane.kernel.state import HOST, namespace
@@ -294,17 +294,17 @@ def an_engine(host, driver):
     """With one network, and its upkeep."""
     reconciler = Reconciler(host.kernel, Intent(), host.kernel.facts())
     engine = Engine(MemoryStore(), host.kernel, reconciler, EventLog(lambda: 0.0), 0)
-    upkeep = Upkeep(engine)
-    upkeep.start()
+    resyncer = Resyncer(engine)
+    resyncer.start()
     engine.create_network(
         NetworkRequest(name="net", driver=driver, subnets=[SubnetRequest(prefix="10.7.0.0/24")])
     )
-    return engine, upkeep
+    return engine, resyncer
 
 
 @pytest.mark.parametrize("driver", ["bridge", "routed"])
 def test_an_attach_whose_fence_fails_is_taken_back_whole(host, driver):
-    engine, upkeep = an_engine(host, driver)
+    engine, resyncer = an_engine(host, driver)
     before = [link["ifname"] for link in ip_json("link")]
     applier, plain = host.kernel._applier, host.kernel._applier._host
 
@@ -321,7 +321,7 @@ def test_an_attach_whose_fence_fails_is_taken_back_whole(host, driver):
     assert engine.endpoints() == []
     applier._host = plain
     engine.attach(request)
-    assert upkeep.audit().clean
+    assert resyncer.audit().clean
 
 
 def test_another_plan_than_was_begun_finds_the_link_and_goes_on(host, desired):
@@ -421,16 +421,16 @@ def test_what_cannot_be_begun_is_made_in_its_turn(host, desired, monkeypatch):
 @pytest.mark.parametrize(
     ("driver", "job"),
     [
-        ("bridge", jobs.Requests),
+        ("bridge", jobs.RtnetlinkJob),
         ("bridge", jobs.Nft),
-        ("routed", jobs.Requests),
+        ("routed", jobs.RtnetlinkJob),
         ("routed", jobs.Nft),
         ("routed", jobs.Sysctls),
     ],
 )
 def test_an_attach_that_is_cut_short_is_taken_back_whole(host, driver, job, done, monkeypatch):
     """No more descriptors, for one, before a job or at its end."""
-    engine, upkeep = an_engine(host, driver)
+    engine, resyncer = an_engine(host, driver)
     before = [link["ifname"] for link in ip_json("link")]
     request = AttachRequest(sandbox=host.refs[BOX].path, network="net")
     plain, calls = job.perform, []
@@ -447,11 +447,11 @@ def test_an_attach_that_is_cut_short_is_taken_back_whole(host, driver, job, done
             engine.attach(request)
     assert calls
     assert engine.endpoints() == []
-    upkeep.resync({HOST})
+    resyncer.resync({HOST})
     assert [link["ifname"] for link in ip_json("link")] == before
     assert [link["ifname"] for link in within_json(host.refs[BOX], "ip", "link")] == ["lo"]
     assert engine.attach(request).state == "up"
-    assert upkeep.audit().clean
+    assert resyncer.audit().clean
 
 
 def test_a_bridge_keeps_its_mtu_when_its_last_port_goes():
@@ -467,7 +467,7 @@ def test_a_bridge_keeps_its_mtu_when_its_last_port_goes():
 
 def test_a_sandbox_that_leaves_several_networks_at_once_keeps_nothing_of_them(host):
     """Its record goes in the same change, and what hangs on no link has to be deleted inside."""
-    engine, upkeep = an_engine(host, "bridge")
+    engine, resyncer = an_engine(host, "bridge")
     engine.create_network(NetworkRequest(name="other", subnets=[SubnetRequest(prefix="10.8.0.0/24")]))
     for network in ("net", "other"):
         engine.attach(AttachRequest(sandbox=host.refs[BOX].path, network=network))
@@ -475,4 +475,4 @@ def test_a_sandbox_that_leaves_several_networks_at_once_keeps_nothing_of_them(ho
     engine.detach([DetachRequest(sandbox=host.refs[BOX].path)])
     assert "proto 94" not in within(host.refs[BOX], "ip", "rule")
     assert within(host.refs[BOX], "ip", "route", "show", "table", "all").count("proto 94") == 0
-    assert upkeep.audit().clean
+    assert resyncer.audit().clean

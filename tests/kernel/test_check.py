@@ -140,12 +140,12 @@ def test_a_drop_that_no_intent_asks_for_is_a_disagreement(street: Street) -> Non
     assert street.check("api", "web")[0] == AGREES
 
 
-def test_a_back_door_is_a_disagreement(street: Street) -> None:
+def test_a_back_integration_is_a_disagreement(street: Street) -> None:
     """A link that somebody has put between two sandboxes which should not reach each other."""
     web, db = street.boxes["web"], street.boxes["db"]
-    join(web.ns, "door", db.ns, "door")
-    web.ns.batch("link set door up", f"route add {db.v4} dev door")
-    db.ns.batch("link set door up", f"route add {web.v4} dev door")
+    join(web.ns, "integration", db.ns, "integration")
+    web.ns.batch("link set integration up", f"route add {db.v4} dev integration")
+    db.ns.batch("link set integration up", f"route add {web.v4} dev integration")
     try:
         code, view = street.check("web", "db")
         assert (code, view["matrix"]) == (DIFFERS, ["!"])
@@ -153,7 +153,7 @@ def test_a_back_door_is_a_disagreement(street: Street) -> None:
         assert (finding["predicted"], finding["observed"]) == (False, True)
         assert finding["observation"] == "refused: delivered, and nobody listens"
     finally:
-        web.ns.ip("link", "del", "door")
+        web.ns.ip("link", "del", "integration")
     assert street.check("web", "db")[0] == AGREES
 
 

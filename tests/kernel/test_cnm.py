@@ -154,7 +154,7 @@ def test_containers_workloads_and_the_world_reach_each_other(machine: Machine, l
         lab.attach("front")
         servers = [where.listen("tcp", anywhere, 80) for where in (web.ns, lab.ns)]
         assert db.ns.reaches(servers[0], machine.address(WEB, family))
-        assert lab.ns.reaches(servers[0], machine.address(WEB, family)), "from another door's sandbox"
+        assert lab.ns.reaches(servers[0], machine.address(WEB, family)), "from another integration's sandbox"
         assert web.ns.reaches(servers[1], lab.address(family)), "and to it"
         assert lan.ext.reaches(servers[0], machine.host.address(family), 8080), "published"
         assert machine.host.ns.reaches(servers[0], "127.0.0.1" if family == 4 else "::1", 8080)
@@ -165,7 +165,7 @@ def test_containers_workloads_and_the_world_reach_each_other(machine: Machine, l
     outside.close()
 
 
-def test_names_of_containers_are_answered_to_sandboxes_of_other_doors(machine: Machine) -> None:
+def test_names_of_containers_are_answered_to_sandboxes_of_other_integrations(machine: Machine) -> None:
     machine.network()
     machine.run(WEB, "web")
     with closing(Workload(machine.host, "lab")) as lab:

@@ -412,7 +412,7 @@ def test_a_full_disk_refuses_and_harms_nobody(lan: Lan) -> None:
 
 NOTE_ANOTHER_BOOT = """
 import sys
-from sealane.engine.upkeep import BOOT
+from sealane.engine.resyncer import BOOT
 from sealane.store.sqlite import SqliteStore
 store = SqliteStore(sys.argv[1])
 store.set_meta(BOOT, "the boot before")
@@ -526,7 +526,7 @@ def test_a_lost_store_never_costs_live_state(lan: Lan, damage: Callable[[str], N
         assert kernel_state(host) == before
         assert state != "ready", "it takes what is left for the truth"
         if state:
-            conditions = " ".join(c["message"] + c["cure"] for c in host.api.status()["conditions"])
+            conditions = " ".join(c["message"] + c["hint"] for c in host.api.status()["conditions"])
             assert "store" in conditions or "state.db" in conditions, conditions
             with Netns("c") as c, pytest.raises(ApiError) as refusal:
                 host.api.attach(c.path, "front", name="c")

@@ -28,7 +28,7 @@ def test_nothing_is_found_where_all_is_well(healthy: Town) -> None:
     assert view["sandboxes"] == 2
 
 
-def test_findings_come_first_and_each_with_its_cure(healthy: Town) -> None:
+def test_findings_come_first_and_each_with_its_hint(healthy: Town) -> None:
     ns = healthy.web.ns
     ns.ip("link", "set", "eth0", "mtu", "9000")
     healthy.servers.pop(0).close()

@@ -35,7 +35,7 @@ def drop(ns: Netns, hook: str, *rules: str, family: str = "inet") -> None:
     nft(ns, f"table {family} stranger {{", *chain, "}")
 
 
-def mend(ns: Netns, family: str = "inet") -> None:
+def repair(ns: Netns, family: str = "inet") -> None:
     ns.sh("nft", "delete", "table", family, "stranger")
 
 
@@ -46,13 +46,13 @@ def test_a_foreign_drop_on_forward(sick: Town) -> None:
     ns = sick.host.ns
     assert sick.found("foreign-drop") == []
     drop(ns, "forward")
-    with sick.broken("foreign-drop", partial(mend, ns)) as (finding,):
+    with sick.broken("foreign-drop", partial(repair, ns)) as (finding,):
         assert finding["level"] == "error"
         assert "chain gate of table inet stranger (hook forward)" in finding["message"]
         assert "networks back, front" in finding["message"]
         assert sick.api.ns.run("ping", "-c1", "-W1", EXT4).returncode != 0
-        # What the cure says is what cures.
-        ns.sh("sh", "-c", finding["cure"])
+        # What the hint says is what hints.
+        ns.sh("sh", "-c", finding["hint"])
         assert sick.found("foreign-drop") == []
         assert sick.api.ns.run("ping", "-c1", "-W2", EXT4).returncode == 0
 
@@ -62,7 +62,7 @@ def test_dockers_forward_policy_is_answered_already(sick: Town) -> None:
     ns = sick.host.ns
     ns.sh("iptables", "-P", "FORWARD", "DROP")
     try:
-        eventually(lambda: sick.api.ns.run("ping", "-c1", "-W1", EXT4).returncode == 0, what="passages")
+        eventually(lambda: sick.api.ns.run("ping", "-c1", "-W1", EXT4).returncode == 0, what="forward rules")
         assert sick.found("foreign-drop") == []
     finally:
         ns.sh("iptables", "-P", "FORWARD", "ACCEPT")
@@ -77,9 +77,9 @@ def test_a_rule_that_drops_all_that_is_forwarded(sick: Town) -> None:
 
     with sick.broken("foreign-drop", accept) as (finding,):
         assert "chain FORWARD of table ip filter" in finding["message"]
-        assert "iptables -I FORWARD -i slb+ -j ACCEPT" in finding["cure"]
+        assert "iptables -I FORWARD -i slb+ -j ACCEPT" in finding["hint"]
         assert sick.api.ns.run("ping", "-c1", "-W1", EXT4).returncode != 0
-        ns.sh("sh", "-c", finding["cure"])
+        ns.sh("sh", "-c", finding["hint"])
         assert sick.found("foreign-drop") == []
         assert sick.api.ns.run("ping", "-c1", "-W2", EXT4).returncode == 0
 
@@ -110,7 +110,7 @@ def test_a_drop_in_another_direction_is_nobodys_concern(sick: Town) -> None:
         concerned = {f["cause"] for f in sick.ask()["findings"]}
         assert concerned.isdisjoint({"foreign-drop", "foreign-input", "bridge-netfilter"})
     finally:
-        mend(sick.host.ns)
+        repair(sick.host.ns)
 
 
 def test_bridged_frames_meet_a_foreign_drop(sick: Town) -> None:
@@ -123,21 +123,21 @@ def test_bridged_frames_meet_a_foreign_drop(sick: Town) -> None:
         with sick.broken(
             "bridge-netfilter", lambda: ns.sysctl("net/bridge/bridge-nf-call-iptables", "0")
         ) as (finding,):
-            assert "bridge-nf-call-iptables=0" in finding["cure"]
+            assert "bridge-nf-call-iptables=0" in finding["hint"]
     finally:
-        mend(ns, "ip")
+        repair(ns, "ip")
 
 
 def test_a_drop_of_the_bridge_family(sick: Town) -> None:
     drop(sick.host.ns, "forward", family="bridge")
-    with sick.broken("bridge-netfilter", partial(mend, sick.host.ns, "bridge")) as (finding,):
+    with sick.broken("bridge-netfilter", partial(repair, sick.host.ns, "bridge")) as (finding,):
         assert "frames inside a bridge meet it" in finding["message"]
         ns = sick.host.ns
         assert ns.run("ping", "-c1", "-W2", sick.web.v4).returncode == 0, (
             "the host itself is not forwarded to"
         )
         assert sick.api.ns.run("ping", "-c1", "-W1", sick.web.v4).returncode != 0
-        ns.sh("sh", "-c", finding["cure"])
+        ns.sh("sh", "-c", finding["hint"])
         assert sick.found("bridge-netfilter") == []
         assert sick.api.ns.run("ping", "-c1", "-W2", sick.web.v4).returncode == 0
 
@@ -145,10 +145,10 @@ def test_a_drop_of_the_bridge_family(sick: Town) -> None:
 def test_questions_to_the_resolver_meet_a_drop(sick: Town) -> None:
     ns = sick.host.ns
     drop(ns, "input", "ct state established accept")
-    with sick.broken("foreign-input", partial(mend, ns)) as (finding,):
+    with sick.broken("foreign-input", partial(repair, ns)) as (finding,):
         assert finding["level"] == "warning"
         assert "resolver" in finding["message"]
-        ns.sh("sh", "-c", finding["cure"])
+        ns.sh("sh", "-c", finding["hint"])
         assert sick.found("foreign-input") == []
 
 
@@ -249,14 +249,14 @@ def test_a_path_that_carries_less(sick: Town) -> None:
 
     with sick.broken("mtu-black-hole", back) as findings:
         assert {(f["subject"], f["level"]) for f in findings} == {("front", "warning"), ("back", "warning")}
-        assert "-o mtu=1400" in findings[0]["cure"]
+        assert "-o mtu=1400" in findings[0]["hint"]
         drop(ns, "output", "meta l4proto tcp accept")
         try:
             blind = sick.found("mtu-black-hole")
             assert {f["level"] for f in blind} == {"error"}
             assert "chain gate of table inet stranger drops the messages" in blind[0]["message"]
         finally:
-            mend(ns)
+            repair(ns)
 
 
 def test_a_vpn_on_our_addresses(sick: Town) -> None:
@@ -317,7 +317,7 @@ def test_a_flow_that_leads_to_nobody(sick: Town) -> None:
             continue
         (finding,) = sick.found("stale-flow")
         assert finding["subject"] == "front"
-        ns.sh("sh", "-c", finding["cure"])
+        ns.sh("sh", "-c", finding["hint"])
         assert sick.found("stale-flow") == []
 
 
@@ -388,7 +388,7 @@ def test_a_bridge_that_does_not_know_its_own_mac(sick: Town) -> None:
         ns.sh("bridge", "fdb", "flush", "dev", "deaf0")
         (finding,) = sick.found("bridge-deaf")
         assert (finding["subject"], finding["level"]) == ("deaf", "error")
-        ns.sh(*finding["cure"].split())
+        ns.sh(*finding["hint"].split())
         assert sick.found("bridge-deaf") == []
     finally:
         sick.host.api.remove_network("deaf")

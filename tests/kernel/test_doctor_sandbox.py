@@ -65,7 +65,7 @@ def test_the_wrong_way_out_of_two_networks(sick: Town) -> None:
             "via 10.75.0.1 dev eth0, it should leave by 0.0.0.0/0 via 10.76.0.1 dev eth1"
             in finding["message"]
         )
-        assert "--gw-priority" in finding["cure"]
+        assert "--gw-priority" in finding["hint"]
 
 
 def test_a_better_default_route_of_somebody_elses(sick: Town, family: int) -> None:

@@ -140,8 +140,8 @@ class Town:
         for place, network in enumerate(self.chance.sample(self.networks, self.chance.choice([1, 1, 2]))):
             view = self.machine.api.get(f"/networks/{network}")
             families = {6 if ":" in s["prefix"] else 4 for s in view["subnets"]}
-            wanted = [] if view["internal"] else self._publishes(10 * index + place, families)
-            workload.attach(network, name=f"{name}-{place}", publish=wanted)
+            desired = [] if view["internal"] else self._publishes(10 * index + place, families)
+            workload.attach(network, name=f"{name}-{place}", publish=desired)
 
     def _publishes(self, number: int, families: set[int]) -> list[dict[str, Any]]:
         chance = self.chance
@@ -154,7 +154,7 @@ class Town:
         if 6 in families:
             addresses += ["::1", self.machine.address(6)]
         proto = chance.choice(["tcp", "udp"])
-        wanted = [
+        desired = [
             {"proto": proto, "host_first": first, "port": INNER, "host_address": chance.choice(addresses)},
             {"proto": proto, "host_first": first + 1, "port": OTHER - 1, "count": 2},
         ]
@@ -162,9 +162,9 @@ class Town:
         if chance.random() < 0.3:
             # A range that is not shifted is one element of `publish_ranges`.
             if (proto, RANGED) not in self.published:
-                wanted.append({"proto": proto, "host_first": RANGED - 1, "port": RANGED - 1, "count": 2})
+                desired.append({"proto": proto, "host_first": RANGED - 1, "port": RANGED - 1, "count": 2})
                 self.published.append((proto, RANGED))
-        return wanted
+        return desired
 
     def oracle(self) -> Explained:
         return Explained(self.machine, self.translators)
@@ -185,8 +185,8 @@ class Town:
         local = [(p, a, port) for p, port in self.published for a in LOOPBACK.values()]
         result = []
         for origin in self.places():
-            wanted = direct + published + (local if origin == "host" else [])
-            result += [Case(origin, *where) for where in dict.fromkeys(wanted)]
+            desired = direct + published + (local if origin == "host" else [])
+            result += [Case(origin, *where) for where in dict.fromkeys(desired)]
         return result
 
     def close(self) -> None:
@@ -208,10 +208,10 @@ def observed(town: Town, cases: list[Case]) -> dict[Case, str]:
     result = {}
     for origin, ns in town.places().items():
         mine = [case for case in cases if case.origin == origin]
-        wanted = [
+        desired = [
             {"proto": c.proto, "address": c.address, "port": c.port, "timeout": SILENCE_S} for c in mine
         ]
-        for case, answer in zip(mine, ns("probes", wanted=wanted), strict=True):
+        for case, answer in zip(mine, ns("probes", desired=desired), strict=True):
             words = str(answer.get("answer", "")).split()
             owner = town.tokens.get(words[0]) if words else None
             result[case] = f"{owner} saw {words[1]}" if owner else "silence"

@@ -72,11 +72,11 @@ class City:
     ) -> set[str]:
         """Which targets answer, with the token of the server that should."""
         names = list(targets)
-        wanted = [
+        desired = [
             {"proto": proto, "address": targets[n][0], "port": targets[n][1], "timeout": NO_ANSWER_S}
             for n in names
         ]
-        results = self.places()[origin]("probes", wanted=wanted)
+        results = self.places()[origin]("probes", desired=desired)
         found = set()
         for name, result in zip(names, results, strict=True):
             family = 6 if ":" in targets[name][0] else 4

@@ -545,7 +545,7 @@ async def test_clients_of_another_program_stay_its_own(monitored, monkeypatch):
     monkeypatch.setattr(loopback_forwarder, "SEARCH_SECONDS", (0.01, 0.01))
     looks = []
     real = loopback_forwarder.share
-    monkeypatch.setattr(loopback_forwarder, "share", lambda wanted: looks.append(1) or real(wanted))
+    monkeypatch.setattr(loopback_forwarder, "share", lambda desired: looks.append(1) or real(desired))
     with socket.create_server(("127.0.0.1", 8080)):
         async with reserved(monitored, reservation(4, "127.0.0.1")) as proxy:
             monitored.reserve("127.0.0.1", 8079)

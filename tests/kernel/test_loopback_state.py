@@ -49,7 +49,7 @@ def test_what_cannot_be_mended_now_is_as_it_was(publisher, container, monkeypatc
         with monkeypatch.context() as patched:
             patched.setattr(module, name, refuse)
             with pytest.raises(OSError, match="Too many open files"):
-                publisher.mend()
+                publisher.repair()
         assert publisher.entries() == {entry(4, "tcp")}
         publisher.apply([entry(4, "udp")])
         publisher.apply([], [entry(4, "udp")])
@@ -343,8 +343,8 @@ def test_a_closed_publisher_says_so(publisher):
 
 
 def test_mending_tells_whether_anything_was_taken(publisher):
-    assert publisher.mend() is False
+    assert publisher.repair() is False
     lost = next(name for name in pins_in(publisher._pin_dir) if name.startswith("connect4"))
     os.unlink(os.path.join(publisher._pin_dir, lost))
-    assert publisher.mend() is True
-    assert publisher.mend() is False
+    assert publisher.repair() is True
+    assert publisher.repair() is False

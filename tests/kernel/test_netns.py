@@ -42,7 +42,7 @@ def open_descriptors():
 def test_a_namespace_that_is_visited_is_opened_once_and_closed_at_the_end(monkeypatch):
     with rig(BOX) as it:
         path, before = it.refs[BOX].path, open_descriptors()
-        with it.kernel.visiting():
+        with it.kernel.keep_open():
             ref = it.kernel.resolve_namespace(path)
             assert len(open_descriptors()) == len(before) + 2
             monkeypatch.setattr(netns, "_open", lambda _: pytest.fail("it is opened again"))
@@ -57,14 +57,14 @@ def test_a_namespace_that_is_visited_is_opened_once_and_closed_at_the_end(monkey
 def test_a_visit_that_led_to_nothing_leaves_nothing_open(times):
     with rig(BOX) as it:
         before = open_descriptors()
-        with it.kernel.visiting():
+        with it.kernel.keep_open():
             for _ in range(times):
                 it.kernel.resolve_namespace(it.refs[BOX].path)
             assert len(open_descriptors()) == len(before) + 2
         assert open_descriptors() == before
 
         def stray():
-            with it.kernel.visiting():
+            with it.kernel.keep_open():
                 it.kernel.resolve_namespace(it.refs[BOX].path)
                 it.kernel.resolve_namespace("/etc/passwd")
 
@@ -79,7 +79,7 @@ def test_visits_are_bounded(monkeypatch):
     monkeypatch.setattr(namespaces, "OPEN_MAX", 2)
     with rig("a", "b", "c") as it:
         before = open_descriptors()
-        with it.kernel.visiting():
+        with it.kernel.keep_open():
             for name in "abc":
                 it.kernel.resolve_namespace(it.refs[name].path)
             assert len(open_descriptors()) == len(before) + 4
@@ -89,7 +89,7 @@ def test_visits_are_bounded(monkeypatch):
 def test_what_is_visited_is_what_is_resolved():
     with rig(BOX) as it:
         alone = it.kernel.resolve_namespace(it.refs[BOX].path)
-        with it.kernel.visiting():
+        with it.kernel.keep_open():
             assert it.kernel.resolve_namespace(it.refs[BOX].path) == alone
             for wrong in ("/proc/self/ns/net", "/proc/self/ns/mnt", "/etc/passwd", "relative"):
                 with pytest.raises(NamespaceError):

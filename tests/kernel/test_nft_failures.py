@@ -159,12 +159,12 @@ def test_a_set_that_changes_under_a_chain_leaves_the_chain_as_it_was(socket):
     create(socket, everything())
     before = as_observed(everything())
     handle, rules = chain_handle("tenant"), rule_lines(IP, "tenant")
-    wanted = a_set(*BOX, name="boxes")
-    items = [element(wanted, "10.0.0.1", 6, 7)]
-    assert apply_nft(socket, [*operations("change", [wanted]), *operations("create", items)]) == []
+    desired = a_set(*BOX, name="boxes")
+    items = [element(desired, "10.0.0.1", 6, 7)]
+    assert apply_nft(socket, [*operations("change", [desired]), *operations("create", items)]) == []
     after = observed(socket)
     assert {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)} == {
-        wanted.key,
+        desired.key,
         items[0].key,
         next(key for key in before if key[:3] == ("nft-element", IP, "boxes")),
     }
@@ -175,8 +175,8 @@ def test_a_set_whose_new_keys_a_chain_cannot_load_stays(socket):
     """The chain loads an address, a protocol and a port, in 12 bytes."""
     create(socket, everything())
     before = nft("-a", "list", "ruleset")
-    wanted = a_set("ipv4_addr", *BOX, name="boxes")
-    [outcome] = apply_nft(socket, operations("change", [wanted]))
+    desired = a_set("ipv4_addr", *BOX, name="boxes")
+    [outcome] = apply_nft(socket, operations("change", [desired]))
     assert outcome.errno in {errno.EINVAL, errno.ENODATA}
     assert nft("-a", "list", "ruleset") == before
 

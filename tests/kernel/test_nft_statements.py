@@ -220,10 +220,10 @@ def test_nft_lists_translations_as_we_print_them(family, hook, statements):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("hook", ["prerouting", "input", "forward", "output", "postrouting"])
 def test_nft_says_priorities_as_we_do(family, hook):
-    wanted = [-400, -311, -310, -300, -290, -200, -155, -100, -99, 0, 5, 50, 100, 110, 111, 300, 301]
+    desired = [-400, -311, -310, -300, -290, -200, -155, -100, -99, 0, 5, 50, 100, 110, 111, 300, 301]
     chains = [
         Chain(family=family, name=f"at{number}", hook=Hook("filter", hook, priority))
-        for number, priority in enumerate(wanted)
+        for number, priority in enumerate(desired)
     ]
     with fresh_socket() as socket:
         create(socket, with_table(family, *chains))

@@ -19,8 +19,8 @@ def routes(prefix: str, link: str, *inside: str) -> str:
     return run(*inside, "ip", "-d", family, "route", "show", prefix, "dev", link)
 
 
-def lost(it, name: str, wanted) -> list[str]:
-    return [d.desired.address for d in it.drift({name: wanted}) if isinstance(d.desired, Address)]
+def lost(it, name: str, desired) -> list[str]:
+    return [d.desired.address for d in it.drift({name: desired}) if isinstance(d.desired, Address)]
 
 
 @pytest.mark.parametrize("prefix", [OLD, NEW])

@@ -182,7 +182,7 @@ def unchanged(stage: Stage) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize(
-    "wanted",
+    "desired",
     [
         {"proto": "tcp", "host_first": 8080, "port": 1},
         {"proto": "tcp", "host_address": LAN4, "host_first": 8080, "port": 1},
@@ -192,11 +192,11 @@ def unchanged(stage: Stage) -> tuple[Any, ...]:
         {"proto": "tcp", "host_first": 9102, "port": 1},
     ],
 )
-def test_a_port_that_is_taken_is_refused_by_name(stage: Stage, wanted: dict[str, Any]) -> None:
+def test_a_port_that_is_taken_is_refused_by_name(stage: Stage, desired: dict[str, Any]) -> None:
     """Before anything changes: the error names the holder."""
     before = unchanged(stage)
     with Netns("late") as late, pytest.raises(ApiError) as refusal:
-        stage.machine.api.attach(late.path, "other", name="late", publish=[wanted])
+        stage.machine.api.attach(late.path, "other", name="late", publish=[desired])
     assert refusal.value.code in {"conflict", "in_use"}
     assert "web" in refusal.value.message, refusal.value.message
     assert unchanged(stage) == before

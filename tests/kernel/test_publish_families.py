@@ -168,8 +168,8 @@ def test_explain_says_so(stage: Stage, origin: str) -> None:
 
 
 def test_two_families_as_users_write_them_are_one_publish(stage: Stage) -> None:
-    wanted = [{"host_first": 8300, "port": WEB}, {"host_address": "::", "host_first": 8300, "port": WEB}]
-    with stage.machine.workload("one", "late", publish=wanted) as late:
+    desired = [{"host_first": 8300, "port": WEB}, {"host_address": "::", "host_first": 8300, "port": WEB}]
+    with stage.machine.workload("one", "late", publish=desired) as late:
         assert late.endpoints["one"]["ports"] == ["*:8300->80/tcp"]
         server = late.ns.listen("tcp", ANY[stage.own], WEB)
         for family in (4, 6):

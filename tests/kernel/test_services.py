@@ -125,9 +125,11 @@ class Node:
 
     def heeded(self, *, translated: bool) -> None:
         """The ruleset has followed what others have made, or taken away."""
-        wanted = 3 if translated and self.keeps else 0
+        desired = 3 if translated and self.keeps else 0
         for table in ("ip", "ip6"):
-            eventually(lambda: self._selves(table) == wanted, HEED_S, f"{wanted} elements of {table} itself")  # noqa: B023
+            eventually(
+                lambda: self._selves(table) == desired, HEED_S, f"{desired} elements of {table} itself"
+            )  # noqa: B023
 
     def _selves(self, table: str) -> int:
         (found,) = self.machine.ns.json("nft", "list", "set", table, "sealane", "itself")["nftables"][1:]

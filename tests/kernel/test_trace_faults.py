@@ -70,10 +70,10 @@ def configured(where: Netns, do: str, undo: str) -> Iterator[None]:
 
 def only(town: Town, *words: str) -> dict[str, Any]:
     """The one journey of a trace, which is not as predicted."""
-    code, (journey,), _ = town.trace(*words)
-    assert (code, journey["passes"]) == (1, False)
-    assert journey["agrees"] is False
-    return dict(journey["observed"])
+    code, (observed_path,), _ = town.trace(*words)
+    assert (code, observed_path["passes"]) == (1, False)
+    assert observed_path["agrees"] is False
+    return dict(observed_path["observed"])
 
 
 # --- rules -----------------------------------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ def test_the_senders_own_output(town: Town) -> None:
     assert observed["reason"].endswith(
         "(no discard) of ip table mine, chain ours, which is not sealane's, drops it"
     )
-    assert observed["cure"] == "nft -a list chain ip mine ours"
+    assert observed["hint"] == "nft -a list chain ip mine ours"
     assert observed["missing"] == ["host", town.names["api"]]
 
 
@@ -110,8 +110,8 @@ def test_a_foreign_policy_in_the_host(town: Town, source: str, target: str) -> N
 def test_a_reject_is_no_closed_port(town: Town) -> None:
     """The sender hears the same of both."""
     with ruled(town.host.ns, "forward", "tcp dport 9 reject"):
-        code, (journey,), notes = town.trace("near", "far:9")
-    assert (code, journey["outcome"], journey["observed"]["where"]) == (1, "dropped", "host")
+        code, (observed_path,), notes = town.trace("near", "far:9")
+    assert (code, observed_path["outcome"], observed_path["observed"]["where"]) == (1, "dropped", "host")
     assert notes == ["sender's result: refused"]
 
 
@@ -130,7 +130,7 @@ def test_no_forwarding(town: Town) -> None:
     with configured(host, "sysctl -qw net.ipv4.ip_forward=0", "sysctl -qw net.ipv4.ip_forward=1"):
         observed = only(town, "near", "far:9")
     assert observed["reason"] == "this namespace does not forward, or takes no such address (IP_INADDRERRORS)"
-    assert "ip_forward=1" in observed["cure"]
+    assert "ip_forward=1" in observed["hint"]
 
 
 @pytest.mark.parametrize("kind", ["unreachable", "blackhole", "prohibit"])
@@ -139,35 +139,35 @@ def test_a_route_that_refuses(town: Town, kind: str) -> None:
     with configured(town.host.ns, add, delete):
         observed = only(town, "near", "10.200.0.1:9")
     assert observed["where"] == "host"
-    assert "ip route get" in observed["cure"]
+    assert "ip route get" in observed["hint"]
 
 
 def test_no_route_in_the_host(town: Town) -> None:
     host = town.host.ns
     gateway = host.sh("ip", "-4", "route", "show", "default").split()[2]
     with configured(host, "ip route del default", f"ip route add default via {gateway}"):
-        code, (journey,), _ = town.trace("near", "10.200.0.1:9")
-    assert (code, journey["outcome"], journey["observed"]["where"]) == (1, "dropped", "host")
-    assert journey["observed"]["reason"] == "there is no route to the destination (IP_INNOROUTES)"
+        code, (observed_path,), _ = town.trace("near", "10.200.0.1:9")
+    assert (code, observed_path["outcome"], observed_path["observed"]["where"]) == (1, "dropped", "host")
+    assert observed_path["observed"]["reason"] == "there is no route to the destination (IP_INNOROUTES)"
 
 
 def test_a_link_that_is_too_narrow(town: Town, live: "Live") -> None:
     add, delete = (f"ip route {verb} 192.0.2.1/32 dev eth0 mtu 1400" for verb in ("add", "del"))
     with configured(town.host.ns, add, delete):
         send = SENDER.format(option=IP_MTU_DISCOVER, value=2, size=1450, address="192.0.2.1")
-        code, (journey,), _ = live(
+        code, (observed_path,), _ = live(
             town, "web", "192.0.2.1:9", "--proto", "udp", act=lambda: python(town, "web", send)
         )
-    assert (code, journey["outcome"]) == (1, "dropped")
-    assert journey["observed"]["reason"].endswith("(PKT_TOO_BIG)")
+    assert (code, observed_path["outcome"]) == (1, "dropped")
+    assert observed_path["observed"]["reason"].endswith("(PKT_TOO_BIG)")
 
 
 def test_a_ttl_that_is_used_up(town: Town, live: "Live") -> None:
     send = SENDER.format(option=IP_TTL, value=1, size=1, address="192.0.2.1")
-    code, (journey,), _ = live(
+    code, (observed_path,), _ = live(
         town, "web", "192.0.2.1:9", "--proto", "udp", act=lambda: python(town, "web", send)
     )
-    assert (code, journey["observed"]["reason"]) == (
+    assert (code, observed_path["observed"]["reason"]) == (
         1,
         "its TTL is used up, or its header is wrong (IP_INHDR)",
     )
@@ -182,12 +182,12 @@ def test_rp_filter(town: Town, lan: Lan, live: "Live") -> None:
     host.sh(*"ip link set stray1 up".split())
     with configured(host, way, back):
         host.sysctl("net/ipv4/conf/eth0/rp_filter", "1")
-        code, (journey,), _ = live(
+        code, (observed_path,), _ = live(
             town, "198.51.100.1", ":9", "--proto", "udp", act=lambda: lan.ext.sh("python3", "-c", spoof)
         )
         host.sysctl("net/ipv4/conf/eth0/rp_filter", "0")
-    assert (code, journey["outcome"], journey["observed"]["where"]) == (1, "dropped", "host")
-    assert journey["observed"]["reason"].startswith("rp_filter")
+    assert (code, observed_path["outcome"], observed_path["observed"]["where"]) == (1, "dropped", "host")
+    assert observed_path["observed"]["reason"].startswith("rp_filter")
 
 
 # --- links and neighbours --------------------------------------------------------------------------------------------
@@ -239,25 +239,25 @@ def test_a_queue_that_keeps_it(town: Town) -> None:
 
 def test_nobody_answers_for_the_address(town: Town) -> None:
     """ARP gives up after three seconds."""
-    code, (journey,), notes = town.trace("web", "10.71.0.99:9", "--timeout", "5")
-    assert (code, journey["agrees"]) == (1, True)
-    assert journey["observed"]["reason"].endswith("(NEIGH_FAILED)")
+    code, (observed_path,), notes = town.trace("web", "10.71.0.99:9", "--timeout", "5")
+    assert (code, observed_path["agrees"]) == (1, True)
+    assert observed_path["observed"]["reason"].endswith("(NEIGH_FAILED)")
     assert notes == ["sender's result: no route to host"]
 
 
 @pytest.mark.parametrize("proto", ["tcp", "udp"])
 def test_closed_ports(town: Town, proto: str, family: int) -> None:
-    code, (journey,), notes = town.trace("web", "api:9", f"-{family}", "--proto", proto)
-    assert (code, journey["agrees"], notes) == (0, True, ["sender's result: refused"])
-    assert journey["observed"]["reason"].endswith(f"nobody listens on 9/{proto}")
+    code, (observed_path,), notes = town.trace("web", "api:9", f"-{family}", "--proto", proto)
+    assert (code, observed_path["agrees"], notes) == (0, True, ["sender's result: refused"])
+    assert observed_path["observed"]["reason"].endswith(f"nobody listens on 9/{proto}")
 
 
 def test_a_sender_whose_link_is_down(town: Town) -> None:
     """Nothing leaves."""
     with town.host.workload("side", "mute") as box:
         box.ns.sh("ip", "link", "set", "eth0", "down")
-        code, journeys, notes = town.trace(box.endpoints["side"]["sandbox"], "far:9")
-    assert (code, journeys) == (2, [])
+        code, observed_paths, notes = town.trace(box.endpoints["side"]["sandbox"], "far:9")
+    assert (code, observed_paths) == (2, [])
     assert notes[0].startswith("no packet was seen that is 10.74.0.")
     assert notes[1] == "sender's result: network is unreachable: it has no route, or its link is down"
     assert notes[-1].endswith("differs: link eth0")
@@ -270,9 +270,12 @@ def test_fragments_go_on_as_another_packet(town: Town, live: "Live") -> None:
     """Connection tracking puts them together in the host."""
     send = SENDER.format(option=IP_MTU_DISCOVER, value=0, size=4000, address="192.0.2.1")
     words = "web", "192.0.2.1:9", "--proto", "udp", "--count", "2"
-    code, journeys, _ = live(town, *words, act=lambda: python(town, "web", send))
-    assert (code, [journey["outcome"] for journey in journeys]) == (0, ["continues", "exits"])
-    assert all(journey["agrees"] for journey in journeys)
+    code, observed_paths, _ = live(town, *words, act=lambda: python(town, "web", send))
+    assert (code, [observed_path["outcome"] for observed_path in observed_paths]) == (
+        0,
+        ["continues", "exits"],
+    )
+    assert all(observed_path["agrees"] for observed_path in observed_paths)
 
 
 # --- tools -----------------------------------------------------------------------------------------------------------

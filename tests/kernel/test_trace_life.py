@@ -20,7 +20,7 @@ from harness.host import Host, Lan
 from harness.netns import eventually
 from kernel.trace_town import TABLE, Town
 from sealane.daemon.traces import TRACES_MAX
-from sealane.explain.seen.sighting import Pattern
+from sealane.explain.traced.event import Pattern
 from sealane.linux.bpf import btf
 from sealane.linux.tracing.follower import RING_BYTES, Follower
 from sealane.linux.tracing.programs import POINTS, RECORD
@@ -104,9 +104,9 @@ def test_a_published_port_from_outside_and_its_answer(town: Town, lan: Lan) -> N
         town.live("192.0.2.200", ":8080", "--reverse", "--count", "2") as trace,
     ):
         assert "answer" in lan.ext.probe("tcp", town.host.address(4), 8080)
-        code, journeys, notes = trace.result()
+        code, observed_paths, notes = trace.result()
     assert (code, notes) == (0, [])
-    asked, answered = journeys
+    asked, answered = observed_paths
     web = town.names["web"]
     assert [hop["name"] for hop in asked["observed"]["hops"]] == ["host", web]
     assert asked["minimal"] == f"192.0.2.200 -> :8080 tcp: delivered to {web}, as predicted"
@@ -118,9 +118,9 @@ def test_so_many_and_no_more(town: Town, family: int) -> None:
     with town.live("web", "api:9", "--proto", "udp", f"-{family}", "--count", "3") as trace:
         for _ in range(5):
             town.boxes["web"].ns.probe("udp", town.boxes["api"].address(family), 9)
-        code, journeys, _ = trace.result()
-    assert (code, len(journeys)) == (0, 3)
-    ports = [journey["observed"]["flow"]["source_port"] for journey in journeys]
+        code, observed_paths, _ = trace.result()
+    assert (code, len(observed_paths)) == (0, 3)
+    ports = [observed_path["observed"]["flow"]["source_port"] for observed_path in observed_paths]
     assert len(set(ports)) == 3
 
 
@@ -135,23 +135,30 @@ def test_of_what_lives_and_dies_the_dead_are_told(town: Town) -> None:
             "add table ip once; add chain ip once out1 { type filter hook output priority 0; }; " + rule,
         )
         web.run("python3", "-c", f"import socket\nsocket.socket(2, 2).sendto(b'x', ('{api.v4}', 9))")
-        code, (journey,), _ = trace.result()
+        code, (observed_path,), _ = trace.result()
         web.sh("nft", "delete table ip once")
-    assert (code, journey["outcome"], journey["observed"]["where"]) == (1, "dropped", town.names["web"])
+    assert (code, observed_path["outcome"], observed_path["observed"]["where"]) == (
+        1,
+        "dropped",
+        town.names["web"],
+    )
 
 
 def test_it_ends_when_its_time_is_up(town: Town) -> None:
     started = time.monotonic()
-    code, journeys, notes = town.trace("web", "api:9", "--live", "--timeout", "0.5")
-    assert (code, journeys) == (2, [])
+    code, observed_paths, notes = town.trace("web", "api:9", "--live", "--timeout", "0.5")
+    assert (code, observed_paths) == (2, [])
     assert len(notes) == 1
     assert 0.5 <= time.monotonic() - started < 20
 
 
 def test_a_ping_is_told_before_its_answer(town: Town, family: int) -> None:
     for _ in range(5):
-        _, journeys, _ = town.trace("web", "api", "--proto", "icmp", "--reverse", f"-{family}")
-        assert [journey["minimal"].startswith("answer") for journey in journeys] == [False, True]
+        _, observed_paths, _ = town.trace("web", "api", "--proto", "icmp", "--reverse", f"-{family}")
+        assert [observed_path["minimal"].startswith("answer") for observed_path in observed_paths] == [
+            False,
+            True,
+        ]
 
 
 # --- several at once -------------------------------------------------------------------------------------------------
@@ -166,9 +173,9 @@ def test_four_at_once_and_each_sees_the_rules(town: Town) -> None:
         assert f"{TRACES_MAX} traces are running" in fifth.stderr
         town.boxes["web"].ns.probe("udp", town.boxes["db"].v4, 9)
         for trace in traces:
-            code, (journey,), notes = trace.result()
+            code, (observed_path,), notes = trace.result()
             assert (code, notes) == (1, [])
-            assert journey["observed"]["reason"].startswith("network back takes nothing")
+            assert observed_path["observed"]["reason"].startswith("network back takes nothing")
     eventually(lambda: nothing_is_on(town), what="they are off")
 
 
@@ -245,9 +252,9 @@ def test_one_packet_among_many_others_is_not_lost(town: Town) -> None:
     """Others' traffic is looked at and not recorded."""
     with flooded(town, "near", "far", 3) as flood:
         for _ in range(3):
-            code, (journey,), notes = town.trace("web", "api:9", "--proto", "udp")
-            assert (code, journey["agrees"], notes) == (0, True, ["sender's result: refused"])
-            assert len(journey["observed"]["hops"]) == 3
+            code, (observed_path,), notes = town.trace("web", "api:9", "--proto", "udp")
+            assert (code, observed_path["agrees"], notes) == (0, True, ["sender's result: refused"])
+            assert len(observed_path["observed"]["hops"]) == 3
         out, _ = flood.communicate(timeout=100)
     assert int(out) > 10_000
 
@@ -259,8 +266,8 @@ def test_more_than_can_be_read_is_said_and_does_not_hang(town: Town) -> None:
         town.live("near", "far:5000", "--proto", "udp", mode="--dropped", timeout="2") as trace,
     ):
         town.host.api.status()
-        code, journeys, notes = trace.result()
-    assert (code, journeys) == (2, [])
+        code, observed_paths, notes = trace.result()
+    assert (code, observed_paths) == (2, [])
     assert notes[0].startswith("no packet was dropped")
 
 
@@ -271,11 +278,11 @@ def test_without_the_right_it_says_so() -> None:
     """In a user namespace of its own, as in a container without privileges."""
     source = textwrap.dedent(
         """
-        from sealane.explain.seen.sighting import Pattern
-        from sealane.linux.tracing.tracer import Tracer, UntraceableError
+        from sealane.explain.traced.event import Pattern
+        from sealane.linux.tracing.tracer import Tracer, TracingUnavailableError
         try:
             Tracer([Pattern(proto="tcp", family=4)], {})
-        except UntraceableError as error:
+        except TracingUnavailableError as error:
             print(error)
         """
     )

@@ -36,9 +36,9 @@ def instances(town: Town) -> list[str]:
 @pytest.mark.parametrize("proto", ["tcp", "udp"])
 @pytest.mark.parametrize("family", ["-4", "-6"])
 def test_a_packet_is_followed_from_end_to_end(town: Town, proto: str, family: str) -> None:
-    code, (journey,), notes = town.trace("web", "api:9", "--proto", proto, family)
-    observed = journey["observed"]
-    assert (code, journey["outcome"], journey["agrees"]) == (0, "delivered", True)
+    code, (observed_path,), notes = town.trace("web", "api:9", "--proto", proto, family)
+    observed = observed_path["observed"]
+    assert (code, observed_path["outcome"], observed_path["agrees"]) == (0, "delivered", True)
     assert [hop["name"] for hop in observed["hops"]] == [town.names["web"], "host", town.names["api"]]
     links = [[s["text"] for s in hop["steps"] if s["kind"] == "link"] for hop in observed["hops"]]
     web, api = town.boxes["web"].host_link, town.boxes["api"].host_link
@@ -47,18 +47,18 @@ def test_a_packet_is_followed_from_end_to_end(town: Town, proto: str, family: st
 
 
 def test_a_drop_has_the_kernels_reason_and_its_rule(town: Town) -> None:
-    code, (journey,), _ = town.trace("web", "db:5432")
-    assert (code, journey["outcome"], journey["agrees"]) == (1, "dropped", True)
+    code, (observed_path,), _ = town.trace("web", "db:5432")
+    assert (code, observed_path["outcome"], observed_path["agrees"]) == (1, "dropped", True)
     assert (
-        journey["observed"]["reason"]
+        observed_path["observed"]["reason"]
         == "network back takes nothing from outside but answers and published ports"
     )
 
 
 @pytest.mark.parametrize(("source", "target", "end"), [("near", "far:9", "far"), ("host", "web:9", "web")])
 def test_other_ways(town: Town, source: str, target: str, end: str) -> None:
-    code, (journey,), _ = town.trace(source, target)
-    assert (code, journey["agrees"], journey["observed"]["where"]) == (0, True, town.names[end])
+    code, (observed_path,), _ = town.trace(source, target)
+    assert (code, observed_path["agrees"], observed_path["observed"]["where"]) == (0, True, town.names[end])
 
 
 def test_packets_of_others_cannot_be_followed(town: Town) -> None:

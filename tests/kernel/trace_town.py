@@ -9,7 +9,7 @@ from typing import Any
 from harness.host import Host, Workload
 from harness.netns import eventually
 
-Told = tuple[int, list[dict[str, Any]], list[str]]
+JsonFile = tuple[int, list[dict[str, Any]], list[str]]
 """Exit code, journeys, notes."""
 
 TABLE = "sealane-trace-"
@@ -23,12 +23,12 @@ class Live:
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self.process = process
 
-    def result(self, timeout_s: float = 100) -> Told:
+    def result(self, timeout_s: float = 100) -> JsonFile:
         out, err = self.process.communicate(timeout=timeout_s)
         return told(self.process.returncode, out, err)
 
 
-def told(code: int, out: str, err: str) -> Told:
+def told(code: int, out: str, err: str) -> JsonFile:
     assert out, err
     lines = [json.loads(line) for line in out.splitlines()]
     assert lines[-1]["kind"] == "end"
@@ -60,7 +60,7 @@ class Town:
         parts = [word.partition(":") for word in words]
         return [self.names.get(name, name) + colon + port for name, colon, port in parts]
 
-    def trace(self, *words: str) -> Told:
+    def trace(self, *words: str) -> JsonFile:
         done = self.host.sealane("trace", *self.words(*words), "--json", check=False)
         return told(done.returncode, done.stdout, done.stderr)
 

@@ -212,7 +212,7 @@ def attempt(text: str) -> Project | None:
     if error is not None:
         assert error.problems
         for problem in error.problems:
-            assert problem.cure
+            assert problem.hint
             assert str(problem).isascii()
             assert str(problem).isprintable()
         return None
@@ -328,7 +328,7 @@ def test_interpolation_follows_its_table(template, environ):
 @given(st.text(max_size=60) | st.text(alphabet="${}AB:-?+", max_size=30))
 def test_interpolating_any_text_ends_in_a_text_or_a_bad_value(text):
     result, error = outcome(interpolate, text, {"A": "a", "B": ""})
-    assert error.cure if result is None else isinstance(result.text, str)
+    assert error.hint if result is None else isinstance(result.text, str)
 
 
 @quick
@@ -372,7 +372,7 @@ graphs = st.integers(0, 8).flatmap(
 @quick
 @given(graphs)
 def test_waves_hold_everything_once_after_what_it_needs(graph):
-    graph_needs = {str(name): {str(need) for need in wanted} for name, wanted in graph.items()}
+    graph_needs = {str(name): {str(need) for need in desired} for name, desired in graph.items()}
     ordered, error = outcome(waves, graph_needs)
     if error is not None:
         for name, need in zip(error.cycle, (*error.cycle[1:], error.cycle[0]), strict=True):
@@ -382,15 +382,15 @@ def test_waves_hold_everything_once_after_what_it_needs(graph):
     wave_of = {name: number for number, wave in enumerate(ordered) for name in wave}
     assert sorted(wave_of) == sorted(graph_needs)
     assert sum(map(len, ordered)) == len(graph_needs)
-    for name, wanted in graph_needs.items():
-        assert wave_of[name] == 1 + max((wave_of[need] for need in wanted), default=-1)
+    for name, desired in graph_needs.items():
+        assert wave_of[name] == 1 + max((wave_of[need] for need in desired), default=-1)
 
 
 @quick
 @given(st.text(alphabet="0123456789.hmsun-", max_size=12))
 def test_a_duration_is_refused_or_not_negative(text):
     seconds, error = outcome(parse_duration, text)
-    assert error.cure if seconds is None else seconds >= 0
+    assert error.hint if seconds is None else seconds >= 0
 
 
 @quick

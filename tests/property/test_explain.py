@@ -21,8 +21,8 @@ from sealane.compile.facts import Facts, Features
 from sealane.compile.host import compile_host
 from sealane.compile.names import endpoint_link
 from sealane.explain import render
+from sealane.explain.foreign_state import ForeignState, foreign_state_of
 from sealane.explain.packet import Arrives, Disposition, Packet, Sent, Start, Trace
-from sealane.explain.surroundings import Surroundings, surroundings_of
 from sealane.explain.walk import walk
 from sealane.explain.world import World
 from sealane.kernel.nft import Chain, Element, ObservedChain, Set, Table
@@ -54,8 +54,8 @@ Question = tuple[Start, Packet]
 Named = TypeVar("Named", Network, Endpoint)
 
 
-def surroundings(facts: Facts) -> Surroundings:
-    return surroundings_of(facts, (f"{HOST_ADDRESSES[4]}/24", f"{HOST_ADDRESSES[6]}/64"))
+def foreign_state(facts: Facts) -> ForeignState:
+    return foreign_state_of(facts, (f"{HOST_ADDRESSES[4]}/24", f"{HOST_ADDRESSES[6]}/64"))
 
 
 def successor(before: Intent, after: Intent) -> Intent:
@@ -185,7 +185,7 @@ def history(before: Intent, after: Intent, facts: Facts) -> list[tuple[str, Host
 
 
 def leaks(
-    states: list[tuple[str, HostState]], around: Surroundings, chosen: list[Question], orphans: list[Prefix]
+    states: list[tuple[str, HostState]], around: ForeignState, chosen: list[Question], orphans: list[Prefix]
 ) -> list[str]:
     """What the first state that lets something through lets through."""
     ends = [(World(state, around), state) for state in (states[0][1], states[-1][1])]
@@ -206,7 +206,7 @@ def orphaned(before: Intent, after: Intent) -> list[Prefix]:
 
 
 def told(
-    ends: list[tuple[World, HostState]], now: HostState, around: Surroundings, question: Question
+    ends: list[tuple[World, HostState]], now: HostState, around: ForeignState, question: Question
 ) -> str:
     """A counterexample with what is said of it before, then, and after."""
     moments = [ends[0], (World(now, around), now), ends[1]]
@@ -228,7 +228,7 @@ def test_no_moment_of_a_plan_lets_through_what_both_ends_deny(
     everything = questions(before, after)
     begin = first % max(1, len(everything))
     chosen = (everything[begin:] + everything[:begin])[:PACKETS_MAX]
-    found = leaks(history(before, after, facts), surroundings(facts), chosen, orphaned(before, after))
+    found = leaks(history(before, after, facts), foreign_state(facts), chosen, orphaned(before, after))
     assert not found, "\n".join(found)
 
 
@@ -239,7 +239,7 @@ def test_the_fast_path_ends_where_the_long_way_ends(intent: Intent, facts: Facts
     everything = questions(intent)
     begin = first % max(1, len(everything))
     state = compile_host(intent, facts)
-    world = World(state, surroundings(facts))
+    world = World(state, foreign_state(facts))
     for question in (everything[begin:] + everything[:begin])[:PACKETS_MAX]:
         start, packet = as_sent(state, question)
         trace = walk(world, packet, start)
@@ -250,7 +250,7 @@ def test_the_fast_path_ends_where_the_long_way_ends(intent: Intent, facts: Facts
 @pytest.mark.parametrize("driver", ["bridge", "routed"])
 def test_neighbours_take_it(driver: str) -> None:
     """The law above is about something: both families, both ways."""
-    world = World(compile_host(neighbours(driver), FACTS), surroundings(FACTS))
+    world = World(compile_host(neighbours(driver), FACTS), foreign_state(FACTS))
     for own, other in (("10.1.0.2", "10.1.0.3"), ("fd00:1::3", "fd00:1::2")):
         packet = Packet(source=own, source_port=40000, destination=other, destination_port=80)
         sender, receiver = ("sandbox-1", "sandbox-2") if own.endswith("2") else ("sandbox-2", "sandbox-1")
@@ -282,7 +282,7 @@ def test_a_moment_without_a_fence_is_found(family: str) -> None:
     for key in [k for k in broken[HOST] if k[:3] == ("nft-element", family, "to")]:
         del broken[HOST][key]
     states = [("", whole), ("without", broken), ("", whole)]
-    assert leaks(states, surroundings(FACTS), questions(town), [])
+    assert leaks(states, foreign_state(FACTS), questions(town), [])
 
 
 def two_networks() -> Intent:

@@ -58,9 +58,9 @@ def test_whatever_raises_records_and_intent_are_one_and_answers_are_true(done: l
         assert in_store(bench) == in_intent(bench)
         compiled = bench.engine.reconciler.compiled
         assert all(compiled.places(unit) for unit in bench.engine.reconciler.failures)
-        assert bench.upkeep.repairs >= 0
-    bench.upkeep.resync({HOST, *bench.engine.intent.sandboxes})
-    bench.upkeep.resync({HOST, *bench.engine.intent.sandboxes})
+        assert bench.resyncer.repairs >= 0
+    bench.resyncer.resync({HOST, *bench.engine.intent.sandboxes})
+    bench.resyncer.resync({HOST, *bench.engine.intent.sandboxes})
     assert bench.engine.reconciler.failures == {}
     assert veths(bench) == len(bench.engine.intent.endpoints)
     for sandbox in SANDBOXES:

@@ -146,11 +146,11 @@ def test_nothing_is_left_when_everything_has_been_deleted(history):
 
 @given(histories(), published_ports())
 @settings(max_examples=300, deadline=None)
-def test_the_holder_of_a_port_is_one_that_conflicts(history, wanted):
+def test_the_holder_of_a_port_is_one_that_conflicts(history, desired):
     _, records = history
-    found = Intent(records).port_holder(wanted)
+    found = Intent(records).port_holder(desired)
     claims = [(port, r.id) for r in records if isinstance(r, Endpoint) for port in r.ports]
-    conflicting = [claim for claim in claims if claim[0].conflicts(wanted)]
+    conflicting = [claim for claim in claims if claim[0].conflicts(desired)]
     assert (found in conflicting) if conflicting else (found is None)
 
 

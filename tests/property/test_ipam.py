@@ -75,15 +75,15 @@ def test_any_history_of_leases_is_that_of_a_plain_set(subnet, data):
     for _ in range(data.draw(st.integers(1, 40))):
         step = data.draw(st.sampled_from(["next", "next", "next", "claim", "release"]))
         if step == "next":
-            wanted = expected_next(order, leases, after)
-            if wanted is None:
+            desired = expected_next(order, leases, after)
+            if desired is None:
                 with pytest.raises(AddressProblem) as caught:
                     allocate.next_address(subnet, leases.__contains__, after)
                 assert caught.value.code == "full"
                 assert f"{len(leases & set(order))} leased" in caught.value.message
                 continue
             after = allocate.next_address(subnet, leases.__contains__, after)
-            assert after == wanted
+            assert after == desired
             leases.add(after)
         elif step == "claim":
             number = data.draw(st.integers(-2, 40))
@@ -193,11 +193,11 @@ def test_a_free_subnet_is_the_first_that_nothing_touches(networks, routes):
 def test_a_subnet_passes_if_and_only_if_nothing_is_in_its_way(prefix, networks, routes):
     taken = {f"n{number}": (prefix,) for number, prefix in enumerate(networks)}
     facts = Facts(instance="abcdef", foreign_routes=tuple(ForeignRoute(prefix, "eth0") for prefix in routes))
-    wanted = ipaddress.ip_network(prefix)
-    blocked = any(wanted.overlaps(ipaddress.ip_network(other)) for other in networks)
-    blocked |= any(wanted.overlaps(n) for n in map(ipaddress.ip_network, routes) if n.prefixlen > 8)
+    desired = ipaddress.ip_network(prefix)
+    blocked = any(desired.overlaps(ipaddress.ip_network(other)) for other in networks)
+    blocked |= any(desired.overlaps(n) for n in map(ipaddress.ip_network, routes) if n.prefixlen > 8)
     special = ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32")
-    blocked |= any(wanted.overlaps(ipaddress.ip_network(other)) for other in special)
+    blocked |= any(desired.overlaps(ipaddress.ip_network(other)) for other in special)
     try:
         pools.check_prefix(prefix, taken, facts)
     except AddressProblem:

@@ -24,7 +24,7 @@ def refs(*intents: Intent) -> dict[str, NetnsRef]:
     return {s.id: s.netns for intent in intents for s in intent.sandboxes.values() if s.netns}
 
 
-def wanted(state: HostState):
+def desired(state: HostState):
     return {netns: dict(items) for netns, items in state.items() if items}
 
 

@@ -253,7 +253,7 @@ def test_where_they_would_be_seen_no_container_is_started(tmp_path, program, par
 
 
 def test_a_peer_is_nobody_of_the_host_and_enters_no_closed_door(runtime, opened, sandbox):
-    """Programs of the host trust a peer whose uid is 0, and doors that only root may open."""
+    """Programs of the host trust a peer whose uid is 0, and integrations that only root may open."""
     knock = "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/usr/local/share/service.sock'); s.recv(1)"
     script = f'/usr/bin/python3 -I -S -c "{knock}" || echo refused'
     # It bites where the container's root is the host's.

@@ -147,7 +147,7 @@ def test_up_tells_who_has_ended_and_how(machine, tmp_path):
     ]
 
 
-def test_cures_fit_what_is_wrong(machine):
+def test_hints_fit_what_is_wrong(machine):
     machine.sealane("run", "-d", "--name", "web", "--network", "front", "sleep", "60")
     ran = machine.sealane("exec", "-w", "/nosuch", "web", "true", check=False)
     assert "\nfield: --workdir\nhint: name a directory" in ran.stderr

@@ -86,13 +86,13 @@ def netns():
         keeper.kill()
 
 
-def output(runtime, wanted):
+def output(runtime, desired):
     """Run a container to its end; the text of its standard output."""
-    runtime.create_and_start(wanted)
-    state = runtime.wait(wanted.id, 20)
+    runtime.create_and_start(desired)
+    state = runtime.wait(desired.id, 20)
     assert state.status == "exited"
-    lines = [line.text.decode() for line in runtime.logs(wanted.id) if line.stream == "stdout"]
-    runtime.remove(wanted.id)
+    lines = [line.text.decode() for line in runtime.logs(desired.id) if line.stream == "stdout"]
+    runtime.remove(desired.id)
     return "\n".join(lines)
 
 
@@ -170,11 +170,11 @@ def test_an_init_program_is_the_first_process(runtime, tmp_path, monkeypatch):
 
 
 def test_names_are_in_etc(runtime, netns):
-    wanted = shell(
+    desired = shell(
         "cat /etc/hostname /etc/hosts /etc/resolv.conf; hostname", hostname="box", hosts=("10.0.0.9 db",),
         dns=Dns(nameservers=("127.0.0.11",), options=("ndots:0",)), netns=netns,
     )  # fmt: skip
-    text = output(runtime, wanted)
+    text = output(runtime, desired)
     assert text.startswith("box\n")
     assert text.endswith("box")
     assert "10.0.0.9 db\nnameserver 127.0.0.11\noptions ndots:0\n" in text
@@ -193,10 +193,10 @@ def test_names_change_in_a_running_container(runtime):
 
 def test_users_are_found_by_name(runtime):
     entry = pwd.getpwnam("nobody")
-    wanted = shell(
+    desired = shell(
         "id -u; id -g; echo $HOME; echo to-stderr > /dev/stderr", user="nobody", working_dir="/tmp"
     )
-    assert output(runtime, wanted).split() == [str(entry.pw_uid), str(entry.pw_gid), entry.pw_dir]
+    assert output(runtime, desired).split() == [str(entry.pw_uid), str(entry.pw_gid), entry.pw_dir]
 
 
 # The host's root
@@ -295,10 +295,10 @@ def test_the_same_spec_twice_is_one_container(runtime):
 def test_the_same_spec_after_the_end_does_not_run_again(runtime, tmp_path):
     count = tmp_path / "count"
     count.touch()
-    wanted = shell("echo x >> /count", mounts=(Bind(source=str(count), target="/count"),))
-    runtime.create_and_start(wanted)
+    desired = shell("echo x >> /count", mounts=(Bind(source=str(count), target="/count"),))
+    runtime.create_and_start(desired)
     runtime.wait("web", 10)
-    assert runtime.create_and_start(wanted) == 0
+    assert runtime.create_and_start(desired) == 0
     assert count.read_text() == "x\n"
     runtime.start("web")
     runtime.wait("web", 10)
@@ -359,7 +359,7 @@ def test_a_running_container_is_removed_only_by_force(runtime):
     runtime.create_and_start(spec())
     with pytest.raises(ConflictError, match="running") as caught:
         runtime.remove("web")
-    assert caught.value.cure == "`sealane stop web` first, or `--force`"
+    assert caught.value.hint == "`sealane stop web` first, or `--force`"
     runtime.remove("web", force=True)
     assert runtime.orphans(()) == ()
 

@@ -113,7 +113,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("flag", REFUSED)
-def test_a_flag_that_is_wrong_is_named_with_the_cure_and_nothing_is_left(machine, flag):
+def test_a_flag_that_is_wrong_is_named_with_the_hint_and_nothing_is_left(machine, flag):
     ran = machine.sealane("run", "-d", "--name", "web", flag, REFUSED[flag], "sleep", "60", check=False)
     assert ran.returncode == 125
     assert f"\nfield: {flag}\nhint: " in ran.stderr

@@ -142,7 +142,7 @@ def test_device_files_in_a_folder_as_root_open_nothing(runtime, sandbox, folder)
     assert "Permission denied" in said
 
 
-def test_a_folder_that_cannot_be_shown_with_other_ids_is_refused_with_the_cure(runtime, sandbox):
+def test_a_folder_that_cannot_be_shown_with_other_ids_is_refused_with_the_hint(runtime, sandbox):
     with pytest.raises(
         SpecError, match=r"rootfs: /proc/sys cannot be shown to a user namespace .*--userns host"
     ):

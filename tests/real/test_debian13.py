@@ -1,6 +1,6 @@
 """podman 5.4 and Python 3.13, in a root of Debian 13: what guards podman's published ports, run there too.
 
-`make test-debian13` runs all tests of the engines' doors in it. The root is made before, by `make debian13`: here there is
+`make test-debian13` runs all tests of the engines' integrations in it. The root is made before, by `make debian13`: here there is
 no network.
 """
 
@@ -33,9 +33,9 @@ def test_podman_5_publishes_what_it_reserves() -> None:
     ready = run("--ready")
     if ready.returncode == 69:
         pytest.skip(ready.stderr.strip())
-    wanted = [f"{file}::{test}" for file, tests in GUARDS.items() for test in tests]
-    wanted += [file for file, tests in GUARDS.items() if not tests]
-    done = run("-q", "-n0", *wanted)
+    desired = [f"{file}::{test}" for file, tests in GUARDS.items() for test in tests]
+    desired += [file for file, tests in GUARDS.items() if not tests]
+    done = run("-q", "-n0", *desired)
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
     assert " passed" in done.stdout
     assert " skipped" not in done.stdout, f"{done.stdout}: each can run there"

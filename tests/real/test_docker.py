@@ -121,7 +121,7 @@ def test_ports_are_published_by_docker(rig: Rig, lan: Lan) -> None:
     assert shown == ["*:8081->80/tcp by docker"]
 
 
-def test_sandboxes_of_other_doors_are_on_the_same_network(rig: Rig) -> None:
+def test_sandboxes_of_other_integrations_are_on_the_same_network(rig: Rig) -> None:
     rig.network("front")
     rig.serve("web", "front")
     with closing(Workload(rig.host, "lab")) as lab:

@@ -15,7 +15,7 @@ from harness.docker import DOCKERD, PLUGIN_SOCKET
 from harness.docker_rig import Rig, running
 from harness.host import Lan
 from harness.netns import eventually
-from sealane.doors.cnm.stand_in import MESSAGE
+from sealane.integrations.cnm.stand_in import MESSAGE
 
 pytestmark = [pytest.mark.real, pytest.mark.kernel]
 

@@ -1,4 +1,4 @@
-"""`docker-compose` on networks of ours, and docs/doors/docker.md, whose recipe for it is run with the rest of the page."""
+"""`docker-compose` on networks of ours, and docs/integrations/docker.md, whose recipe for it is run with the rest of the page."""
 
 import os
 import re
@@ -22,7 +22,7 @@ if DOCKERD is None:
     pytest.skip("needs dockerd (docker.io)", allow_module_level=True)
 
 HOST_NUMBER = 39
-PAGE = (Path(__file__).parents[2] / "docs" / "doors" / "docker.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "integrations" / "docker.md").read_text(encoding="utf-8")
 FILE = """
 version: "3.7"
 services:
@@ -145,7 +145,7 @@ def test_what_fits_the_page() -> None:
 
 @pytest.mark.skipif(COMPOSE is None, reason="needs docker-compose")
 def test_the_page_prints_what_it_says(rig: Rig, tmp_path: Path) -> None:
-    """docs/doors/docker.md, command by command, in a folder with its compose file."""
+    """docs/integrations/docker.md, command by command, in a folder with its compose file."""
     (file,) = blocks(PAGE, "yaml")
     folder = tmp_path / "shop"
     folder.mkdir()

@@ -83,7 +83,7 @@ def test_a_container_without_its_default_route(rig: Rig) -> None:
     rig.docker("exec", "web", "ip", "route", "del", "default")
     (finding,) = diagnosed(rig)
     assert (finding["cause"], finding["level"]) == ("wrong-default-route", "error")
-    assert "docker restart" in finding["cure"]
+    assert "docker restart" in finding["hint"]
     rig.docker("restart", "-t", "0", "web")
     assert diagnosed(rig) == []
 
@@ -96,6 +96,6 @@ def test_a_container_whose_resolver_went_with_dockerd(rig: Rig) -> None:
     rig.docker.stop()
     (finding,) = diagnosed(rig)
     assert (finding["cause"], finding["level"]) == ("wrong-resolver", "error")
-    assert "start dockerd" in finding["cure"]
+    assert "start dockerd" in finding["hint"]
     rig.docker.start()
     eventually(lambda: diagnosed(rig) == [], what="its resolver is back")

@@ -1,4 +1,4 @@
-"""The pages of docs/doors: every command is run, in order, on a host of its own, and prints what the page says."""
+"""The pages of docs/integrations: every command is run, in order, on a host of its own, and prints what the page says."""
 
 import os
 import re
@@ -30,7 +30,9 @@ SEARCH = "/usr/sbin:/usr/bin:/sbin:/bin"
 SESSIONS = {
     page: [
         command
-        for block in blocks((ROOT / "docs" / "doors" / f"{page}.md").read_text(encoding="utf-8"), "console")
+        for block in blocks(
+            (ROOT / "docs" / "integrations" / f"{page}.md").read_text(encoding="utf-8"), "console"
+        )
         for command in commands(block)
     ]
     for page in PAGES

@@ -240,9 +240,9 @@ def test_doctor_accuses_firewalld_only_when_it_is_in_the_way(place: Place) -> No
     found = [f for f in findings(place.host) if f["cause"] in ("foreign-drop", "foreign-input")]
     assert found, findings(place.host)
     for finding in found:
-        assert f"firewall-cmd --permanent --zone=trusted --change-interface={place.link}" in finding["cure"]
-        assert "firewall-cmd --reload" in finding["cure"]
-        assert "nft insert" not in finding["cure"]
+        assert f"firewall-cmd --permanent --zone=trusted --change-interface={place.link}" in finding["hint"]
+        assert "firewall-cmd --reload" in finding["hint"]
+        assert "nft insert" not in finding["hint"]
     # It is what it says: this survives a reload without us.
     place.host.daemon.send_signal(signal.SIGSTOP)
     place.firewalld("--permanent", "--zone=trusted", f"--change-interface={place.link}")
@@ -267,7 +267,7 @@ def test_a_refusal_is_told(lan: Lan) -> None:
                 found = [c for c in host.api.status()["conditions"] if c["subject"] == "firewalld"]
                 return [c["level"] for c in found] == ["warning"] and "--permanent --zone=trusted" in found[
                     0
-                ]["cure"]
+                ]["hint"]
 
             eventually(told, what="status tells")
             assert "firewalld.failed" in host.sealane("events").stdout

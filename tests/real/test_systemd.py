@@ -298,7 +298,7 @@ def test_who_listens_to_it_for_ever_does_not_keep_it_from_stopping(machine: Mach
 
 
 def test_whoever_is_enabled_is_there_after_a_boot(lan: Lan) -> None:
-    """docs/operating.md and docs/doors/docker.md, as they say it."""
+    """docs/operating.md and docs/integrations/docker.md, as they say it."""
     with Machine(lan, HOST_NUMBER + 1) as machine:
         machine.systemctl("enable", "--now", "sealane.socket", SERVICE)
         machine.api.network("front", "10.50.0.0/24")

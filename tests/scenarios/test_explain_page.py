@@ -15,8 +15,8 @@ from scenarios.test_traces import HOST_ADDRESSES
 from sealane.cli.options import ends_of
 from sealane.cli.parser import build_parser
 from sealane.explain import render
+from sealane.explain.foreign_state import foreign_state_of
 from sealane.explain.question import Question, explain
-from sealane.explain.surroundings import surroundings_of
 
 __all__ = ["bench"]
 
@@ -42,7 +42,7 @@ def printed(bench: Bench, scenario: str, command: str) -> str:
         reverse=arguments.reverse,
     )
     compiled = bench.engine.reconciler.compiled
-    around = surroundings_of(compiled.facts, HOST_ADDRESSES)
+    around = foreign_state_of(compiled.facts, HOST_ADDRESSES)
     trace = explain(question, bench.engine.intent, compiled, around)
     told = render.detailed if arguments.detailed else render.minimal if arguments.minimal else render.summary
     return told(trace).rstrip("\n") + "\n"

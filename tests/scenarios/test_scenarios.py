@@ -31,7 +31,7 @@ KINDS = "link address route rule neighbour fdb sysctl fast-port fast-target fast
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     """An engine whose ids count up, so that names made of them are the same each time."""
     numbers = itertools.count(1)
-    monkeypatch.setattr("sealane.engine.drafts.new_id", lambda: f"{next(numbers):032x}")
+    monkeypatch.setattr("sealane.engine.builder.new_id", lambda: f"{next(numbers):032x}")
     return Bench()
 
 
@@ -162,5 +162,5 @@ def test_a_kernel_that_lost_everything_is_made_the_same_again(name: str, bench: 
     sandboxes = {s.id for s in bench.engine.intent.sandboxes.values()}
     for netns in sandboxes:
         bench.kernel.state[netns].clear()
-    bench.upkeep.resync({HOST, *sandboxes})
+    bench.resyncer.resync({HOST, *sandboxes})
     assert rendered(bench) == goldens(name)

@@ -13,9 +13,9 @@ import pytest
 
 from harness.engines import Bench
 from scenarios.test_scenarios import HERE, SCENARIOS, bench, perform, steps
+from sealane.explain.foreign_state import foreign_state_of
 from sealane.explain.question import Question, explain_both
 from sealane.explain.render import minimal, verdict
-from sealane.explain.surroundings import surroundings_of
 from sealane.explain.walk import is_answered
 
 __all__ = ["bench"]
@@ -30,7 +30,7 @@ def told(bench: Bench, line: str) -> str:
     assert found is not None, f"no question: {line!r}"
     question = Question(source=found[1], target=found[2], proto=found[3])  # type: ignore[arg-type]
     compiled = bench.engine.reconciler.compiled
-    around = surroundings_of(compiled.facts, HOST_ADDRESSES)
+    around = foreign_state_of(compiled.facts, HOST_ADDRESSES)
     there, back = explain_both(question, bench.engine.intent, compiled, around)
     if back is None or is_answered(there, back):
         return minimal(there)

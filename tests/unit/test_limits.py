@@ -12,11 +12,11 @@ import pytest
 
 from harness.engines import FACTS, Bench, publish, subnets
 from sealane import limits
-from sealane.daemon.threads import Waiters, workers
-from sealane.daemon.watch import Watch
-from sealane.engine.errors import FullError, InvalidError
+from sealane.daemon.threads import BlockingCalls, workers
+from sealane.daemon.watch import DriftWatcher
+from sealane.engine.errors import ExhaustedError, InvalidError
 from sealane.engine.events import EventLog
-from sealane.engine.upkeep import Upkeep
+from sealane.engine.resyncer import Resyncer
 from sealane.http.connection import Bounds
 from sealane.kernel.objects import Sysctl
 from sealane.kernel.state import HOST
@@ -29,11 +29,11 @@ from sealane.limits import (
     EVENTS_KEPT,
     FEED_CHANGES_KEPT,
     FULL_LOOK_S,
-    HEAL_BURST,
-    HEAL_PAUSE_S,
     PUBLISHES_PER_ENDPOINT,
     RANGE_PORTS_MAX,
     RECONCILE_ROUNDS,
+    REPAIR_BURST,
+    REPAIR_PAUSE_S,
     REQUEST_BYTES_MAX,
     SUBNETS_PER_NETWORK,
     SYSCTL_POLL_S,
@@ -109,7 +109,7 @@ def test_the_candidates_for_an_ephemeral_port(bench: Bench, held: int) -> None:
     if held < EPHEMERAL_TRIES:
         assert bench.attach(A, publish=[anywhere]).ports == [f"*:{first + held}->80/tcp"]
         return
-    with pytest.raises(FullError, match="no free host port") as refusal:
+    with pytest.raises(ExhaustedError, match="no free host port") as refusal:
         bench.attach(A, publish=[anywhere])
     assert refusal.value.field == "publish[0]"
 
@@ -200,34 +200,34 @@ def test_the_rounds_of_one_resync(undoes: int) -> None:
     bench.network("front")
     kernel.take_one()
     kernel.rounds, kernel.undoes = 0, undoes
-    bench.upkeep.resync({HOST})
+    bench.resyncer.resync({HOST})
     assert kernel.rounds == RECONCILE_ROUNDS
     assert bench.is_clean() == (undoes < RECONCILE_ROUNDS)
-    bench.upkeep.resync({HOST})
+    bench.resyncer.resync({HOST})
     assert bench.is_clean()
 
 
 def test_the_repairs_in_a_row_and_the_pause_after_them(bench: Bench) -> None:
     now = 100.0
-    upkeep = Upkeep(bench.engine, clock=lambda: now)
+    resyncer = Resyncer(bench.engine, clock=lambda: now)
     bench.network("front")
-    for _ in range(HEAL_BURST):
-        assert upkeep.may_heal() == 0.0
+    for _ in range(REPAIR_BURST):
+        assert resyncer.repair_delay() == 0.0
         take_one(bench.kernel)
-        upkeep.resync({HOST})
-    assert upkeep.may_heal() == HEAL_PAUSE_S
-    now += HEAL_PAUSE_S - 0.001
-    assert upkeep.may_heal() == HEAL_PAUSE_S
+        resyncer.resync({HOST})
+    assert resyncer.repair_delay() == REPAIR_PAUSE_S
+    now += REPAIR_PAUSE_S - 0.001
+    assert resyncer.repair_delay() == REPAIR_PAUSE_S
     now += 0.001
-    assert upkeep.may_heal() == 0.0
+    assert resyncer.repair_delay() == 0.0
 
 
 def test_looks_that_find_nothing_to_repair_are_no_fight(bench: Bench) -> None:
-    upkeep = Upkeep(bench.engine, clock=lambda: 100.0)
+    resyncer = Resyncer(bench.engine, clock=lambda: 100.0)
     bench.network("front")
-    for _ in range(2 * HEAL_BURST):
-        upkeep.resync({HOST})
-    assert upkeep.may_heal() == 0.0
+    for _ in range(2 * REPAIR_BURST):
+        resyncer.resync({HOST})
+    assert resyncer.repair_delay() == 0.0
 
 
 # --- looks ----------------------------------------------------------------------------------------------------------
@@ -264,7 +264,7 @@ class Silent:
 @pytest.fixture
 def loop(bench: Bench) -> Loop:
     made = Loop()
-    Watch(bench.engine, bench.upkeep, bench.kernel, Silent(), made).start()  # type: ignore[arg-type]
+    DriftWatcher(bench.engine, bench.resyncer, bench.kernel, Silent(), made).start()  # type: ignore[arg-type]
     return made
 
 
@@ -312,7 +312,7 @@ async def at_once(call, most: int) -> tuple[int, list[int]]:
 
 @pytest.mark.parametrize("most", [1, 40, WAITERS_MAX])
 def test_the_containers_whose_end_is_waited_for(most: int) -> None:
-    begun, answers = asyncio.run(at_once(Waiters(most).call, most))
+    begun, answers = asyncio.run(at_once(BlockingCalls(most).call, most))
     assert (begun, answers) == (most, list(range(most + 1)))
 
 

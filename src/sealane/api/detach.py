@@ -36,7 +36,7 @@ class Detacher:
         views: list[tuple[Answer, DetachView]] = []
         for requests, answer in waiting:
             try:
-                endpoints, _ = self._engine.drafts.detach(requests)
+                endpoints, _ = self._engine.builder.detach(requests)
             except Exception as error:  # One caller's mistake is that caller's alone.
                 _refuse(answer, error)
             else:

@@ -8,18 +8,18 @@ from sealane.api.detach import Detacher
 from sealane.api.follow import changes, events
 from sealane.api.services import Containers, Images, Projects, Services
 from sealane.containers.frames import PROTOCOL
-from sealane.doors.cni import handed
-from sealane.doors.cni.verbs import Cni
-from sealane.doors.netavark.verbs import Netavark
-from sealane.doors.oci.verbs import Oci
 from sealane.engine.engine import Engine
 from sealane.engine.errors import InvalidError, NotFoundError
 from sealane.engine.explaining import explain_packet
 from sealane.engine.labels import belonging, check_labels
 from sealane.engine.notices import notice, refuse_if_blind
 from sealane.engine.sockets import list_sockets
-from sealane.http.call import Call, Later, Lines, MethodError, Now, Query, Route, Taker, Upgraded
+from sealane.http.call import AsyncVerb, Call, Hijacker, Lines, MethodError, Query, Route, SyncVerb, Upgraded
 from sealane.http.json import Body
+from sealane.integrations.cni import forwarded
+from sealane.integrations.cni.verbs import Cni
+from sealane.integrations.netavark.verbs import Netavark
+from sealane.integrations.oci.verbs import Oci
 from sealane.model.signals import signal_number
 from sealane.wire.cni import CniRequest
 from sealane.wire.diagnosis import CheckRequest, DoctorRequest, ExplainRequest, TraceRequest
@@ -63,7 +63,7 @@ class Routes:
             **_daemon_routes(services),
             **_network_routes(services.engine),
             **_endpoint_routes(services.engine, detacher),
-            **_door_routes(services, detacher),
+            **_integration_routes(services, detacher),
             **_project_routes(services.project),
             **_image_routes(services.images),
             **_container_routes(services.workloads),
@@ -97,7 +97,7 @@ class Routes:
             shape = (parts[0], None, None)
             if len(parts) > 2 and shape in self._table:
                 return self._table[shape], f"{_unquoted(parts[1])}/{_unquoted(parts[2])}"
-        raise NotFoundError(f"there is no {path[:SHOWN_CHARS]!r}", cure="see the table in sealane.wire")
+        raise NotFoundError(f"there is no {path[:SHOWN_CHARS]!r}", hint="see the table in sealane.wire")
 
 
 def _unquoted(segment: str) -> str:
@@ -112,8 +112,8 @@ def _parse_query(text: str, known: frozenset[str]) -> dict[str, str]:
     for pair in text.split("&") if text else ():
         name, _, value = pair.partition("=")
         if name not in known:
-            cure = f"this path takes {', '.join(sorted(known))}" if known else "this path takes no parameters"
-            raise InvalidError(f"there is no parameter {name[:SHOWN_CHARS]!r}", field="query", cure=cure)
+            hint = f"this path takes {', '.join(sorted(known))}" if known else "this path takes no parameters"
+            raise InvalidError(f"there is no parameter {name[:SHOWN_CHARS]!r}", field="query", hint=hint)
         if name in values:
             raise InvalidError(f"{name} is given twice", field=name)
         values[name] = _unquoted(value)
@@ -121,7 +121,7 @@ def _parse_query(text: str, known: frozenset[str]) -> dict[str, str]:
 
 
 def _route(
-    verb: Now | Later | Lines,
+    verb: SyncVerb | AsyncVerb | Lines,
     *,
     query: tuple[str, ...] = (),
     body: type[Any] | object = None,
@@ -135,37 +135,37 @@ def _route(
     )
 
 
-def _given(verb: Callable[[B], object]) -> Now:
+def _given(verb: Callable[[B], object]) -> SyncVerb:
     """A verb that takes the body."""
 
     def answer(call: Call[B]) -> object:
         return verb(call.body)
 
-    return Now(answer)
+    return SyncVerb(answer)
 
 
-def _labelling(verb: Callable[[L], object]) -> Now:
+def _labelling(verb: Callable[[L], object]) -> SyncVerb:
     """A verb that takes the body, whose labels become an object's."""
 
     def answer(call: Call[L]) -> object:
         check_labels(call.body.labels)
         return verb(call.body)
 
-    return Now(answer)
+    return SyncVerb(answer)
 
 
-def _about(verb: Callable[[str], object]) -> Now:
+def _about(verb: Callable[[str], object]) -> SyncVerb:
     """A verb that takes the reference."""
-    return Now(lambda call: verb(call.ref))
+    return SyncVerb(lambda call: verb(call.ref))
 
 
 def _daemon_routes(services: Services) -> dict[Shape, Methods]:
-    upkeep, log = services.upkeep, services.engine.events
+    resyncer, log = services.resyncer, services.engine.events
     follow = Lines(lambda call: events(log, call.query.whole("since"), follow=call.query.flag("follow")))
     feed = Lines(
         lambda call: changes(services.engine, call.query.whole("since"), follow=call.query.flag("follow"))
     )
-    gc = Now(lambda call: upkeep.gc(confirmed=call.query.flag("confirm")))
+    gc = SyncVerb(lambda call: resyncer.gc(confirmed=call.query.flag("confirm")))
 
     def explain(request: ExplainRequest) -> object:
         return explain_packet(services.engine, request)
@@ -174,35 +174,35 @@ def _daemon_routes(services: Services) -> dict[Shape, Methods]:
         return list_sockets(services.engine, call.query.text("sandbox"), every_state=call.query.flag("all"))
 
     return {
-        ("version",): {"GET": _route(Now(lambda _: services.version()))},
-        ("status",): {"GET": _route(Now(lambda _: services.status()))},
+        ("version",): {"GET": _route(SyncVerb(lambda _: services.version()))},
+        ("status",): {"GET": _route(SyncVerb(lambda _: services.status()))},
         ("gc",): {"POST": _route(gc, query=("confirm",))},
         ("explain",): {"POST": _route(_given(explain), body=ExplainRequest)},
-        ("sockets",): {"GET": _route(Now(sockets), query=("sandbox", "all"))},
-        ("check",): {"POST": _route(Later(lambda call: services.check(call.body)), body=CheckRequest)},
+        ("sockets",): {"GET": _route(SyncVerb(sockets), query=("sandbox", "all"))},
+        ("check",): {"POST": _route(AsyncVerb(lambda call: services.check(call.body)), body=CheckRequest)},
         ("trace",): {"POST": _route(Lines(lambda call: services.trace(call.body)), body=TraceRequest)},
-        ("doctor",): {"POST": _route(Later(lambda call: services.doctor(call.body)), body=DoctorRequest)},
-        ("audit",): {"GET": _route(Now(lambda _: upkeep.audit()))},
+        ("doctor",): {"POST": _route(AsyncVerb(lambda call: services.doctor(call.body)), body=DoctorRequest)},
+        ("audit",): {"GET": _route(SyncVerb(lambda _: resyncer.audit()))},
         ("events",): {"GET": _route(follow, query=("follow", "since"))},
         ("changes",): {"GET": _route(feed, query=("follow", "since"))},
     }
 
 
 def _network_routes(engine: Engine) -> dict[Shape, Methods]:
-    remove_network = Now(lambda call: engine.remove_network(call.ref, force=call.query.flag("force")))
-    remove_sandbox = Now(lambda call: engine.remove_sandbox(call.ref, force=call.query.flag("force")))
+    remove_network = SyncVerb(lambda call: engine.remove_network(call.ref, force=call.query.flag("force")))
+    remove_sandbox = SyncVerb(lambda call: engine.remove_sandbox(call.ref, force=call.query.flag("force")))
     return {
         ("networks",): {
-            "GET": _route(Now(lambda _: engine.networks())),
+            "GET": _route(SyncVerb(lambda _: engine.networks())),
             "POST": _route(_labelling(engine.create_network), body=NetworkRequest),
         },
-        ("networks", "prune"): {"POST": _route(Now(lambda _: engine.prune_networks()))},
+        ("networks", "prune"): {"POST": _route(SyncVerb(lambda _: engine.prune_networks()))},
         ("networks", None): {
             "GET": _route(_about(engine.network)),
             "DELETE": _route(remove_network, query=("force",)),
         },
         ("sandboxes",): {
-            "GET": _route(Now(lambda _: engine.sandboxes())),
+            "GET": _route(SyncVerb(lambda _: engine.sandboxes())),
             "POST": _route(_labelling(engine.create_sandbox), body=SandboxRequest),
         },
         ("sandboxes", None): {
@@ -213,12 +213,12 @@ def _network_routes(engine: Engine) -> dict[Shape, Methods]:
 
 
 def _endpoint_routes(engine: Engine, detacher: Detacher) -> dict[Shape, Methods]:
-    listed = Now(lambda call: engine.endpoints(call.query.text("network"), call.query.text("sandbox")))
+    listed = SyncVerb(lambda call: engine.endpoints(call.query.text("network"), call.query.text("sandbox")))
     one: Methods = {"GET": _route(_about(engine.endpoint))}
 
     def detach(call: Call[list[DetachRequest]]) -> object:
         if len(call.body) > DETACHES_MAX:
-            raise InvalidError(f"{len(call.body)} detaches", cure=f"send at most {DETACHES_MAX} at once")
+            raise InvalidError(f"{len(call.body)} detaches", hint=f"send at most {DETACHES_MAX} at once")
         return detacher.submit(call.body)
 
     return {
@@ -226,32 +226,35 @@ def _endpoint_routes(engine: Engine, detacher: Detacher) -> dict[Shape, Methods]
         ("endpoints", None): one,
         ("endpoints", None, None): one,
         ("attach",): {"POST": _route(_labelling(engine.attach), body=AttachRequest)},
-        ("detach",): {"POST": _route(Later(detach), body=list[DetachRequest])},  # type: ignore[arg-type]
+        ("detach",): {"POST": _route(AsyncVerb(detach), body=list[DetachRequest])},  # type: ignore[arg-type]
     }
 
 
-def _door_routes(services: Services, detacher: Detacher) -> dict[Shape, Methods]:
+def _integration_routes(services: Services, detacher: Detacher) -> dict[Shape, Methods]:
     cni = Cni(services.engine, detacher.submit)
-    netavark = Netavark(services.engine, services.upkeep, detacher.submit)
+    netavark = Netavark(services.engine, services.resyncer, detacher.submit)
     oci = Oci(services.engine, detacher.submit)
     return {
-        ("cni",): {"POST": _route(Later(lambda call: cni.call(call.body, call.caller)), body=CniRequest)},
-        ("cni", "handed"): {
+        ("cni",): {"POST": _route(AsyncVerb(lambda call: cni.call(call.body, call.caller)), body=CniRequest)},
+        ("cni", "forwarded"): {
             "POST": Route(
-                verb=Later(lambda call: handed.answer(cni, call.body, call.caller)), body=handed.HandedBody()
+                verb=AsyncVerb(lambda call: forwarded.answer(cni, call.body, call.caller)),
+                body=forwarded.ForwardedBody(),
             )
         },
         ("netavark",): {
-            "POST": _route(Later(lambda call: netavark.call(call.body, call.caller)), body=NetavarkRequest)
+            "POST": _route(
+                AsyncVerb(lambda call: netavark.call(call.body, call.caller)), body=NetavarkRequest
+            )
         },
-        ("oci",): {"POST": _route(Later(lambda call: oci.call(call.body)), body=OciRequest)},
+        ("oci",): {"POST": _route(AsyncVerb(lambda call: oci.call(call.body)), body=OciRequest)},
     }
 
 
 def _project_routes(project: Projects) -> dict[Shape, Methods]:
-    plan = Now(lambda call: project.plan(belonging(call.body), delete=call.query.flag("delete")))
-    apply = Later(lambda call: project.apply(belonging(call.body)))
-    delete = Later(lambda call: project.delete(belonging(call.body)))
+    plan = SyncVerb(lambda call: project.plan(belonging(call.body), delete=call.query.flag("delete")))
+    apply = AsyncVerb(lambda call: project.apply(belonging(call.body)))
+    delete = AsyncVerb(lambda call: project.delete(belonging(call.body)))
     return {
         ("plan",): {"POST": _route(plan, query=("delete",), body=Manifest)},
         ("apply",): {"POST": _route(apply, body=Manifest)},
@@ -262,43 +265,45 @@ def _project_routes(project: Projects) -> dict[Shape, Methods]:
 def _image_routes(images: Images) -> dict[Shape, Methods]:
     return {
         ("images",): {
-            "GET": _route(Later(lambda _: images.list())),
+            "GET": _route(AsyncVerb(lambda _: images.list())),
             "POST": _route(Lines(lambda call: images.fetch(call.body)), body=ImageRequest),
         },
-        ("images", "prune"): {"POST": _route(Later(lambda _: images.prune()))},
-        ("images", None): {"DELETE": _route(Later(lambda call: images.remove(call.ref)))},
+        ("images", "prune"): {"POST": _route(AsyncVerb(lambda _: images.prune()))},
+        ("images", None): {"DELETE": _route(AsyncVerb(lambda call: images.remove(call.ref)))},
     }
 
 
 def _container_routes(containers: Containers) -> dict[Shape, Methods]:
-    listed = Later(lambda call: containers.list(stopped=call.query.flag("all")))
+    listed = AsyncVerb(lambda call: containers.list(stopped=call.query.flag("all")))
 
     def create(call: Call[ContainerRequest]) -> Awaitable[object]:
         check_labels(call.body.labels)
         return containers.create(call.body, is_new=call.query.flag("new"))
 
-    def attend(call: Call[ContainerRequest]) -> Awaitable[Taker]:
+    def attend(call: Call[ContainerRequest]) -> Awaitable[Hijacker]:
         check_labels(call.body.labels)
         return containers.create_attended(call.body)
 
     attended = Upgraded(PROTOCOL, attend)
-    remove = Later(lambda call: containers.remove(call.ref, force=call.query.flag("force")))
-    stop = Later(lambda call: containers.stop(call.ref, call.query.seconds("timeout")))
-    kill = Later(lambda call: containers.kill(call.ref, _signal(call.query)))
-    wait = Later(lambda call: containers.wait(call.ref), only_waits=True)
+    remove = AsyncVerb(lambda call: containers.remove(call.ref, force=call.query.flag("force")))
+    stop = AsyncVerb(lambda call: containers.stop(call.ref, call.query.seconds("timeout")))
+    kill = AsyncVerb(lambda call: containers.kill(call.ref, _signal(call.query)))
+    wait = AsyncVerb(lambda call: containers.wait(call.ref), only_waits=True)
     execute = Lines(lambda call: containers.exec(call.ref, call.body))
     session = Upgraded(PROTOCOL, lambda call: containers.exec_session(call.ref, call.body))
     return {
         ("containers",): {
             "GET": _route(listed, query=("all",)),
-            "POST": _route(Later(create), query=("new",), body=ContainerRequest, upgraded=attended),
+            "POST": _route(AsyncVerb(create), query=("new",), body=ContainerRequest, upgraded=attended),
         },
         ("containers", None): {
-            "GET": _route(Later(lambda call: containers.get(call.ref))),
+            "GET": _route(AsyncVerb(lambda call: containers.get(call.ref))),
             "DELETE": _route(remove, query=("force",)),
         },
-        ("containers", None, "request"): {"GET": _route(Later(lambda call: containers.request(call.ref)))},
-        ("containers", None, "start"): {"POST": _route(Later(lambda call: containers.start(call.ref)))},
+        ("containers", None, "request"): {
+            "GET": _route(AsyncVerb(lambda call: containers.request(call.ref)))
+        },
+        ("containers", None, "start"): {"POST": _route(AsyncVerb(lambda call: containers.start(call.ref)))},
         ("containers", None, "stop"): {"POST": _route(stop, query=("timeout",))},
         ("containers", None, "kill"): {"POST": _route(kill, query=("signal",))},
         ("containers", None, "wait"): {"POST": _route(wait)},

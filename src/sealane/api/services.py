@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 from sealane.engine.engine import Engine
-from sealane.engine.upkeep import Upkeep
-from sealane.http.call import Taker
+from sealane.engine.resyncer import Resyncer
+from sealane.http.call import Hijacker
 from sealane.wire.diagnosis import CheckRequest, CheckView, DoctorRequest, DoctorView, TraceRequest, TraceView
 from sealane.wire.requests import ContainerRequest, ExecRequest, ImageRequest, Manifest
 from sealane.wire.views import (
@@ -30,7 +30,7 @@ class ContainerRecords(Protocol):
         """Make, attach and start. Idempotent for an equal request; after an error nothing is left."""
         ...
 
-    async def create_attended(self, request: ContainerRequest) -> Taker:
+    async def create_attended(self, request: ContainerRequest) -> Hijacker:
         """A new one, for the client at its input and output whose connection starts it."""
         ...
 
@@ -68,7 +68,7 @@ class ContainerStreams(Protocol):
         """Output as it comes; the last is of stream `exit`. Closed when the client leaves."""
         ...
 
-    async def exec_session(self, ref: str, request: ExecRequest) -> Taker:
+    async def exec_session(self, ref: str, request: ExecRequest) -> Hijacker:
         """What starts the process, for the client whose connection it is given."""
         ...
 
@@ -116,7 +116,7 @@ class Services(Protocol):
     def engine(self) -> Engine: ...
 
     @property
-    def upkeep(self) -> Upkeep: ...
+    def resyncer(self) -> Resyncer: ...
 
     @property
     def workloads(self) -> Containers: ...

@@ -171,7 +171,7 @@ def _networks(arguments: argparse.Namespace) -> tuple[str, list[Attachment]]:
             raise UsageError(
                 f"{modes[0]} excludes other networks, aliases and addresses",
                 field="--network",
-                cure="give it alone",
+                hint="give it alone",
             )
         return modes[0], []
     if any(statics.values()) and len(texts) > 1:
@@ -179,12 +179,12 @@ def _networks(arguments: argparse.Namespace) -> tuple[str, list[Attachment]]:
         raise UsageError(
             "an address for several networks",
             field=f"--{key}",
-            cure=f"write --network name=NETWORK,{key}=ADDRESS",
+            hint=f"write --network name=NETWORK,{key}=ADDRESS",
         )
     attachments = [_attachment(text, arguments.network_alias, statics) for text in texts]
     names = [attachment.network for attachment in attachments]
     if len(set(names)) < len(names):
-        raise UsageError("a network is given twice", field="--network", cure="keep one of them")
+        raise UsageError("a network is given twice", field="--network", hint="keep one of them")
     return "", attachments
 
 
@@ -195,13 +195,13 @@ def _attachment(text: str, aliases: list[str], statics: dict[str, str | None]) -
     for word in text.split(",") if "=" in text else ():
         key, _, value = word.partition("=")
         if key not in _NETWORK_KEYS or not value:
-            cure = f"write {'=…,'.join(_NETWORK_KEYS)}=…"
-            raise UsageError(f"{word!r} says nothing about a network", field="--network", cure=cure)
+            hint = f"write {'=…,'.join(_NETWORK_KEYS)}=…"
+            raise UsageError(f"{word!r} says nothing about a network", field="--network", hint=hint)
         given.setdefault(key, []).append(value)
     doubled = [key for key, values in given.items() if len(values) > 1 and key not in {"alias", "driver-opt"}]
     if doubled or "name" not in given:
         what = f"{doubled[0]} is given twice" if doubled else f"{text!r} has no name"
-        raise UsageError(what, field="--network", cure="write name=NETWORK and each part once")
+        raise UsageError(what, field="--network", hint="write name=NETWORK and each part once")
 
     def one(key: str) -> str:
         return given.get(key, [""])[0]
@@ -225,7 +225,7 @@ def _endpoint_sysctl(option: str) -> tuple[str, str]:
         raise UsageError(
             f"there is no endpoint option {option!r}",
             field="--network",
-            cure=f"write driver-opt={ENDPOINT_SYSCTLS}=KEY=VALUE",
+            hint=f"write driver-opt={ENDPOINT_SYSCTLS}=KEY=VALUE",
         )
     return key, value
 
@@ -233,7 +233,7 @@ def _endpoint_sysctl(option: str) -> tuple[str, str]:
 def _integer(text: str) -> int:
     digits = text.removeprefix("-")
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 10):
-        raise UsageError(f"{text!r} is not a number", field="--network", cure="write gw-priority=10")
+        raise UsageError(f"{text!r} is not a number", field="--network", hint="write gw-priority=10")
     return int(text)
 
 
@@ -241,7 +241,7 @@ def _host(text: str) -> tuple[str, str]:
     separator = "=" if "=" in text else ":"
     name, found, address = text.partition(separator)
     if not (name and found and address):
-        raise UsageError(f"{text!r} has no name or address", field="--add-host", cure="write NAME:ADDRESS")
+        raise UsageError(f"{text!r} has no name or address", field="--add-host", hint="write NAME:ADDRESS")
     return name, address.removeprefix("[").removesuffix("]")
 
 
@@ -302,7 +302,7 @@ def _environment(context: Context, arguments: argparse.Namespace) -> dict[str, s
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
             raise UsageError(
-                f"{path} cannot be read: {why}", field="--env-file", cure="name a readable text file"
+                f"{path} cannot be read: {why}", field="--env-file", hint="name a readable text file"
             ) from error
         found |= parse_env_lines(text, context.environ, path)
     from sealane.cli.commands.exec import environment
@@ -327,7 +327,7 @@ def _bind(text: str, place: ComposeContext) -> dict[str, Any]:
 def _tmpfs(text: str) -> dict[str, Any]:
     mount = parsed(parse_tmpfs, text, "--tmpfs")
     if mount.read_only or "noexec" in mount.flags:
-        raise UsageError(f"{text!r}: ro and noexec are not supported", field="--tmpfs", cure="leave them out")
+        raise UsageError(f"{text!r}: ro and noexec are not supported", field="--tmpfs", hint="leave them out")
     return {"type": "tmpfs", "target": mount.target} | _given(size_bytes=mount.size_bytes, mode=mount.mode)
 
 
@@ -341,7 +341,7 @@ def _health(arguments: argparse.Namespace) -> dict[str, Any] | None:
     if arguments.health_cmd is None:
         if details:
             raise UsageError(
-                "a health check without a command", field="--health-cmd", cure="give --health-cmd"
+                "a health check without a command", field="--health-cmd", hint="give --health-cmd"
             )
         return None
     return {"test": ["CMD-SHELL", arguments.health_cmd], **details}

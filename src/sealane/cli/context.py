@@ -16,10 +16,10 @@ class UsageError(Exception):
     """Of the command, where that helps."""
 
     def __init__(
-        self, message: str, *, field: str = "", cure: str = "", problems: Iterable[dict[str, str]] = ()
+        self, message: str, *, field: str = "", hint: str = "", problems: Iterable[dict[str, str]] = ()
     ) -> None:
         super().__init__(message)
-        self.body: dict[str, Any] = {"code": "invalid", "message": message, "field": field, "cure": cure}
+        self.body: dict[str, Any] = {"code": "invalid", "message": message, "field": field, "hint": hint}
         if listed := list(problems):
             self.body["problems"] = listed
 
@@ -27,8 +27,8 @@ class UsageError(Exception):
 class CommandLineError(UsageError):
     """The words themselves are wrong. `usage` is that of the command."""
 
-    def __init__(self, message: str, usage: str, *, field: str, cure: str) -> None:
-        super().__init__(message, field=field, cure=cure)
+    def __init__(self, message: str, usage: str, *, field: str, hint: str) -> None:
+        super().__init__(message, field=field, hint=hint)
         self.usage = usage
 
 
@@ -40,7 +40,7 @@ def _unanswered(flags: Flags) -> Iterator[None]:
     except ApiError as error:
         if error.code != "invalid":
             raise
-        raise UsageError(error.message, field=error.field, cure=error.cure) from error
+        raise UsageError(error.message, field=error.field, hint=error.hint) from error
 
 
 class Context:

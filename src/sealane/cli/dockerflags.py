@@ -1,5 +1,5 @@
 """Docker's flags of `run` that this one does not have. Where a compose file has the same as a key, the reason is that
-of the key; the cure is one for who types."""
+of the key; the hint is one for who types."""
 
 from sealane.cli.unsupported import Reasons
 from sealane.compose.unsupported import FALSE_ONLY, SERVICE
@@ -7,9 +7,9 @@ from sealane.compose.unsupported import FALSE_ONLY, SERVICE
 _LEAVE_OUT = "leave it out"
 
 
-def _as_key(key: str, cure: str = _LEAVE_OUT) -> tuple[str, str]:
+def _as_key(key: str, hint: str = _LEAVE_OUT) -> tuple[str, str]:
     reason, _ = SERVICE.get(key) or FALSE_ONLY[key]
-    return reason, cure
+    return reason, hint
 
 
 _DEVICES = _as_key("devices")

@@ -29,7 +29,7 @@ def parse_env_lines(text: str, environ: Mapping[str, str], source: str) -> dict[
             raise UsageError(
                 f"{source} line {number}: the name {name!r} {what}",
                 field=FLAG,
-                cure="write NAME=value, a variable a line",
+                hint="write NAME=value, a variable a line",
             )
         if equals:
             found[name] = value

@@ -9,7 +9,7 @@ from typing import Any
 from sealane.client import ApiError
 
 Flags = Mapping[str, tuple[tuple[str, ...], str]]
-"""A field of a request → the flags or words that set it, and the cure if the daemon names none."""
+"""A field of a request → the flags or words that set it, and the hint if the daemon names none."""
 
 COMMAND = "COMMAND"
 _FAMILY = "publish at an address of a family that the network has; `sealane network create --ipv6` makes one with both"
@@ -142,9 +142,9 @@ _MOUNT = re.compile(r"spec\.mounts\[(\d{1,9})\].*")
 def as_typed(body: Mapping[str, Any], arguments: Namespace, words: Flags | None = None) -> dict[str, Any]:
     """An ErrorBody of `run` or `exec`; `words` are those that are no flags. A field that nothing sets stays as it is."""
     field = str(body.get("field", ""))
-    flag, cure = _flag(field, arguments)
+    flag, hint = _flag(field, arguments)
     if words and field in words:
-        (flag, *_), cure = words[field]
+        (flag, *_), hint = words[field]
     if not flag:
         return dict(body)
     message = str(body.get("message", ""))
@@ -152,7 +152,7 @@ def as_typed(body: Mapping[str, Any], arguments: Namespace, words: Flags | None 
     path = f"{field.removeprefix('spec.')}: "
     if message.startswith(path):
         message = f"{flag}: {message.removeprefix(path)}"
-    return {**body, "field": flag, "message": message, "cure": body.get("cure") or cure}
+    return {**body, "field": flag, "message": message, "hint": body.get("hint") or hint}
 
 
 @contextmanager
@@ -161,18 +161,18 @@ def in_flags(flags: Flags) -> Iterator[None]:
     try:
         yield
     except ApiError as error:
-        flag, cure = _found(error.field, flags)
-        body = {**error.body, "field": flag[0], "cure": error.cure or cure} if flag[0] else error.body
+        flag, hint = _found(error.field, flags)
+        body = {**error.body, "field": flag[0], "hint": error.hint or hint} if flag[0] else error.body
         raise ApiError(error.status, body) from error
 
 
 def _flag(field: str, arguments: Namespace) -> tuple[str, str]:
-    """With its cure. Of several that set the field, the first that was typed."""
+    """With its hint. Of several that set the field, the first that was typed."""
     if mount := _MOUNT.fullmatch(field):
         # Numbered through, volumes first.
         return VOLUME if int(mount[1]) < len(arguments.volume) else TMPFS
-    flags, cure = _found(field, FLAGS)
-    return next((f for f in flags if getattr(arguments, f[2:].replace("-", "_"), None)), flags[0]), cure
+    flags, hint = _found(field, FLAGS)
+    return next((f for f in flags if getattr(arguments, f[2:].replace("-", "_"), None)), flags[0]), hint
 
 
 def _found(field: str, flags: Flags) -> tuple[tuple[str, ...], str]:

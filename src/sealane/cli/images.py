@@ -18,7 +18,7 @@ def image_ref(text: str, field: str) -> ImageRef:
         reference = parse_image_ref(text)
     except ParseError as error:
         raise UsageError(
-            str(error), field=field, cure="write oci:PATH[:TAG] or oci-archive:FILE[:TAG]"
+            str(error), field=field, hint="write oci:PATH[:TAG] or oci-archive:FILE[:TAG]"
         ) from error
     return msgspec.structs.replace(reference, path=os.path.abspath(os.path.expanduser(reference.path)))
 

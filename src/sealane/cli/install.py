@@ -26,7 +26,7 @@ def program(name: str, mark: str, socket: str | None) -> str:
     python = _interpreter()
     if len(python) > SHEBANG_MAX - len("#! -IS") or any(sign.isspace() for sign in python):
         raise UsageError(
-            f"{python} cannot be the first line of a script", cure="install Python under a short path"
+            f"{python} cannot be the first line of a script", hint="install Python under a short path"
         )
     arguments = "" if socket is None else repr(os.path.abspath(socket))
     place = os.path.dirname(os.path.dirname(os.path.abspath(sealane.__file__)))
@@ -41,8 +41,8 @@ def _interpreter() -> str:
     """The system's, which starts faster than most that are built at home and is not taken away with anybody's home;
     where it is too old, the one that this virtual environment was made of, which need not look for it."""
     if os.access(SYSTEM_PYTHON, os.X_OK):
-        asked = subprocess.run([SYSTEM_PYTHON, "-IS", "-c", IS_ENOUGH], capture_output=True, check=False)
-        if asked.returncode == 0:
+        request = subprocess.run([SYSTEM_PYTHON, "-IS", "-c", IS_ENOUGH], capture_output=True, check=False)
+        if request.returncode == 0:
             return SYSTEM_PYTHON
     return getattr(sys, "_base_executable", sys.executable)
 
@@ -62,7 +62,7 @@ def check_ours(path: str, mark: str, field: str) -> None:
     """Raises UsageError for a file that has not the mark. `field`: the flag that the path is of."""
     text = read(path)
     if text is not None and mark not in text:
-        raise UsageError(f"{path} is somebody else's", field=field, cure="choose another place")
+        raise UsageError(f"{path} is somebody else's", field=field, hint="choose another place")
 
 
 def write(context: Context, path: str, text: str, mode: int) -> None:
@@ -94,7 +94,7 @@ def remove(context: Context, path: str, is_ours: Callable[[str], bool], group: s
         try:
             os.unlink(path)
         except OSError as error:
-            raise UsageError(f"{path} cannot be removed: {error.strerror}", cure="become root") from error
+            raise UsageError(f"{path} cannot be removed: {error.strerror}", hint="become root") from error
         say(context, path, "removed")
 
 
@@ -123,4 +123,4 @@ def replace(path: str, text: str, mode: int) -> None:
             os.unlink(temporary)
             raise
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}", cure="become root") from error
+        raise UsageError(f"{path} cannot be written: {error.strerror}", hint="become root") from error

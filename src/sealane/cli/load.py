@@ -48,7 +48,7 @@ def project_manifest(project: Project) -> Manifest:
     try:
         return manifest_of(project)
     except ManifestError as error:
-        raise UsageError(error.message, field=error.path, cure=error.cure) from error
+        raise UsageError(error.message, field=error.path, hint=error.hint) from error
 
 
 def load_manifest(path: str, name: str | None) -> tuple[Manifest, tuple[str, ...]]:
@@ -61,7 +61,7 @@ def load_manifest(path: str, name: str | None) -> tuple[Manifest, tuple[str, ...
         root = read_yaml(text)
     except YamlError as error:
         where = f"{path} line {error.line}" if error.line is not None else path
-        raise UsageError(f"{where}: {error.message}", field="--file", cure=error.cure) from error
+        raise UsageError(f"{where}: {error.message}", field="--file", hint=error.hint) from error
     if isinstance(root, Mapping) and _is_native(root):
         return _native(root), ()
     project = _project_of(text, name) if path == STDIN else load_project(path, name)
@@ -93,10 +93,10 @@ def _read(path: str) -> str:
         return data.decode()
     except OSError as error:
         raise UsageError(
-            f"{path} cannot be read: {error.strerror}", field="--file", cure="name a readable file"
+            f"{path} cannot be read: {error.strerror}", field="--file", hint="name a readable file"
         ) from error
     except ValueError as error:
-        raise UsageError(f"{path} is no text: {error}", field="--file", cure="save it as UTF-8") from error
+        raise UsageError(f"{path} is no text: {error}", field="--file", hint="save it as UTF-8") from error
 
 
 def _compose_error(error: ComposeError) -> UsageError:
@@ -107,7 +107,7 @@ def _compose_error(error: ComposeError) -> UsageError:
                 [*(() if problem.line is None else (f"line {problem.line}",)), *filter(None, [problem.path])]
             ),
             "message": problem.message,
-            "cure": problem.cure,
+            "hint": problem.hint,
         }
         for problem in error.problems
     ]
@@ -128,8 +128,8 @@ def _native(root: Mapping) -> Manifest:
     try:
         return msgspec.json.decode(msgspec.json.encode(_plain(root)), type=Manifest)
     except msgspec.ValidationError as error:
-        message, field, cure = wrong(error, Manifest)
-        raise UsageError(message, field=field, cure=cure) from error
+        message, field, hint = wrong(error, Manifest)
+        raise UsageError(message, field=field, hint=hint) from error
 
 
 def _plain(node: Node) -> Any:

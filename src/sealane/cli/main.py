@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _forget(sys.stdout)
         message = f"the output cannot be written: {error.strerror}"
         output.error(
-            {"code": "kernel", "message": message, "cure": "see where it leads, and make room there"}
+            {"code": "kernel", "message": message, "hint": "see where it leads, and make room there"}
         )
         return codes.FAILED if _verb(words) in OTHERS_CODES else FAILED
     return FAILED
@@ -68,7 +68,7 @@ def _perform(words: Sequence[str], output: Output) -> int:
         output.error(error.body)
         return FAILED
     except UnreachableError as error:
-        output.error({"code": "unavailable", "message": str(error), "cure": _cure(error, context.socket)})
+        output.error({"code": "unavailable", "message": str(error), "hint": _hint(error, context.socket)})
         return codes.FAILED if arguments.command in OTHERS_CODES else UNREACHABLE
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -106,7 +106,7 @@ def _asks_for_json(words: Sequence[str]) -> bool:
     return "--json" in (words[: words.index("--")] if "--" in words else words)
 
 
-def _cure(error: UnreachableError, socket: str) -> str:
+def _hint(error: UnreachableError, socket: str) -> str:
     if error.is_sent:
         return "see whether the daemon still runs: it may have done what was asked"
     if isinstance(error.__cause__, PermissionError):

@@ -43,11 +43,11 @@ _CONDITIONS: Mapping[str, Literal["started", "healthy", "completed"]] = {
 class ManifestError(ValueError):
     """Something that a compose file can say and a manifest cannot. `path` is its place in the file."""
 
-    def __init__(self, path: str, message: str, cure: str) -> None:
-        super().__init__(f"{path}: {message}; {cure}")
+    def __init__(self, path: str, message: str, hint: str) -> None:
+        super().__init__(f"{path}: {message}; {hint}")
         self.path = path
         self.message = message
-        self.cure = cure
+        self.hint = hint
 
 
 def manifest_of(project: Project) -> Manifest:

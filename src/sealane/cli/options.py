@@ -69,7 +69,7 @@ class OneFile(argparse.Action):
     ) -> None:
         before = getattr(namespace, self.dest)
         if before is not None:
-            raise UsageError(f"{before} and {values} are two files", field="--file", cure=ONE_FILE)
+            raise UsageError(f"{before} and {values} are two files", field="--file", hint=ONE_FILE)
         setattr(namespace, self.dest, values)
 
 
@@ -79,7 +79,7 @@ def compose_file(file: str | None, environ: Mapping[str, str]) -> str:
         return file
     named = environ.get("COMPOSE_FILE", "")
     if (environ.get("COMPOSE_PATH_SEPARATOR") or ":") in named:
-        raise UsageError(f"{named} are several files", field="COMPOSE_FILE", cure=ONE_FILE)
+        raise UsageError(f"{named} are several files", field="COMPOSE_FILE", hint=ONE_FILE)
     return named or "."
 
 
@@ -89,9 +89,9 @@ def pairs(words: list[str], flag: str) -> dict[str, str]:
     for word in words:
         key, _, value = word.partition("=")
         if not key:
-            raise UsageError(f"{word!r} has no key", field=flag, cure="write KEY=VALUE")
+            raise UsageError(f"{word!r} has no key", field=flag, hint="write KEY=VALUE")
         if key in found:
-            raise UsageError(f"{key!r} is given twice", field=flag, cure="keep one of them")
+            raise UsageError(f"{key!r} is given twice", field=flag, hint="keep one of them")
         found[key] = value
     return found
 
@@ -106,13 +106,13 @@ def stated(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def parsed(parse: Callable[[str], T], text: str, flag: str) -> T:
-    """With a parser of `sealane.compose`, whose errors have their cure with them."""
+    """With a parser of `sealane.compose`, whose errors have their hint with them."""
     from sealane.compose.problems import BadValue
 
     try:
         return parse(text)
     except BadValue as error:
-        raise UsageError(error.message, field=flag, cure=error.cure) from error
+        raise UsageError(error.message, field=flag, hint=error.hint) from error
 
 
 def whole(text: str) -> int:
@@ -194,15 +194,15 @@ def packet_of(arguments: argparse.Namespace) -> dict[str, object]:
 
 def packet_flags(arguments: argparse.Namespace) -> Flags:
     """What the fields of that request were typed as."""
-    _, cure = OF_PACKET["source"]
-    return OF_PACKET if arguments.source is None else {**OF_PACKET, "source": (("--from",), cure)}
+    _, hint = OF_PACKET["source"]
+    return OF_PACKET if arguments.source is None else {**OF_PACKET, "source": (("--from",), hint)}
 
 
 def ends_of(arguments: argparse.Namespace) -> tuple[str, str]:
     """Source and target. Raises UsageError."""
     (first,) = arguments.ends
     if arguments.source is not None and arguments.more is not None:
-        raise UsageError("FROM is given twice", field="--from", cure="leave one out")
+        raise UsageError("FROM is given twice", field="--from", hint="leave one out")
     if arguments.source is None and arguments.more is None:
-        raise UsageError("TO is missing", field="TO", cure="name who is asked for, as in `db:5432`")
+        raise UsageError("TO is missing", field="TO", hint="name who is asked for, as in `db:5432`")
     return (arguments.source, first) if arguments.more is None else (first, arguments.more)

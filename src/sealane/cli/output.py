@@ -112,11 +112,11 @@ class Output:
             return
         self._labelled("error", body.get("message", ""), "31")
         self._labelled("field", body.get("field", ""), "2")
-        self._labelled("hint", body.get("cure", ""), "36")
+        self._labelled("hint", body.get("hint", ""), "36")
         for problem in body.get("problems") or ():
             where = f"{problem['field']}: " if problem.get("field") else ""
-            cure = f" ({problem['cure']})" if problem.get("cure") else ""
-            self._err.write(f"  {safe(where)}{safe(problem.get('message', ''))}{safe(cure)}\n")
+            hint = f" ({problem['hint']})" if problem.get("hint") else ""
+            self._err.write(f"  {safe(where)}{safe(problem.get('message', ''))}{safe(hint)}\n")
 
     def _labelled(self, label: str, text: str, colour: str) -> None:
         if text:

@@ -58,7 +58,7 @@ _ELSEWHERE = {
 
 def _known_elsewhere(message: str) -> str:
     begins = message.partition(" (choose from")[0]
-    return next((cure for words, cure in _ELSEWHERE.items() if f"{words} " in f"{begins} "), "")
+    return next((hint for words, hint in _ELSEWHERE.items() if f"{words} " in f"{begins} "), "")
 
 
 class Parser(argparse.ArgumentParser):
@@ -76,8 +76,8 @@ class Parser(argparse.ArgumentParser):
                 message = f"{message.removeprefix(_VALUE)} is neither true nor false"
         elif several:
             field = several["field"]
-        cure = _known_elsewhere(message) or f"see `{self.prog} --help`"
-        raise CommandLineError(message, self.format_usage(), field=field, cure=cure)
+        hint = _known_elsewhere(message) or f"see `{self.prog} --help`"
+        raise CommandLineError(message, self.format_usage(), field=field, hint=hint)
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
         """argparse has the root refuse what a command does not know; the root's usage is of no use then."""

@@ -66,7 +66,7 @@ COMMANDS = (
     Command(
         ("trace",), "Follow real packets through the kernel, and compare with what explain says", "trace"
     ),
-    Command(("doctor",), "Look for the known causes of trouble, and say how to cure them", "doctor"),
+    Command(("doctor",), "Look for the known causes of trouble, and say how to hint them", "doctor"),
     Command(("capture",), "Record the frames that pass endpoints, in pcapng", "capture"),
     Command(("run",), "Run a command in a new container", "run"),
     Command(("image", "load"), "Unpack an image", "image"),

@@ -45,11 +45,11 @@ def check_terminal(*, interactive: bool) -> None:
     """As Docker's `-t`. Raises UsageError."""
     if interactive and not os.isatty(STDIN):
         raise UsageError(
-            "the input device is not a TTY", field="--tty", cure="leave out -t, or run it in a terminal"
+            "the input device is not a TTY", field="--tty", hint="leave out -t, or run it in a terminal"
         )
 
 
-class Conversation:
+class StreamClient:
     """With one process, from its request to its end."""
 
     def __init__(
@@ -142,8 +142,8 @@ class Conversation:
 
     def _shown(self) -> dict[str, Any] | None:
         """Show what has come; what the last frame says, once it has come, too."""
-        said, self._said = self._said, []
-        for kind, payload in said:
+        value, self._said = self._said, []
+        for kind, payload in value:
             if kind == EXIT:
                 found: dict[str, Any] = json.loads(payload)
                 return found
@@ -251,9 +251,9 @@ def _size() -> bytes:
 
 
 @contextlib.contextmanager
-def _raw(wanted: bool) -> Iterator[None]:
+def _raw(desired: bool) -> Iterator[None]:
     """Keys go through as they are pressed, ^C too. As it was before, in any case but SIGKILL."""
-    if not wanted:
+    if not desired:
         yield
         return
     before = termios.tcgetattr(STDIN)
@@ -294,9 +294,11 @@ class Signals:
 
 
 @contextlib.contextmanager
-def heard(wanted: Iterable[int]) -> Iterator[Signals | None]:
+def heard(desired: Iterable[int]) -> Iterator[Signals | None]:
     """Signals in the place of what they do; None for none. What is ignored stays so: `nohup`, a shell's background."""
-    before = {number: handler for number in wanted if (handler := signal.getsignal(number)) != signal.SIG_IGN}
+    before = {
+        number: handler for number in desired if (handler := signal.getsignal(number)) != signal.SIG_IGN
+    }
     if not before:
         yield None
         return

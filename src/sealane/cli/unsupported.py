@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from sealane.cli.context import UsageError
 
 Reasons = Mapping[str, tuple[str, str]]
-"""A flag, or several with `/` between them → why not, and the cure; as `sealane.compose.unsupported` has it of keys."""
+"""A flag, or several with `/` between them → why not, and the hint; as `sealane.compose.unsupported` has it of keys."""
 
 
 class _Refusal(argparse.Action):
@@ -29,8 +29,8 @@ class _Refusal(argparse.Action):
 
 
 def refuse(name: str, why: tuple[str, str]) -> NoReturn:
-    reason, cure = why
-    raise UsageError(f"{name} is not supported: {reason}", field=name, cure=cure)
+    reason, hint = why
+    raise UsageError(f"{name} is not supported: {reason}", field=name, hint=hint)
 
 
 def add_unsupported(parser: argparse.ArgumentParser, reasons: Reasons) -> None:
@@ -42,7 +42,7 @@ def add_unsupported(parser: argparse.ArgumentParser, reasons: Reasons) -> None:
                 parser.add_argument(name.lower(), metavar=name, action=_Refusal, const=why)
 
 
-def add_needless(parser: argparse.ArgumentParser, flags: str, why: str) -> None:
+def add_ignored(parser: argparse.ArgumentParser, flags: str, why: str) -> None:
     """Flags, `/` between them, that ask for what happens anyway: scripts written for Docker have them."""
     parser.add_argument(
         *flags.split("/"), action="store_true", dest=argparse.SUPPRESS, default=argparse.SUPPRESS, help=why

@@ -25,7 +25,7 @@ class ApiError(ClientError):
         self.code = str(body.get("code", "internal"))
         self.message = str(body.get("message", f"HTTP status {status}"))
         self.field = str(body.get("field", ""))
-        self.cure = str(body.get("cure", ""))
+        self.hint = str(body.get("hint", ""))
         super().__init__(self.message)
 
 

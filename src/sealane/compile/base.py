@@ -188,9 +188,9 @@ def _sets(family: Family, *, adopted: bool) -> Iterator[Set]:
     yield Set(
         family=name, name="publish", type=("inet_proto", "inet_service"), data=(address, "inet_service")
     )
-    asked: tuple[TypeName, ...] = (address, *where)
-    yield Set(family=name, name="publish_from", type=asked, data=(address, "inet_service"), interval=True)
-    yield Set(family=name, name="publish_from_ranges", type=asked, data=(address,), interval=True)
+    request: tuple[TypeName, ...] = (address, *where)
+    yield Set(family=name, name="publish_from", type=request, data=(address, "inet_service"), interval=True)
+    yield Set(family=name, name="publish_from_ranges", type=request, data=(address,), interval=True)
     yield Set(family=name, name="publish_at", type=where, data=(address, "inet_service"))
     yield Set(family=name, name="publish_ranges", type=where, data=(address,), interval=True)
 

@@ -18,7 +18,7 @@ from sealane.compile.network import is_apart
 from sealane.compile.publish import compile_publish, compile_publish_from
 from sealane.compile.reads import HOST_UNIT, Unit, readers, units_of
 from sealane.compile.sandbox import compile_sandbox
-from sealane.kernel.objects import Key, Passage
+from sealane.kernel.objects import ForwardRule, Key
 from sealane.kernel.state import HOST, HostState, Object
 from sealane.model.change import Change
 from sealane.model.ids import EndpointId, NetworkId, SandboxId
@@ -66,7 +66,7 @@ def _host(intent: Intent, facts: Facts) -> Iterator[Object]:
     families = forwarded(networks, facts)
     if networks:
         yield from compile_guards(apart=any(map(is_apart, networks)))
-        yield from _passages(networks, facts)
+        yield from _forward_rules(networks, facts)
         yield from compile_gates(networks, facts)
     for family in FAMILIES if networks or families else ():
         # Both families always: one that no network has is denied at our links, not left unconfigured.
@@ -80,11 +80,11 @@ def _host(intent: Intent, facts: Facts) -> Iterator[Object]:
     yield from switches(families, facts)
 
 
-def _passages(networks: Iterable[Network], facts: Facts) -> Iterator[Passage]:
+def _forward_rules(networks: Iterable[Network], facts: Facts) -> Iterator[ForwardRule]:
     """Where somebody else's FORWARD drops by policy, what our own tables let pass is let pass there too."""
     links = {PASSAGE_LINKS, *(network.link for network in networks if network.link)}
     for family in facts.features.forward_drops:
-        yield from (Passage(family=family, link=link) for link in sorted(links))
+        yield from (ForwardRule(family=family, link=link) for link in sorted(links))
 
 
 def compile_host(intent: Intent, facts: Facts) -> HostState:
@@ -98,7 +98,7 @@ def compile_host(intent: Intent, facts: Facts) -> HostState:
     return state
 
 
-class MadeTwiceError(ValueError):
+class DuplicateObjectError(ValueError):
     """Two units make one object: their names, which are hashes, collide, or the compiler has a bug."""
 
 
@@ -145,7 +145,7 @@ class Compiled:
         return frozenset(where for where, _ in self._by_unit.get(unit, ()))
 
     def refresh(self, intent: Intent, changed: set[Unit]) -> set[Where]:
-        """Recompile units; return the keys whose object appeared, went, or changed. All or nothing: MadeTwiceError
+        """Recompile units; return the keys whose object appeared, went, or changed. All or nothing: DuplicateObjectError
         leaves everything as it was."""
         placed = {
             unit: [((netns, item.key), item) for netns, item in compile_unit(intent, self.facts, unit)]
@@ -186,7 +186,7 @@ class Compiled:
             for where, item in made:
                 other = makers.get(where) or (self.origins.get(where) if where not in old else None)
                 if other is not None:
-                    raise MadeTwiceError(f"{unit} and {other} both make {item.key}")
+                    raise DuplicateObjectError(f"{unit} and {other} both make {item.key}")
                 makers[where] = unit
 
     def with_facts(self, intent: Intent, facts: Facts) -> set[tuple[str, Key]]:
@@ -194,6 +194,6 @@ class Compiled:
         before, self.facts = self.facts, facts
         try:
             return self.refresh(intent, set(units(intent)))
-        except MadeTwiceError:
+        except DuplicateObjectError:
             self.facts = before
             raise

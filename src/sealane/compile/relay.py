@@ -73,8 +73,8 @@ class Relays:
         if claim is None:
             return None
         endpoint = self._intent.endpoints[claim[1]]
-        wanted = relayed_ports(endpoint, self._intent.networks[endpoint.network])
-        found = (item for item in wanted if (item.family, item.proto) == (family, proto))
+        desired = relayed_ports(endpoint, self._intent.networks[endpoint.network])
+        found = (item for item in desired if (item.family, item.proto) == (family, proto))
         return next((item for item in found if item.first <= number <= item.last), None)
 
     def admits(self, client: str) -> bool:

@@ -122,5 +122,5 @@ def _read_port(cursor: Cursor) -> PortSpec | None:
             proto=proto or "tcp",
         )
     except BadValue as error:
-        cursor.fail(error.message, error.cure)
+        cursor.fail(error.message, error.hint)
         return None

@@ -50,8 +50,8 @@ class Cursor:
     def key(self) -> str:
         return str(self.path[-1])
 
-    def fail(self, message: str, cure: str) -> None:
-        self.report.problem(self.path, self.line, message, cure)
+    def fail(self, message: str, hint: str) -> None:
+        self.report.problem(self.path, self.line, message, hint)
 
     def warn(self, message: str) -> None:
         self.report.warn(self.path, self.line, message)
@@ -109,7 +109,7 @@ class Cursor:
         try:
             return parser(text)
         except BadValue as error:
-            self.fail(error.message, error.cure)
+            self.fail(error.message, error.hint)
             return None
 
     def flag(self) -> bool | None:
@@ -200,7 +200,7 @@ class Fields:
 
 
 def closest(key: str, known: Collection[str], otherwise: str, *, likeness: float = 0.6) -> str:
-    """A cure that names the known key most like `key`."""
+    """A hint that names the known key most like `key`."""
     close = (
         difflib.get_close_matches(key, sorted(known), n=1, cutoff=likeness)
         if len(key) <= _MAX_SUGGESTED_KEY

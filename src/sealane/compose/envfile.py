@@ -42,7 +42,7 @@ class EnvFileError(ValueError):
         super().__init__(f"line {line}: {error}")
         self.line = line
         self.message = error.message
-        self.cure = error.cure
+        self.hint = error.hint
 
 
 def parse_env_file(text: str, environ: Mapping[str, str]) -> EnvFile:

@@ -226,7 +226,7 @@ class _Substitution:
         try:
             result = interpolate(scalar.text, self._environ)
         except BadValue as error:
-            self._report.problem(path, scalar.line, error.message, error.cure)
+            self._report.problem(path, scalar.line, error.message, error.hint)
             return Scalar("", scalar.line, plain=False, reported=True)
         self._put_in += len(result.text)
         if self._put_in > MAX_CHARS:

@@ -91,14 +91,14 @@ def _read_dotenv(directory: str, environ: Mapping[str, str]) -> EnvFile:
     try:
         return parse_env_file(text, environ)
     except EnvFileError as error:
-        raise _error(file, error.message, error.cure, line=error.line) from error
+        raise _error(file, error.message, error.hint, line=error.line) from error
 
 
 def _check_name(name: str, file: str) -> None:
     try:
         parse_project_name(name)
     except BadValue as error:
-        raise _error(file, error.message, error.cure) from error
+        raise _error(file, error.message, error.hint) from error
 
 
 def _derived_name(directory: str) -> str:
@@ -114,5 +114,5 @@ def _unread_override(file: str) -> tuple[str, ...]:
     return (f"{shown(os.path.basename(override))} is not read: one file is the whole project",)
 
 
-def _error(source: str, message: str, cure: str, *, line: int | None = None) -> ComposeError:
-    return ComposeError((Problem(path="", line=line, message=message, cure=cure),), source=source)
+def _error(source: str, message: str, hint: str, *, line: int | None = None) -> ComposeError:
+    return ComposeError((Problem(path="", line=line, message=message, hint=hint),), source=source)

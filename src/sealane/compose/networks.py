@@ -55,8 +55,8 @@ def read_options(cursor: Cursor, known: frozenset[str]) -> Pairs:
         if key.startswith(_RESERVED_PREFIXES) and key not in known:
             # All of them begin alike, so that likeness has to be high to mean anything.
             full = cursor.report.is_full
-            cure = _REMOVE if full else closest(key, known, _REMOVE, likeness=0.9)
-            child.fail(f"unknown option {shown(key)}", cure)
+            hint = _REMOVE if full else closest(key, known, _REMOVE, likeness=0.9)
+            child.fail(f"unknown option {shown(key)}", hint)
             continue
         value = child.text()
         if value is not None:

@@ -19,17 +19,17 @@ def waves(needs: Mapping[str, Collection[str]]) -> tuple[tuple[str, ...], ...]:
     `needs` maps every name to the names that start before it; a needed name that is no key is taken as there.
     Raises CycleError. Depth of the graph costs no recursion.
     """
-    missing = {name: {need for need in wanted if need in needs} for name, wanted in needs.items()}
+    missing = {name: {need for need in desired if need in needs} for name, desired in needs.items()}
     needed_by: dict[str, list[str]] = {name: [] for name in needs}
-    for name, wanted in missing.items():
-        for need in wanted:
+    for name, desired in missing.items():
+        for need in desired:
             needed_by[need].append(name)
     ordered: list[tuple[str, ...]] = []
-    ready = sorted(name for name, wanted in missing.items() if not wanted)
+    ready = sorted(name for name, desired in missing.items() if not desired)
     while ready:
         ordered.append(tuple(ready))
         ready = sorted(_release(ready, missing, needed_by))
-    stuck = {name: wanted for name, wanted in missing.items() if wanted}
+    stuck = {name: desired for name, desired in missing.items() if desired}
     if stuck:
         raise CycleError(_find_cycle(stuck))
     return tuple(ordered)

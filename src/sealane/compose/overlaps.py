@@ -40,16 +40,16 @@ def distinct(items: Sequence[_Item], spec_of: Callable[[_Item], PortSpec]) -> li
     addresses: dict[PortSpec, set[str | None]] = defaultdict(set)
     for item in items:
         addresses[msgspec.structs.replace(spec_of(item), host_ip=None)].add(spec_of(item).host_ip)
-    said: set[PortSpec] = set()
+    value: set[PortSpec] = set()
     for item in items:
         spec = spec_of(item)
         if spec.host_first is not None and not spec.picks_one:
             known = addresses[msgspec.structs.replace(spec, host_ip=None)]
-            if spec in said or any(
+            if spec in value or any(
                 wider != spec.host_ip and wider in known for wider in _wider(spec.host_ip)
             ):
                 continue
-            said.add(spec)
+            value.add(spec)
         kept.append(item)
     return kept
 

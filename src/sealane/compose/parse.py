@@ -43,19 +43,19 @@ def parse_project(
     if version is not None:
         version.warn("version is obsolete and means nothing; remove it")
     networks = fields.read("networks", _read_networks, ())
-    drafts = fields.read("services", lambda place: _read_services(place, context), ())
+    builder = fields.read("services", lambda cursor: _read_services(cursor, context), ())
     fields.finish(unsupported.TOP_LEVEL)
-    if not networks and not drafts and not report.problems():
+    if not networks and not builder and not report.problems():
         fields.cursor.fail("no services and no networks", "write services:")
-    networks = _with_default(networks, drafts)
+    networks = _with_default(networks, builder)
     by_name = {network.name: network for network in networks}
-    check_project(Sections(root=fields.cursor, networks=by_name, drafts=drafts))
+    check_project(Sections(root=fields.cursor, networks=by_name, builder=builder))
     if problems := report.problems():
         raise ComposeError(problems, source=source)
     return Project(
         name=project_name,
         networks=networks,
-        services=tuple(draft.service for draft in drafts),
+        services=tuple(draft.service for draft in builder),
         warnings=report.warnings(),
     )
 
@@ -64,7 +64,7 @@ def _read_tree(text: str, environ: Mapping[str, str], report: Report, source: st
     try:
         return interpolate_tree(_read_root(text), environ, report)
     except YamlError as error:
-        problem = Problem(path="", line=error.line, message=error.message, cure=error.cure)
+        problem = Problem(path="", line=error.line, message=error.message, hint=error.hint)
         raise ComposeError((problem,), source=source) from error
 
 
@@ -83,8 +83,8 @@ def _read_networks(cursor: Cursor) -> tuple[ComposeNetwork, ...]:
 
 
 def _read_services(cursor: Cursor, context: Context) -> tuple[ServiceDraft, ...]:
-    drafts = (read_service(child, context) for child in _bounded(cursor, MAX_SERVICES))
-    return tuple(draft for draft in drafts if draft is not None)
+    builder = (read_service(child, context) for child in _bounded(cursor, MAX_SERVICES))
+    return tuple(draft for draft in builder if draft is not None)
 
 
 def _bounded(cursor: Cursor, maximum: int) -> list[Cursor]:
@@ -95,11 +95,11 @@ def _bounded(cursor: Cursor, maximum: int) -> list[Cursor]:
 
 
 def _with_default(
-    networks: tuple[ComposeNetwork, ...], drafts: tuple[ServiceDraft, ...]
+    networks: tuple[ComposeNetwork, ...], builder: tuple[ServiceDraft, ...]
 ) -> tuple[ComposeNetwork, ...]:
     """A service that names no network is on `default`, which need not be defined."""
     used = any(
-        attachment.network == DEFAULT_NETWORK for draft in drafts for attachment in draft.service.attachments
+        attachment.network == DEFAULT_NETWORK for draft in builder for attachment in draft.service.attachments
     )
     if not used or any(network.name == DEFAULT_NETWORK for network in networks):
         return networks

@@ -159,8 +159,8 @@ def _parse_host_ip(text: str) -> str:
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
-        cure = "write 127.0.0.1" if text == "localhost" else "write a numeric address; IPv6 in brackets"
-        raise BadValue(f"{shown(text)} is not an IP address", cure) from None
+        hint = "write 127.0.0.1" if text == "localhost" else "write a numeric address; IPv6 in brackets"
+        raise BadValue(f"{shown(text)} is not an IP address", hint) from None
     if isinstance(address, ipaddress.IPv6Address):
         if address.scope_id is not None:
             raise BadValue(f"{shown(text)} has a zone", "write the address without %zone")

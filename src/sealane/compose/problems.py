@@ -20,12 +20,12 @@ Path = tuple[str | int, ...]
 
 
 class BadValue(ValueError):  # noqa: N818 (reads as the value it describes: `except BadValue`)
-    """A single text that does not follow its grammar. `cure` says what to write instead."""
+    """A single text that does not follow its grammar. `hint` says what to write instead."""
 
-    def __init__(self, message: str, cure: str) -> None:
-        super().__init__(f"{message}; {cure}")
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(f"{message}; {hint}")
         self.message = message
-        self.cure = cure
+        self.hint = hint
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,12 +34,12 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     line: int | None
     """Counted from 1; None if the problem is with no line of the file."""
     message: str
-    cure: str
+    hint: str
 
     def __str__(self) -> str:
         where = [f"line {self.line}"] if self.line is not None else []
         where += [self.path] if self.path else []
-        return ": ".join([*where, f"{self.message}; {self.cure}"])
+        return ": ".join([*where, f"{self.message}; {self.hint}"])
 
 
 class ComposeError(Exception):
@@ -64,11 +64,11 @@ class Report:
     def is_full(self) -> bool:
         return len(self._problems) >= MAX_REPORTED
 
-    def problem(self, path: Path, line: int | None, message: str, cure: str) -> None:
+    def problem(self, path: Path, line: int | None, message: str, hint: str) -> None:
         if self.is_full:
             self._unreported += 1
             return
-        self._problems.append(Problem(path=render_path(path), line=line, message=message, cure=cure))
+        self._problems.append(Problem(path=render_path(path), line=line, message=message, hint=hint))
 
     def warn(self, path: Path, line: int, message: str) -> None:
         if len(self._warnings) < MAX_REPORTED:
@@ -78,7 +78,7 @@ class Report:
         ordered = sorted(self._problems, key=lambda problem: problem.line or 0)
         if self._unreported:
             message = f"{self._unreported} more problems are not listed"
-            ordered.append(Problem(path="", line=None, message=message, cure="mend the ones above first"))
+            ordered.append(Problem(path="", line=None, message=message, hint="mend the ones above first"))
         return tuple(ordered)
 
     def warnings(self) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ class ServiceDraft(msgspec.Struct, frozen=True):
     """A service with the places that checks across services report at."""
 
     service: Service
-    place: Cursor
+    cursor: Cursor
     published: Published
 
 
@@ -80,7 +80,7 @@ def read_service(cursor: Cursor, context: Context) -> ServiceDraft | None:
         command=fields.read("command", read_command, None),
         entrypoint=fields.read("entrypoint", read_command, None),
         environment=read_environment(fields, context),
-        labels=fields.read("labels", lambda place: read_pairs(place, check_key=parse_key), ()),
+        labels=fields.read("labels", lambda cursor: read_pairs(cursor, check_key=parse_key), ()),
         container_name=fields.parse("container_name", parse_name, None),
         replicas=replicas,
         limits=limits,
@@ -93,8 +93,8 @@ def read_service(cursor: Cursor, context: Context) -> ServiceDraft | None:
         init=fields.flag("init", default=False),
         tty=fields.flag("tty", default=False),
         stdin_open=fields.flag("stdin_open", default=False),
-        cap_add=fields.read("cap_add", lambda place: place.each_text(parse_capability), ()),
-        cap_drop=fields.read("cap_drop", lambda place: place.each_text(parse_capability), ()),
+        cap_add=fields.read("cap_add", lambda cursor: cursor.each_text(parse_capability), ()),
+        cap_drop=fields.read("cap_drop", lambda cursor: cursor.each_text(parse_capability), ()),
         binds=binds,
         tmpfs=tmpfs,
         depends_on=fields.read("depends_on", read_depends_on, ()),
@@ -106,12 +106,12 @@ def read_service(cursor: Cursor, context: Context) -> ServiceDraft | None:
         userns_mode=fields.parse("userns_mode", parse_userns_mode, ""),
         attachments=connection.attachments,
         ports=tuple(spec for _, spec in connection.published),
-        expose=fields.read("expose", lambda place: place.each_text(parse_exposed), ()),
-        dns=fields.read("dns", lambda place: place.each_text(parse_unicast, or_one=True), ()),
+        expose=fields.read("expose", lambda cursor: cursor.each_text(parse_exposed), ()),
+        dns=fields.read("dns", lambda cursor: cursor.each_text(parse_unicast, or_one=True), ()),
         dns_search=fields.read(
-            "dns_search", lambda place: place.each_text(parse_search_domain, or_one=True), ()
+            "dns_search", lambda cursor: cursor.each_text(parse_search_domain, or_one=True), ()
         ),
-        dns_options=fields.read("dns_opt", lambda place: place.each_text(parse_dns_option), ()),
+        dns_options=fields.read("dns_opt", lambda cursor: cursor.each_text(parse_dns_option), ()),
         extra_hosts=fields.read("extra_hosts", _read_extra_hosts, ()),
         sysctls=fields.read("sysctls", _read_sysctls, ()),
     )
@@ -120,10 +120,10 @@ def read_service(cursor: Cursor, context: Context) -> ServiceDraft | None:
 
 
 def _finish(fields: Fields, *, has_image: bool) -> None:
-    for key, (reason, cure) in unsupported.FALSE_ONLY.items():
-        place = fields.find(key)
-        if place is not None and place.flag():
-            place.fail(f"{key} is not supported: {reason}", cure)
+    for key, (reason, hint) in unsupported.FALSE_ONLY.items():
+        cursor = fields.find(key)
+        if cursor is not None and cursor.flag():
+            cursor.fail(f"{key} is not supported: {reason}", hint)
     if not has_image and fields.find("command") is None and fields.find("entrypoint") is None:
         fields.cursor.fail("no command", "write command: there is no image that could name one")
     fields.finish(unsupported.SERVICE)
@@ -138,23 +138,23 @@ def _read_connection(fields: Fields) -> _Connection:
         return _Connection(mode=None, target=None, attachments=attachments, published=published)
     # What belongs to a sandbox of one's own has no meaning without one.
     for key in ("networks", "ports", "mac_address"):
-        place = fields.find(key)
-        if place is not None:
-            place.fail(f"{key} together with network_mode", f"remove {key} or network_mode")
+        cursor = fields.find(key)
+        if cursor is not None:
+            cursor.fail(f"{key} together with network_mode", f"remove {key} or network_mode")
     return _Connection(mode=mode, target=target, attachments=(), published=())
 
 
 def _with_mac(fields: Fields, attachments: tuple[Attachment, ...]) -> tuple[Attachment, ...]:
     """The service's `mac_address` is an old spelling for that of its only attachment."""
-    place = fields.find("mac_address")
+    cursor = fields.find("mac_address")
     mac = fields.parse("mac_address", parse_mac, None)
-    if place is None or mac is None:
+    if cursor is None or mac is None:
         return attachments
     if len(attachments) != 1:
-        place.fail("mac_address with several networks", "write it under the network it is for")
+        cursor.fail("mac_address with several networks", "write it under the network it is for")
         return attachments
     if attachments[0].mac_address not in {None, mac}:
-        place.fail("another mac_address than the network's", "keep one of them")
+        cursor.fail("another mac_address than the network's", "keep one of them")
         return attachments
     return (msgspec.structs.replace(attachments[0], mac_address=mac),)
 
@@ -199,7 +199,7 @@ def _parse_image(text: str, context: Context) -> str:
 
 
 def _read_mounts(fields: Fields, context: Context) -> tuple[tuple[Bind, ...], tuple[Tmpfs, ...]]:
-    volumes = fields.read("volumes", lambda place: read_volumes(place, context), ())
+    volumes = fields.read("volumes", lambda cursor: read_volumes(cursor, context), ())
     tmpfs = fields.read("tmpfs", read_tmpfs, ())
     binds = tuple(mount for mount in volumes if isinstance(mount, Bind))
     tmpfs = (*(mount for mount in volumes if isinstance(mount, Tmpfs)), *tmpfs)

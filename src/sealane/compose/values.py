@@ -39,15 +39,15 @@ CAPABILITIES = frozenset(
 def parse_name(text: str) -> str:
     """The name of a network, service or container."""
     if not _NAME.fullmatch(text):
-        cure = "use 1 to 63 of A-Z a-z 0-9 _ . -, beginning with a letter or digit"
-        raise BadValue(f"{shown(text)} is not a name", cure)
+        hint = "use 1 to 63 of A-Z a-z 0-9 _ . -, beginning with a letter or digit"
+        raise BadValue(f"{shown(text)} is not a name", hint)
     return text
 
 
 def parse_project_name(text: str) -> str:
     if not _PROJECT.fullmatch(text):
-        cure = "use 1 to 63 of a-z 0-9 _ -, beginning with a letter or digit"
-        raise BadValue(f"{shown(text)} is not a project name", cure)
+        hint = "use 1 to 63 of a-z 0-9 _ -, beginning with a letter or digit"
+        raise BadValue(f"{shown(text)} is not a project name", hint)
     return text
 
 

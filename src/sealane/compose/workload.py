@@ -56,7 +56,7 @@ def read_environment(fields: Fields, context: Context) -> Pairs:
         for place in env_file.items() if env_file.is_sequence else [env_file]:
             values.update(_read_env_file(place, context))
     given = fields.read(
-        "environment", lambda place: read_optional_pairs(place, check_key=parse_environment_name), ()
+        "environment", lambda cursor: read_optional_pairs(cursor, check_key=parse_environment_name), ()
     )
     for name, value in given:
         found = context.environ.get(name) if value is None else value
@@ -101,7 +101,7 @@ def _load_env_file(place: Cursor, path: str, context: Context, *, required: bool
         place.fail(f"{shown_path(path)} cannot be read: {error.strerror or 'I/O error'}", "make it readable")
         return ()
     except EnvFileError as error:
-        place.fail(f"{shown_path(path)} line {error.line}: {error.message}", error.cure)
+        place.fail(f"{shown_path(path)} line {error.line}: {error.message}", error.hint)
         return ()
     except ValueError as error:
         place.fail(f"{shown_path(path)}: {error}", "save it as UTF-8 text of at most 1 MiB")
@@ -147,7 +147,7 @@ def read_healthcheck(cursor: Cursor) -> Healthcheck | None:
         interval_s=fields.parse("interval", _parse_positive, 30.0),
         timeout_s=fields.parse("timeout", _parse_positive, 30.0),
         start_period_s=fields.parse("start_period", parse_duration, 0.0),
-        retries=fields.read("retries", lambda place: place.whole(1, _MAX_RETRIES), 3),
+        retries=fields.read("retries", lambda cursor: cursor.whole(1, _MAX_RETRIES), 3),
     )
     has_test = fields.find("test") is not None
     fields.finish(_HEALTH_REASONS)

@@ -60,10 +60,10 @@ Node = Scalar | Sequence | Mapping
 class YamlError(Exception):
     """Text that is not one acceptable YAML document."""
 
-    def __init__(self, message: str, cure: str, line: int | None) -> None:
+    def __init__(self, message: str, hint: str, line: int | None) -> None:
         super().__init__(message)
         self.message = message
-        self.cure = cure
+        self.hint = hint
         self.line = line
 
 
@@ -238,8 +238,8 @@ def _new_key(parent: _Open, node: Node, line: int) -> Scalar:
         raise YamlError("a key that is a list or a mapping", "use a plain text as key", line)
     first = parent.entries.get(node.text)
     if first is not None:
-        cure = f"remove this one or the one on line {first[0].line}"
-        raise YamlError(f"duplicate key {shown(node.text)}", cure, line)
+        hint = f"remove this one or the one on line {first[0].line}"
+        raise YamlError(f"duplicate key {shown(node.text)}", hint, line)
     if _is_merge(node) and parent.merge is not None:
         raise YamlError("duplicate key '<<'", "merge several with <<: [*one, *other]", line)
     return node

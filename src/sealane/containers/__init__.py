@@ -6,7 +6,7 @@ Who does what:
 * `runtime`: the verbs (create_and_start, stop, exec, logs, ...). Keeps nothing in memory: all truth is in files.
 * `shim` + `supervisor` + `probe` + `logwriter`: one process a container, standard library only. It owns the container's
   output, exit status, restarts and health checks, so that the daemon may die at any instant.
-* `execshim` + `attendant`: the same for a further process (`exec`), as long as it lasts. `streams`, `frames`, `console`:
+* `execshim` + `exec_shim`: the same for a further process (`exec`), as long as it lasts. `streams`, `frames`, `console`:
   input and output of both, one mechanism, to a client if there is one.
 * `parent`: what shim and attendant are alike in. `files`, `process`: what they share with the daemon. Standard library only.
 

@@ -85,5 +85,5 @@ def effective_capabilities(add: tuple[str, ...], drop: tuple[str, ...]) -> tuple
     added = {parse_capability(name, "cap_add") for name in add}
     dropped = {parse_capability(name, "cap_drop") for name in drop}
     base: frozenset[str] = frozenset() if "ALL" in dropped else DEFAULT
-    wanted = (ALL if "ALL" in added else base | added) - (dropped - {"ALL"})
-    return tuple(sorted(f"CAP_{name}" for name in wanted))
+    desired = (ALL if "ALL" in added else base | added) - (dropped - {"ALL"})
+    return tuple(sorted(f"CAP_{name}" for name in desired))

@@ -3,11 +3,11 @@
 ContainerError
  ├─ SpecError          a field of a ContainerSpec (or of a verb's arguments) is wrong; nothing was changed
  ├─ NotFoundError      no container of that id
- ├─ UnreadableError    its record is damaged; carries the cure
+ ├─ UnreadableError    its record is damaged; carries the hint
  ├─ ConflictError      the id is taken by another spec, or the container's state forbids the verb
  ├─ NotRunningError    the verb needs a running container
  ├─ LimitsError        resource limits were asked for where this process may not set them
- ├─ ImageError         an image cannot be had or unpacked; carries the cure
+ ├─ ImageError         an image cannot be had or unpacked; carries the hint
  └─ LaunchError        the OCI runtime refused; carries the exit code a shell would give
 """
 
@@ -15,9 +15,9 @@ from __future__ import annotations
 
 
 class ContainerError(Exception):
-    """Base of all errors of this package; its text is meant for the user, and `cure`, what to do about it."""
+    """Base of all errors of this package; its text is meant for the user, and `hint`, what to do about it."""
 
-    cure = ""
+    hint = ""
 
 
 class SpecError(ContainerError):
@@ -40,15 +40,15 @@ class UnreadableError(ContainerError):
 
     def __init__(self, container_id: str, why: str) -> None:
         super().__init__(f"the record of container {container_id} cannot be read: {why}")
-        self.cure = f"`sealane rm --force {container_id}`, and run it again"
+        self.hint = f"`sealane rm --force {container_id}`, and run it again"
 
 
 class ConflictError(ContainerError):
     """The container's present state forbids the verb."""
 
-    def __init__(self, message: str, *, cure: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
-        self.cure = cure
+        self.hint = hint
 
 
 class NotRunningError(ContainerError):
@@ -57,7 +57,7 @@ class NotRunningError(ContainerError):
     def __init__(self, container_id: str, status: str) -> None:
         super().__init__(f"container {container_id} is not running (it is {status})")
         verb = "stop" if status == "restarting" else "start"
-        self.cure = (
+        self.hint = (
             f"`sealane {verb} {container_id}` {verb}s it, `sealane logs {container_id}` shows its last words"
         )
 
@@ -69,9 +69,9 @@ class LimitsError(ContainerError):
 class ImageError(ContainerError):
     """An image cannot be had or unpacked. Nothing of it is left."""
 
-    def __init__(self, message: str, *, cure: str = "", lacks_tools: bool = False) -> None:
+    def __init__(self, message: str, *, hint: str = "", lacks_tools: bool = False) -> None:
         super().__init__(message)
-        self.cure = cure
+        self.hint = hint
         self.lacks_tools = lacks_tools
 
 

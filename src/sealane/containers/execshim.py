@@ -6,6 +6,6 @@ import sys
 sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 if __name__ == "__main__":
-    from sealane.containers.attendant import main
+    from sealane.containers.exec_shim import main
 
     main(sys.argv[1:])

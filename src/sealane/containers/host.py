@@ -82,13 +82,15 @@ def run_quietly(command: list[str]) -> int:
         return codes.FAILED
 
 
-def _find_runtime(wanted: str | None) -> str:
+def _find_runtime(desired: str | None) -> str:
     path = f"{os.environ.get('PATH', '')}:{SYSTEM_FOLDERS}"
-    for name in (wanted,) if wanted else RUNTIMES:
+    for name in (desired,) if desired else RUNTIMES:
         found = shutil.which(name, path=path)
         if found:
             return os.path.realpath(found)
-    raise ContainerError(f"no OCI runtime: install runc or crun (looked for {wanted or ', '.join(RUNTIMES)})")
+    raise ContainerError(
+        f"no OCI runtime: install runc or crun (looked for {desired or ', '.join(RUNTIMES)})"
+    )
 
 
 def _has_seccomp(program: str) -> bool:

@@ -53,8 +53,8 @@ def _show(source: str, target: str, changes: tuple[tuple[int, int, int], ...]) -
     """`changes`: attributes to set, a user namespace's descriptor, and how far."""
     with _tree(source) as tree:
         for attributes, namespace, depth in changes:
-            wanted = _ATTRIBUTES.pack(attributes, 0, _MS_PRIVATE, namespace)
-            _call(source, _MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH | depth, wanted, len(wanted))
+            desired = _ATTRIBUTES.pack(attributes, 0, _MS_PRIVATE, namespace)
+            _call(source, _MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH | depth, desired, len(desired))
         _call(target, _MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH)
 
 

@@ -54,17 +54,17 @@ def read_config(digest: str, reference: str, data: bytes) -> Image:
         raise ImageError(f"{reference}: its configuration is none: {error}") from error
     if document.os != "linux":
         raise ImageError(f"{reference} is an image for {document.os}")
-    said = document.config or _Process()
+    value = document.config or _Process()
     return Image(
         digest=digest,
         reference=reference,
-        entrypoint=tuple(said.entrypoint or ()),
-        cmd=tuple(said.cmd or ()),
-        env=dict(_pair(word) for word in said.env or ()),
-        working_dir=posixpath.normpath(posixpath.join("/", said.working_dir or "/")).replace("//", "/"),
-        user=said.user or "",
-        stop_signal=said.stop_signal or "",
-        exposed=tuple(sorted(said.exposed or ())),
+        entrypoint=tuple(value.entrypoint or ()),
+        cmd=tuple(value.cmd or ()),
+        env=dict(_pair(word) for word in value.env or ()),
+        working_dir=posixpath.normpath(posixpath.join("/", value.working_dir or "/")).replace("//", "/"),
+        user=value.user or "",
+        stop_signal=value.stop_signal or "",
+        exposed=tuple(sorted(value.exposed or ())),
     )
 
 

@@ -217,7 +217,7 @@ class _Work:
 def _find(program: str) -> str:
     found = shutil.which(program, path=f"{os.environ.get('PATH', '')}:{SYSTEM_FOLDERS}")
     if found is None:
-        raise ImageError(f"images need {program}, which is not installed", cure=_CURE, lacks_tools=True)
+        raise ImageError(f"images need {program}, which is not installed", hint=_CURE, lacks_tools=True)
     return found
 
 

@@ -19,7 +19,7 @@ from sealane.containers.images import Images
 from sealane.containers.layer import mount_layer
 from sealane.containers.oci import build_config, build_process, confined, hosts_file, resolv_file
 from sealane.containers.parent import LAUNCH_TIMEOUT_S
-from sealane.containers.plan import Errand, Paths, Plan
+from sealane.containers.plan import ExecConfig, Paths, Plan
 from sealane.containers.rootfs import prepare_root
 from sealane.containers.spec import HOST_ROOTFS, ContainerSpec, parse_signal
 from sealane.containers.stage import make_stage, stage_of, staged
@@ -148,10 +148,10 @@ def launch_shim(python: str, paths: Paths, client: socket.socket | None = None) 
     return int(str(answer["pid"]))
 
 
-def launch_attendant(python: str, errand: Errand, paths: Paths, connection: socket.socket) -> None:
+def launch_attendant(python: str, exec_config: ExecConfig, paths: Paths, connection: socket.socket) -> None:
     """Start an attendant and hand it a client's connection. Raises OSError, LaunchError."""
     path = os.path.join(paths.run_folder, f"exec-{secrets.token_hex(8)}.json")
-    errand.save(path)
+    exec_config.save(path)
     try:
         starter = subprocess.Popen(
             [python, "-I", "-S", EXEC_SHIM, path, str(connection.fileno())],

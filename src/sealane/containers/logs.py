@@ -96,14 +96,14 @@ def _last_lines(opened: list[BinaryIO], tail: int, since: float | None) -> list[
     """The last lines over all files, the newest left at the end of its last whole line. Parses no more than it needs."""
     kept: list[LogLine] = []
     for file in reversed(opened):
-        wanted = tail - len(kept)
-        if wanted <= 0 and file is not opened[-1]:
+        desired = tail - len(kept)
+        if desired <= 0 and file is not opened[-1]:
             break
         data = file.read()
         # Not splitlines: it would also cut at a carriage return, which is part of a line here.
         *whole, rest = data.split(b"\n")
         file.seek(len(data) - len(rest))
-        lines = [line for line in map(parse_line, whole[-wanted:] if wanted > 0 else []) if line]
+        lines = [line for line in map(parse_line, whole[-desired:] if desired > 0 else []) if line]
         kept = [line for line in lines if _is_recent(line, since)] + kept
     return kept
 

@@ -64,8 +64,8 @@ class Parent:
             self.tick(now)
             poll = select.poll()
             poll.register(self._wake, select.POLLIN)
-            for descriptor, wanted in self.interests().items():
-                poll.register(descriptor, wanted)
+            for descriptor, desired in self.interests().items():
+                poll.register(descriptor, desired)
             moments = [*self.moments(), *([] if deadline is None else [deadline])]
             patience_ms = max(0, int((min(moments) - now) * 1000) + 1) if moments else None
             for descriptor, events in poll.poll(patience_ms):

@@ -25,7 +25,7 @@ class HealthPlan:
         self.start_period_s = start_period_s
 
 
-class Told:
+class JsonFile:
     """Fields in a file, for a process that is about to be started."""
 
     @classmethod
@@ -37,7 +37,7 @@ class Told:
         files.write_json(path, vars(self))
 
 
-class Errand(Told):
+class ExecConfig(JsonFile):
     """What an attendant is to do, in a file beside which it has its others."""
 
     def __init__(
@@ -55,7 +55,7 @@ class Errand(Told):
         self.streams_owner = streams_owner
 
 
-class Plan(Told):
+class Plan(JsonFile):
     """Everything a shim knows about its container."""
 
     def __init__(

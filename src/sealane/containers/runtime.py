@@ -34,7 +34,7 @@ from sealane.containers.launch import launch_attendant, launch_shim, prepare, re
 from sealane.containers.layer import unmount_layer
 from sealane.containers.logs import LogLine, follow_logs, read_logs
 from sealane.containers.oci import build_process, confined, console_size, hosts_file, resolv_file
-from sealane.containers.plan import Errand
+from sealane.containers.plan import ExecConfig
 from sealane.containers.spec import (
     HOST_ROOTFS,
     ContainerSpec,
@@ -139,12 +139,12 @@ class Runtime:
         same id is a ConflictError. After any error nothing is left of the container.
         """
         check_spec(spec)
-        wanted = Stored(spec, self.warned(spec))
+        desired = Stored(spec, self.warned(spec))
         with self._store.locked(spec.id, create=True):
             try:
                 present = self._store.stored(spec.id)
             except NotFoundError:
-                self._store.save(wanted)
+                self._store.save(desired)
             else:
                 if present.spec != spec:
                     raise ConflictError(f"container {spec.id} exists with another configuration")
@@ -168,7 +168,7 @@ class Runtime:
 
     def _start(self, spec: ContainerSpec, client: Client | None = None) -> int:
         paths = self._store.paths(spec.id)
-        self._bury(spec.id, "")
+        self._release_dead(spec.id, "")
         connection, early = client or (None, b"")
         prepare(spec, paths, self._host, self._hidden, self.images, early)
         return launch_shim(self._python, paths, connection)
@@ -207,17 +207,17 @@ class Runtime:
             self._ask_to_stop(container_id, seconds)
         elif state.status == "running":
             with self._store.locked(container_id):
-                self._bury(container_id, "stopped; its supervisor had been killed")
+                self._release_dead(container_id, "stopped; its supervisor had been killed")
 
     def _ask_to_stop(self, container_id: str, seconds: float) -> None:
         self._desire(container_id, {"action": "stop", "timeout_s": seconds})
         if self._wait_for_shim(container_id, seconds + STOP_MARGIN_S):
             return
         with self._store.locked(container_id):
-            self._bury(container_id, "its supervisor did not answer")
+            self._release_dead(container_id, "its supervisor did not answer")
 
-    def _desire(self, container_id: str, wanted: dict[str, object]) -> None:
-        files.write_json(self._store.paths(container_id).desired, wanted)
+    def _desire(self, container_id: str, desired: dict[str, object]) -> None:
+        files.write_json(self._store.paths(container_id).desired, desired)
         status = self._store.status_file(container_id)
         # A shim that has not written its status yet reads desired.json after it has.
         process.send_signal(status.shim if status else None, signal.SIGUSR1)
@@ -270,8 +270,8 @@ class Runtime:
             self._remove_traces(container_id)
             return
         if state.status in {"running", "restarting"} and not force:
-            cure = f"`sealane stop {container_id}` first, or `--force`"
-            raise ConflictError(f"container {container_id} is {state.status}", cure=cure)
+            hint = f"`sealane stop {container_id}` first, or `--force`"
+            raise ConflictError(f"container {container_id} is {state.status}", hint=hint)
         if state.supervised:
             self._ask_to_stop(container_id, 0.0)
         self._remove_traces(container_id)
@@ -282,13 +282,13 @@ class Runtime:
                 self._destroy(container_id)
 
     def _destroy(self, container_id: str) -> None:
-        self._bury(container_id, "removed")
+        self._release_dead(container_id, "removed")
         self._store.erase(container_id)
         if self._host.facts.cgroup_path and not self._store.ids():
             for group in (self._host.facts.cgroup_path, os.path.dirname(self._host.facts.cgroup_path)):
                 cgroups.remove_empty(self._host.cgroups, group)
 
-    def _bury(self, container_id: str, error: str) -> None:
+    def _release_dead(self, container_id: str, error: str) -> None:
         """End whatever is left of a container, a shim that does not answer included, and record it. Idempotent."""
         paths = self._store.paths(container_id)
         status = self._store.status_file(container_id)
@@ -404,14 +404,14 @@ class Runtime:
         )
 
         def start(connection: socket.socket, early: bytes) -> None:
-            errand = Errand(
+            exec_config = ExecConfig(
                 container_id=container_id,
                 runtime=list(self._host.runtime),
                 process=description | console_size(description, early),
                 early=early.hex(),
                 streams_owner=streams_owner(spec, found),
             )
-            launch_attendant(self._python, errand, paths, connection)
+            launch_attendant(self._python, exec_config, paths, connection)
 
         return start
 
@@ -461,7 +461,7 @@ class Runtime:
             return None
         policy = self.spec(container_id).restart_policy[0]
         if state.is_lost:
-            self._bury(container_id, "its supervisor was killed or the machine restarted")
+            self._release_dead(container_id, "its supervisor was killed or the machine restarted")
             return Recovered(container_id, restart=policy != "no" and not status.stopped_by_user)
         if policy == "always" and status.shim and status.shim.get("boot_id") != process.boot_id():
             # Docker's: `always` comes back with the machine, even if somebody had stopped it.

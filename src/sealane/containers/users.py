@@ -35,12 +35,12 @@ def is_mapped(number: int, id_map: tuple[UidMap, ...]) -> bool:
     return any(0 <= number - entry.inside < entry.count for entry in id_map)
 
 
-def resolve_user(wanted: str, passwd: str, group: str) -> User:
+def resolve_user(desired: str, passwd: str, group: str) -> User:
     """Docker's rules: numbers need not exist in the files, names must; the gid and home come from passwd if it is there.
 
-    `wanted` is "", "user", "user:group", each part a name or a number; "" is root. SpecError names the field `user`.
+    `desired` is "", "user", "user:group", each part a name or a number; "" is root. SpecError names the field `user`.
     """
-    user_part, _, group_part = wanted.partition(":")
+    user_part, _, group_part = desired.partition(":")
     entry = _find_user(user_part or "0", passwd)
     if group_part:
         gid = _find_group(group_part, group)
@@ -58,26 +58,26 @@ def _is_id(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= MAX_ID
 
 
-def _find_user(wanted: str, passwd: str) -> User:
+def _find_user(desired: str, passwd: str) -> User:
     for row in _rows(passwd, 6):
-        if wanted in (row[0], row[2]) and _is_id(row[3]):
+        if desired in (row[0], row[2]) and _is_id(row[3]):
             return User(int(row[2]), int(row[3]), (), row[5] or "/")
-    if _is_id(wanted):
-        return User(int(wanted), 0, (), "/")
-    raise SpecError("user", f"no user {wanted!r} in the container's /etc/passwd")
+    if _is_id(desired):
+        return User(int(desired), 0, (), "/")
+    raise SpecError("user", f"no user {desired!r} in the container's /etc/passwd")
 
 
 def _name_of(uid: int, passwd: str) -> str:
     return next((row[0] for row in _rows(passwd, 6) if int(row[2]) == uid), "")
 
 
-def _find_group(wanted: str, group: str) -> int:
+def _find_group(desired: str, group: str) -> int:
     for row in _rows(group, 3):
-        if wanted in (row[0], row[2]):
+        if desired in (row[0], row[2]):
             return int(row[2])
-    if _is_id(wanted):
-        return int(wanted)
-    raise SpecError("user", f"no group {wanted!r} in the container's /etc/group")
+    if _is_id(desired):
+        return int(desired)
+    raise SpecError("user", f"no group {desired!r} in the container's /etc/group")
 
 
 def _groups_of(name: str, gid: int, group: str) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ import threading
 from sealane.engine.checking import Check
 from sealane.engine.diagnosing import Diagnosis
 from sealane.engine.engine import Engine
-from sealane.engine.errors import HoldError
+from sealane.engine.errors import ReadOnlyError
 from sealane.explain.checking import Observation, Prediction
 from sealane.linux import probe
 from sealane.wire.diagnosis import CheckRequest, CheckView, DoctorRequest, DoctorView
@@ -20,7 +20,7 @@ class Checks:
         self._stop = threading.Event()
 
     async def check(self, request: CheckRequest) -> CheckView:
-        """Raises InvalidError for what cannot be asked, HoldError when the daemon ends meanwhile."""
+        """Raises InvalidError for what cannot be asked, ReadOnlyError when the daemon ends meanwhile."""
         async with self._one_at_a_time:
             prepared = Check(self._engine, request)
             try:
@@ -29,7 +29,7 @@ class Checks:
                     asyncio.to_thread(self._send, prepared), asyncio.to_thread(self._predict, prepared)
                 )
             except probe.StoppedError:
-                raise HoldError("the daemon is ending") from None
+                raise ReadOnlyError("the daemon is ending") from None
             return await asyncio.to_thread(prepared.view, predictions, observations)
 
     async def doctor(self, request: DoctorRequest) -> DoctorView:

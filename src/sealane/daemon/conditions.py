@@ -14,7 +14,7 @@ def holding(why: str) -> Condition:
         level="error",
         subject="store",
         message=why,
-        cure="the kernel's state is kept; changes are refused until the store is mended",
+        hint="the kernel's state is kept; changes are refused until the store is mended",
     )
 
 
@@ -30,14 +30,14 @@ def kubernetes_node() -> Iterator[Condition]:
         level="note",
         subject="kubernetes",
         message="NetworkPolicies are not enforced by sealane",
-        cure="run a policy engine beside it, if the cluster has any",
+        hint="run a policy engine beside it, if the cluster has any",
     )
     yield Condition(
         level="note",
         subject="kubernetes",
         message="after `nft flush ruleset` sealane restores its own rules; those of kube-proxy in mode nftables are gone "
         "until it restarts",
-        cure="flush single tables; `sealane doctor` tells when kube-proxy has lost its own",
+        hint="flush single tables; `sealane doctor` tells when kube-proxy has lost its own",
     )
 
 
@@ -49,7 +49,7 @@ def of_features(features: Features, *, is_node: bool = False) -> Iterator[Condit
                 level="error",
                 subject="kernel",
                 message=f"this kernel has no {name}",
-                cure="a kernel with CONFIG_NF_TABLES and its families",
+                hint="a kernel with CONFIG_NF_TABLES and its families",
             )
     if not features.ipv6:
         yield Condition(
@@ -61,7 +61,7 @@ def of_features(features: Features, *, is_node: bool = False) -> Iterator[Condit
             subject="flows",
             message="this kernel does not tell of tracked connections: UDP flows to an endpoint that has gone stay until "
             "they run out",
-            cure="a kernel with CONFIG_NF_CT_NETLINK",
+            hint="a kernel with CONFIG_NF_CT_NETLINK",
         )
     yield from _of_fast_path(features)
     if features.bridge_netfilter:
@@ -70,7 +70,7 @@ def of_features(features: Features, *, is_node: bool = False) -> Iterator[Condit
             subject="bridge netfilter",
             message="frames between containers of one bridge pass the IP hooks as well: slower, and foreign "
             "rules of FORWARD meet them",
-            cure="leave it: kubeadm and kube-proxy expect it on a node"
+            hint="leave it: kubeadm and kube-proxy expect it on a node"
             if is_node
             else "sysctl net.bridge.bridge-nf-call-iptables=0, unless another engine of this host needs it",
         )
@@ -94,7 +94,7 @@ def _of_fast_path(features: Features) -> Iterator[Condition]:
 
 def no_runtime(reason: str) -> Condition:
     return Condition(
-        level="note", subject="containers", message=reason, cure="install runc or crun for `sealane run`"
+        level="note", subject="containers", message=reason, hint="install runc or crun for `sealane run`"
     )
 
 
@@ -112,7 +112,7 @@ def no_userns(reason: str) -> Condition:
         subject="user namespace",
         message="containers have none: their root is the host's where they can reach what is the host's, and NET_ADMIN in any "
         f"sandbox reaches the host's links: {reason}",
-        cure="run the daemon on a host that allows user namespaces; until then give no container NET_ADMIN",
+        hint="run the daemon on a host that allows user namespaces; until then give no container NET_ADMIN",
     )
 
 
@@ -125,16 +125,16 @@ def of_owners(sandboxes: Iterable[Sandbox]) -> Iterator[Condition]:
             subject="NET_ADMIN",
             message=f"{count} sandbox{'es have' if count > 1 else ' has'} no user namespace of sealane's: NET_ADMIN in one "
             "reaches the host's links",
-            cure="give it to none that is not trusted as root is, or have the engine that made it use user namespaces",
+            hint="give it to none that is not trusted as root is, or have the engine that made it use user namespaces",
         )
 
 
-def unexplained(count: int) -> Condition:
+def orphans(count: int) -> Condition:
     return Condition(
         level="error",
         subject="orphans",
         message=f"{count} live endpoints are in no record; nothing is deleted while they are there",
-        cure="restore the store from a backup, then restart the daemon; until then they keep running",
+        hint="restore the store from a backup, then restart the daemon; until then they keep running",
     )
 
 
@@ -155,7 +155,7 @@ def of_zones(problem: str, elsewhere: Mapping[str, str]) -> Iterator[Condition]:
             level="warning",
             subject="firewalld",
             message=f"firewalld runs, and cannot be told to trust the networks' links: {problem}",
-            cure="firewall-cmd --permanent --zone=trusted --add-interface=LINK for each LINK of `sealane network ls`, "
+            hint="firewall-cmd --permanent --zone=trusted --add-interface=LINK for each LINK of `sealane network ls`, "
             "and firewall-cmd --reload",
         )
     for link, zone in elsewhere.items():

@@ -16,11 +16,11 @@ from sealane.engine.containers import request_of
 from sealane.engine.engine import Engine
 from sealane.engine.errors import (
     ConflictError,
-    HoldError,
     InUseError,
     InvalidError,
     KernelError,
     NotFoundError,
+    ReadOnlyError,
     SealaneError,
 )
 from sealane.engine.problems import parsed
@@ -45,7 +45,7 @@ class ImageVerbs:
     @property
     def _runtime(self) -> Runtime:
         if self._found is None:
-            raise HoldError(f"no containers here: {self._missing}", cure="install runc or crun")
+            raise ReadOnlyError(f"no containers here: {self._missing}", hint="install runc or crun")
         return self._found
 
     async def fetch(self, request: ImageRequest) -> AsyncGenerator[ImageView, None]:
@@ -64,9 +64,9 @@ class ImageVerbs:
             except ContainerError as error:
                 raise _refused(error) from error
 
-        async for said in Stream(run):
+        async for value in Stream(run):
             # Not on the thread of the work: which containers there are is the loop's to read.
-            yield ImageView(message=said) if isinstance(said, str) else self._view(said)
+            yield ImageView(message=value) if isinstance(value, str) else self._view(value)
 
     async def list(self) -> Sequence[ImageView]:
         images = await self._call(self._runtime.images.listed)
@@ -87,7 +87,7 @@ class ImageVerbs:
             raise InUseError(
                 f"{image.reference} is the root of {holders}",
                 field="image",
-                cure="remove its containers first",
+                hint="remove its containers first",
             )
         return view
 
@@ -120,11 +120,11 @@ def _named(images: Sequence[Image], ref: str) -> Image:
         i for i in images if i.reference == ref or (len(digest) >= DIGEST_MIN and i.digest.startswith(digest))
     ]
     if not found:
-        raise NotFoundError(f"there is no image {ref}", field="image", cure="see `sealane image ls`")
+        raise NotFoundError(f"there is no image {ref}", field="image", hint="see `sealane image ls`")
     if len(found) > 1:
         shown = ", ".join(i.digest[:SHOWN_DIGITS] for i in found)
         raise ConflictError(
-            f"{ref} is {len(found)} images: {shown}", field="image", cure="name it by its digest"
+            f"{ref} is {len(found)} images: {shown}", field="image", hint="name it by its digest"
         )
     return found[0]
 
@@ -141,13 +141,13 @@ def spec_of(request: ContainerRequest, images: Images | None) -> dict[str, Any]:
     digest = digest_of_root(rootfs) if isinstance(rootfs, str) else None
     if digest is None:
         if isinstance(rootfs, str) and is_image_ref(rootfs):
-            cure = "`sealane image load` it, and name what that prints"
-            raise InvalidError(f"{rootfs} is not unpacked yet", field="spec.rootfs", cure=cure)
+            hint = "`sealane image load` it, and name what that prints"
+            raise InvalidError(f"{rootfs} is not unpacked yet", field="spec.rootfs", hint=hint)
         return given
     image = images.get(digest) if images is not None else None
     if image is None:
         raise NotFoundError(
-            f"there is no image {digest[:12]} here", field="spec.rootfs", cure="`sealane image load` it again"
+            f"there is no image {digest[:12]} here", field="spec.rootfs", hint="`sealane image load` it again"
         )
     try:
         return filled(given, image)
@@ -164,5 +164,5 @@ def _refused(error: ContainerError) -> SealaneError:
     if not isinstance(error, ImageError):
         return KernelError(str(error))
     if error.lacks_tools:
-        return HoldError(str(error), cure=error.cure)
-    return InvalidError(str(error), field="reference", cure=error.cure)
+        return ReadOnlyError(str(error), hint=error.hint)
+    return InvalidError(str(error), field="reference", hint=error.hint)

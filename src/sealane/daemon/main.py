@@ -17,9 +17,9 @@ from sealane.api.server import ApiServer
 from sealane.daemon.config import Config, ConfigError
 from sealane.daemon.service import Service
 from sealane.daemon.threads import workers
-from sealane.doors.cnm.door import Door
-from sealane.doors.cnm.keeping import KeptSocket, dismiss
 from sealane.http.listen import named_sockets
+from sealane.integrations.cnm.integration import Integration
+from sealane.integrations.cnm.keeping import KeptSocket, dismiss
 from sealane.linux.facts import UnsupportedKernelError
 from sealane.linux.kernel import TakenError
 
@@ -72,11 +72,11 @@ async def _serve(config: Config, manager: str) -> int:
     service = Service(config, loop)
     service.start()
     server = ApiServer(service)
-    door = Door(service.engine, loop)
+    integration = Integration(service.engine, loop)
 
     def route_anew() -> None:
         server.routes = Routes(service)
-        door.serve(service.engine)
+        integration.serve(service.engine)
 
     service.rebuilt = route_anew
     stopped = _told_to_stop(loop)
@@ -85,10 +85,10 @@ async def _serve(config: Config, manager: str) -> int:
         places = [str(sock.getsockname()) for sock in handed] or [config.socket]
         await server.start(handed or config.socket)
         if kept is not None:
-            await door.start([kept.open()])
+            await integration.start([kept.open()])
             kept.follow(loop)
         elif for_docker:
-            await door.start(for_docker)
+            await integration.start(for_docker)
         # Records live as long as the daemon: a full collection over thousands of them is a pause for nothing.
         gc.collect()
         gc.freeze()
@@ -98,7 +98,7 @@ async def _serve(config: Config, manager: str) -> int:
         await stopped.wait()
         notify(manager, "STOPPING=1")
     finally:
-        await door.stop()
+        await integration.stop()
         if kept is not None:
             kept.close()
         await server.stop()

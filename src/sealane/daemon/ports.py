@@ -103,10 +103,10 @@ class Ports:
         if (had := next(before, None)) is not None and had.is_ephemeral:
             again = msgspec.structs.replace(request, host_first=had.host_first)
             try:
-                chosen = self._engine.drafts.ports_of(target, [again])
+                chosen = self._engine.builder.ports_of(target, [again])
             except SealaneError:
                 pass
             else:
                 yield from (msgspec.structs.replace(port, is_ephemeral=True) for port in chosen)
                 return
-        yield from self._engine.drafts.ports_of(target, [request])
+        yield from self._engine.builder.ports_of(target, [request])

@@ -11,10 +11,10 @@ from sealane.engine.containers import (
     changed_by,
     check_guests,
     departure,
-    guests_first,
+    dependents,
+    dependents_first,
     host_of,
     request_of,
-    sharers,
 )
 from sealane.engine.engine import Engine
 from sealane.engine.errors import ConflictError, ExistsError, NotFoundError, SealaneError
@@ -93,16 +93,16 @@ class Projects:
                 raise ExistsError(
                     f"container {request.name} exists, and is {_whose(present)}",
                     field=f"containers[{index}].name",
-                    cure=f"`sealane rm --force {request.name}` if it is not needed, or choose another name",
+                    hint=f"`sealane rm --force {request.name}` if it is not needed, or choose another name",
                 )
-        for index, wanted in enumerate(manifest.networks):
-            identity = self._engine.intent.network_ids.get(wanted.name)
+        for index, desired in enumerate(manifest.networks):
+            identity = self._engine.intent.network_ids.get(desired.name)
             network = self._engine.intent.networks[identity] if identity else None
-            if network is not None and not _is_same_project(network.labels, wanted.labels):
+            if network is not None and not _is_same_project(network.labels, desired.labels):
                 raise ExistsError(
-                    f"network {wanted.name} exists, and is {_whose(network)}",
+                    f"network {desired.name} exists, and is {_whose(network)}",
                     field=f"networks[{index}].name",
-                    cure="leave it out to join it as it is (compose: `external: true`), or choose another name",
+                    hint="leave it out to join it as it is (compose: `external: true`), or choose another name",
                 )
         self._check_guests(self._going(manifest))
 
@@ -129,7 +129,7 @@ class Projects:
                     present = self._engine.intent.container_named(name)
                     if name not in coming and (present is None or present.id in going):
                         raise NotFoundError(
-                            f"there is no container {name!r}", field=field, cure=SEE_CONTAINERS
+                            f"there is no container {name!r}", field=field, hint=SEE_CONTAINERS
                         )
 
     async def apply(self, manifest: Manifest) -> ApplyView:
@@ -139,7 +139,7 @@ class Projects:
         self._check_specs(manifest)
         self._check_others(manifest)
         _, at_once = self._rehearsed(manifest)
-        with self._engine.drafts.addresses.leaving(named_addresses(manifest)):
+        with self._engine.builder.addresses.leaving(named_addresses(manifest)):
             return await self._make(manifest, at_once=at_once)
 
     async def _make(self, manifest: Manifest, *, at_once: bool) -> ApplyView:
@@ -223,22 +223,22 @@ class Projects:
         view = self._workloads.view(name)
         ended = view.status == "exited"
         if view.status == "dead" and condition != "started":
-            raise ConflictError(f"exit code of container {name} is unknown", cure=f"sealane inspect {name}")
+            raise ConflictError(f"exit code of container {name} is unknown", hint=f"sealane inspect {name}")
         if condition == "completed":
             if ended and view.exit_code:
                 raise ConflictError(
-                    f"container {name} ended with exit code {view.exit_code}", cure=f"sealane logs {name}"
+                    f"container {name} ended with exit code {view.exit_code}", hint=f"sealane logs {name}"
                 )
             return ended
         if condition == "healthy":
             if ended:
                 raise ConflictError(
                     f"container {name} ended with exit code {view.exit_code} before it was healthy",
-                    cure=f"sealane logs {name}",
+                    hint=f"sealane logs {name}",
                 )
             if view.health == "unhealthy":
                 raise ConflictError(
-                    f"container {name} is unhealthy{_last_check(view)}", cure=f"see `sealane inspect {name}`"
+                    f"container {name} is unhealthy{_last_check(view)}", hint=f"see `sealane inspect {name}`"
                 )
             return view.health == "healthy"
         return view.status in ("running", "restarting", "exited")
@@ -262,18 +262,18 @@ class Projects:
     def _delete_networks(self, manifest: Manifest, view: ApplyView) -> None:
         """One that somebody else is on stays, and the others go all the same. Raises the first refusal, with the names of
         all that stayed."""
-        refusals: dict[str, SealaneError] = {}
+        runtime_errors: dict[str, SealaneError] = {}
         for network in self._networks_of(manifest):
             try:
                 self._engine.remove_network(network.id)
             except SealaneError as error:
-                refusals[network.name] = error
+                runtime_errors[network.name] = error
             else:
                 view.removed.append(f"network {network.name}")
-        if refusals:
-            first = next(iter(refusals.values()))
-            stayed = f"; networks that stayed: {', '.join(refusals)}" if len(refusals) > 1 else ""
-            raise type(first)(f"{first.message}{stayed}", field=first.field, cure=first.cure) from first
+        if runtime_errors:
+            first = next(iter(runtime_errors.values()))
+            stayed = f"; networks that stayed: {', '.join(runtime_errors)}" if len(runtime_errors) > 1 else ""
+            raise type(first)(f"{first.message}{stayed}", field=first.field, hint=first.hint) from first
 
     def _containers_of(self, manifest: Manifest) -> list[list[Container]]:
         """In waves, dependents before what they depend on."""
@@ -303,14 +303,14 @@ class Projects:
         """What the project has no more, in an order in which it can go."""
         intent, names = self._engine.intent, {c.name for c in manifest.containers}
         mine = (c for c in intent.containers.values() if self._is_of(c.labels, manifest))
-        return guests_first((c for c in mine if c.name not in names), intent)
+        return dependents_first((c for c in mine if c.name not in names), intent)
 
     def _going(self, manifest: Manifest) -> list[Container]:
         """What goes before anything comes: leftovers, and who lives with one and comes again."""
         intent, names = self._engine.intent, {c.name for c in manifest.containers}
         leftovers = self._leftovers(manifest)
-        guests = [c for host in leftovers for c in sharers(host, intent) if c.name in names]
-        return guests_first([*guests, *leftovers], intent)
+        guests = [c for host in leftovers for c in dependents(host, intent) if c.name in names]
+        return dependents_first([*guests, *leftovers], intent)
 
     def _unused_networks(self, manifest: Manifest, preview: Preview) -> list[Change]:
         names = {n.name for n in manifest.networks}
@@ -328,7 +328,7 @@ class Projects:
         containers = [c for wave in self._containers_of(manifest) for c in wave]
         gone = [change for c in containers for change in departure(c, intent)]
         requests = [DetachRequest(sandbox=a.sandbox, network=a.network) for a in manifest.attachments]
-        _, detached = self._engine.drafts.detach(requests)
+        _, detached = self._engine.builder.detach(requests)
         networks = self._networks_of(manifest)
         return [*gone, *(c for c in detached if c not in gone), *map(Delete, networks)]
 

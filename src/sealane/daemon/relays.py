@@ -80,11 +80,11 @@ class RelayFeed:
         self._internal = internal_prefixes(self._engine.intent.networks.values())
 
     def _serve(self) -> None:
-        wanted = dict(itertools.islice(self._targets(), PORTS_MAX + 1))
-        is_too_much = len(wanted) > PORTS_MAX
+        desired = dict(itertools.islice(self._targets(), PORTS_MAX + 1))
+        is_too_much = len(desired) > PORTS_MAX
         if is_too_much:
-            wanted.popitem()
-        failed = self._forwarder.serve(wanted, partly=True)
+            desired.popitem()
+        failed = self._forwarder.serve(desired, partly=True)
         problems = {_shown(port): error.strerror or str(error) for port, error in failed.items()}
         if is_too_much:
             problems["others"] = f"at most {PORTS_MAX} ports are relayed"

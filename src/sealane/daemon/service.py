@@ -26,17 +26,17 @@ from sealane.daemon.names import NameFeed
 from sealane.daemon.project import Projects
 from sealane.daemon.relays import RelayFeed
 from sealane.daemon.traces import Traces
-from sealane.daemon.watch import Watch
+from sealane.daemon.watch import DriftWatcher
 from sealane.daemon.workloads import Workloads
 from sealane.daemon.zones import Zones
 from sealane.dns.resolvconf import host_resolver
 from sealane.dns.server import DnsServer
-from sealane.doors.netavark.status import SEARCH as NETAVARK_SEARCH
 from sealane.engine.engine import Engine
 from sealane.engine.errors import SealaneError, StoreFailedError
 from sealane.engine.events import EventLog
 from sealane.engine.reconciler import Reconciler
-from sealane.engine.upkeep import Upkeep
+from sealane.engine.resyncer import Resyncer
+from sealane.integrations.netavark.status import SEARCH as NETAVARK_SEARCH
 from sealane.linux.bpf import fast_path, loopback
 from sealane.linux.kernel import LinuxKernel, claim, instances
 from sealane.linux.loopback_forwarder import LoopbackForwarder
@@ -59,7 +59,7 @@ STORE_RETRY_S = 5.0
 
 
 class Service:
-    """Everything of one daemon. `engine`, `upkeep`, `workloads` and `project` are what the API's routes call."""
+    """Everything of one daemon. `engine`, `resyncer`, `workloads` and `project` are what the API's routes call."""
 
     def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
         self.config = config
@@ -73,7 +73,7 @@ class Service:
         self._fast_path_reason = ""
         self._dns: DnsServer | None = None
         self._relays: RelayFeed | None = None
-        self._watch: Watch | None = None
+        self._watch: DriftWatcher | None = None
         self._zones: Zones | None = None
         self._runtime_missing = ""
         self._closing: list[Callable[[], object]] = []
@@ -145,13 +145,13 @@ class Service:
         )
         self._closing.append(kernel.close)
         self._build(store, kernel, snapshot, kernel.facts())
-        self._start_upkeep(kernel, instance)
+        self._start_resyncer(kernel, instance)
         self._start_names()
         self._start_zones()
         self._relays = RelayFeed(self.engine, self._loop)
         self._closing.append(self._relays.close)
-        if self.workloads.lives is not None:
-            self._closing.append(self.workloads.lives.start(self._loop))
+        if self.workloads.container_monitor is not None:
+            self._closing.append(self.workloads.container_monitor.start(self._loop))
         self.recovered = self._loop.create_task(self._recover())
 
     def _instance(self, store: Store) -> str:
@@ -202,7 +202,7 @@ class Service:
     def _build(self, store: Store, kernel: LinuxKernel, snapshot: Snapshot, facts: Facts) -> None:
         reconciler = Reconciler(kernel, Intent(snapshot.records), facts, paranoid=self.config.paranoid)
         self.engine = Engine(store, kernel, reconciler, self.events, snapshot.revision)
-        self.upkeep = Upkeep(self.engine)
+        self.resyncer = Resyncer(self.engine)
         self._checks = Checks(self.engine)
         self._closing.append(self._checks.close)
         self._traces = Traces(self.engine, self._fast_path.held if self._fast_path else nullcontext)
@@ -228,15 +228,15 @@ class Service:
             self._runtime_missing = str(error)
             return None
 
-    def _start_upkeep(self, kernel: LinuxKernel, instance: str) -> None:
+    def _start_resyncer(self, kernel: LinuxKernel, instance: str) -> None:
         monitor = Monitor(instance, kernel.ports())
         self._closing.append(monitor.close)
-        report = self.upkeep.start()
+        report = self.resyncer.start()
         if self._fast_path is not None:
             self._fast_path.release()
-        if report.unexplained:
-            log.error("%d live endpoints are in no record: nothing is deleted", len(report.unexplained))
-        self._watch = Watch(self.engine, self.upkeep, kernel, monitor, self._loop)
+        if report.orphans:
+            log.error("%d live endpoints are in no record: nothing is deleted", len(report.orphans))
+        self._watch = DriftWatcher(self.engine, self.resyncer, kernel, monitor, self._loop)
         self._watch.start()
         self._closing.append(self._watch.stop)
 
@@ -259,12 +259,12 @@ class Service:
         if self._runtime is None:
             return
         try:
-            for line in await self.workloads.recover(sweep=not self.upkeep.is_in_doubt):
+            for line in await self.workloads.recover(sweep=not self.resyncer.is_in_doubt):
                 log.info("%s", line)
         except Exception:
             log.exception("containers could not be recovered")
-        if self.workloads.lives is not None:
-            self.workloads.lives.settle_all()
+        if self.workloads.container_monitor is not None:
+            self.workloads.container_monitor.settle_all()
 
     def stop(self) -> None:
         """Close what is open. The kernel's state, and with it all traffic, stays."""
@@ -323,8 +323,8 @@ class Service:
             mtu=facts.uplink_mtu,
             store=self.config.store_directory() or "memory",
             loopback=self._loopback_kind or "none",
-            repairs=self.upkeep.repairs,
-            last_repair_ms=self.upkeep.last_repair_ms,
+            repairs=self.resyncer.repairs,
+            last_repair_ms=self.resyncer.last_repair_ms,
             writes=self.engine.reconciler.writes,
             started_at=self.started_at,
             conditions=found,
@@ -347,14 +347,14 @@ class Service:
         if self._runtime is not None and self._runtime.userns_unavailable:
             yield conditions.no_userns(self._runtime.userns_unavailable)
         yield from conditions.of_owners(self.engine.intent.sandboxes.values())
-        if reconciler.unexplained:
-            yield conditions.unexplained(len(reconciler.unexplained))
+        if reconciler.orphans:
+            yield conditions.orphans(len(reconciler.orphans))
         yield from conditions.of_units(reconciler.failures)
         yield from conditions.of_names(self._dns.problems() if self._dns is not None else ())
         if self._zones is not None:
             yield from conditions.of_zones(self._zones.problem, self._zones.elsewhere)
         yield from conditions.of_relays(self._relays.problems if self._relays is not None else {})
-        yield from conditions.of_unreadable(self.upkeep.unreadable)
+        yield from conditions.of_unreadable(self.resyncer.unreadable)
 
 
 def _why(error: Exception) -> str:

@@ -29,7 +29,7 @@ def network_mode(request: ContainerRequest) -> tuple[str, str]:
         raise InvalidError(
             f"{request.network_mode!r} is no network mode",
             field="network_mode",
-            cure="host, none, container:NAME",
+            hint="host, none, container:NAME",
         )
     if request.publish and is_shared:
         raise InvalidError(f"publish on container {other}, whose network it is", field="publish")
@@ -50,7 +50,7 @@ def wants_userns(request: ContainerRequest, no_userns: Callable[[str], str]) -> 
             raise InvalidError(
                 f"{where} to another user namespace",
                 field="userns",
-                cure="leave it out, or choose another network",
+                hint="leave it out, or choose another network",
             )
         return False
     if request.userns == "host":
@@ -58,7 +58,7 @@ def wants_userns(request: ContainerRequest, no_userns: Callable[[str], str]) -> 
     rootfs = msgspec.json.decode(request.spec).get("rootfs", HOST_ROOTFS)
     missing = no_userns(rootfs)
     if missing and request.userns == "private":
-        raise InvalidError(f"there is no user namespace to be had: {missing}", field="userns", cure="host")
+        raise InvalidError(f"there is no user namespace to be had: {missing}", field="userns", hint="host")
     return not missing
 
 
@@ -83,8 +83,8 @@ def runtime_spec(
         spec = msgspec.structs.replace(spec, dns=dns)
         check_spec(spec)
     except msgspec.DecodeError as error:
-        message, field, cure = wrong(error, ContainerSpec, within="spec")
-        raise InvalidError(message, field=field, cure=cure) from error
+        message, field, hint = wrong(error, ContainerSpec, within="spec")
+        raise InvalidError(message, field=field, hint=hint) from error
     except SpecError as error:
         raise InvalidError(str(error), field=f"spec.{error.field}") from error
     return spec

@@ -79,15 +79,15 @@ def log_views(lines: Iterable[LogLine], stop: threading.Event) -> Iterator[LogVi
 def exec_output(connection: socket.socket, stdin: bytes, stop: threading.Event) -> Iterator[ExecView]:
     """What a process that is given this input and no more says, as it comes, and its exit code at the end. Without its
     attendant it has no end: KernelError."""
-    with contextlib.closing(Peer(connection)) as attendant:
-        attendant.send((frame(INPUT, stdin) if stdin else b"") + frame(INPUT))
+    with contextlib.closing(Peer(connection)) as exec_shim:
+        exec_shim.send((frame(INPUT, stdin) if stdin else b"") + frame(INPUT))
         poll = select.poll()
-        while not stop.is_set() and attendant.is_open:
-            poll.register(attendant.fileno(), attendant.events())
+        while not stop.is_set() and exec_shim.is_open:
+            poll.register(exec_shim.fileno(), exec_shim.events())
             if not poll.poll(POLL_S * 1000):
                 continue
-            attendant.flush()
-            for kind, payload in attendant.receive():
+            exec_shim.flush()
+            for kind, payload in exec_shim.receive():
                 if kind == EXIT:
                     yield from _end_views(json.loads(payload))
                     return

@@ -18,7 +18,7 @@ def workers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(WORKERS_MAX, thread_name_prefix="sealane-worker")
 
 
-class Waiters:
+class BlockingCalls:
     """Beyond `most` at once, calls wait their turn."""
 
     def __init__(self, most: int = WAITERS_MAX) -> None:

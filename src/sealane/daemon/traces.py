@@ -7,12 +7,12 @@ from contextlib import AbstractContextManager, nullcontext
 
 from sealane.daemon.streams import Stream
 from sealane.engine.engine import Engine
-from sealane.engine.errors import FullError, KernelError
+from sealane.engine.errors import ExhaustedError, KernelError
 from sealane.engine.tracing import Tracing, views
 from sealane.linux import probe
 from sealane.linux.netns import own_inode
 from sealane.linux.tracing.tracefs import sweep
-from sealane.linux.tracing.tracer import SETTLE_NS, Symbols, Tracer, UntraceableError
+from sealane.linux.tracing.tracer import SETTLE_NS, Symbols, Tracer, TracingUnavailableError
 from sealane.wire.diagnosis import TraceRequest, TraceView
 
 TRACES_MAX = 4
@@ -36,13 +36,13 @@ class Traces:
     async def trace(self, request: TraceRequest) -> AsyncGenerator[TraceView, None]:
         """Raises InvalidError for what cannot be asked, KernelError where packets cannot be followed."""
         if self._running >= TRACES_MAX:
-            raise FullError(f"{TRACES_MAX} traces are running", cure="wait until one has ended")
+            raise ExhaustedError(f"{TRACES_MAX} traces are running", hint="wait until one has ended")
         prepared = Tracing(self._engine, request, own_inode())
         self._running += 1
         agreements: list[bool] = []
         try:
             async for view in Stream(lambda stop: self._follow(prepared, stop)):
-                if view.kind == "journey":
+                if view.kind == "path":
                     agreements.append(view.agrees is not False)
                     yield view
                 elif agreements and all(agreements):
@@ -58,9 +58,9 @@ class Traces:
     def _follow(self, prepared: Tracing, stop: threading.Event) -> Iterator[TraceView]:
         request = prepared.request
         try:
-            tracer = Tracer(prepared.patterns, prepared.refs, prepared.scout)
-        except UntraceableError as error:
-            raise KernelError(str(error), cure="see `sealane status` for what this kernel lacks") from error
+            tracer = Tracer(prepared.patterns, prepared.refs, prepared.signature)
+        except TracingUnavailableError as error:
+            raise KernelError(str(error), hint="see `sealane status` for what this kernel lacks") from error
         with self._held(), tracer:
             observed = None
             deadline = time.monotonic() + request.timeout
@@ -72,7 +72,7 @@ class Traces:
                 if stop.is_set() or self._stop.is_set():
                     return
                 tracer.wait(POLL_S)
-                for view in views(prepared, tracer.journeys(time.monotonic_ns()), self._symbols):
+                for view in views(prepared, tracer.observed_paths(time.monotonic_ns()), self._symbols):
                     if told < request.count:
                         told += 1
                         yield view

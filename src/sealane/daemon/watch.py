@@ -8,7 +8,7 @@ from sealane.compile.facts import reach
 from sealane.compile.reads import HOST_UNIT
 from sealane.engine.engine import Engine
 from sealane.engine.errors import SealaneError
-from sealane.engine.upkeep import Upkeep
+from sealane.engine.resyncer import Resyncer
 from sealane.kernel.objects import Sysctl
 from sealane.kernel.state import HOST
 from sealane.limits import FULL_LOOK_S, SYSCTL_POLL_S
@@ -30,17 +30,17 @@ VERIFY_AT_ONCE = 20
 """Sandboxes looked at in one turn of the loop after a start."""
 
 
-class Watch:
+class DriftWatcher:
     def __init__(
         self,
         engine: Engine,
-        upkeep: Upkeep,
+        resyncer: Resyncer,
         kernel: LinuxKernel,
         monitor: Monitor,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._engine = engine
-        self._upkeep = upkeep
+        self._resyncer = resyncer
         self._kernel = kernel
         self._monitor = monitor
         self._loop = loop
@@ -49,7 +49,7 @@ class Watch:
         self._rests_until = 0.0
 
     def start(self) -> None:
-        self._heed()
+        self._update_ignored()
         for fileno in self._monitor.filenos():
             self._loop.add_reader(fileno, self._events)
         self._later("poll", SYSCTL_POLL_S, self._poll)
@@ -80,7 +80,7 @@ class Watch:
             self._refresh_facts()
 
     def _heal(self) -> None:
-        wait = self._upkeep.may_heal()
+        wait = self._resyncer.repair_delay()
         if wait:
             self._engine.events.emit("drift.contested", "host", pause=f"{wait:.0f} s")
             self._later("heal", wait, self._heal_now)
@@ -97,7 +97,7 @@ class Watch:
     def _resync(self, names: set[str]) -> int:
         """Return the number of repaired objects."""
         try:
-            report = self._upkeep.resync(names)
+            report = self._resyncer.resync(names)
         except (SealaneError, OSError):
             log.exception("resync")
             return 0
@@ -118,23 +118,23 @@ class Watch:
             case "host":
                 # At once: the sooner gates close the better.
                 compiled.facts = facts
-                self._heed()
+                self._update_ignored()
                 self._engine.reconciler.settle({HOST_UNIT})
             case "everything":
                 compiled.with_facts(self._engine.intent, facts)
-                self._heed()
+                self._update_ignored()
                 self._engine.events.emit(
                     "facts.changed", facts.uplink or "no uplink", mtu=str(facts.uplink_mtu)
                 )
                 self._resync({HOST, *self._engine.reconciler.refs(self._engine.intent.sandboxes)})
 
-    def _heed(self) -> None:
+    def _update_ignored(self) -> None:
         """What is open or untracked must hear at once of rules that others make; that they are gone can wait for the poll."""
         features = self._engine.reconciler.compiled.facts.features
         # Of the family bridge nothing translates.
         translated = {"bridge", *features.translators}
         judged = features.firewalls if features.fast_path else translated
-        self._monitor.unheeded = translated.intersection(judged)
+        self._monitor.ignored_families = translated.intersection(judged)
 
     def _poll(self) -> None:
         """What nothing tells of: settings of ours, and br_netfilter, which other engines switch on; rules of others that are
@@ -147,33 +147,33 @@ class Watch:
             self._kernel.renew()
         except OSError:
             log.exception("fast path")
-        wanted = {
+        desired = {
             k: v for k, v in self._engine.reconciler.compiled.desired[HOST].items() if isinstance(v, Sysctl)
         }
         try:
-            found = self._kernel.sysctls(wanted)
+            found = self._kernel.sysctls(desired)
         except OSError:
             log.exception("sysctls")
             return
-        if any(found.get(key) not in (None, item) for key, item in wanted.items()):
+        if any(found.get(key) not in (None, item) for key, item in desired.items()):
             self._resync({HOST})
 
     def _full_look(self) -> None:
         self._later("look", FULL_LOOK_S, self._full_look)
         try:
-            if self._kernel.mend():
+            if self._kernel.repair():
                 log.warning("restored the removed 127.0.0.1 socket programs")
         except OSError:
             log.exception("loopback")
         self._resync({HOST})
-        waiting = set(self._upkeep.unverified)
+        waiting = set(self._resyncer.unverified)
         known = self._engine.reconciler.refs(self._engine.intent.sandboxes)
-        self._upkeep.unverified.extend(netns for netns in known if netns not in waiting)
+        self._resyncer.unverified.extend(netns for netns in known if netns not in waiting)
         self._later("verify", 0.0, self._verify)
 
     def _verify(self) -> None:
         try:
-            more = self._upkeep.verify_some(VERIFY_AT_ONCE)
+            more = self._resyncer.verify_some(VERIFY_AT_ONCE)
         except (SealaneError, OSError):
             log.exception("verify")
             self._later("verify", RETRY_S, self._verify)

@@ -21,31 +21,31 @@ from sealane.containers.images import Images
 from sealane.containers.runtime import Client, Runtime
 from sealane.containers.spec import ContainerSpec, Dns
 from sealane.containers.store import ContainerState
-from sealane.daemon.aftercare import Aftercare
+from sealane.daemon.container_monitor import ContainerMonitor
 from sealane.daemon.etc_files import EtcFiles
-from sealane.daemon.lives import Lives
+from sealane.daemon.maintenance import ContainerMaintenance
 from sealane.daemon.ports import Ports
-from sealane.daemon.refusals import translated
 from sealane.daemon.requests import hosts_of
+from sealane.daemon.runtime_errors import translated
 from sealane.daemon.sessions import introduce, told
 from sealane.daemon.specs import command_of, network_mode, runtime_spec, wants_userns
 from sealane.daemon.streams import Stream, exec_output, log_views
-from sealane.daemon.threads import Waiters
+from sealane.daemon.threads import BlockingCalls
 from sealane.dns.resolvconf import Resolver
 from sealane.engine.attachments import attach_requests
+from sealane.engine.builder import new_id
 from sealane.engine.containers import check_guests, check_is_somewhere, departure, request_of
-from sealane.engine.drafts import new_id
 from sealane.engine.endpoints import sandbox_sysctls
 from sealane.engine.engine import Engine
 from sealane.engine.errors import (
     ExistsError,
-    HoldError,
     InvalidError,
     NotFoundError,
+    ReadOnlyError,
     SealaneError,
 )
 from sealane.engine.labels import OWNED_BY
-from sealane.http.call import Taker
+from sealane.http.call import Hijacker
 from sealane.model.change import Change, Put
 from sealane.model.container import Container
 from sealane.model.endpoint import Endpoint, NetnsRef, Sandbox
@@ -70,7 +70,7 @@ class _Parts(NamedTuple):
 
     runtime: Runtime
     etc: EtcFiles
-    aftercare: Aftercare
+    maintenance: ContainerMaintenance
     ports: Ports
 
 
@@ -88,19 +88,19 @@ class Workloads:
         self._found: _Parts | None = None
         if runtime is not None:
             etc = EtcFiles(engine, runtime, resolver)
-            self._found = _Parts(runtime, etc, Aftercare(engine, runtime, self), Ports(engine))
-        self._waiters = Waiters()
+            self._found = _Parts(runtime, etc, ContainerMaintenance(engine, runtime, self), Ports(engine))
+        self._waiters = BlockingCalls()
         self._locks = WeakValueDictionary[str, asyncio.Lock]()
         """By a container's name, for as long as somebody holds or awaits one."""
 
     @property
-    def lives(self) -> Lives | None:
-        return self._found.aftercare.lives if self._found is not None else None
+    def container_monitor(self) -> ContainerMonitor | None:
+        return self._found.maintenance.container_monitor if self._found is not None else None
 
     @property
     def _parts(self) -> _Parts:
         if self._found is None:
-            raise HoldError(f"no containers here: {self._missing}", cure="install runc or crun")
+            raise ReadOnlyError(f"no containers here: {self._missing}", hint="install runc or crun")
         return self._found
 
     @property
@@ -128,7 +128,7 @@ class Workloads:
                 raise
             return self._view(container)
 
-    async def create_attended(self, request: ContainerRequest) -> Taker:
+    async def create_attended(self, request: ContainerRequest) -> Hijacker:
         """As `create`, of a new one, with somebody at its input and output. What can be refused before it is started is; what
         comes after is for its client to hear."""
         prepared: asyncio.Future[Prepared] = asyncio.get_running_loop().create_future()
@@ -168,7 +168,7 @@ class Workloads:
     async def _present(self, name: str) -> Container | None:
         """The container of a name; one that was only there until somebody needs its name goes."""
         present = self._engine.intent.containers.get(self._engine.intent.container_ids.get(name, ""))
-        if present is not None and self._parts.aftercare.is_spent(present):
+        if present is not None and self._parts.maintenance.is_spent(present):
             await self._remove(present)
             return None
         return present
@@ -178,7 +178,7 @@ class Workloads:
             raise ExistsError(
                 f"container {request.name} exists" + ("" if is_new else " and is another"),
                 field="name",
-                cure=f"`sealane rm {request.name}` first, or choose another name",
+                hint=f"`sealane rm {request.name}` first, or choose another name",
             )
         if await self._call(self._state, present) is None:
             await self._start_new(present, request)
@@ -186,7 +186,7 @@ class Workloads:
 
     def check(self, request: ContainerRequest) -> None:
         """What can be told to be wrong with a request by itself. Raises InvalidError, NotFoundError for an image that is not
-        there, HoldError without a runtime."""
+        there, ReadOnlyError without a runtime."""
         hosts = hosts_of(request, (), self._engine.intent)
         runtime_spec(request, new_id(), self._runtime.images, netns=None, dns=Dns(), hosts=hosts)
         wants_userns(request, lambda _: "")
@@ -207,7 +207,7 @@ class Workloads:
         )
         changes: Changes = [Put(sandbox), Put(container)] if mine else [Put(container)]
         try:
-            self._engine.bring(changes)
+            self._engine.commit_then_apply(changes)
         except BaseException:
             if mine:
                 self._engine.drop_namespaces([sandbox])
@@ -226,7 +226,7 @@ class Workloads:
             peer = self._engine.intent.container_named(other)
             if peer is None:
                 raise NotFoundError(
-                    f"there is no container {other!r}", field="network_mode", cure=SEE_CONTAINERS
+                    f"there is no container {other!r}", field="network_mode", hint=SEE_CONTAINERS
                 )
             return self._engine.intent.sandboxes[peer.sandbox], False
         if request.name in self._engine.intent.sandbox_ids:
@@ -266,13 +266,13 @@ class Workloads:
 
     async def _begin(self, container: Container, start: Callable[[], object]) -> None:
         """Its endpoints are awake before it runs: a port of its own that somebody else has come to hold is a reason not to."""
-        lives = self._parts.aftercare.lives
+        container_monitor = self._parts.maintenance.container_monitor
         try:
-            with lives.starting(container.sandbox):
-                self._engine.wake(container.sandbox)
+            with container_monitor.starting(container.sandbox):
+                self._engine.activate(container.sandbox)
                 await self._call(start)
         finally:
-            lives.look(container.id)
+            container_monitor.look(container.id)
 
     async def _undo(self, container: Container) -> None:
         with contextlib.suppress(SealaneError):
@@ -297,19 +297,19 @@ class Workloads:
         """Of what there is of them."""
         engine = self._engine
         changes = departure(container, engine.intent) if container.id in engine.intent.containers else []
-        engine.take(changes)
+        engine.apply_then_commit(changes)
         gone = [change.record for change in changes]
         engine.drop_namespaces(record for record in gone if isinstance(record, Sandbox))
         for record in gone:
             if isinstance(record, Endpoint):
                 engine.tell_of("endpoint.detached", record)
         if self._found is not None:
-            self._found.aftercare.lives.gone(container)
+            self._found.maintenance.container_monitor.gone(container)
 
     async def stop(self, reference: str, timeout_s: float | None = None) -> ContainerView:
         container = self.find(reference)
         await self._wait_for(lambda: self._runtime.stop(container.id, timeout_s))
-        self._parts.aftercare.lives.look(container.id)
+        self._parts.maintenance.container_monitor.look(container.id)
         self._engine.events.emit("container.stopped", container.name, id=container.id)
         return self._view(container)
 
@@ -333,10 +333,10 @@ class Workloads:
     async def wait(self, reference: str) -> ContainerView:
         """Its view as it ended, though it may have been removed since. NotFoundError if that was before anybody looked."""
         container, state = self.find(reference), None
-        with self._parts.aftercare.attendance.of(container.id), translated(self._engine.intent):
+        with self._parts.maintenance.use_counts.of(container.id), translated(self._engine.intent):
             async for state in Stream(lambda stop: self._until_ended(container.id, stop)):
                 if state.is_lost:
-                    self._parts.aftercare.lost(container.id)
+                    self._parts.maintenance.lost(container.id)
         return self._view(container, state)
 
     def _until_ended(self, identity: str, stop: threading.Event) -> Iterator[ContainerState]:
@@ -354,7 +354,7 @@ class Workloads:
         container = self._engine.intent.container_named(reference)
         if container is None:
             raise NotFoundError(
-                f"there is no container {reference!r}", field="container", cure=SEE_CONTAINERS
+                f"there is no container {reference!r}", field="container", hint=SEE_CONTAINERS
             )
         return container
 
@@ -369,7 +369,7 @@ class Workloads:
 
     def settle(self, reference: str) -> None:
         """Conclude what follows from what a container's state is now: of one that has ended, that its ports are free."""
-        self._parts.aftercare.lives.look(self.find(reference).id)
+        self._parts.maintenance.container_monitor.look(self.find(reference).id)
 
     async def list(self, *, stopped: bool) -> Sequence[ContainerView]:
         views = [self._view(c) for c in sorted(self._engine.intent.containers.values(), key=lambda c: c.name)]
@@ -412,16 +412,16 @@ class Workloads:
             labels=dict(container.labels),
         )
 
-    async def exec_session(self, reference: str, request: ExecRequest) -> Taker:
+    async def exec_session(self, reference: str, request: ExecRequest) -> Hijacker:
         if request.stdin:
-            raise InvalidError("a session's input comes as frames", field="stdin", cure="leave it out")
+            raise InvalidError("a session's input comes as frames", field="stdin", hint="leave it out")
         start = await self._further(reference, request)
         return lambda connection, early: told(connection, self._call(start, connection, early))
 
     async def exec(self, reference: str, request: ExecRequest) -> AsyncGenerator[ExecView, None]:
         if request.terminal:
             raise InvalidError(
-                "a terminal is of a session alone", field="terminal", cure="`Upgrade: sealane-frames`"
+                "a terminal is of a session alone", field="terminal", hint="`Upgrade: sealane-frames`"
             )
         start = await self._further(reference, request)
         mine, theirs = socket.socketpair()
@@ -459,7 +459,7 @@ class Workloads:
             lambda: self._runtime.logs(container.id, follow=follow, tail=tail, since=since, stop=ended)
         )
 
-        with self._parts.aftercare.attendance.of(container.id) if follow else contextlib.nullcontext():
+        with self._parts.maintenance.use_counts.of(container.id) if follow else contextlib.nullcontext():
             try:
                 async for view in Stream(lambda stop: log_views(lines, stop)):
                     yield view
@@ -469,7 +469,7 @@ class Workloads:
 
     async def recover(self, *, sweep: bool) -> Sequence[str]:
         """After a start of the daemon: what was done, a line each."""
-        return await self._parts.aftercare.recover(sweep=sweep)
+        return await self._parts.maintenance.recover(sweep=sweep)
 
     # --- inside
 

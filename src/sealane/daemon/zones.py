@@ -84,7 +84,7 @@ class Zones:
         """Why firewalld could not be told; empty: it was, or does not run."""
         self.elsewhere: dict[str, str] = {}
         """Our links that somebody has put into another zone → that zone."""
-        self._changes = engine.feed.reader("firewalld", self._heed)
+        self._changes = engine.feed.reader("firewalld", self._update_ignored)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._task = loop.create_task(self._run())
@@ -95,7 +95,7 @@ class Zones:
         if self._task is not None:
             self._task.cancel()
 
-    def _heed(self) -> None:
+    def _update_ignored(self) -> None:
         if any(isinstance(change.record, Network) for change in self._changes.changes()):
             self._changed.set()
 
@@ -151,22 +151,22 @@ class Zones:
                 # What firewalld knew is gone with it.
                 self._record.write(set())
             return False
-        wanted = trusted_links(self._engine.intent.networks.values())
+        desired = trusted_links(self._engine.intent.networks.values())
         ours = self._record.read()
-        zones = {link: await bus.zone_of(link) for link in sorted(wanted)}
+        zones = {link: await bus.zone_of(link) for link in sorted(desired)}
         missing = [link for link, zone in zones.items() if not zone]
         # What is there and is not in the record was put there by somebody else: it is not ours to take away.
         self._record.write(ours | set(missing))
         for link in missing:
             await bus.add(ZONE, link)
-        for link in sorted(ours - wanted):
+        for link in sorted(ours - desired):
             await bus.remove(ZONE, link)
-        self._record.write((ours & wanted) | set(missing))
+        self._record.write((ours & desired) | set(missing))
         self.elsewhere = {link: zone for link, zone in zones.items() if zone not in ("", ZONE)}
         if missing:
             self._engine.events.emit("firewalld.trusted", ", ".join(missing), zone=ZONE)
         self.problem = ""
-        return bool(missing or ours - wanted)
+        return bool(missing or ours - desired)
 
     def _say_nothing(self) -> None:
         """There is no firewalld to be told, or no bus. (That a bus is away for a while says nothing of firewalld: what was

@@ -139,8 +139,8 @@ class Change:
             _address(record, "listen", text)
         for text in record.upstreams:
             _address(record, "upstreams", text)
-        wanted = {member.endpoint: member for member in record.members}
-        if len(wanted) != len(record.members):
+        desired = {member.endpoint: member for member in record.members}
+        if len(desired) != len(record.members):
             raise ZoneError(f"network {record.name}: members: an endpoint is listed twice")
         held = current.members if current else {}
         # PTR answers carry the network's name, so a renamed network makes new members of all.
@@ -148,14 +148,14 @@ class Change:
         self.gone = [
             member
             for endpoint, member in held.items()
-            if is_renamed or _differs(member.record, wanted.get(endpoint))
+            if is_renamed or _differs(member.record, desired.get(endpoint))
         ]
         kept = held.keys() - {member.record.endpoint for member in self.gone}
-        self.come = [Member(member, record) for endpoint, member in wanted.items() if endpoint not in kept]
+        self.come = [Member(member, record) for endpoint, member in desired.items() if endpoint not in kept]
 
 
-def _differs(held: ZoneMember, wanted: ZoneMember | None) -> bool:
-    return held is not wanted and held != wanted
+def _differs(held: ZoneMember, desired: ZoneMember | None) -> bool:
+    return held is not desired and held != desired
 
 
 def _address(network: ZoneNetwork, field: str, text: str) -> Address:

@@ -66,14 +66,14 @@ def query_about(subject: Subject, ident: int, case_bits: int) -> Query:
     for index, byte in enumerate(name):
         if 0x61 <= byte <= 0x7A and case_bits >> index & 1:
             name[index] = byte - 0x20
-    asked = bytes(name) + struct.pack("!HH", subject.rrtype, 1)
+    request = bytes(name) + struct.pack("!HH", subject.rrtype, 1)
     opt = b""
     if subject.edns:
         opt = wire.opt_record(
-            Question(asked, subject.name, subject.rrtype, 0, True, subject.dnssec_ok, UDP_ANSWER_BYTES)
+            Question(request, subject.name, subject.rrtype, 0, True, subject.dnssec_ok, UDP_ANSWER_BYTES)
         )
-    message = _QUERY_HEADER.pack(ident, flags, 1, 0, 0, 1 if opt else 0) + asked + opt
-    return Query(message, HEADER_BYTES + len(asked))
+    message = _QUERY_HEADER.pack(ident, flags, 1, 0, 0, 1 if opt else 0) + request + opt
+    return Query(message, HEADER_BYTES + len(request))
 
 
 def judge(query: Query, message: bytes, *, stream: bool = False) -> Reply | Judgement:

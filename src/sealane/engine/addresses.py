@@ -33,37 +33,37 @@ class Addresses:
             self._named -= added
 
     def choose(
-        self, network: Network, wanted: Sequence[str], *, replaced: Collection[EndpointId] = ()
+        self, network: Network, desired: Sequence[str], *, replaced: Collection[EndpointId] = ()
     ) -> tuple[Interface, ...]:
         """`replaced`: endpoints that go as this one comes, and leave it their addresses.
 
-        Raises InvalidError, ConflictError or FullError, naming the field and, if taken, the holder."""
-        asked: dict[Family, Address] = {}
-        for index, text in enumerate(wanted):
+        Raises InvalidError, ConflictError or ExhaustedError, naming the field and, if taken, the holder."""
+        request: dict[Family, Address] = {}
+        for index, text in enumerate(desired):
             field = f"addresses[{index}]"
             address = parsed(parse_address, text.partition("/")[0], field)
-            if family_of(address) in asked:
+            if family_of(address) in request:
                 raise InvalidError(
-                    f"a second IPv{family_of(address)} address", field=field, cure="one a family"
+                    f"a second IPv{family_of(address)} address", field=field, hint="one a family"
                 )
-            asked[family_of(address)] = address
+            request[family_of(address)] = address
             self._claim(network, address, field, replaced)
         result = []
         for family in FAMILIES:
             subnet = network.subnet(family)
             if subnet is None:
                 continue
-            chosen = asked.get(family) or self._next(network, family)
+            chosen = request.get(family) or self._next(network, family)
             result.append(Interface(f"{chosen}/{prefix_length(subnet.prefix)}"))
         return tuple(result)
 
-    def choose_one(self, network: Network, family: Family, wanted: str) -> Interface:
-        """An address of one family alone: `wanted`, or the next free one. Raises as `choose`."""
+    def choose_one(self, network: Network, family: Family, desired: str) -> Interface:
+        """An address of one family alone: `desired`, or the next free one. Raises as `choose`."""
         subnet = network.subnet(family)
         if subnet is None:
             raise InvalidError(f"network {network.name} has no IPv{family} subnet", field="address")
-        address = parsed(parse_address, wanted, "address") if wanted else self._next(network, family)
-        if wanted:
+        address = parsed(parse_address, desired, "address") if desired else self._next(network, family)
+        if desired:
             self._claim(network, address, "address", ())
         return Interface(f"{address}/{prefix_length(subnet.prefix)}")
 

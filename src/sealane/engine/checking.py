@@ -47,7 +47,7 @@ class Check:
         self.refs: Mapping[str, NetnsRef] = {
             key: sandbox.netns for key, sandbox in intent.sandboxes.items() if sandbox.netns is not None
         }
-        self._world = world_of(intent, engine.reconciler.compiled, engine.kernel.surroundings(), copied=True)
+        self._world = world_of(intent, engine.reconciler.compiled, engine.kernel.foreign_state(), copied=True)
 
     def predictions(self) -> Iterator[Prediction]:
         return (predict(self._world, probe) for probe in self.schedule.probes)

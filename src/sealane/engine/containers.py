@@ -33,7 +33,7 @@ def owns_sandbox(container: Container, intent: Intent) -> bool:
     return sandbox is not None and sandbox.labels.get(OWNED_BY) == container.id
 
 
-def sharers(container: Container, intent: Intent) -> list[Container]:
+def dependents(container: Container, intent: Intent) -> list[Container]:
     """Others that live in the sandbox that was made for this one, and cannot stay without it."""
     if not owns_sandbox(container, intent):
         return []
@@ -42,11 +42,11 @@ def sharers(container: Container, intent: Intent) -> list[Container]:
 
 def check_guests(container: Container, intent: Intent, going: Collection[str] = ()) -> None:
     """Raises ConflictError for those who live in its sandbox and are not among `going`, by name."""
-    staying = sorted(c.name for c in sharers(container, intent) if c.name not in going)
+    staying = sorted(c.name for c in dependents(container, intent) if c.name not in going)
     if staying:
         raise ConflictError(
             f"container {container.name} lends its network to {', '.join(staying)}",
-            cure=f"`sealane rm --force {' '.join(staying)}` first",
+            hint=f"`sealane rm --force {' '.join(staying)}` first",
         )
 
 
@@ -60,7 +60,7 @@ def check_is_somewhere(container: Container, intent: Intent) -> None:
             raise NotFoundError(
                 f"there is no network {attachment.network!r} any more, which container {container.name} was on",
                 field="network",
-                cure=f"make it, `sealane rm {container.name}`, and run it again",
+                hint=f"make it, `sealane rm {container.name}`, and run it again",
             )
 
 
@@ -85,10 +85,10 @@ def changed_by(
             continue
         container = intent.containers[identity]
         check_guests(container, intent, manifest)
-        going |= {c.id: c for c in (*sharers(container, intent), container)}
-    return guests_first(going.values(), intent)
+        going |= {c.id: c for c in (*dependents(container, intent), container)}
+    return dependents_first(going.values(), intent)
 
 
-def guests_first(containers: Iterable[Container], intent: Intent) -> list[Container]:
+def dependents_first(containers: Iterable[Container], intent: Intent) -> list[Container]:
     """In an order in which they can go."""
     return sorted(containers, key=lambda c: owns_sandbox(c, intent))

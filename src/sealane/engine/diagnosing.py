@@ -6,7 +6,7 @@ from sealane.compile.names import network_link
 from sealane.compile.network import has_data_plane
 from sealane.engine.engine import Engine
 from sealane.engine.errors import InvalidError
-from sealane.explain.doctor.case import Case, Finding
+from sealane.explain.doctor.case import DiagnosisInput, Finding
 from sealane.explain.doctor.causes import CAUSES, SANDBOXES, diagnose
 from sealane.explain.doctor.evidence import Evidence, Request
 from sealane.explain.question import QuestionError, endpoints_named
@@ -34,7 +34,7 @@ class Diagnosis:
     def __init__(self, engine: Engine, request: DoctorRequest) -> None:
         """Raises InvalidError for subjects that there are not."""
         if len(request.subjects) > SUBJECTS_MAX:
-            raise InvalidError(f"{len(request.subjects)} subjects", field="subjects", cure=_few())
+            raise InvalidError(f"{len(request.subjects)} subjects", field="subjects", hint=_few())
         intent = engine.intent
         scope = _Scope(intent, request.subjects)
         self._kernel = engine.kernel
@@ -42,7 +42,7 @@ class Diagnosis:
         self._refs: Mapping[str, NetnsRef] = {
             box.id: box.netns for box in scope.sandboxes if box.netns is not None
         }
-        self._case = Case(
+        self._case = DiagnosisInput(
             networks=dict(intent.networks),
             sandboxes=scope.sandboxes,
             endpoints={
@@ -73,8 +73,8 @@ def _few() -> str:
     return f"name at most {SUBJECTS_MAX}, or none for everything"
 
 
-def _with(case: Case, evidence: Evidence) -> Case:
-    return Case(
+def _with(case: DiagnosisInput, evidence: Evidence) -> DiagnosisInput:
+    return DiagnosisInput(
         **{name: getattr(case, name) for name in case.__struct_fields__ if name != "evidence"},
         evidence=evidence,
     )
@@ -121,7 +121,7 @@ class _Scope:
             )
         except QuestionError as error:
             raise InvalidError(
-                f"{error}", field=field, cure="a network, or `host` itself, will do too"
+                f"{error}", field=field, hint="a network, or `host` itself, will do too"
             ) from error
         for endpoint in found:
             if endpoint.sandbox is not None and endpoint.sandbox not in self._sandboxes:
@@ -133,14 +133,14 @@ class _Scope:
 # --- the answer -----------------------------------------------------------------------------------------------------
 
 
-def _view(case: Case, findings: Sequence[Finding]) -> DoctorView:
+def _view(case: DiagnosisInput, findings: Sequence[Finding]) -> DoctorView:
     order = {cause.name: index for index, cause in enumerate(CAUSES)}
     told = sorted(findings, key=lambda f: (_LEVELS.index(f.level), order[f.cause]))
     names: dict[str, str] = {sandbox.id: sandbox.name for sandbox in case.sandboxes}
     unseen = {names.get(key, key): why for key, why in case.evidence.unseen.items()}
     return DoctorView(
         findings=[
-            DoctorFinding(cause=f.cause, subject=f.subject, message=f.message, cure=f.cure, level=f.level)
+            DoctorFinding(cause=f.cause, subject=f.subject, message=f.message, hint=f.hint, level=f.level)
             for f in told[:FINDINGS_MAX]
         ],
         found=sum(f.level != "note" for f in findings),
@@ -158,7 +158,7 @@ def _view(case: Case, findings: Sequence[Finding]) -> DoctorView:
     )
 
 
-def _unseen(needs: Sequence[str], case: Case, names: Mapping[str, str]) -> list[str]:
+def _unseen(needs: Sequence[str], case: DiagnosisInput, names: Mapping[str, str]) -> list[str]:
     missing = [piece for piece in needs if piece in case.evidence.unseen]
     if SANDBOXES in needs:
         missing += [names[key] for key in case.evidence.unseen if key in names]

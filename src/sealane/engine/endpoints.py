@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from sealane.compile import names
 from sealane.engine.addresses import Addresses
-from sealane.engine.errors import ConflictError, FullError, InvalidError
+from sealane.engine.errors import ConflictError, ExhaustedError, InvalidError
 from sealane.engine.ports import Reserver
 from sealane.engine.problems import parsed
 from sealane.engine.publishing import Publisher
@@ -75,7 +75,7 @@ class EndpointMaker:
         *,
         skip: Iterable[str] = (),
     ) -> Endpoint:
-        """Raises InvalidError, ConflictError or FullError with the field."""
+        """Raises InvalidError, ConflictError or ExhaustedError with the field."""
         name = name_of(request) or sandbox.name
         _check_meeting(network, sandbox)
         self._check_place(network)
@@ -108,13 +108,13 @@ class EndpointMaker:
     def stage(self, request: StagedRequest, network: Network, replaced: Collection[EndpointId]) -> Endpoint:
         """An endpoint that has no sandbox yet, and takes over the addresses of those that it replaces.
 
-        Raises InvalidError, ConflictError or FullError with the field."""
+        Raises InvalidError, ConflictError or ExhaustedError with the field."""
         if not network.traits.can_hand_over:
             able = ", ".join(f"`{name}`" for name, traits in TRAITS.items() if traits.can_hand_over)
             raise InvalidError(
                 f"an endpoint of a {network.driver} network cannot be handed over",
                 field="network",
-                cure=f"use a network of driver {able}",
+                hint=f"use a network of driver {able}",
             )
         self._check_place(network, leaving=len(replaced))
         addresses = self._addresses.choose(network, request.addresses, replaced=replaced)
@@ -144,22 +144,22 @@ class EndpointMaker:
 
     def _mac(
         self,
-        wanted: str,
+        desired: str,
         network: Network,
         addresses: tuple[Interface, ...],
         identity: EndpointId,
         replaced: Collection[EndpointId] = (),
     ) -> Mac:
         """By default an address keeps its MAC, so that siblings that knew its last owner reach the next at once."""
-        if wanted:
-            mac = parsed(parse_mac, wanted, "mac")
+        if desired:
+            mac = parsed(parse_mac, desired, "mac")
             others = self._intent.endpoints_by_network.get(network.id, {}).values()
             holder = next((e for e in others if e.mac == mac and e.id not in {identity, *replaced}), None)
             if holder is not None and network.traits.has_bridge:
                 raise ConflictError(
                     f"{mac} is that of endpoint {holder.name}: a bridge sends its frames to one of them",
                     field="mac",
-                    cure="another MAC",
+                    hint="another MAC",
                 )
             return mac
         return names.mac(f"{network.id} {addresses[0]}" if addresses else identity)
@@ -169,10 +169,10 @@ class EndpointMaker:
         if most is None:
             return
         if len(self._intent.endpoints_by_network.get(network.id, ())) - leaving >= most:
-            raise FullError(
+            raise ExhaustedError(
                 f"network {network.name} is full: a Linux bridge has {most} ports",
                 field="network",
-                cure="create the network with driver `routed`, which has no such limit",
+                hint="create the network with driver `routed`, which has no such limit",
             )
 
     def _ifname(self, request: AttachRequest, network: Network, sandbox: Sandbox, skip: Iterable[str]) -> str:
@@ -207,13 +207,13 @@ def _check_meeting(network: Network, sandbox: Sandbox) -> None:
         raise InvalidError(
             f"sandbox {sandbox.name} has a namespace of its own, and {network.name} is the host's network",
             field="network",
-            cure="`sealane run --network host` starts a container there",
+            hint="`sealane run --network host` starts a container there",
         )
     if is_on_host and not network.traits.is_host:
         raise InvalidError(
             f"sandbox {sandbox.name} is on the host's own network, and can be on no other",
             field="sandbox",
-            cure="start it without `--network host`",
+            hint="start it without `--network host`",
         )
 
 
@@ -256,7 +256,7 @@ def _sysctls(sysctls: dict[str, str]) -> tuple[tuple[str, str], ...]:
             raise InvalidError(
                 f"{key!r} is not a link's sysctl",
                 field=f"sysctls.{key}",
-                cure="net.ipv4.conf.IFNAME.<setting>",
+                hint="net.ipv4.conf.IFNAME.<setting>",
             )
         if match[3] in MANAGED_SYSCTLS:
             raise InvalidError(f"{match[3]} is part of the guards", field=f"sysctls.{key}")
@@ -271,7 +271,7 @@ def sandbox_sysctls(sysctls: dict[str, str]) -> tuple[tuple[str, str], ...]:
     for key, value in sysctls.items():
         if not _SANDBOX_SYSCTL.fullmatch(key):
             raise InvalidError(
-                f"{key!r} is not a sysctl of a network namespace", field=f"sysctls.{key}", cure="net.*"
+                f"{key!r} is not a sysctl of a network namespace", field=f"sysctls.{key}", hint="net.*"
             )
         of_link = _OF_A_LINK.fullmatch(key)
         if of_link is not None:
@@ -279,7 +279,7 @@ def sandbox_sysctls(sysctls: dict[str, str]) -> tuple[tuple[str, str], ...]:
             raise InvalidError(
                 f"{of_link[2]} is not there yet when its sandbox is made",
                 field=f"sysctls.{key}",
-                cure=f"say it of the network: `--network name=…,driver-opt={ENDPOINT_SYSCTLS}={setting}`",
+                hint=f"say it of the network: `--network name=…,driver-opt={ENDPOINT_SYSCTLS}={setting}`",
             )
         if not SYSCTL_VALUE.fullmatch(value):
             raise InvalidError(f"{value!r} is no sysctl value", field=f"sysctls.{key}")
@@ -347,7 +347,7 @@ def _answered(
         request
         for request in requests
         if request not in own
-        and not any(port.covers(wanted) for port in answers for wanted in _fixed(request))
+        and not any(port.covers(desired) for port in answers for desired in _fixed(request))
     ]
     # Said twice, a host's port is one; two that leave it open are two.
     return [r for i, r in enumerate(own) if not (_fixed(r) and r in own[:i])], others

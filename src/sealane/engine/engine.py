@@ -16,15 +16,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import msgspec
 
 from sealane.compile.facts import Facts
-from sealane.compile.host import MadeTwiceError, touched
+from sealane.compile.host import DuplicateObjectError, touched
 from sealane.compile.reads import Unit
-from sealane.engine.drafts import Drafts
+from sealane.engine.builder import ChangeBuilder
 from sealane.engine.endpoints import repeated_ports
 from sealane.engine.errors import (
     ConflictError,
-    HoldError,
     InUseError,
     KernelError,
+    ReadOnlyError,
     SealaneError,
 )
 from sealane.engine.events import EventLog
@@ -70,7 +70,7 @@ class Engine:
         """The store could not be read: what is known is nothing, and not what there is."""
         self.feed = ChangeFeed(revision, self._reader_failed)
         self.intent: Intent = reconciler.intent
-        self.drafts = Drafts(self.intent, kernel, self._facts_now)
+        self.builder = ChangeBuilder(self.intent, kernel, self._facts_now)
         self.flows = Flows(kernel, reconciler, events)
 
     def _reader_failed(self, name: str, error: Exception) -> None:
@@ -88,16 +88,16 @@ class Engine:
 
     def create_network(self, request: NetworkRequest) -> NetworkView:
         """Idempotent: the same request again gives the same network."""
-        network, changes = self.drafts.network(request)
-        self.bring(changes)
+        network, changes = self.builder.network(request)
+        self.commit_then_apply(changes)
         if changes:
             self.events.emit("network.created", network.name, id=network.id, driver=network.driver)
         return self.view_network(network)
 
     def remove_network(self, reference: str, *, force: bool = False) -> NetworkView:
-        network = self.drafts.find_network(reference)
+        network = self.builder.find_network(reference)
         view = self.view_network(network)
-        self.take(self.drafts.remove_network(network, force=force))
+        self.apply_then_commit(self.builder.remove_network(network, force=force))
         self.events.emit("network.removed", network.name, id=network.id)
         return view
 
@@ -106,7 +106,7 @@ class Engine:
         chosen = tuple(parsed(parse_address, s, f"dns_servers[{i}]") for i, s in enumerate(servers))
         changed = msgspec.structs.replace(network, dns_servers=chosen)
         if changed != network:
-            self.bring([Put(changed, network)])
+            self.commit_then_apply([Put(changed, network)])
         return changed
 
     def prune_networks(self) -> PruneView:
@@ -116,7 +116,7 @@ class Engine:
             for n in self.intent.networks.values()
             if not n.owner and not self.intent.endpoints_by_network.get(n.id)
         ]
-        self.take([Delete(network) for network in unused])
+        self.apply_then_commit([Delete(network) for network in unused])
         for network in unused:
             self.events.emit("network.removed", network.name, id=network.id)
         return PruneView(removed=sorted(n.name for n in unused))
@@ -125,7 +125,7 @@ class Engine:
         return [self.view_network(n) for n in sorted(self.intent.networks.values(), key=lambda n: n.name)]
 
     def network(self, reference: str) -> NetworkView:
-        return self.view_network(self.drafts.find_network(reference))
+        return self.view_network(self.builder.find_network(reference))
 
     def view_network(self, network: Network) -> NetworkView:
         return network_view(network, self.intent, self.reconciler.compiled.facts)
@@ -139,16 +139,16 @@ class Engine:
         if present and self._is_of(present, request.netns) and present.labels == request.labels:
             return sandbox_view(present, self.intent)
         if request.netns:
-            ref = self.drafts.namespace(request.netns, "netns")
-            sandbox, changes = self.drafts.sandbox(request.name, ref, dict(request.labels))
+            ref = self.builder.namespace(request.netns, "netns")
+            sandbox, changes = self.builder.sandbox(request.name, ref, dict(request.labels))
         else:
-            sandbox, changes = self.drafts.sandbox(request.name, None, dict(request.labels))
+            sandbox, changes = self.builder.sandbox(request.name, None, dict(request.labels))
             # Made before it is committed: a namespace that no record names is found by its file, and swept.
             ref = self.kernel.create_namespace(sandbox.id)
             sandbox = Sandbox(id=sandbox.id, name=sandbox.name, netns=ref, labels=sandbox.labels)
             changes = [Put(sandbox)]
         try:
-            self.bring(changes)
+            self.commit_then_apply(changes)
         except BaseException:
             if sandbox.id not in self.intent.sandboxes:
                 self.drop_namespaces([sandbox])
@@ -162,28 +162,28 @@ class Engine:
             return False
         if not where:
             return sandbox.netns.owner == "sealane"
-        return self.drafts.namespace(where, "netns").identity == sandbox.netns.identity
+        return self.builder.namespace(where, "netns").identity == sandbox.netns.identity
 
     def remove_sandbox(self, reference: str, *, force: bool = False) -> SandboxView:
-        sandbox = self.drafts.find_sandbox(reference)
+        sandbox = self.builder.find_sandbox(reference)
         view = sandbox_view(sandbox, self.intent)
         endpoints = list(self.intent.endpoints_by_sandbox.get(sandbox.id, {}).values())
         if endpoints and not force:
             count = "1 network" if len(endpoints) == 1 else f"{len(endpoints)} networks"
             raise InUseError(
                 f"sandbox {sandbox.name} is on {count}",
-                cure="detach it first, or `--force`",
+                hint="detach it first, or `--force`",
             )
         containers = sorted(c.name for c in self.intent.containers_by_sandbox.get(sandbox.id, {}).values())
         if containers:
             raise InUseError(
                 f"sandbox {sandbox.name} is that of container {', '.join(containers)}",
-                cure=f"`sealane rm {containers[0]}`",
+                hint=f"`sealane rm {containers[0]}`",
             )
-        changes = self.drafts.remove_endpoints(endpoints)
+        changes = self.builder.remove_endpoints(endpoints)
         if Delete(sandbox) not in changes:
             changes.append(Delete(sandbox))
-        self.take(changes)
+        self.apply_then_commit(changes)
         self.drop_namespaces([sandbox])
         self.events.emit("sandbox.removed", sandbox.name, id=sandbox.id)
         return view
@@ -199,7 +199,7 @@ class Engine:
         ]
 
     def sandbox(self, reference: str) -> SandboxView:
-        return sandbox_view(self.drafts.find_sandbox(reference), self.intent)
+        return sandbox_view(self.builder.find_sandbox(reference), self.intent)
 
     # --- endpoints
 
@@ -207,7 +207,7 @@ class Engine:
         """Attach a sandbox to a network; return the endpoint. Idempotent. `reserver` may hold the host's ports already, for
         this container."""
         self.check_may_change()
-        with self.kernel.visiting():
+        with self.kernel.keep_open():
             endpoint, is_new = self._attach(request, reserver)
         if is_new:
             self.flows.forget([endpoint])
@@ -218,9 +218,9 @@ class Engine:
         """The endpoint, and whether it was not there before."""
         in_use: list[str] = []
         while True:
-            endpoint, changes = self.drafts.attach(request, reserver, taken_names=in_use)
+            endpoint, changes = self.builder.attach(request, reserver, taken_names=in_use)
             try:
-                self.bring(changes)
+                self.commit_then_apply(changes)
             except KernelError as error:
                 # The sandbox holds a link of that name which is not ours; with an automatic name the next will do.
                 if request.ifname or not error.name_in_use or len(in_use) >= LINK_NAME_TRIES:
@@ -231,8 +231,8 @@ class Engine:
 
     def detach(self, requests: Sequence[DetachRequest]) -> DetachView:
         """Part sandboxes from networks, all at once. What is not there is no error."""
-        endpoints, changes = self.drafts.detach(requests)
-        self.take(changes)
+        endpoints, changes = self.builder.detach(requests)
+        self.apply_then_commit(changes)
         for endpoint in endpoints:
             self.tell_of("endpoint.detached", endpoint)
         return DetachView(detached=[e.id for e in endpoints])
@@ -253,51 +253,53 @@ class Engine:
             self._check_nothing_is_unknown([Put(endpoint)])
         bare = msgspec.structs.replace(endpoint, ports=())
         if endpoint.ports:
-            self.take([Put(bare, endpoint)])
+            self.apply_then_commit([Put(bare, endpoint)])
         if not ports:
             return bare
         try:
-            return self._with_ports(bare, self.drafts.ports_of(bare, ports, reserver))
+            return self._with_ports(bare, self.builder.ports_of(bare, ports, reserver))
         except SealaneError:
             if endpoint.ports:
-                self.bring([Put(endpoint, bare)])
+                self.commit_then_apply([Put(endpoint, bare)])
             raise
 
     def publish_more(self, endpoint: Endpoint, ports: Sequence[PublishedPort]) -> Endpoint:
-        """Those, besides its own, as `Drafts.ports_of` has chosen them."""
+        """Those, besides its own, as `ChangeBuilder.ports_of` has chosen them."""
         self._check_nothing_is_unknown([Put(endpoint)])
         return self._with_ports(endpoint, (*endpoint.ports, *ports))
 
     def _with_ports(self, endpoint: Endpoint, ports: Sequence[PublishedPort]) -> Endpoint:
         published = msgspec.structs.replace(endpoint, ports=tuple(ports))
-        self.bring([Put(published, endpoint)])
+        self.commit_then_apply([Put(published, endpoint)])
         self.flows.forget([published])
         return published
 
-    def rest(self, sandboxes: Iterable[SandboxId]) -> None:
+    def deactivate(self, sandboxes: Iterable[SandboxId]) -> None:
         """Nothing runs there any more: until `wake` their endpoints have no names and publish nothing. Idempotent."""
         endpoints = [e for s in sandboxes for e in self.intent.endpoints_by_sandbox.get(s, {}).values()]
-        self.take([Put(msgspec.structs.replace(e, dormant=True), e) for e in endpoints if not e.dormant])
+        self.apply_then_commit(
+            [Put(msgspec.structs.replace(e, dormant=True), e) for e in endpoints if not e.dormant]
+        )
 
-    def wake(self, sandbox: SandboxId) -> None:
+    def activate(self, sandbox: SandboxId) -> None:
         """Undo `rest`. Raises ConflictError where somebody has come to hold one of its ports. Idempotent."""
-        changes = self.drafts.wake(sandbox)
-        self.bring(changes)
+        changes = self.builder.activate(sandbox)
+        self.commit_then_apply(changes)
         self.flows.forget(change.record for change in changes if isinstance(change.record, Endpoint))
 
     def endpoints(self, network: str = "", sandbox: str = "") -> list[EndpointView]:
         chosen = list(self.intent.endpoints.values())
         if network:
             chosen = list(
-                self.intent.endpoints_by_network.get(self.drafts.find_network(network).id, {}).values()
+                self.intent.endpoints_by_network.get(self.builder.find_network(network).id, {}).values()
             )
         if sandbox:
-            there = self.drafts.find_sandbox(sandbox).id
+            there = self.builder.find_sandbox(sandbox).id
             chosen = [e for e in chosen if e.sandbox == there]
         return [self.view_endpoint(e) for e in sorted(chosen, key=lambda e: (e.name, e.id))]
 
     def endpoint(self, reference: str) -> EndpointView:
-        return self.view_endpoint(self.drafts.find_endpoint(reference))
+        return self.view_endpoint(self.builder.find_endpoint(reference))
 
     def view_endpoint(self, endpoint: Endpoint) -> EndpointView:
         failures = self.reconciler.failures
@@ -316,9 +318,9 @@ class Engine:
 
     def check_may_change(self) -> None:
         if self.hold:
-            raise HoldError(f"the daemon is read-only: {self.hold}", cure="see `sealane status`")
+            raise ReadOnlyError(f"the daemon is read-only: {self.hold}", hint="see `sealane status`")
 
-    def bring(self, changes: Sequence[Change]) -> None:
+    def commit_then_apply(self, changes: Sequence[Change]) -> None:
         """Commit additions, then apply them; if the kernel refuses, roll back and raise KernelError. Raises
         ConflictError for what makes an object that another has already."""
         if not changes:
@@ -329,10 +331,10 @@ class Engine:
         self.commit(changes)
         try:
             failures = self._settle(changes)
-        except MadeTwiceError as error:
+        except DuplicateObjectError as error:
             # It would fail every start.
             self._take_back(changes)
-            raise ConflictError(str(error), cure="try again: names of links are made of new ids") from error
+            raise ConflictError(str(error), hint="try again: names of links are made of new ids") from error
         except BaseException:
             self._take_back(changes)
             raise
@@ -344,19 +346,19 @@ class Engine:
     def _check_nothing_is_unknown(self, changes: Sequence[Change]) -> None:
         """Which ports, addresses and subnets live endpoints have that are in no record, nobody can tell: what came now
         might get theirs."""
-        unexplained = self.reconciler.unexplained
-        if unexplained and any(_claims(change) for change in changes):
+        orphans = self.reconciler.orphans
+        if orphans and any(_claims(change) for change in changes):
             raise ConflictError(
-                f"{len(unexplained)} live endpoints are in no record ({unexplained[0]}, …), and what is new might get their "
+                f"{len(orphans)} live endpoints are in no record ({orphans[0]}, …), and what is new might get their "
                 "addresses or ports",
-                cure="restore the store from a backup, then restart the daemon",
+                hint="restore the store from a backup, then restart the daemon",
             )
 
-    def take(self, changes: Sequence[Change]) -> None:
+    def apply_then_commit(self, changes: Sequence[Change]) -> None:
         """Apply deletions, then commit. If the store cannot write, nothing is changed; should it refuse all the same
         after the kernel has changed, they are restored. Raises ConflictError, StoreFailedError.
 
-        Unlike `bring` it is not stopped by the kernel's refusals: leftovers have no owner then, and the next resync
+        Unlike `commit_then_apply` it is not stopped by the kernel's refusals: leftovers have no owner then, and the next resync
         deletes them.
         """
         if not changes:
@@ -419,7 +421,7 @@ class Engine:
         self.events.emit("store.followed", f"revision {self.revision}", changes=str(len(changes)))
         objection = self.intent.objection(mine)
         if objection:
-            raise ConflictError(objection, cure="try again")
+            raise ConflictError(objection, hint="try again")
 
     def _settle(self, changes: Sequence[Change]) -> list[Outcome]:
         units: set[Unit] = set()
@@ -447,7 +449,7 @@ class Engine:
     # --- the dead
 
     def release(self, sandboxes: Iterable[str], why: str) -> list[str]:
-        """Take away what belonged to namespaces that are proven dead. Sandboxes of our own stay: `Upkeep`
+        """Take away what belonged to namespaces that are proven dead. Sandboxes of our own stay: `Resyncer`
         makes their namespaces again."""
         changes: list[Change] = []
         names: list[str] = []
@@ -456,10 +458,10 @@ class Engine:
             if sandbox is None or (sandbox.netns is not None and sandbox.netns.owner == "sealane"):
                 continue
             endpoints = list(self.intent.endpoints_by_sandbox.get(sandbox.id, {}).values())
-            mine = self.drafts.remove_endpoints(endpoints)
+            mine = self.builder.remove_endpoints(endpoints)
             changes += mine if Delete(sandbox) in mine else [*mine, Delete(sandbox)]
             names.append(sandbox.name)
-        self.take(changes)
+        self.apply_then_commit(changes)
         for name in names:
             self.events.emit("sandbox.released", name, why=why)
         return names
@@ -484,7 +486,7 @@ def _claims(change: Change) -> bool:
 def _refused(failures: list[Outcome]) -> KernelError:
     """The first real refusal: errno 0 marks what was not tried because of another."""
     first = next((f for f in failures if f.errno), failures[0])
-    error = KernelError(f"the kernel refused: {describe(first)}", cure="nothing was changed")
+    error = KernelError(f"the kernel refused: {describe(first)}", hint="nothing was changed")
     error.name_in_use = any(
         f.errno == errno.EEXIST and isinstance(f.operation.object, Link) for f in failures
     )

@@ -1,4 +1,4 @@
-"""The one exception tree of the verbs. A door renders it; nothing else is for a user's eyes.
+"""The one exception tree of the verbs. An integration renders it; nothing else is for a user's eyes.
 
 SealaneError
 ├── InvalidError       a field of the request is wrong
@@ -6,8 +6,8 @@ SealaneError
 ├── ExistsError        the name is taken by something else
 ├── ConflictError      what is asked collides with what is (a port, an address, another shape of the same object)
 ├── InUseError         it cannot go, others depend on it
-├── FullError          no address, port or place is left
-├── HoldError          the engine holds: it keeps what is and changes nothing, and says why
+├── ExhaustedError          no address, port or place is left
+├── ReadOnlyError          the engine holds: it keeps what is and changes nothing, and says why
 ├── StoreFailedError   the store could not be written
 └── KernelError        the kernel refused; what was begun has been taken back
 """
@@ -20,11 +20,11 @@ from sealane.wire.base import Code
 class SealaneError(Exception):
     code: ClassVar[Code] = "internal"
 
-    def __init__(self, message: str, *, field: str = "", cure: str = "") -> None:
+    def __init__(self, message: str, *, field: str = "", hint: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.field = field
-        self.cure = cure
+        self.hint = hint
 
 
 class InvalidError(SealaneError):
@@ -47,11 +47,11 @@ class InUseError(SealaneError):
     code = "in_use"
 
 
-class FullError(SealaneError):
+class ExhaustedError(SealaneError):
     code = "full"
 
 
-class HoldError(SealaneError):
+class ReadOnlyError(SealaneError):
     code = "unavailable"
 
 

@@ -14,10 +14,10 @@ from sealane.engine.ports import NamespaceGoneError
 from sealane.engine.reconciler import told
 from sealane.explain.drift import drift_on_path
 from sealane.explain.graph import svg
-from sealane.explain.observed.comparing import Comparison, wanted
+from sealane.explain.observed.comparing import Comparison, desired
 from sealane.explain.packet import Trace
 from sealane.explain.question import (
-    CANNOT_SAY,
+    PREDICTION_ERRORS,
     Question,
     QuestionError,
     onward,
@@ -49,8 +49,8 @@ def explain_packet(engine: Engine, request: ExplainRequest) -> ExplainView:
         dont_fragment=request.dont_fragment,
         reverse=request.reverse,
     )
-    surroundings = engine.kernel.surroundings()
-    world = world_of(engine.intent, engine.reconciler.compiled, surroundings)
+    foreign_state = engine.kernel.foreign_state()
+    world = world_of(engine.intent, engine.reconciler.compiled, foreign_state)
     try:
         trace, legs = _answer(engine, question, world)
         observed = None
@@ -58,7 +58,7 @@ def explain_packet(engine: Engine, request: ExplainRequest) -> ExplainView:
             trace, observed = _observe(engine, question, world, legs)
     except QuestionError as error:
         raise InvalidError(str(error), field=error.field) from error
-    except CANNOT_SAY as error:
+    except PREDICTION_ERRORS as error:
         raise InvalidError(f"cannot predict: {error}") from error
     return _view(trace, observed, svg(trace) if request.graph else "")
 
@@ -78,12 +78,12 @@ def _answer(engine: Engine, question: Question, world: World) -> tuple[Trace, li
 def _observe(
     engine: Engine, question: Question, world: World, legs: Sequence[Trace]
 ) -> tuple[Trace, Observed]:
-    refs = engine.reconciler.refs(wanted(legs))
-    readings = engine.kernel.read_path(wanted(legs), {n: ref for n, ref in refs.items() if ref is not None})
+    refs = engine.reconciler.refs(desired(legs))
+    readings = engine.kernel.read_path(desired(legs), {n: ref for n, ref in refs.items() if ref is not None})
     rules = {netns: reading.rules for netns, reading in readings.items()}
     among = World(
         world.states,
-        world.surroundings,
+        world.foreign_state,
         origins=world.origins,
         title=world.title,
         idle=world.idle,

@@ -1,4 +1,4 @@
-"""Labels that are sealane's own: by them a door, a project or a container finds again what it has made, and takes away
+"""Labels that are sealane's own: by them an integration, a project or a container finds again what it has made, and takes away
 what is nobody's any more.
 
 So none may come from elsewhere. An annotation of a pod could else name another engine's container, whose ports would
@@ -32,7 +32,7 @@ def check_labels(labels: Mapping[str, str], field: str = "labels") -> None:
             raise InvalidError(
                 f"the label {key} is sealane's own: its names begin with {RESERVED!r}",
                 field=field,
-                cure="choose another name",
+                hint="choose another name",
             )
 
 

@@ -36,17 +36,17 @@ def network_record(
     facts: Facts,
     kind_of: Callable[[str], str | None],
 ) -> Network:
-    """The record of a new network. `kind_of` tells of foreign links. Raises InvalidError, ConflictError, FullError."""
+    """The record of a new network. `kind_of` tells of foreign links. Raises InvalidError, ConflictError, ExhaustedError."""
     name = parsed(parse_name, request.name, "name")
     if name in MODES:
         raise InvalidError(
             f"{name!r} is a reserved network name",
             field="name",
-            cure="choose another name",
+            hint="choose another name",
         )
     if request.driver not in DRIVERS:
         raise InvalidError(
-            f"there is no driver {request.driver!r}", field="driver", cure=f"one of {', '.join(DRIVERS)}"
+            f"there is no driver {request.driver!r}", field="driver", hint=f"one of {', '.join(DRIVERS)}"
         )
     options = parse_options(request.options)
     if request.driver in MODES:
@@ -75,8 +75,8 @@ def network_record(
 
 def _host_link(options: dict[str, object], *, adopted: bool) -> GatewayLink | None:
     """Takes what it is made of out of the options. None: as by default, so that equal requests make equal records."""
-    said = {field: options.pop(option) for option, field in _OF_HOST_LINK.items() if option in options}
-    link = msgspec.structs.replace(GatewayLink(adopted=adopted), **said)
+    value = {field: options.pop(option) for option, field in _OF_HOST_LINK.items() if option in options}
+    link = msgspec.structs.replace(GatewayLink(adopted=adopted), **value)
     return link if link != GatewayLink() else None
 
 
@@ -93,7 +93,7 @@ def _is_adopted(options: Mapping[str, object], traits: Traits, kind_of: Callable
     if kind != "bridge" or not traits.has_bridge:
         what = f"a {kind} link" if kind else "a link that is no bridge"
         raise ConflictError(
-            f"{name} is {what} of this host", field="options.bridge", cure="choose another name"
+            f"{name} is {what} of this host", field="options.bridge", hint="choose another name"
         )
     return True
 
@@ -134,24 +134,24 @@ def _subnets(
         subnet = _subnet(asked, where)
         family = family_of(subnet.prefix)
         if family in result:
-            raise InvalidError(f"a second IPv{family} subnet", field=where, cure="one subnet a family")
+            raise InvalidError(f"a second IPv{family} subnet", field=where, hint="one subnet a family")
         with at_field(f"{where}.prefix"):
             pools.check_prefix(subnet.prefix, taken, facts)
         result[family] = subnet
-    wanted: set[Family] = {family for family, asked in ((4, request.ipv4), (6, request.ipv6)) if asked}  # type: ignore[misc]
+    desired: set[Family] = {family for family, asked in ((4, request.ipv4), (6, request.ipv6)) if asked}  # type: ignore[misc]
     if 6 in result and not request.ipv6:
-        wanted.add(6)
+        desired.add(6)
     # Beside an explicit IPv6 subnet an IPv4 one comes from the pools, as Docker has it, unless `ipv4` is off.
-    if not wanted:
+    if not desired:
         raise InvalidError(
-            "a network without IPv4 and IPv6 has no addresses", field="ipv4", cure="enable one"
+            "a network without IPv4 and IPv6 has no addresses", field="ipv4", hint="enable one"
         )
     for family in FAMILIES:
-        if family in wanted and family not in result:
+        if family in desired and family not in result:
             with at_field("subnets"):
                 prefix = pools.free_prefix(family, identity, taken, facts)
                 result[family] = Subnet(prefix=prefix, gateway=allocate.default_gateway(prefix))
-        elif family not in wanted and family in result:
+        elif family not in desired and family in result:
             raise InvalidError(f"an IPv{family} subnet on a network without IPv{family}", field="subnets")
     return tuple(result[family] for family in FAMILIES if family in result)
 

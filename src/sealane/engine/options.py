@@ -28,7 +28,7 @@ def parse_options(options: Mapping[str, str]) -> dict[str, object]:
         where = f"options.{key}"
         if parser is None:
             known = ", ".join(sorted(_PARSERS))
-            raise InvalidError(f"there is no driver option {key!r}", field=where, cure=f"known are {known}")
+            raise InvalidError(f"there is no driver option {key!r}", field=where, hint=f"known are {known}")
         try:
             parser(fields, value)
         except ParseError as error:

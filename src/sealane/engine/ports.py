@@ -8,8 +8,8 @@ import msgspec
 
 from sealane.compile.facts import Facts
 from sealane.explain.doctor.evidence import Evidence, Request
+from sealane.explain.foreign_state import ForeignState
 from sealane.explain.observed.reading import NamespaceReading, Wanted
-from sealane.explain.surroundings import Surroundings
 from sealane.kernel.state import NamespaceState
 from sealane.model.endpoint import NetnsRef, PublishedPort
 from sealane.model.net import Address, Prefix
@@ -59,18 +59,18 @@ class Kernel(Protocol):
         """Read what is true of the host now."""
         ...
 
-    def observe(self, netns: str, ref: NetnsRef | None, wanted: NamespaceState) -> NamespaceState:
+    def observe(self, netns: str, ref: NetnsRef | None, desired: NamespaceState) -> NamespaceState:
         """Read back what is ours in a namespace (`ref` None: the host's).
 
         Ours are: links by alias; on the host, addresses, permanent neighbours and static FDB entries on our links,
-        routes by protocol, the nftables tables; in a sandbox, of those just the keys in `wanted`, and routes by
-        protocol. Sysctls and the loopback link are read where `wanted` names them. Raises NamespaceGoneError when
+        routes by protocol, the nftables tables; in a sandbox, of those just the keys in `desired`, and routes by
+        protocol. Sysctls and the loopback link are read where `desired` names them. Raises NamespaceGoneError when
         the namespace has died, OSError when it could not be read.
         """
         ...
 
-    def sysctls(self, wanted: NamespaceState) -> NamespaceState:
-        """The host's sysctls that `wanted` names, as they are: a cheap look, since the kernel tells of no change."""
+    def sysctls(self, desired: NamespaceState) -> NamespaceState:
+        """The host's sysctls that `desired` names, as they are: a cheap look, since the kernel tells of no change."""
         ...
 
     def begin(self, veths: Sequence[Operation], refs: Mapping[str, NetnsRef]) -> None:
@@ -100,7 +100,7 @@ class Kernel(Protocol):
         """The namespace at a path or of a pid. Refuses what is not a network namespace, and the host's own."""
         ...
 
-    def visiting(self) -> AbstractContextManager[None]:
+    def keep_open(self) -> AbstractContextManager[None]:
         """Until its end a namespace that is resolved stays open, for `apply` to work in: one look instead of two."""
         ...
 
@@ -144,12 +144,12 @@ class Kernel(Protocol):
         OSError."""
         ...
 
-    def surroundings(self) -> Surroundings:
+    def foreign_state(self) -> ForeignState:
         """What is on the host and not ours, for `explain`."""
         ...
 
     def read_path(
-        self, wanted: Mapping[str, Wanted], refs: Mapping[str, NetnsRef]
+        self, desired: Mapping[str, Wanted], refs: Mapping[str, NetnsRef]
     ) -> Mapping[str, NamespaceReading]:
         """What the kernel holds where a packet passes, of everybody, for `explain --observed`. A namespace that cannot be
         read is left out."""

@@ -8,8 +8,8 @@ import msgspec
 from sealane.compile.host import Compiled
 from sealane.compile.reads import Unit
 from sealane.engine.attachments import attach_requests, named_addresses
+from sealane.engine.builder import ChangeBuilder
 from sealane.engine.containers import changed_by, departure, host_of
-from sealane.engine.drafts import Drafts
 from sealane.engine.engine import Engine
 from sealane.engine.errors import ExistsError
 from sealane.engine.problems import at_place
@@ -39,21 +39,21 @@ class Preview:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.intent = Intent(engine.intent.records())
-        self._drafts = Drafts(
-            self.intent, engine.kernel, lambda: engine.reconciler.compiled.facts, engine.drafts
+        self._builder = ChangeBuilder(
+            self.intent, engine.kernel, lambda: engine.reconciler.compiled.facts, engine.builder
         )
         self._changes: list[Change] = []
 
     def add(self, manifest: Manifest, *, at_once: bool = False) -> None:
         """Raises the first refusal, with its place in the manifest. `at_once`: all containers that are changed go before any
         comes, and not each wave's before that wave."""
-        with self._drafts.addresses.leaving(named_addresses(manifest)):
+        with self._builder.addresses.leaving(named_addresses(manifest)):
             self._add(manifest, at_once=at_once)
 
     def _add(self, manifest: Manifest, *, at_once: bool) -> None:
         for index, request in enumerate(manifest.networks):
             with at_place(f"networks[{index}]"):
-                self._apply(self._drafts.network(request)[1])
+                self._apply(self._builder.network(request)[1])
         place = {container.name: f"containers[{i}]" for i, container in enumerate(manifest.containers)}
         if at_once:
             self._make_room(manifest.containers, place.keys())
@@ -66,7 +66,7 @@ class Preview:
                     self._container(each)
         for index, attach in enumerate(manifest.attachments):
             with at_place(f"attachments[{index}]"):
-                self._apply(self._drafts.attach(attach)[1])
+                self._apply(self._builder.attach(attach)[1])
 
     def _rest(self, names: Iterable[str]) -> None:
         """Containers that have ended by then: they publish nothing any more."""
@@ -86,7 +86,7 @@ class Preview:
         there = self.intent.container_ids.get(container.name)
         if there is not None:
             # It runs, or is started again.
-            self._apply(self._drafts.wake(self.intent.containers[there].sandbox))
+            self._apply(self._builder.activate(self.intent.containers[there].sandbox))
             return
         present = self.intent.sandbox_ids.get(container.name)
         if present is not None:
@@ -95,7 +95,7 @@ class Preview:
             # It lives in another's sandbox, which it may wake.
             host = self.intent.container_named(host_of(container)[0][1])
             if host is not None:
-                self._apply(self._drafts.wake(host.sandbox))
+                self._apply(self._builder.activate(host.sandbox))
             return
         if container.network_mode == "host":
             return
@@ -104,7 +104,7 @@ class Preview:
         sandbox = Sandbox(id=SandboxId(f"preview-{container.name}"), name=container.name, netns=ref)
         self._apply([Put(sandbox)])
         for request in attach_requests(container, self.intent):
-            self._apply(self._drafts.attach(request)[1])
+            self._apply(self._builder.attach(request)[1])
 
     def _apply(self, changes: Iterable[Change]) -> None:
         for change in changes:

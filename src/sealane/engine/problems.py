@@ -4,16 +4,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from sealane.engine.errors import ConflictError, FullError, InvalidError, SealaneError
+from sealane.engine.errors import ConflictError, ExhaustedError, InvalidError, SealaneError
 from sealane.ipam.problems import AddressProblem
 from sealane.model.net import ParseError
 
 T = TypeVar("T")
 
-_ERRORS: dict[str, type[InvalidError | ConflictError | FullError]] = {
+_ERRORS: dict[str, type[InvalidError | ConflictError | ExhaustedError]] = {
     "invalid": InvalidError,
     "conflict": ConflictError,
-    "full": FullError,
+    "full": ExhaustedError,
 }
 
 
@@ -26,7 +26,7 @@ def at_field(field: str) -> Iterator[None]:
         raise InvalidError(str(error), field=field) from error
     except AddressProblem as problem:
         kind = _ERRORS.get(problem.code, ConflictError)
-        raise kind(problem.message, field=field, cure=problem.cure) from problem
+        raise kind(problem.message, field=field, hint=problem.hint) from problem
 
 
 @contextmanager

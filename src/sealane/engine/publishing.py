@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from sealane.engine.errors import ConflictError, FullError, InvalidError
+from sealane.engine.errors import ConflictError, ExhaustedError, InvalidError
 from sealane.engine.ports import Kernel, Reserver, SocketPlace
 from sealane.engine.problems import parsed
 from sealane.limits import EPHEMERAL_TRIES, PUBLISHES_PER_ENDPOINT, RANGE_PORTS_MAX
@@ -44,7 +44,7 @@ class Publisher:
     ) -> tuple[PublishedPort, ...]:
         """Publishes that agree are one: what a wider one leads to the same ports is left out (`-p 8080:80 -p [::]:8080:80`).
         Ports that `reserver` holds for its container are free. Raises InvalidError, ConflictError (naming the holder) or
-        FullError, each with the field."""
+        ExhaustedError, each with the field."""
         if requests and network.traits.is_host:
             raise InvalidError(
                 "on the host's network a port is published by listening on it", field="publish"
@@ -54,7 +54,7 @@ class Publisher:
             raise InvalidError(
                 f"cannot publish on network {network.name}: {why}",
                 field="publish",
-                cure="attach the sandbox to a network that is not internal as well, and publish there",
+                hint="attach the sandbox to a network that is not internal as well, and publish there",
             )
         if len(requests) > PUBLISHES_PER_ENDPOINT:
             raise InvalidError(f"at most {PUBLISHES_PER_ENDPOINT} publishes an endpoint", field="publish")
@@ -69,7 +69,7 @@ class Publisher:
 
     def again(self, endpoints: Iterable[Endpoint]) -> list[Endpoint]:
         """Endpoints that rested, with ports to publish again: theirs, but for ephemeral ones that somebody has come to hold,
-        which are chosen anew. Raises ConflictError, naming the holder; FullError."""
+        which are chosen anew. Raises ConflictError, naming the holder; ExhaustedError."""
         seen: list[PublishedPort] = []
         result = []
         for endpoint in endpoints:
@@ -84,11 +84,11 @@ class Publisher:
                 raise ConflictError(
                     f"host port {port} of endpoint {endpoint.name} is held by {holder} now",
                     field="publish",
-                    cure="end or detach that first",
+                    hint="end or detach that first",
                 )
             count = port.host_last - port.host_first + 1
-            wanted = PublishRequest(proto=port.proto, port=port.port, count=count)
-            port = self._ephemeral(wanted, port.host_address, _Beside(seen), "publish")
+            desired = PublishRequest(proto=port.proto, port=port.port, count=count)
+            port = self._ephemeral(desired, port.host_address, _Beside(seen), "publish")
         seen.append(port)
         return port
 
@@ -119,7 +119,7 @@ class Publisher:
             raise InvalidError(
                 "SCTP cannot be published on the host's own loopback",
                 field=f"{field}.host_address",
-                cure="publish it on another address of the host",
+                hint="publish it on another address of the host",
             )
         self._check_is_ours(address, f"{field}.host_address")
         yield address
@@ -132,7 +132,7 @@ class Publisher:
             raise InvalidError(
                 f"{address} is no address of this host",
                 field=field,
-                cure=f"publish at one that is, or, if it comes later, allow it: `sysctl net.ipv{family_of(address)}.ip_nonlocal_bind=1`",
+                hint=f"publish at one that is, or, if it comes later, allow it: `sysctl net.ipv{family_of(address)}.ip_nonlocal_bind=1`",
             )
 
     def _port(
@@ -156,7 +156,7 @@ class Publisher:
         narrower = [other for other in beside.chosen if not port.covers(other)]
         holder = self._holder(port, beside._replace(chosen=narrower))
         if holder is not None:
-            raise ConflictError(f"host port {port} is held by {holder}", field=field, cure=_elsewhere(port))
+            raise ConflictError(f"host port {port} is held by {holder}", field=field, hint=_elsewhere(port))
         return port
 
     def _free(
@@ -182,7 +182,7 @@ class Publisher:
             )
             if self._holder(port, beside) is None:
                 return port
-        raise FullError(f"no free host port from {first} to {last}", field=field)
+        raise ExhaustedError(f"no free host port from {first} to {last}", field=field)
 
     def _holder(self, port: PublishedPort, beside: "_Beside") -> str | None:
         if any(other.conflicts(port) for other in beside.chosen):
@@ -243,7 +243,7 @@ def _check_numbers(request: PublishRequest, field: str) -> None:
             raise InvalidError(
                 f"{length} host ports for {request.count} ports",
                 field=field,
-                cure="give ranges of one length",
+                hint="give ranges of one length",
             )
         if first + length - 1 > 65535 or request.port + length - 1 > 65535:
             raise InvalidError("the range passes 65535", field=field)
@@ -251,5 +251,5 @@ def _check_numbers(request: PublishRequest, field: str) -> None:
             raise InvalidError(
                 f"a range that is shifted has at most {RANGE_PORTS_MAX} ports",
                 field=field,
-                cure="publish the same numbers on the host and inside",
+                hint="publish the same numbers on the host and inside",
             )

@@ -43,7 +43,7 @@ class Report(msgspec.Struct):
     failures: list[Outcome] = []
     gone: set[str] = set()
     """Sandboxes whose namespace has died: proof that their endpoints may be released."""
-    unexplained: list[str] = []
+    orphans: list[str] = []
     """Links of live endpoints that no record knows; while there are any, nothing is deleted."""
     unreadable: dict[str, str] = {}
     """Namespaces that could not be read, and why."""
@@ -56,7 +56,7 @@ class Reconciler:
         self.compiled = Compiled(intent, facts)
         self.observed: dict[str, dict[Key, Object]] = {HOST: {}}
         self.failures: dict[Unit, str] = {}
-        self.unexplained: list[str] = []
+        self.orphans: list[str] = []
         self.removed: set[EndpointId] = set()
         """Endpoints that went from the records while the kernel kept something of them: that is left over, and not alive."""
         self.dirty: set[str] = set()
@@ -76,7 +76,7 @@ class Reconciler:
     def settle(self, units: set[Unit], leaving: Mapping[str, NetnsRef] = NONE_LEAVE) -> list[Outcome]:
         """Make the kernel follow a change of intent; return what failed. `leaving`: namespaces of sandboxes whose records
         go with it, where what hangs on no link has to be deleted."""
-        shared = self.compiled.of_unit(HOST_UNIT) if self.unexplained and HOST_UNIT in units else frozenset()
+        shared = self.compiled.of_unit(HOST_UNIT) if self.orphans and HOST_UNIT in units else frozenset()
         keys = self.compiled.refresh(self.intent, units)
         gone = {unit for unit in units if not self.compiled.has(unit)}
         for unit in gone:
@@ -201,7 +201,7 @@ class Reconciler:
             )
             pending = {d.netns for d in differences}.union(peers)
         if HOST in names:
-            self.unexplained = report.unexplained
+            self.orphans = report.orphans
         return report
 
     def _count_repaired(self, differences: list[Difference], failures: list[Outcome]) -> int:
@@ -221,8 +221,8 @@ class Reconciler:
 
     def _sandboxes_of_missing(self) -> set[str]:
         there = self.observed[HOST]
-        wanted = self.compiled.desired[HOST]
-        missing = (key for key in wanted if key[0] == "link" and key not in there)
+        desired = self.compiled.desired[HOST]
+        missing = (key for key in desired if key[0] == "link" and key not in there)
         endpoints = (self._endpoint_behind(HOST, key) for key in missing)
         return {endpoint.sandbox for endpoint in endpoints if endpoint and endpoint.sandbox}
 
@@ -237,9 +237,9 @@ class Reconciler:
             if netns != HOST and netns not in refs:
                 self.forget_namespace(netns)
                 continue
-            wanted = self.compiled.desired.get(netns, EMPTY)
+            desired = self.compiled.desired.get(netns, EMPTY)
             try:
-                found = self.kernel.observe(netns, refs.get(netns), wanted)
+                found = self.kernel.observe(netns, refs.get(netns), desired)
             except NamespaceGoneError:
                 report.gone.add(netns)
                 self.forget_namespace(netns)
@@ -255,8 +255,8 @@ class Reconciler:
         there = {netns: self.observed[netns] for netns in names}
         # What should be on the host for a sandbox that has died must not be made again: its veth has no other end.
         differences = [d for d in diff(self.compiled.desired, there) if not self._is_for_dead(d, report.gone)]
-        report.unexplained = self._unexplained(differences, names)
-        if report.unexplained and not confirmed:
+        report.orphans = self._unexplained(differences, names)
+        if report.orphans and not confirmed:
             return [d for d in differences if d.desired is not None]
         return differences
 

@@ -35,7 +35,7 @@ def list_sockets(engine: Engine, reference: str = "", *, every_state: bool = Fal
 def _places(engine: Engine, reference: str) -> dict[str, NetnsRef | None]:
     if reference == HOST:
         return {HOST: None}
-    chosen = [engine.drafts.find_sandbox(reference)] if reference else engine.intent.sandboxes.values()
+    chosen = [engine.builder.find_sandbox(reference)] if reference else engine.intent.sandboxes.values()
     return {sandbox.name: sandbox.netns for sandbox in chosen}
 
 

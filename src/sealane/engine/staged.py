@@ -1,4 +1,4 @@
-"""Verbs for doors whose clients build an endpoint in stages (Docker's CNM), each undone by one of its own.
+"""Verbs for integrations whose clients build an endpoint in stages (Docker's CNM), each undone by one of its own.
 
     hold_pool       a prefix, before there is a network          drop_pool
     create_network  of prefixes that are held, or of new ones    remove_network
@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from sealane.engine.drafts import new_id
+from sealane.engine.builder import new_id
 from sealane.engine.endpoints import lease_of
 from sealane.engine.engine import Engine
 from sealane.engine.errors import ConflictError, InvalidError, NotFoundError, SealaneError
@@ -31,12 +31,12 @@ from sealane.wire.requests import NetworkRequest, PublishRequest, StagedRequest,
 
 
 class Staged:
-    """`owner`: the word for the engine behind the door, by which its networks are known."""
+    """`owner`: the word for the engine behind the integration, by which its networks are known."""
 
     def __init__(self, engine: Engine, owner: str) -> None:
         self._engine = engine
         self._intent = engine.intent
-        self._drafts = engine.drafts
+        self._builder = engine.builder
         self._owner = owner
 
     # --- prefixes and networks
@@ -56,11 +56,11 @@ class Staged:
             ipv4=family == 4,
             ipv6=family == 6,
         )
-        network, _ = self._drafts.network(request, identity)
+        network, _ = self._builder.network(request, identity)
         record = Network(
             id=identity, name=network.name, driver="none", subnets=network.subnets, owner=self._owner
         )
-        self._engine.bring([Put(record)])
+        self._engine.commit_then_apply([Put(record)])
         return record
 
     def pool(self, prefix: str) -> Network | None:
@@ -81,7 +81,7 @@ class Staged:
         raise NotFoundError(
             f"{prefix} is no subnet that {self._owner} has here",
             field="pool",
-            cure="its network was removed by force, or the records were lost: remove it there too, and create it anew",
+            hint="its network was removed by force, or the records were lost: remove it there too, and create it anew",
         )
 
     def _networks_of(self, prefix: str) -> Iterator[Network]:
@@ -94,7 +94,7 @@ class Staged:
         subnet = pool.subnets[0]
         if subnet.gateway != gateway:
             changed = msgspec.structs.replace(subnet, gateway=parsed(parse_address, gateway, "gateway"))
-            self._engine.bring([Put(msgspec.structs.replace(pool, subnets=(changed,)), pool)])
+            self._engine.commit_then_apply([Put(msgspec.structs.replace(pool, subnets=(changed,)), pool)])
 
     def drop_pool(self, prefix: str) -> None:
         """A network that was made of it goes along if nobody is on it: who gives a pool back is about to remove that,
@@ -119,14 +119,14 @@ class Staged:
         ranges: dict[str, str] = {s.prefix: s.ip_range or "" for pool in pools for s in pool.subnets}
         subnets = [_with_range(s, ranges.get(s.prefix, "")) for s in request.subnets]
         whole = msgspec.structs.replace(request, subnets=subnets)
-        network, changes = self._drafts.network(
+        network, changes = self._builder.network(
             whole, NetworkId(identity), without=frozenset(p.id for p in pools)
         )
         if network.id != identity:
             raise ConflictError(f"there is a network {request.name} already", field="name")
         record = msgspec.structs.replace(network, owner=self._owner)
-        gone = [change for pool in pools for change in self._drafts.remove_network(pool, force=True)]
-        self._engine.bring([*gone, *(Put(record) for _ in changes)])
+        gone = [change for pool in pools for change in self._builder.remove_network(pool, force=True)]
+        self._engine.commit_then_apply([*gone, *(Put(record) for _ in changes)])
         self._engine.events.emit("network.created", record.name, id=record.id, driver=record.driver)
         return record
 
@@ -142,12 +142,12 @@ class Staged:
             self._remove(network)
             self._engine.events.emit("network.removed", network.name, id=network.id)
             return
-        self._engine.take(self._drafts.remove_endpoints(makers))
-        self._engine.bring([Put(msgspec.structs.replace(network, owner=""), network)])
+        self._engine.apply_then_commit(self._builder.remove_endpoints(makers))
+        self._engine.commit_then_apply([Put(msgspec.structs.replace(network, owner=""), network)])
         self._engine.events.emit("network.released", network.name, id=network.id, by=self._owner)
 
     def _remove(self, network: Network) -> None:
-        self._engine.take(self._drafts.remove_network(network, force=True))
+        self._engine.apply_then_commit(self._builder.remove_network(network, force=True))
 
     # --- addresses
 
@@ -157,20 +157,20 @@ class Staged:
         holder = self._holder(network, address) if address else None
         if holder is not None and holder.is_lease:
             return holder
-        lease = self._drafts.lease(network, family, address, name)
-        self._engine.bring([Put(lease)])
+        lease = self._builder.lease(network, family, address, name)
+        self._engine.commit_then_apply([Put(lease)])
         return lease
 
     def drop(self, network: Network, address: str) -> None:
         """An endpoint keeps its address until it is deleted, whoever drops it."""
         holder = self._holder(network, address)
         if holder is not None and holder.is_lease:
-            self._engine.take([Delete(holder)])
+            self._engine.apply_then_commit([Delete(holder)])
 
     def drop_leases(self) -> None:
         """Who asked for them has forgotten: it was started anew."""
         leases = [e for e in self._intent.endpoints.values() if self._is_stray(e)]
-        self._engine.take([Delete(lease) for lease in leases])
+        self._engine.apply_then_commit([Delete(lease) for lease in leases])
 
     def _is_stray(self, endpoint: Endpoint) -> bool:
         """Held, or made and never joined, for a network of ours; on a held prefix nobody ever joins."""
@@ -192,11 +192,11 @@ class Staged:
         present = self._intent.endpoints.get(EndpointId(request.id))
         if present is not None:
             return present
-        network = self._drafts.find_network(request.network)
+        network = self._builder.find_network(request.network)
         replaced = [h for a in request.addresses if (h := self._holder(network, a.partition("/")[0]))]
         replaced = list({h.id: h for h in replaced if h.is_lease or (h.handover and not h.sandbox)}.values())
-        endpoint = self._drafts.stage(request, network, [h.id for h in replaced])
-        self._engine.bring([*(Delete(holder) for holder in replaced), Put(endpoint)])
+        endpoint = self._builder.stage(request, network, [h.id for h in replaced])
+        self._engine.commit_then_apply([*(Delete(holder) for holder in replaced), Put(endpoint)])
         return endpoint
 
     def delete(self, identity: str, *, keep_leases: bool) -> None:
@@ -204,10 +204,10 @@ class Staged:
         endpoint = self._intent.endpoints.get(EndpointId(identity))
         if endpoint is None:
             return
-        changes = self._drafts.remove_endpoints([endpoint])
+        changes = self._builder.remove_endpoints([endpoint])
         if keep_leases:
             changes += [Put(lease_of(endpoint.network, a, endpoint.name)) for a in endpoint.addresses]
-        self._engine.take(changes)
+        self._engine.apply_then_commit(changes)
         self._engine.tell_of("endpoint.detached", endpoint)
 
     def find(self, identity: str) -> Endpoint:
@@ -233,11 +233,11 @@ class Staged:
         joined = msgspec.structs.replace(
             endpoint,
             sandbox=sandbox.id,
-            ifname=self._drafts.link_name(network, sandbox),
+            ifname=self._builder.link_name(network, sandbox),
             labels={**endpoint.labels, **labels},
             without_gateway=without_gateway,
         )
-        self._engine.bring([*changes, Put(joined, endpoint)])
+        self._engine.commit_then_apply([*changes, Put(joined, endpoint)])
         self._engine.tell_of("endpoint.attached", joined)
         return joined
 
@@ -248,7 +248,7 @@ class Staged:
         if known is not None:
             return self._intent.sandboxes[known], []
         try:
-            ref = self._drafts.namespace(awaited, "sandbox")
+            ref = self._builder.namespace(awaited, "sandbox")
         except SealaneError:
             ref = None
         if ref is not None and ref.identity in self._intent.sandbox_by_netns:
@@ -274,7 +274,7 @@ class Staged:
         sandbox = self._intent.sandboxes[endpoint.sandbox]
         if sandbox.implicit and len(self._intent.endpoints_by_sandbox[sandbox.id]) == 1:
             changes.append(Delete(sandbox))
-        self._engine.take(changes)
+        self._engine.apply_then_commit(changes)
 
     def publish(self, identity: str, ports: Sequence[PublishRequest]) -> None:
         self._engine.publish(self.find(identity), ports)
@@ -295,11 +295,11 @@ class Staged:
 
         Idempotent; what is found and belongs to another sandbox already is left to that one."""
         try:
-            ref = self._drafts.namespace(sandbox.awaited, "sandbox")
+            ref = self._builder.namespace(sandbox.awaited, "sandbox")
         except SealaneError:
             return False
         if ref.identity not in self._intent.sandbox_by_netns:
-            self._engine.bring([Put(msgspec.structs.replace(sandbox, netns=ref), sandbox)])
+            self._engine.commit_then_apply([Put(msgspec.structs.replace(sandbox, netns=ref), sandbox)])
             self._engine.events.emit("sandbox.found", sandbox.name, id=sandbox.id)
         return True
 

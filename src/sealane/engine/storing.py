@@ -26,12 +26,12 @@ def store_errors() -> Iterator[None]:
     except TakenError as error:
         raise ConflictError(str(error)) from error
     except RevisionConflictError as error:
-        raise OutrunError(f"the store was changed by another writer: {error}", cure="try again") from error
+        raise OutrunError(f"the store was changed by another writer: {error}", hint="try again") from error
     except StoreError as error:
         raise StoreFailedError(
-            f"the store is {error.reason}: {error}", cure=_STORE_CURES[error.reason]
+            f"the store is {error.reason}: {error}", hint=_STORE_CURES[error.reason]
         ) from error
 
 
 def keeps_changing() -> ConflictError:
-    return ConflictError("another writer keeps changing the store", cure="try again")
+    return ConflictError("another writer keeps changing the store", hint="try again")

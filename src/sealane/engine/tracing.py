@@ -9,12 +9,12 @@ from sealane.engine.errors import InvalidError
 from sealane.engine.explaining import drift_of
 from sealane.explain.checking import Observation, Probe
 from sealane.explain.packet import CLIENT_PORT, Packet, Sent, Start, Trace
-from sealane.explain.question import CANNOT_SAY, Question, QuestionError, resolve, world_of
-from sealane.explain.seen.account import Account, Teller
-from sealane.explain.seen.journey import Journey
-from sealane.explain.seen.render import detailed, minimal, summary
-from sealane.explain.seen.scout import scout_of
-from sealane.explain.seen.sighting import Pattern
+from sealane.explain.question import PREDICTION_ERRORS, Question, QuestionError, resolve, world_of
+from sealane.explain.traced.event import Pattern
+from sealane.explain.traced.observed_path import ObservedPath
+from sealane.explain.traced.render import detailed, minimal, summary
+from sealane.explain.traced.result import TraceReporter, TraceResult
+from sealane.explain.traced.signature import signature_of
 from sealane.explain.walk import answer, walk
 from sealane.kernel.state import HOST
 from sealane.model.endpoint import NetnsRef
@@ -34,18 +34,18 @@ class Tracing:
         self.request = request
         self._check_bounds(request)
         intent = engine.intent
-        self._world = world_of(intent, engine.reconciler.compiled, engine.kernel.surroundings(), copied=True)
+        self._world = world_of(intent, engine.reconciler.compiled, engine.kernel.foreign_state(), copied=True)
         try:
             start, self._predicted = self._predict(intent)
         except QuestionError as error:
             raise InvalidError(str(error), field=error.field) from error
-        except CANNOT_SAY as error:
+        except PREDICTION_ERRORS as error:
             raise InvalidError(f"it cannot be said what should become of it: {error}") from error
         if request.mode == "inject" and not isinstance(start, Sent):
             raise InvalidError(
                 f"no packet can be sent from {request.source}: it is not of this host",
                 field="source",
-                cure="wait for one with --live",
+                hint="wait for one with --live",
             )
         self.patterns = [_pattern(trace.sent) for trace in self._predicted]
         self.probe = self._probe(self._predicted[0], start.netns)
@@ -57,12 +57,12 @@ class Tracing:
         self.refs = {self._world.namespace(netns).name: refs[netns] for netns in passed if netns in refs}
         self._places = {host_inode: HOST, **{ref.inode: netns for netns, ref in refs.items()}}
         self._sender = next((inode for inode, netns in self._places.items() if netns == start.netns), 0)
-        self.scout = None
+        self.signature = None
         if self.probe is not None:
-            self.scout = scout_of(self._world, self._predicted[0], self._places)
+            self.signature = signature_of(self._world, self._predicted[0], self._places)
 
     def _predict(self, intent: Intent) -> tuple[Start, list[Trace]]:
-        """Where it begins; what should become of it and, if that is asked for, of the answer. Raises CANNOT_SAY."""
+        """Where it begins; what should become of it and, if that is asked for, of the answer. Raises PREDICTION_ERRORS."""
         request = self.request
         question = Question(
             source=request.source,
@@ -88,28 +88,28 @@ class Tracing:
     def _probe(self, there: Trace, netns: str) -> Probe | None:
         if self.request.mode != "inject" or self.request.proto == "sctp":
             return None
-        asked = there.packet
+        request = there.packet
         return Probe(
             row=0,
             column=0,
             netns=netns,
             target_netns=there.netns,
-            source=asked.source,
+            source=request.source,
             proto=self.request.proto,
-            address=asked.destination,
-            port=asked.destination_port if self.request.proto != "icmp" else 0,
+            address=request.destination,
+            port=request.destination_port if self.request.proto != "icmp" else 0,
         )
 
-    def view(self, journey: Journey, symbol: Callable[[int], str]) -> TraceView | None:
-        """None: it is not to be told. What vanishes does not count as dropped: under load that may be a sighting lost."""
-        if self.request.mode == "dropped" and journey.last.point != "drop":
+    def view(self, observed_path: ObservedPath, symbol: Callable[[int], str]) -> TraceView | None:
+        """None: it is not to be told. What vanishes does not count as dropped: under load that may be a trace event lost."""
+        if self.request.mode == "dropped" and observed_path.last.point != "drop":
             return None
-        if not self._is_ours(journey):
+        if not self._is_ours(observed_path):
             return None
-        flow = journey.first.headers.flow
+        flow = observed_path.first.headers.flow
         number = next((n for n, pattern in enumerate(self.patterns) if pattern.fits(flow)), 0)
         predicted = self._predicted[number]
-        account = Teller(self._world, self._places, symbol).account(journey, predicted)
+        account = TraceReporter(self._world, self._places, symbol).account(observed_path, predicted)
         if self.request.mode == "dropped" and account.passes:
             return None
         return _view(account, predicted)
@@ -122,11 +122,11 @@ class Tracing:
         ]
         return msgspec.structs.replace(view, notes=[*view.notes, *dict.fromkeys(drift)])
 
-    def _is_ours(self, journey: Journey) -> bool:
+    def _is_ours(self, observed_path: ObservedPath) -> bool:
         """Others on the machine may have the same addresses, and who has none is known by where it sends."""
         if not self._predicted[0].sent.source:
-            return journey.first.netns in {0, self._sender}
-        passed = {sighting.netns for sighting in journey.sightings} - {0}
+            return observed_path.first.netns in {0, self._sender}
+        passed = {trace_event.netns for trace_event in observed_path.trace_events} - {0}
         return not passed or not passed.isdisjoint(self._places)
 
     def end(self, told: int, lost: int, blind: list[str], observed: Observation | None) -> TraceView:
@@ -162,9 +162,9 @@ def _pattern(sent: Packet) -> Pattern:
     )
 
 
-def _view(account: Account, predicted: Trace) -> TraceView:
+def _view(account: TraceResult, predicted: Trace) -> TraceView:
     return TraceView(
-        kind="journey",
+        kind="path",
         passes=account.passes,
         agrees=account.agrees,
         outcome=str(account.outcome),
@@ -176,6 +176,10 @@ def _view(account: Account, predicted: Trace) -> TraceView:
     )
 
 
-def views(tracing: Tracing, journeys: Iterator[Journey], symbol: Callable[[int], str]) -> Iterator[TraceView]:
+def views(
+    tracing: Tracing, observed_paths: Iterator[ObservedPath], symbol: Callable[[int], str]
+) -> Iterator[TraceView]:
     """Of those that are to be told."""
-    return (view for journey in journeys if (view := tracing.view(journey, symbol)) is not None)
+    return (
+        view for observed_path in observed_paths if (view := tracing.view(observed_path, symbol)) is not None
+    )

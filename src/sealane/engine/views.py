@@ -1,4 +1,4 @@
-"""Records as answers: what a person or a door is shown."""
+"""Records as answers: what a person or an integration is shown."""
 
 from collections.abc import Collection
 

@@ -23,7 +23,7 @@ VLAN_HEADER_BYTES = 4
 
 
 def uses_netfilter(path: Path, skb: Skb) -> bool:
-    return path.world.surroundings.bridge_netfilter and skb.packet.proto != "arp"
+    return path.world.foreign_state.bridge_netfilter and skb.packet.proto != "arp"
 
 
 class Entered(NamedTuple):
@@ -72,8 +72,8 @@ def out_port(path: Path, where: Namespace, bridge: AnyLink, skb: Skb) -> Link:
     if port is None and mac == bridge.mac:
         key = ("fdb", bridge.name, mac)
         path.note("bridge", f"{bridge.name} does not know its own MAC {mac} (its FDB was flushed)", key=key)
-        cure = f"bridge fdb add {mac} dev {bridge.name} self permanent"
-        path.end(Disposition.LOST, f"{bridge.name} takes nothing up to the host", cure)
+        hint = f"bridge fdb add {mac} dev {bridge.name} self permanent"
+        path.end(Disposition.LOST, f"{bridge.name} takes nothing up to the host", hint)
     if port is None:
         flooded = [item.name for item in where.ports(bridge.name) if item.port is None or item.port.flood]
         if flooded:

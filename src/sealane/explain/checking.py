@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from sealane.explain.packet import CLIENT_PORT, Packet, Sent, Trace
-from sealane.explain.question import CANNOT_SAY, LOOPBACK, QuestionError, about, meaning_of
+from sealane.explain.question import LOOPBACK, PREDICTION_ERRORS, QuestionError, about, meaning_of
 from sealane.explain.walk import answer, is_answered, walk
 from sealane.explain.world import World
 from sealane.kernel.state import HOST
@@ -67,7 +67,7 @@ class Observation(NamedTuple):
     """Nothing came back."""
 
 
-class Party(NamedTuple):
+class CheckPeer(NamedTuple):
     """A row or a column."""
 
     name: str
@@ -91,7 +91,7 @@ def schedule(intent: Intent, source: str, target: str, proto: ProbeProto, port: 
     else CLOSED_PORT. Raises QuestionError."""
     everybody = _everybody(intent) if not (source and target) else ()
     with about("source"):
-        rows = (_party(source, intent),) if source else (Party(HOST, HOST), *everybody)
+        rows = (_party(source, intent),) if source else (CheckPeer(HOST, HOST), *everybody)
     with about("target"):
         if target == HOST:
             raise QuestionError(
@@ -124,39 +124,39 @@ def schedule(intent: Intent, source: str, target: str, proto: ProbeProto, port: 
     return Schedule(tuple(p.name for p in rows), tuple(p.name for p in columns), probes)
 
 
-def _differ(row: Party, column: Party) -> bool:
+def _differ(row: CheckPeer, column: CheckPeer) -> bool:
     return row.netns != column.netns or row.is_bound or column.is_bound
 
 
-def _everybody(intent: Intent) -> tuple[Party, ...]:
+def _everybody(intent: Intent) -> tuple[CheckPeer, ...]:
     """Sandboxes with a namespace of their own and an address, by name."""
     found = []
     for identity, endpoints in intent.endpoints_by_sandbox.items():
         sandbox = intent.sandboxes.get(identity)
         if sandbox is not None and sandbox.netns is not None and any(e.addresses for e in endpoints.values()):
-            found.append(Party(sandbox.name, sandbox.id, tuple(endpoints.values())))
+            found.append(CheckPeer(sandbox.name, sandbox.id, tuple(endpoints.values())))
     return tuple(sorted(found, key=lambda party: party.name))
 
 
-def _party(text: str, intent: Intent) -> Party:
+def _party(text: str, intent: Intent) -> CheckPeer:
     if text == HOST:
-        return Party(HOST, HOST)
+        return CheckPeer(HOST, HOST)
     found, is_bound = meaning_of(text, intent)
     sandbox = found[0].sandbox
     if sandbox is None or intent.sandboxes[sandbox].netns is None:
         raise QuestionError(f"{text!r} has no network namespace of its own")
     mine = tuple(endpoint for endpoint in found if endpoint.sandbox == sandbox)
-    return Party(text, sandbox, mine, is_bound=is_bound)
+    return CheckPeer(text, sandbox, mine, is_bound=is_bound)
 
 
-def _on_link(party: Party, intent: Intent) -> frozenset[NetworkId]:
+def _on_link(party: CheckPeer, intent: Intent) -> frozenset[NetworkId]:
     """Networks whose members it asks for by ARP and ND."""
     networks = {endpoint.network for endpoint in party.endpoints}
     return frozenset(network for network in networks if intent.networks[network].traits.has_bridge)
 
 
 def _destinations(
-    row: Party, column: Party, proto: ProbeProto, port: int
+    row: CheckPeer, column: CheckPeer, proto: ProbeProto, port: int
 ) -> Iterator[tuple[NetworkId, str, int]]:
     for endpoint in column.endpoints:
         if row.netns == HOST:
@@ -207,7 +207,7 @@ def predict(world: World, probe: Probe) -> Prediction:
         if not there.passes:
             return Prediction(reaches=False, reason=_because(there))
         back = walk(world, *answer(there), there.flows)
-    except CANNOT_SAY as error:
+    except PREDICTION_ERRORS as error:
         return Prediction(None, str(error))
     if back.is_unknown:
         return Prediction(None, back.reason)

@@ -19,7 +19,7 @@ _GOOD, _BAD = ("#e3f4e5", "#2e7d32"), ("#fdeaea", "#c62828")
 def svg(trace: Trace) -> str:
     """A document of its own, with the question for its title."""
     boxes = [_Box(hop.name, list(_lines(hop))) for hop in trace.hops]
-    ending = [trace.reason, *([f"→ {trace.cure}"] if trace.cure else [])]
+    ending = [trace.reason, *([f"→ {trace.hint}"] if trace.hint else [])]
     verdict = _Box(minimal(trace), [(text, _INK) for text in ending])
     width = max(box.width for box in [*boxes, verdict])
     parts: list[str] = []

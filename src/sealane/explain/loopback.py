@@ -33,7 +33,7 @@ def redirect(path: Path, where: Namespace, packet: Packet) -> Packet:
 
 
 def at_host(world: World, where: Namespace, packet: Packet) -> tuple[str, str]:
-    """What a port that is published means for a packet that came as far as the host's own sockets, and a cure."""
+    """What a port that is published means for a packet that came as far as the host's own sockets, and a hint."""
     relay = world.relays.find(packet.family, packet.proto, packet.destination_port)
     if relay is not None:
         if not world.relays.admits(packet.source):
@@ -49,12 +49,12 @@ def at_host(world: World, where: Namespace, packet: Packet) -> tuple[str, str]:
     if found is None or is_loopback(packet.destination):
         return "", ""
     port = f"{packet.destination_port}/{packet.proto}"
-    cure = "publish it on this address, or on all"
+    hint = "publish it on this address, or on all"
     if family_of(found.address) != packet.family:
-        cure = f"give the network a subnet of IPv{packet.family}"
-    return f", and not to whom it is published for: {port} is published on the loopback only", cure
+        hint = f"give the network a subnet of IPv{packet.family}"
+    return f", and not to whom it is published for: {port} is published on the loopback only", hint
 
 
 def _published(where: Namespace, packet: Packet) -> LoopbackPort | None:
-    wanted = where.loopback_ports(packet.family, packet.proto)
-    return next((item for item in wanted if item.first <= packet.destination_port <= item.last), None)
+    desired = where.loopback_ports(packet.family, packet.proto)
+    return next((item for item in desired if item.first <= packet.destination_port <= item.last), None)

@@ -33,16 +33,16 @@ def resolve(path: Path, where: Namespace, link: AnyLink, address: str, skb: Skb)
         path.note("neighbour", f"{address} is at {known.mac} (permanent)", key=known.key)
         return known.mac
     way = WAYS[family_of(address)]
-    why_not, cure = "nobody on this link has it", "see `sealane network inspect` for who has which address"
+    why_not, hint = "nobody on this link has it", "see `sealane network inspect` for who has which address"
     with path.aside():
         try:
             mac, answered = _ask(path, where, link, address, skb)
         except Ended as ended:
             mac, answered = "", ""
-            why_not, cure = ended.reason, ended.cure
+            why_not, hint = ended.reason, ended.hint
     if not answered:
         reason = f"no answer to {way} for {address} on {link.name}: {why_not}"
-        path.end(Disposition.NEIGHBOUR_UNREACHABLE, reason, cure)
+        path.end(Disposition.NEIGHBOUR_UNREACHABLE, reason, hint)
     path.resolved(where, link.name, address, mac)
     path.note("neighbour", f"{address} is at {mac} ({way}, answered by {answered})")
     return mac
@@ -92,8 +92,8 @@ def _ask_peer(path: Path, where: Namespace, link: Link, address: str, question: 
     if other is None or not other[1].up:
         path.end(Disposition.LINK_DOWN, f"the other end of {link.name} is down")
     there, peer = other
-    asked = Skb(question)
-    path.device(where, link.name, "out", asked)
+    request = Skb(question)
+    path.device(where, link.name, "out", request)
     path.enter(there, peer.name)
     if not peer.master:
         if not _answers(there, peer, address):
@@ -101,8 +101,8 @@ def _ask_peer(path: Path, where: Namespace, link: Link, address: str, question: 
         _answered(path, there, peer, question, address)
         _arp(path, where, "input", _answer(question, address, peer.mac).packet, link.name)
         return peer.mac, there.name
-    path.device(there, peer.name, "in", asked)
-    bridge = bridging.come_in(path, there, peer, asked).bridge
+    path.device(there, peer.name, "in", request)
+    bridge = bridging.come_in(path, there, peer, request).bridge
     if _answers(there, bridge, address):
         path.went_up(there, bridge)
         _answered(path, there, bridge, question, address)
@@ -113,9 +113,9 @@ def _ask_peer(path: Path, where: Namespace, link: Link, address: str, question: 
         other = path.world.peer(there, port)
         if port.name == peer.name or other is None or not _answers(*other, address):
             continue
-        bridging.forward(path, there, bridge, peer, port, asked)
+        bridging.forward(path, there, bridge, peer, port, request)
         _arp(path, there, "forward", question, bridge.name)
-        path.device(there, port.name, "out", asked)
+        path.device(there, port.name, "out", request)
         _answered(path, *other, question, address)
         answer = _answer(question, address, other[1].mac)
         path.enter(there, port.name)

@@ -228,7 +228,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     hops: tuple[Hop, ...]
     disposition: Disposition
     reason: str
-    cure: str
+    hint: str
     """Empty where nothing is wrong."""
     final: Packet
     """As it arrived, or as it was when it ended."""

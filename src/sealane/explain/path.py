@@ -46,9 +46,9 @@ TARGETS_SHOWN = 4
 
 
 class Ended(Exception):  # noqa: N818 - no error: the packet's last step.
-    def __init__(self, disposition: Disposition, reason: str, cure: str) -> None:
+    def __init__(self, disposition: Disposition, reason: str, hint: str) -> None:
         super().__init__(reason)
-        self.disposition, self.reason, self.cure = disposition, reason, cure
+        self.disposition, self.reason, self.hint = disposition, reason, hint
 
 
 class Skb:
@@ -121,8 +121,8 @@ class Path:
             for netns, steps in self._hops
         )
 
-    def end(self, disposition: Disposition, reason: str, cure: str = "") -> NoReturn:
-        raise Ended(disposition, reason, cure)
+    def end(self, disposition: Disposition, reason: str, hint: str = "") -> NoReturn:
+        raise Ended(disposition, reason, hint)
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
@@ -232,7 +232,7 @@ class Path:
         reason = reason_of(hit.rule)
         origin = self.world.origin(self.netns, hit.chain.key)
         where = self.world.title(origin) if origin else "sealane"
-        self.end(reason.disposition, reason.text.format(where=where), reason.cure)
+        self.end(reason.disposition, reason.text.format(where=where), reason.hint)
 
     def _track(self, where: Namespace, skb: Skb) -> None:
         if skb.is_untracked:

@@ -21,6 +21,7 @@ from sealane.compile.presumed import with_presumed
 from sealane.compile.reads import Unit
 from sealane.compile.relay import Relays
 from sealane.explain import render
+from sealane.explain.foreign_state import ForeignState
 from sealane.explain.netfilter import UnknownStatementError
 from sealane.explain.packet import (
     CLIENT_PORT,
@@ -33,7 +34,6 @@ from sealane.explain.packet import (
     Trace,
 )
 from sealane.explain.routing import masked
-from sealane.explain.surroundings import Surroundings
 from sealane.explain.walk import answer, is_answered, walk
 from sealane.explain.world import IncompleteStateError, UnexplainedError, World
 from sealane.kernel.state import HOST, HostState
@@ -62,13 +62,13 @@ _WITH_PORT = re.compile(r"(?:\[(?P<six>[^\]]*)\]|(?P<name>[^:\[\]]*)):(?P<port>[
 
 
 class QuestionError(ValueError):
-    """The question names what there is not, or not clearly. The message says which word, and the cure."""
+    """The question names what there is not, or not clearly. The message says which word, and the hint."""
 
     field = ""
     """Of the question, if one is at fault."""
 
 
-CANNOT_SAY = (QuestionError, UnexplainedError, UnknownStatementError, IncompleteStateError)
+PREDICTION_ERRORS = (QuestionError, UnexplainedError, UnknownStatementError, IncompleteStateError)
 """All that `explain` raises: no verdict, rather than a guess."""
 
 
@@ -100,7 +100,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def world_of(
-    intent: Intent, compiled: Compiled, surroundings: Surroundings, *, copied: bool = False
+    intent: Intent, compiled: Compiled, foreign_state: ForeignState, *, copied: bool = False
 ) -> World:
     """What packets meet: what is desired, what others were told to make of endpoints handed to them, what is around.
     `copied`: as it is now, for another thread."""
@@ -111,14 +111,14 @@ def world_of(
         origins = dict(origins)
     idle = {e.sandbox for e in intent.endpoints.values() if e.dormant and e.sandbox is not None}
     return World(
-        states, surroundings, origins=origins, title=Titles(intent), idle=idle, relays=Relays(intent)
+        states, foreign_state, origins=origins, title=Titles(intent), idle=idle, relays=Relays(intent)
     )
 
 
-def explain(question: Question, intent: Intent, compiled: Compiled, surroundings: Surroundings) -> Trace:
+def explain(question: Question, intent: Intent, compiled: Compiled, foreign_state: ForeignState) -> Trace:
     """What should happen to the packet asked for, which passes if its answer does as well. With `reverse`, to its answer;
-    if the packet itself does not pass, to that. Raises what is in CANNOT_SAY."""
-    return verdict_of(question, *explain_both(question, intent, compiled, surroundings))
+    if the packet itself does not pass, to that. Raises what is in PREDICTION_ERRORS."""
+    return verdict_of(question, *explain_both(question, intent, compiled, foreign_state))
 
 
 def onward(world: World, there: Trace, back: Trace, start: Start) -> Trace:
@@ -135,25 +135,25 @@ def verdict_of(
     if question.reverse:
         return back
     if not back.passes:
-        lost, cure = render.verdict(back), back.cure
+        lost, hint = render.verdict(back), back.hint
         reason = f"{there.reason}; its answer is lost: {back.reason}"
     elif not is_answered(there, back):
-        lost, cure = "taken for a stranger's", back.cure
+        lost, hint = "taken for a stranger's", back.hint
         reason = f"{there.reason}; its answer comes from elsewhere: {back.final}"
     elif following is not None and not following.passes:
-        lost, cure = f"the last that passes: the next packet is {render.verdict(following)}", following.cure
+        lost, hint = f"the last that passes: the next packet is {render.verdict(following)}", following.hint
         reason = f"{there.reason}; the next packet is lost: {following.reason}"
     else:
         return there
     disposition = Disposition.TRANSLATED if back.is_unknown else Disposition.UNANSWERED
-    return msgspec.structs.replace(there, disposition=disposition, reason=reason, cure=cure, answer=lost)
+    return msgspec.structs.replace(there, disposition=disposition, reason=reason, hint=hint, answer=lost)
 
 
 def explain_both(
-    question: Question, intent: Intent, compiled: Compiled, surroundings: Surroundings
+    question: Question, intent: Intent, compiled: Compiled, foreign_state: ForeignState
 ) -> tuple[Trace, Trace | None]:
     """There and back again; None if there is nothing to answer."""
-    world = world_of(intent, compiled, surroundings)
+    world = world_of(intent, compiled, foreign_state)
     packet, start = resolve(question, intent, world)
     return there_and_back(question, world, packet, start)
 
@@ -258,7 +258,7 @@ class _Sender:
         host = self.world.namespace(HOST)
         near = [
             item
-            for item in self.world.surroundings.addresses
+            for item in self.world.foreign_state.addresses
             if family_of(item.address) == family_of(self.address)
             and masked(address_part(item.address), prefix_length(item.address))
             == masked(self.address, prefix_length(item.address))
@@ -271,7 +271,7 @@ class _Sender:
         link = host.link(found.link) if found.kind == "unicast" else None
         if link is not None and host.is_foreign(link):
             return link.name
-        foreign = [item for item in self.world.surroundings.links if host.is_foreign(item)]
+        foreign = [item for item in self.world.foreign_state.links if host.is_foreign(item)]
         if not foreign:
             # Asked for the host's own address too, which is the target's matter.
             with about("source"):
@@ -285,14 +285,14 @@ def _destination(name: str, sender: _Sender, family: Family | None) -> str:
         if family is not None and family_of(address) != family:
             raise QuestionError(f"target {name}: not an IPv{family} address")
         return address
-    wanted = FAMILIES if family is None else (family,)
+    desired = FAMILIES if family is None else (family,)
     if name == HOST:
-        return _host_address(sender, wanted)
+        return _host_address(sender, desired)
     candidates = endpoints_named(name, sender.intent)
     mine = {endpoint.network for endpoint in sender.endpoints()}
     # As names are answered: what shares a network with the asker comes first.
     candidates.sort(key=lambda endpoint: endpoint.network not in mine)
-    usable = sorted(wanted, key=lambda f: not sender.has(f))
+    usable = sorted(desired, key=lambda f: not sender.has(f))
     for chosen in usable:
         for endpoint in candidates:
             found = endpoint.address(chosen)
@@ -301,12 +301,12 @@ def _destination(name: str, sender: _Sender, family: Family | None) -> str:
     raise QuestionError(f"target {name!r} has no address of the family asked for")
 
 
-def _host_address(sender: _Sender, wanted: tuple[Family, ...]) -> str:
-    usable = [family for family in wanted if sender.has(family)] or list(wanted)
+def _host_address(sender: _Sender, desired: tuple[Family, ...]) -> str:
+    usable = [family for family in desired if sender.has(family)] or list(desired)
     if sender.is_host:
         return LOOPBACK[usable[0]]
     host = sender.world.namespace(HOST)
-    links = [item.name for item in sender.world.surroundings.links]
+    links = [item.name for item in sender.world.foreign_state.links]
     if sender.is_outside:
         links.insert(0, sender.uplink())
     for family in usable:

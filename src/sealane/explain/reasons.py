@@ -12,7 +12,7 @@ class Reason(NamedTuple):
     disposition: Disposition
     text: str
     """`{where}` stands for the intent object whose rule it is."""
-    cure: str
+    hint: str
 
 
 _OWN_SOURCE = "send from the address that sealane gave to this link"

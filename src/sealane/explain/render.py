@@ -48,7 +48,7 @@ def minimal(trace: Trace) -> str:
 
 
 def summary(trace: Trace) -> str:
-    """The verdict, a paragraph a hop, the reason and the cure."""
+    """The verdict, a paragraph a hop, the reason and the hint."""
     return "\n".join([minimal(trace), *(paragraph(hop) for hop in trace.hops), *_ending(trace)]) + "\n"
 
 
@@ -89,5 +89,5 @@ def step_lines(step: Step) -> Iterator[str]:
 
 def _ending(trace: Trace) -> Iterator[str]:
     yield f"  {_MARK[trace.passes]} {trace.reason}"
-    if trace.cure:
-        yield f"  → {trace.cure}"
+    if trace.hint:
+        yield f"  → {trace.hint}"

@@ -39,17 +39,17 @@ def walk(world: World, packet: Packet, start: Start, flows: Iterable[Flow] = ())
     answer. Raises UnexplainedError, UnknownStatementError and IncompleteStateError, when it cannot be said."""
     if _is_multicast(packet.destination):
         raise UnexplainedError(f"{packet.destination}: multicast and broadcast are not explained")
-    journey = _Journey(Path(world, flows), packet)
-    ended = journey.run(start)
-    path = journey.path
+    observed_path = _Journey(Path(world, flows), packet)
+    ended = observed_path.run(start)
+    path = observed_path.path
     return Trace(
         packet=packet,
         hops=path.hops(),
         disposition=ended.disposition,
         reason=ended.reason,
-        cure=ended.cure,
-        sent=journey.sent,
-        final=journey.skb.packet,
+        hint=ended.hint,
+        sent=observed_path.sent,
+        final=observed_path.skb.packet,
         netns=path.netns,
         link=path.link,
         flows=path.table.flows(),
@@ -78,8 +78,8 @@ def is_answered(there: Trace, back: Trace) -> bool:
     """Whether the asker's socket takes what comes back for its answer: it must come from where the question went."""
     if not (there.passes and back.passes):
         return False
-    asked = tuple_of(there.sent)
-    return tuple_of(back.final) == asked.inverse
+    request = tuple_of(there.sent)
+    return tuple_of(back.final) == request.inverse
 
 
 class _Journey:
@@ -147,12 +147,12 @@ class _Journey:
             self.path.end(Disposition.UNREACHABLE, reason, "see whether the endpoint is attached")
         if found.kind == "none":
             reason = f"{where.name} has no route to {destination}"
-            cure = (
+            hint = (
                 "give the host a default route"
                 if where.netns == HOST
                 else "attach it to a network that has this family and is not internal"
             )
-            self.path.end(Disposition.NO_ROUTE, reason, cure)
+            self.path.end(Disposition.NO_ROUTE, reason, hint)
 
     def _transmit(self, where: Namespace, found: Found, came_by: str = "") -> NoReturn:
         """From the routing decision to the wire (ip_output, ip6_output)."""
@@ -268,14 +268,14 @@ class _Journey:
 
     def _deliver(self, where: Namespace) -> NoReturn:
         packet = self.skb.packet
-        reason, cure = f"delivered to {where.name} as {packet}", ""
+        reason, hint = f"delivered to {where.name} as {packet}", ""
         if where.netns == HOST:
-            further, cure = at_host(self.path.world, where, packet)
+            further, hint = at_host(self.path.world, where, packet)
             reason += further
         if where.netns in self.path.world.idle:
             reason += ", where nothing runs: its container has ended"
-            cure = f"`sealane start {where.name}`"
-        self.path.end(Disposition.DELIVERED, reason, cure)
+            hint = f"`sealane start {where.name}`"
+        self.path.end(Disposition.DELIVERED, reason, hint)
 
     def _check_loopback(self, iif: str) -> None:
         packet = self.skb.packet

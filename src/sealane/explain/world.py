@@ -2,7 +2,7 @@
 
 A namespace's own state says what sealane put there. What the kernel adds by itself is derived: the local table and the
 connected routes of addresses (`routing`), and link-local addresses. What is foreign on the host comes from
-`Surroundings`.
+`ForeignState`.
 
 An index is made when it is first asked for; a packet visits few namespaces. A world is a snapshot: after a change of
 state make another.
@@ -16,9 +16,9 @@ from sealane.compile.endpoint import link_local
 from sealane.compile.reads import Unit
 from sealane.compile.relay import Relays
 from sealane.explain.foreign.rules import ForeignRules
+from sealane.explain.foreign_state import ForeignLink, ForeignState
 from sealane.explain.routing import Found, Routing
 from sealane.explain.sets import IntervalIndex
-from sealane.explain.surroundings import ForeignLink, Surroundings
 from sealane.kernel.links import word_of
 from sealane.kernel.nft import Chain, Element, NftFamily, Set
 from sealane.kernel.objects import (
@@ -38,7 +38,7 @@ from sealane.model.net import Family
 
 AnyLink = Link | ForeignLink
 
-_NOTHING = Surroundings()
+_NOTHING = ForeignState()
 _NO_RULES: Mapping[str, ForeignRules] = {}
 _NO_RELAYS = Relays(Intent())
 _SCANNED = ("link", "address", "route", "rule", "fdb", "loopback", "nft-chain", "nft-element")
@@ -61,7 +61,7 @@ class World:
     def __init__(
         self,
         states: HostState,
-        surroundings: Surroundings = _NOTHING,
+        foreign_state: ForeignState = _NOTHING,
         *,
         origins: Mapping[tuple[str, Key], Unit] | None = None,
         title: Callable[[Unit], str] = lambda unit: " ".join(unit).strip(),
@@ -69,11 +69,11 @@ class World:
         rules: Mapping[str, ForeignRules] = _NO_RULES,
         relays: Relays = _NO_RELAYS,
     ) -> None:
-        """`idle`: sandboxes in which nothing runs. `rules`: of others, by namespace; the host's may be in `surroundings`.
+        """`idle`: sandboxes in which nothing runs. `rules`: of others, by namespace; the host's may be in `foreign_state`.
         `relays`: of the host's daemon."""
         self.rules = rules
         self.states = states
-        self.surroundings = surroundings
+        self.foreign_state = foreign_state
         self.origins = origins or {}
         self.title = title
         self.idle = idle
@@ -83,7 +83,7 @@ class World:
     def namespace(self, netns: str) -> "Namespace":
         found = self._namespaces.get(netns)
         if found is None:
-            foreign = self.surroundings if netns == HOST else _NOTHING
+            foreign = self.foreign_state if netns == HOST else _NOTHING
             name = HOST if netns == HOST else self.title(("sandbox", netns)).removeprefix("sandbox ")
             found = self._namespaces[netns] = Namespace(netns, name, self.states.get(netns, {}), foreign)
             found.rules = self.rules.get(netns, foreign.rules)
@@ -122,7 +122,7 @@ class World:
 
 
 class Namespace:
-    def __init__(self, netns: str, name: str, state: NamespaceState, foreign: Surroundings) -> None:
+    def __init__(self, netns: str, name: str, state: NamespaceState, foreign: ForeignState) -> None:
         self.netns, self.name, self.state = netns, name, state
         self.rules = foreign.rules
         self._foreign = foreign

@@ -65,13 +65,13 @@ class Call(Generic[B]):
         self.caller = caller
 
 
-class Now(msgspec.Struct, frozen=True):
+class SyncVerb(msgspec.Struct, frozen=True):
     """Answered at once; runs on the event loop and does not wait."""
 
     answer: Callable[[Call[Any]], object]
 
 
-class Later(msgspec.Struct, frozen=True):
+class AsyncVerb(msgspec.Struct, frozen=True):
     """Answered when it is done. It goes on when its client leaves, unless it only waits for something."""
 
     answer: Callable[[Call[Any]], Awaitable[object]]
@@ -84,7 +84,7 @@ class Lines(msgspec.Struct, frozen=True):
     answer: Callable[[Call[Any]], AsyncGenerator[Any, None]]
 
 
-Taker = Callable[[socket.socket, bytes], Awaitable[None]]
+Hijacker = Callable[[socket.socket, bytes], Awaitable[None]]
 """Takes over a connection, and what has been read of it already. The socket is its own, and stays open as long as it likes."""
 
 
@@ -93,7 +93,7 @@ class Upgraded(msgspec.Struct, frozen=True):
     (`Upgrade`, RFC 9110 §7.8). What is refused is refused before that."""
 
     protocol: str
-    answer: Callable[[Call[Any]], Awaitable[Taker]]
+    answer: Callable[[Call[Any]], Awaitable[Hijacker]]
 
 
 class Decoder(Protocol):
@@ -105,7 +105,7 @@ class Decoder(Protocol):
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
-    verb: Now | Later | Lines
+    verb: SyncVerb | AsyncVerb | Lines
     upgraded: Upgraded | None = None
     """In the verb's place, for who asks."""
     query: frozenset[str] = frozenset()

@@ -17,7 +17,7 @@ import h11
 import msgspec
 
 from sealane.engine.errors import InvalidError
-from sealane.http.call import Call, Later, MethodError, Now, Route, Upgraded
+from sealane.http.call import AsyncVerb, Call, MethodError, Route, SyncVerb, Upgraded
 from sealane.http.json import encode, error_document, failure
 from sealane.http.listen import peer_of
 from sealane.limits import CONNECTIONS_MAX, REQUEST_BYTES_MAX
@@ -224,9 +224,9 @@ class Connection(asyncio.Protocol):
             call = Call(call.ref, call.query, self._decoded(route), self._caller)
             if route.upgraded is not None and _asks_for(request, route.upgraded.protocol):
                 self._start(self._upgrade(route.upgraded, call), only_waits=False)
-            elif isinstance(route.verb, Now):
+            elif isinstance(route.verb, SyncVerb):
                 self._respond(200, encode(route.verb.answer(call)))
-            elif isinstance(route.verb, Later):
+            elif isinstance(route.verb, AsyncVerb):
                 self._start(self._later(route.verb.answer(call)), only_waits=route.verb.only_waits)
             else:
                 self._start(self._stream(route.verb.answer(call)), only_waits=True)
@@ -237,7 +237,7 @@ class Connection(asyncio.Protocol):
         if route.body is not None:
             return route.body.decode(bytes(self._body))
         if self._body:
-            raise InvalidError("this path takes no body", cure="send the request without one")
+            raise InvalidError("this path takes no body", hint="send the request without one")
         return None
 
     def _start(self, work: Any, *, only_waits: bool) -> None:

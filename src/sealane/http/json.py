@@ -43,16 +43,16 @@ class Body(Generic[T]):
     def decode(self, data: bytes) -> T:
         """Raises InvalidError."""
         if not data:
-            raise InvalidError("the request has no body", cure="send it as JSON")
+            raise InvalidError("the request has no body", hint="send it as JSON")
         try:
             return self._decoder.decode(data)
         except msgspec.ValidationError as error:
-            message, field, cure = wrong(error, self._kind)
-            raise InvalidError(message, field=field, cure=cure) from error
+            message, field, hint = wrong(error, self._kind)
+            raise InvalidError(message, field=field, hint=hint) from error
         except msgspec.DecodeError as error:
             raise InvalidError(f"the body is not JSON: {error}") from error
         except UnicodeDecodeError as error:
-            raise InvalidError("the body is not UTF-8", cure="send JSON in UTF-8") from error
+            raise InvalidError("the body is not UTF-8", hint="send JSON in UTF-8") from error
         except RecursionError as error:
             # CPython's own limit of depth stops the decoder; frames are unwound by now.
             raise InvalidError("the body is nested too deeply") from error
@@ -64,7 +64,7 @@ encode = msgspec.json.Encoder().encode
 def failure(error: Exception) -> tuple[int, ErrorBody]:
     """The status and the body for an error. What nobody foresaw is logged, and the client learns nothing of it."""
     if isinstance(error, SealaneError):
-        body = ErrorBody(code=error.code, message=error.message, field=error.field, cure=error.cure)
+        body = ErrorBody(code=error.code, message=error.message, field=error.field, hint=error.hint)
         return _status(error), body
     if isinstance(error, ParseError):
         return STATUS_BY_CODE["invalid"], ErrorBody(code="invalid", message=str(error))
@@ -72,7 +72,7 @@ def failure(error: Exception) -> tuple[int, ErrorBody]:
     return 500, ErrorBody(
         code="internal",
         message="internal error",
-        cure="see its log, and report it",
+        hint="see its log, and report it",
     )
 
 

@@ -26,7 +26,7 @@ def listen(path: str) -> socket.socket:
     """
     if not 0 < len(os.fsencode(path)) <= PATH_BYTES_MAX or "\0" in path:
         raise InvalidError(
-            f"{path!r} is not a socket's path", field="socket", cure=f"use 1 to {PATH_BYTES_MAX} bytes"
+            f"{path!r} is not a socket's path", field="socket", hint=f"use 1 to {PATH_BYTES_MAX} bytes"
         )
     _make_directory(os.path.dirname(os.path.abspath(path)))
     _remove_stale(path)
@@ -60,7 +60,7 @@ def _make_directory(directory: str) -> None:
     others_write = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX
     if found.st_uid not in {0, os.geteuid()} or others_write:
         raise InvalidError(
-            f"others can replace what is in {directory}", field="socket", cure=f"chmod 0700 {directory}"
+            f"others can replace what is in {directory}", field="socket", hint=f"chmod 0700 {directory}"
         )
 
 
@@ -72,10 +72,10 @@ def _remove_stale(path: str) -> None:
     except OSError as error:
         raise _unusable(path, error) from error
     if not stat.S_ISSOCK(mode):
-        raise InvalidError(f"{path} is there and is no socket", field="socket", cure="choose another path")
+        raise InvalidError(f"{path} is there and is no socket", field="socket", hint="choose another path")
     if _is_alive(path):
         raise ConflictError(
-            f"another daemon listens on {path}", field="socket", cure="stop it, or choose another --socket"
+            f"another daemon listens on {path}", field="socket", hint="stop it, or choose another --socket"
         )
     os.unlink(path)
 
@@ -91,7 +91,7 @@ def _is_alive(path: str) -> bool:
 
 
 def _unusable(path: str, error: OSError) -> InvalidError:
-    return InvalidError(f"{path}: {error.strerror}", field="socket", cure="choose another --socket")
+    return InvalidError(f"{path}: {error.strerror}", field="socket", hint="choose another --socket")
 
 
 def named_sockets(environ: MutableMapping[str, str], pid: int) -> list[tuple[str, socket.socket]]:

@@ -244,9 +244,9 @@ PassageFamily = Literal["ip", "ip6"]
 PASSAGE_FAMILIES: tuple[PassageFamily, ...] = ("ip", "ip6")
 
 
-class Passage(msgspec.Struct, frozen=True, kw_only=True):
+class ForwardRule(msgspec.Struct, frozen=True, kw_only=True):
     """Two accepts at the end of iptables' FORWARD, for what comes in and what goes out by `link`: where that chain
-    drops what it has no rule for (`linux/passages.py`)."""
+    drops what it has no rule for (`linux/forward_rules.py`)."""
 
     family: PassageFamily
     link: str
@@ -256,7 +256,7 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> Key:
-        return ("passage", self.family, self.link)
+        return ("forward-rule", self.family, self.link)
 
 
 class LoopbackPort(msgspec.Struct, frozen=True, kw_only=True):

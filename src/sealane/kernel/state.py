@@ -9,11 +9,11 @@ from sealane.kernel.objects import (
     FastPort,
     FastTarget,
     FdbEntry,
+    ForwardRule,
     Key,
     Link,
     LoopbackPort,
     Neighbour,
-    Passage,
     Qdisc,
     Route,
     RoutingRule,
@@ -33,7 +33,7 @@ Object = (
     | FastGate
     | Sysctl
     | LoopbackPort
-    | Passage
+    | ForwardRule
     | Table
     | Chain
     | ObservedChain

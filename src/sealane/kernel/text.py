@@ -24,10 +24,10 @@ from sealane.kernel.objects import (
     FastPort,
     FastTarget,
     FdbEntry,
+    ForwardRule,
     Link,
     LoopbackPort,
     Neighbour,
-    Passage,
     Qdisc,
     Route,
     RoutingRule,
@@ -144,8 +144,8 @@ def _line(item: Object, verb: str) -> str:
             return f"fast {verb} gate {item.driver} {'ip' if item.family == 4 else 'ip6'}"
         case Sysctl():
             return f"sysctl {_word(item.path)}={_word(item.value)}{' borrowed' if item.borrowed else ''}"
-        case Passage():
-            return f"passage {verb} {item.family} filter FORWARD {_word(item.link)} accept"
+        case ForwardRule():
+            return f"forward-rule {verb} {item.family} filter FORWARD {_word(item.link)} accept"
         case LoopbackPort():
             return f"loopback {verb} {_loopback(item)}"
     raise TypeError(f"{type(item).__name__} has no line")

@@ -8,9 +8,9 @@ from itertools import islice
 
 from sealane.linux.borrowed import Borrowed
 from sealane.linux.bpf.fast_path import FastPath
-from sealane.linux.closing import Closing
-from sealane.linux.jobs import ApplyNft, HostSide, Job, LoopbackPublisher, Requests, Tools, first_of, jobs
-from sealane.linux.namespaces import Namespaces, Visits
+from sealane.linux.closeable import Closeable
+from sealane.linux.jobs import ApplyNft, HostSide, Job, LoopbackPublisher, RtnetlinkJob, Tools, first_of, jobs
+from sealane.linux.namespaces import Namespaces, OpenNamespaces
 from sealane.linux.netlink.socket import Socket
 from sealane.linux.progress import Progress
 from sealane.linux.session import REFUSALS, errno_of
@@ -43,10 +43,13 @@ class Applier:
         self._run: _Run | None = None
 
     def begin(
-        self, veths: Sequence[Operation], refs: Mapping[str, NetnsRef], visits: Visits | None = None
+        self,
+        veths: Sequence[Operation],
+        refs: Mapping[str, NetnsRef],
+        open_namespaces: OpenNamespaces | None = None,
     ) -> None:
         """Begin with veths of a plan that `apply` is called with next, with the same `refs`."""
-        run = self._new_run(refs, visits)
+        run = self._new_run(refs, open_namespaces)
         try:
             run.begin(veths)
         except BaseException:
@@ -54,24 +57,26 @@ class Applier:
             raise
         self._run = run
 
-    def apply(self, plan: Plan, refs: Mapping[str, NetnsRef], visits: Visits | None = None) -> list[Outcome]:
-        run, self._run = self._run or self._new_run(refs, visits), None
+    def apply(
+        self, plan: Plan, refs: Mapping[str, NetnsRef], open_namespaces: OpenNamespaces | None = None
+    ) -> list[Outcome]:
+        run, self._run = self._run or self._new_run(refs, open_namespaces), None
         with run:
             return run.perform(plan)
 
-    def _new_run(self, refs: Mapping[str, NetnsRef], visits: Visits | None) -> "_Run":
+    def _new_run(self, refs: Mapping[str, NetnsRef], open_namespaces: OpenNamespaces | None) -> "_Run":
         progress = Progress(
             self._host.instance, ipv6=self._ipv6, fast_path=self._fast_path, borrowed=self._borrowed
         )
-        return _Run(Tools(self._host, Namespaces(refs, visits), progress))
+        return _Run(Tools(self._host, Namespaces(refs, open_namespaces), progress))
 
 
-class _Run(Closing):
+class _Run(Closeable):
     """One plan being performed."""
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
-        self._begun: Requests | None = None
+        self._begun: RtnetlinkJob | None = None
 
     def close(self) -> None:
         self._tools.sandboxes.close()
@@ -110,10 +115,10 @@ class _Run(Closing):
             is_fenced = is_fenced and (job.stage != "fence" or len(progress.outcomes) == failed)
         return progress.outcomes
 
-    def _begun_of(self, job: Job) -> Requests | None:
+    def _begun_of(self, job: Job) -> RtnetlinkJob | None:
         """The same job as it was begun, if it was."""
         begun = self._begun
-        if begun is None or not isinstance(job, Requests):
+        if begun is None or not isinstance(job, RtnetlinkJob):
             return None
         self._begun = None
         if job.operations == begun.operations:

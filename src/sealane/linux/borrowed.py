@@ -86,9 +86,9 @@ class Borrowed:
             sysctl.write(path, loan.former)
             for beside, is_now in now.items():
                 former = loan.beside.get(beside)
-                wanted = former if former is not None and is_now == _when_on(beside) else is_now
-                if wanted is not None and sysctl.read(beside) != wanted:
-                    sysctl.write(beside, wanted)
+                desired = former if former is not None and is_now == _when_on(beside) else is_now
+                if desired is not None and sysctl.read(beside) != desired:
+                    sysctl.write(beside, desired)
         self._keep({known: other for known, other in self.loans.items() if known != path})
 
     def links(self, setting: str) -> Iterator[str]:

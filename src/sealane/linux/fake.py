@@ -20,8 +20,8 @@ import msgspec
 from sealane.compile.facts import Facts
 from sealane.engine.ports import Flow, NamespaceGoneError, Reserver, SocketPlace
 from sealane.explain.doctor.evidence import Evidence, Request
+from sealane.explain.foreign_state import ForeignState, foreign_state_of
 from sealane.explain.observed.reading import LinkReading, NamespaceReading, RouteReading, Wanted
-from sealane.explain.surroundings import Surroundings, surroundings_of
 from sealane.kernel.links import Veth
 from sealane.kernel.nft import (
     Chain,
@@ -51,14 +51,14 @@ class _RefusedError(Exception):
         self.number = number
 
 
-def _untouched(wanted: Wanted) -> NamespaceReading:
+def _untouched(desired: Wanted) -> NamespaceReading:
     return NamespaceReading(
-        links={name: LinkReading(name=name) for name in wanted.links},
+        links={name: LinkReading(name=name) for name in desired.links},
         routes={
             asked: RouteReading(kind=asked.kind, link=asked.link, gateway=asked.gateway)
-            for asked in wanted.lookups
+            for asked in desired.lookups
         },
-        own_macs=wanted.bridged,
+        own_macs=desired.bridged,
     )
 
 
@@ -139,17 +139,17 @@ class FakeKernel:
         self._may_raise("facts")
         return self._facts
 
-    def observe(self, netns: str, ref: NetnsRef | None, wanted: NamespaceState) -> NamespaceState:
+    def observe(self, netns: str, ref: NetnsRef | None, desired: NamespaceState) -> NamespaceState:
         if ref is not None and ref.inode in self.dead:
             raise NamespaceGoneError(netns)
         return {
             key: _as_seen(item)
             for key, item in self.state.get(netns, {}).items()
-            if not isinstance(item, Sysctl) or key in wanted or item.borrowed
+            if not isinstance(item, Sysctl) or key in desired or item.borrowed
         }
 
-    def sysctls(self, wanted: NamespaceState) -> NamespaceState:
-        return {key: item for key, item in self.state[HOST].items() if key in wanted}
+    def sysctls(self, desired: NamespaceState) -> NamespaceState:
+        return {key: item for key, item in self.state[HOST].items() if key in desired}
 
     def begin(self, veths: Sequence[Operation], _: Mapping[str, NetnsRef]) -> None:
         """All is done by `apply`, which holds its plan to this."""
@@ -199,13 +199,13 @@ class FakeKernel:
             raise FileNotFoundError(errno.ENOENT, "there is nothing", where)
         return NetnsRef(path=where, inode=zlib.crc32(where.encode()))
 
-    def mend(self) -> bool:
+    def repair(self) -> bool:
         return False
 
     def renew(self) -> None:
         """There is no fast path."""
 
-    def visiting(self) -> AbstractContextManager[None]:
+    def keep_open(self) -> AbstractContextManager[None]:
         return nullcontext()
 
     def port_user(
@@ -249,25 +249,25 @@ class FakeKernel:
         self.forgotten += flows
         return len(flows)
 
-    def surroundings(self) -> Surroundings:
-        return surroundings_of(self._facts, ("192.0.2.10/24",))
+    def foreign_state(self) -> ForeignState:
+        return foreign_state_of(self._facts, ("192.0.2.10/24",))
 
     def read_path(
-        self, wanted: Mapping[str, Wanted], _: Mapping[str, NetnsRef]
+        self, desired: Mapping[str, Wanted], _: Mapping[str, NetnsRef]
     ) -> Mapping[str, NamespaceReading]:
         """As if nobody else had touched anything."""
         return {
             netns: msgspec.structs.replace(_untouched(what), **self.readings.get(netns, {}))
-            for netns, what in wanted.items()
+            for netns, what in desired.items()
         }
 
     def evidence(
         self, request: Request, refs: Mapping[str, NetnsRef], should_stop: Callable[[], bool]
     ) -> Evidence:
         self.evidence_asked.append(request)
-        wanted = {} if should_stop() else refs
+        desired = {} if should_stop() else refs
         return msgspec.structs.replace(
-            self.seen, sandboxes={key: seen for key, seen in self.seen.sandboxes.items() if key in wanted}
+            self.seen, sandboxes={key: seen for key, seen in self.seen.sandboxes.items() if key in desired}
         )
 
     def boot_id(self) -> str:

@@ -158,7 +158,7 @@ class _Table:
             decoded = {
                 name: msgspec.structs.replace(chain, rules=too_many) for name, chain in decoded.items()
             }
-        wanted = {
+        desired = {
             operation.set
             for chain in decoded.values()
             for rule in chain.rules
@@ -166,7 +166,7 @@ class _Table:
             if isinstance(operation, Lookup)
         }
         return ForeignTable(
-            family=self._family, name=self._name, chains=decoded, sets=self._sets(wanted) if wanted else {}
+            family=self._family, name=self._name, chains=decoded, sets=self._sets(desired) if desired else {}
         )
 
     def _chain(self, attrs: Attrs, rules: Mapping[str, list[ForeignRule]]) -> ForeignChain:
@@ -206,12 +206,12 @@ class _Table:
             nfnl.comment_of(attrs.get(7)),
         )
 
-    def _sets(self, wanted: set[str]) -> dict[str, ForeignSet]:
+    def _sets(self, desired: set[str]) -> dict[str, ForeignSet]:
         found = {}
         left = ELEMENTS_MAX
         for _, attrs in _dump(self._socket, nfnl.GETSET, self._number, codec.string(1, self._name)):
             name = codec.text(attrs[2])
-            if name in wanted:
+            if name in desired:
                 found[name] = self._set(name, attrs, left)
                 left -= len(found[name].exact) + len(found[name].ranges)
         return found

@@ -185,10 +185,10 @@ class Forwarder:
                 data, control, _flags, client = listener.recvmsg(DATAGRAM_BYTES, _PACKET_INFO_BYTES)
             except OSError:
                 return
-            asked = _own_address(control)
-            own = socket.inet_ntop(_FAMILY_BY_LENGTH[len(asked)], asked) if asked else ""
+            request = _own_address(control)
+            own = socket.inet_ntop(_FAMILY_BY_LENGTH[len(request)], request) if request else ""
             if self._admits(client[0], own):
-                self._flows.send((listener, client[:2], asked), self._targets[port], data)
+                self._flows.send((listener, client[:2], request), self._targets[port], data)
 
 
 def listen(port: Port, host: str) -> socket.socket:
@@ -381,7 +381,7 @@ class _Flows:
 
     def _answer(self, key: _FlowKey) -> None:
         flow = self._flows[key]
-        listener, client, asked = key
+        listener, client, request = key
         for _ in range(DATAGRAMS_PER_TURN):
             try:
                 data = flow.socket.recv(DATAGRAM_BYTES)
@@ -393,4 +393,4 @@ class _Flows:
                 return
             self._touch(key, flow)
             with contextlib.suppress(OSError):
-                listener.sendmsg([data], _answer_from(asked), 0, client)
+                listener.sendmsg([data], _answer_from(request), 0, client)

@@ -12,9 +12,9 @@ from typing import Final, NamedTuple, Protocol
 
 from sealane.engine.ports import NamespaceGoneError
 from sealane.kernel.nft import Chain, Element, ObservedChain, Set, Table
-from sealane.kernel.objects import FastGate, FastTarget, Link, LoopbackPort, Passage, Sysctl
+from sealane.kernel.objects import FastGate, FastTarget, ForwardRule, Link, LoopbackPort, Sysctl
 from sealane.kernel.state import HOST, Object
-from sealane.linux import passages
+from sealane.linux import forward_rules
 from sealane.linux.bpf.entry import LoopbackEntry
 from sealane.linux.namespaces import Namespaces
 from sealane.linux.netlink.socket import Socket
@@ -44,7 +44,7 @@ class LoopbackPublisher(Protocol):
         """Publish `add` and take `remove` back. Idempotent. Raises OSError, ValueError."""
         ...
 
-    def mend(self) -> bool:
+    def repair(self) -> bool:
         """Put back what others have taken from it; whether there was anything. What is published may have to be published
         again. Raises OSError."""
         ...
@@ -107,10 +107,10 @@ class Nft(Job):
 class Passages(Job):
     def perform(self) -> None:
         host = self._tools.host
-        self._tools.progress.outcomes += passages.apply(host.nft, self.operations, host.instance)
+        self._tools.progress.outcomes += forward_rules.apply(host.nft, self.operations, host.instance)
 
 
-class OnLinks(Job):
+class LinkJob(Job):
     """In one namespace."""
 
     @property
@@ -129,19 +129,19 @@ class OnLinks(Job):
             return None
 
 
-class Sysctls(OnLinks):
+class Sysctls(LinkJob):
     def perform(self) -> None:
         if (session := self._session()) is not None:
             session.write_sysctls(self.operations)
 
 
-class Deletions(OnLinks):
+class Deletions(LinkJob):
     def perform(self) -> None:
         if (session := self._session()) is not None:
             session.delete_links(self.operations)
 
 
-class Requests(OnLinks):
+class RtnetlinkJob(LinkJob):
     """One datagram, and what its messages draw after them."""
 
     _works: list[Work] | None = None
@@ -155,7 +155,7 @@ class Requests(OnLinks):
             if self._begun is not None and self._works is not None:
                 session.configure(self._works)
             else:
-                self._works = session.foresee(self.operations)
+                self._works = session.compose_ahead(self.operations)
                 self._composed_at = self._changes()
 
     def begin(self) -> None:
@@ -176,13 +176,13 @@ class Requests(OnLinks):
         return self._tools.progress.surprises, self._tools.sandboxes.evictions
 
 
-def first_of(veths: Sequence[Operation], tools: Tools) -> Requests:
+def first_of(veths: Sequence[Operation], tools: Tools) -> RtnetlinkJob:
     """The job that their plan begins its building with."""
     creations = [operation for operation in veths if operation.verb == "create"]
-    return Requests("build", creations[:CREATES_AT_ONCE], tools)
+    return RtnetlinkJob("build", creations[:CREATES_AT_ONCE], tools)
 
 
-class Carriers(Job):
+class CarrierJob(Job):
     """Of veths that were opened on the host: what is inside carries from now on, too. Nobody asked for that by itself."""
 
     def __init__(self, stage: StageName, opened: Sequence[Operation], tools: Tools) -> None:
@@ -198,7 +198,7 @@ class Carriers(Job):
                     self._tools.session(netns).settle_carrier(name)
 
 
-class Publishes(Job):
+class LoopbackJob(Job):
     """Added and removed in one call, so that a port that changes its backend has no gap."""
 
     def perform(self) -> None:
@@ -230,7 +230,7 @@ class Publishes(Job):
         return outcomes
 
 
-class Leads(Job):
+class FastPathJob(Job):
     """Elements of the fast path's maps, one by one."""
 
     def perform(self) -> None:
@@ -261,14 +261,14 @@ _KINDS: Final[dict[type, type[Job]]] = {
     ObservedChain: Nft,
     Set: Nft,
     Element: Nft,
-    Passage: Passages,
-    LoopbackPort: Publishes,
-    FastTarget: Leads,
-    FastGate: Leads,
+    ForwardRule: Passages,
+    LoopbackPort: LoopbackJob,
+    FastTarget: FastPathJob,
+    FastGate: FastPathJob,
 }
-"""Of what is on no link; the rest is `OnLinks`."""
+"""Of what is on no link; the rest is `LinkJob`."""
 
-_ORDER: Final[tuple[type[Job], ...]] = (Nft, Passages, OnLinks, Publishes, Leads)
+_ORDER: Final[tuple[type[Job], ...]] = (Nft, Passages, LinkJob, LoopbackJob, FastPathJob)
 """In a stage: rules, what stands behind them, what leads there."""
 
 
@@ -277,21 +277,21 @@ def jobs(plan: Plan, tools: Tools) -> Iterator[Job]:
     for stage, operations in plan.stages:
         sorts: dict[type[Job], list[Operation]] = {}
         for operation in operations:
-            sorts.setdefault(_KINDS.get(type(operation.object), OnLinks), []).append(operation)
+            sorts.setdefault(_KINDS.get(type(operation.object), LinkJob), []).append(operation)
         for kind in _ORDER:
-            if kind is OnLinks:
-                for group in by_namespace(sorts.get(OnLinks, ())):
+            if kind is LinkJob:
+                for group in by_namespace(sorts.get(LinkJob, ())):
                     yield from _on_links(stage, group, tools)
             elif kind in sorts:
                 yield kind(stage, sorts[kind], tools)
         if stage == "open" and (opened := [op for op in operations if joins_ends(op)]):
-            yield Carriers(stage, opened, tools)
+            yield CarrierJob(stage, opened, tools)
 
 
-def _on_links(stage: StageName, operations: Iterable[Operation], tools: Tools) -> Iterator[OnLinks]:
+def _on_links(stage: StageName, operations: Iterable[Operation], tools: Tools) -> Iterator[LinkJob]:
     """Of one namespace. What needs a link that is made, or that takes several steps, goes after it."""
     batch: list[Operation] = []
-    kind: type[OnLinks] = Requests
+    kind: type[LinkJob] = RtnetlinkJob
     unfinished: set[str] = set()
     for operation in operations:
         its_kind = _kind(operation)
@@ -306,11 +306,11 @@ def _on_links(stage: StageName, operations: Iterable[Operation], tools: Tools) -
         yield kind(stage, batch, tools)
 
 
-def _kind(operation: Operation) -> type[OnLinks]:
+def _kind(operation: Operation) -> type[LinkJob]:
     kind = type(operation.object)
     if kind is Sysctl:
         return Sysctls
-    return Deletions if kind is Link and operation.verb == "delete" else Requests
+    return Deletions if kind is Link and operation.verb == "delete" else RtnetlinkJob
 
 
 def _waits(item: Object, unfinished: Collection[str]) -> bool:

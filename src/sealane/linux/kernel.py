@@ -11,24 +11,25 @@ import msgspec
 from sealane.compile.facts import Facts
 from sealane.engine.ports import Flow, NamespaceGoneError, Reserver, SocketPlace
 from sealane.explain.doctor.evidence import Evidence, Request
+from sealane.explain.foreign_state import ForeignState
 from sealane.explain.observed.reading import NamespaceReading, Wanted
-from sealane.explain.surroundings import Surroundings
 from sealane.kernel.links import word_of
 from sealane.kernel.nft import Chain, ObservedChain
 from sealane.kernel.objects import Sysctl
 from sealane.kernel.state import HOST, NamespaceState, Object, namespace
-from sealane.linux import facts, marks, observe, passages, processes, reservations, sysctl
+from sealane.linux import facts, forward_rules, marks, observe, processes, reservations, sysctl
 from sealane.linux import netns as namespaces
 from sealane.linux.apply import Applier
 from sealane.linux.borrowed import Borrowed
 from sealane.linux.bpf.fast_path import FastPath
-from sealane.linux.closing import Closing
+from sealane.linux.closeable import Closeable
 from sealane.linux.evidence import read_evidence
 from sealane.linux.firewalls import firewalls
 from sealane.linux.foreign_rules import TranslatingRules
+from sealane.linux.foreign_state import read_foreign_state
 from sealane.linux.jobs import LoopbackPublisher
 from sealane.linux.monitor import Ports
-from sealane.linux.namespaces import Visits
+from sealane.linux.namespaces import OpenNamespaces
 from sealane.linux.netlink import inet, link, sock_diag
 from sealane.linux.netlink.conntrack import PORT_MAX, FlowMatch, delete_flows
 from sealane.linux.netlink.socket import (
@@ -43,7 +44,6 @@ from sealane.linux.nft import apply_nft, observe_nft
 from sealane.linux.nft_observe import learn_contents
 from sealane.linux.path_reading import read_path
 from sealane.linux.rule_contents import ChainRef, RuleContents
-from sealane.linux.surroundings import read_surroundings
 from sealane.model.endpoint import NetnsRef, PublishedPort
 from sealane.model.net import FAMILIES, Address, Proto, address_part, family_of, is_wildcard
 from sealane.reconcile.plan import Operation, Outcome, Plan
@@ -66,7 +66,7 @@ def claim() -> Socket:
     """Claim the namespace that this thread is in, until the socket is closed or the process ends. Raises TakenError.
 
     Port ids are the namespace's own and go with their socket, so unlike a lock file's the claim can be neither missed
-    through another path nor left behind, and unlike an abstract socket it is no door.
+    through another path nor left behind, and unlike an abstract socket it is no integration.
     """
     try:
         return Socket(NETLINK_USERSOCK, port=CLAIM_PORT)
@@ -83,7 +83,7 @@ def instances() -> set[str]:
     return {instance for raw in found if (instance := marks.instance_of(raw.alias))}
 
 
-class LinuxKernel(Closing):
+class LinuxKernel(Closeable):
     """One for each daemon, in one thread. The namespace of the thread that makes it is the host's."""
 
     def __init__(
@@ -117,7 +117,7 @@ class LinuxKernel(Closing):
         self._foreign = TranslatingRules()
         self._rules = RuleContents(f"{runtime_dir}/rules.json")
         self._borrowed = Borrowed(f"{runtime_dir}/borrowed.json", f"{self.boot_id()} {self._inode}")
-        self._visits: Visits | None = None
+        self._visits: OpenNamespaces | None = None
         self._applier = Applier(
             instance,
             self._route,
@@ -142,41 +142,43 @@ class LinuxKernel(Closing):
         features = msgspec.structs.replace(
             self._features,
             bridge_netfilter=facts.bridge_netfilter(),
-            forward_drops=passages.dropping(self._nft),
+            forward_drops=forward_rules.dropping(self._nft),
             firewalls=others.judges if self._fast_path is not None else (),
             translators=others.translators,
         )
         return facts.read_facts(self._route, self._instance, features, borrowed=self._borrowed)
 
-    def observe(self, netns: str, ref: NetnsRef | None, wanted: NamespaceState) -> NamespaceState:
+    def observe(self, netns: str, ref: NetnsRef | None, desired: NamespaceState) -> NamespaceState:
         self._check_home()
         if netns != HOST:
             if ref is None:
                 raise NamespaceGoneError(f"the sandbox {netns} has no namespace")
-            return namespace(self._observe_sandbox(ref, wanted))
-        found: list[Object] = list(observe.observe_host(self._route, self._instance, wanted, self._fast_path))
-        found += observe.observe_borrowed(self._borrowed.loans, wanted)
+            return namespace(self._observe_sandbox(ref, desired))
+        found: list[Object] = list(
+            observe.observe_host(self._route, self._instance, desired, self._fast_path)
+        )
+        found += observe.observe_borrowed(self._borrowed.loans, desired)
         found += observe_nft(self._nft, self._rules)
-        found += passages.observe(self._nft, self._instance)
+        found += forward_rules.observe(self._nft, self._instance)
         if self._loopback is not None:
             found += map(observe.loopback_port, self._loopback.entries())
         return namespace(found)
 
-    def _observe_sandbox(self, ref: NetnsRef, wanted: NamespaceState) -> list[Object]:
+    def _observe_sandbox(self, ref: NetnsRef, desired: NamespaceState) -> list[Object]:
         descriptor = namespaces.open_ref(ref)
         try:
             with namespaces.open_socket(descriptor, NETLINK_ROUTE) as socket:
-                found = list(observe.observe_sandbox(socket, self._instance, wanted))
-            if any(isinstance(item, Sysctl) for item in wanted.values()):
+                found = list(observe.observe_sandbox(socket, self._instance, desired))
+            if any(isinstance(item, Sysctl) for item in desired.values()):
                 with namespaces.inside(descriptor):
-                    found += observe.observe_sysctls(wanted)
+                    found += observe.observe_sysctls(desired)
             return found
         finally:
             os.close(descriptor)
 
-    def sysctls(self, wanted: NamespaceState) -> NamespaceState:
+    def sysctls(self, desired: NamespaceState) -> NamespaceState:
         self._check_home()
-        return namespace(observe.observe_sysctls(wanted))
+        return namespace(observe.observe_sysctls(desired))
 
     def begin(self, veths: Sequence[Operation], refs: Mapping[str, NetnsRef]) -> None:
         self._check_home()
@@ -199,15 +201,15 @@ class LinuxKernel(Closing):
         if self._fast_path is not None:
             self._fast_path.renew()
 
-    def mend(self) -> bool:
+    def repair(self) -> bool:
         """Put back what others have taken from what publishes on loopback, of which nothing tells; whether there was
         anything. Raises OSError."""
-        return self._loopback is not None and self._loopback.mend()
+        return self._loopback is not None and self._loopback.repair()
 
     @contextmanager
-    def visiting(self) -> Iterator[None]:
-        with Visits() as visits:
-            self._visits = visits
+    def keep_open(self) -> Iterator[None]:
+        with OpenNamespaces() as open_namespaces:
+            self._visits = open_namespaces
             try:
                 yield
             finally:
@@ -287,15 +289,15 @@ class LinuxKernel(Closing):
     def forget_flows(self, flows: Sequence[Flow]) -> int:
         return delete_flows(self._nft, [match for flow in flows for match in _matches(flow)])
 
-    def surroundings(self) -> Surroundings:
+    def foreign_state(self) -> ForeignState:
         self._check_home()
-        return read_surroundings(self._route, self._instance, self._nft, self._foreign)
+        return read_foreign_state(self._route, self._instance, self._nft, self._foreign)
 
     def read_path(
-        self, wanted: Mapping[str, Wanted], refs: Mapping[str, NetnsRef]
+        self, desired: Mapping[str, Wanted], refs: Mapping[str, NetnsRef]
     ) -> Mapping[str, NamespaceReading]:
         self._check_home()
-        return read_path(wanted, refs)
+        return read_path(desired, refs)
 
     def evidence(
         self, request: Request, refs: Mapping[str, NetnsRef], should_stop: Callable[[], bool]
@@ -317,12 +319,12 @@ def _chains(objects: Iterable[Object]) -> set[ChainRef]:
     return {(item.family, item.name) for item in objects if isinstance(item, Chain | ObservedChain)}
 
 
-def _overlap(held: str, wanted: str) -> bool:
-    """Whether a socket at `held` stands in the way of a publish at `wanted`. `::` holds IPv4 ports too, unless
+def _overlap(held: str, desired: str) -> bool:
+    """Whether a socket at `held` stands in the way of a publish at `desired`. `::` holds IPv4 ports too, unless
     IPV6_V6ONLY is set, which sock_diag tells only of TCP."""
     if held == "::":
         return True
-    return family_of(held) == family_of(wanted) and (is_wildcard(wanted) or held in {wanted, "0.0.0.0"})
+    return family_of(held) == family_of(desired) and (is_wildcard(desired) or held in {desired, "0.0.0.0"})
 
 
 def _matches(flow: Flow) -> Iterator[FlowMatch]:

@@ -69,8 +69,8 @@ def _hooks(family: str, table: str) -> list[str]:
             hooks = [hook for number, hook in enumerate(_HOOKS) if valid >> number & 1]
             if entries > len(hooks) + 1:
                 return hooks
-            wanted = name + struct.pack("=I", size)
-            found = _ask(raw, level, _GET_ENTRIES, wanted, _ENTRIES_OFFSET + size)[_ENTRIES_OFFSET:]
+            desired = name + struct.pack("=I", size)
+            found = _ask(raw, level, _GET_ENTRIES, desired, _ENTRIES_OFFSET + size)[_ENTRIES_OFFSET:]
     except (OSError, struct.error):
         return list(_HOOKS)
     policies = [_policy(found, (number + 1) * _POLICY_BYTES[family]) for number in range(len(hooks))]
@@ -82,9 +82,9 @@ def _policy(entries: bytes, end: int) -> int:
     return found
 
 
-def _ask(raw: socket.socket, level: int, option: int, wanted: bytes, size: int) -> bytes:
+def _ask(raw: socket.socket, level: int, option: int, desired: bytes, size: int) -> bytes:
     """getsockopt with a question in its buffer, which Python's does not take. Raises OSError."""
-    buffer = ctypes.create_string_buffer(wanted, size)
+    buffer = ctypes.create_string_buffer(desired, size)
     length = ctypes.c_uint32(size)
     if _libc.getsockopt(raw.fileno(), level, option, buffer, ctypes.byref(length)):
         raise OSError(ctypes.get_errno(), "getsockopt")

@@ -57,7 +57,7 @@ class LoopbackForwarder(Forwarder):
     def entries(self) -> frozenset[LoopbackEntry]:
         return self._entries
 
-    def mend(self) -> bool:
+    def repair(self) -> bool:
         """Nothing of it is anybody's to take."""
         return False
 
@@ -104,13 +104,13 @@ class LoopbackForwarder(Forwarder):
         self._pause_s = min(2 * self._pause_s, SEARCH_SECONDS[1])
 
     def _look(self) -> None:
-        wanted = {port: self._wanted(port) for port in self._waiting}
+        desired = {port: self._wanted(port) for port in self._waiting}
         with contextlib.suppress(OSError):
-            found = share(wanted.values())
-            for port, item in wanted.items():
+            found = share(desired.values())
+            for port, item in desired.items():
                 if item in found:
                     self._share(port, found[item])
-            for port in wanted:
+            for port in desired:
                 if port in self._waiting and self._is_left(port):
                     self._listen(port)
         if self._waiting:

@@ -16,7 +16,7 @@ import msgspec
 
 from sealane.kernel.nft import TABLE, NftFamily
 from sealane.kernel.objects import RTPROT_SEALANE
-from sealane.linux import passages
+from sealane.linux import forward_rules
 from sealane.linux.firewalls import may_add
 from sealane.linux.marks import alias_prefix, is_ours
 from sealane.linux.netlink import codec, inet, link, neigh, qdisc, tc_filter
@@ -81,7 +81,7 @@ class Monitor:
         """Indexes of links that bear our mark, or have borne it."""
         self._addresses: set[inet.RawAddress] = set()
         """On links of ours."""
-        self.unheeded: Collection[NftFamily] = ("ip", "ip6", "bridge")
+        self.ignored_families: Collection[NftFamily] = ("ip", "ip6", "bridge")
         """Families in which more rules of others make no difference."""
         self._learn()
 
@@ -238,9 +238,9 @@ class Monitor:
         table = codec.attrs(event.payload[4:]).get(_NFTA_TABLE)
         if table is not None and codec.text(table) == TABLE:
             return Dirty(host="nftables")
-        if passages.is_about(event.payload, event.kind & 0xFF):
+        if forward_rules.is_about(event.payload, event.kind & 0xFF):
             return Dirty(host="the chain FORWARD", facts="the chain FORWARD")
-        if not set(may_add(event.payload, event.kind & 0xFF)).issubset(self.unheeded):
+        if not set(may_add(event.payload, event.kind & 0xFF)).issubset(self.ignored_families):
             return Dirty(facts="rules of others")
         return _CLEAN
 

@@ -14,7 +14,7 @@ import msgspec
 
 from sealane.engine.ports import NamespaceGoneError
 from sealane.linux import netns
-from sealane.linux.closing import Closing
+from sealane.linux.closeable import Closeable
 from sealane.linux.netlink.socket import Socket
 from sealane.model.endpoint import NetnsRef
 
@@ -31,7 +31,7 @@ class Open(msgspec.Struct):
         os.close(self.descriptor)
 
 
-class Visits(Closing):
+class OpenNamespaces(Closeable):
     """Namespaces that were resolved for one request, and stay open until its plan works in them: a path is opened and
     proven once."""
 
@@ -62,12 +62,12 @@ class Visits(Closing):
             opened.close()
 
 
-class Namespaces(Closing):
+class Namespaces(Closeable):
     """The sandboxes of one plan."""
 
-    def __init__(self, refs: Mapping[str, NetnsRef], visits: Visits | None = None) -> None:
+    def __init__(self, refs: Mapping[str, NetnsRef], open_namespaces: OpenNamespaces | None = None) -> None:
         self._refs = refs
-        self._visits = visits
+        self._visits = open_namespaces
         self._open: OrderedDict[str, Open] = OrderedDict()
         self.evictions = 0
         """How often one was closed to make room for another: messages that name descriptors are wrong since."""

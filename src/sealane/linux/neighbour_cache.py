@@ -50,8 +50,8 @@ class NeighbourCache:
             try:
                 found = _entries(route)
                 if forget:
-                    wanted = sorted(found - self._before[sandbox])
-                    route.request([_delete(index, address) for index, address in wanted])
+                    desired = sorted(found - self._before[sandbox])
+                    route.request([_delete(index, address) for index, address in desired])
                 else:
                     self._before[sandbox] = found
             finally:

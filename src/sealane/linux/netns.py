@@ -327,13 +327,13 @@ def _paths(ref: NetnsRef) -> Iterator[str]:
 def _inhabited(inode: int) -> Iterator[str]:
     """Paths of a namespace through the processes that live in it. One that root may not look at is of a user namespace
     above ours, where no sandbox of ours is."""
-    wanted = f"net:[{inode}]"
+    desired = f"net:[{inode}]"
     with os.scandir("/proc") as entries:
         for entry in entries:
             if entry.name.isascii() and entry.name.isdigit():
                 path = f"/proc/{entry.name}/ns/net"
                 with suppress(OSError):
-                    if os.readlink(path) == wanted:
+                    if os.readlink(path) == desired:
                         yield path
 
 

@@ -46,56 +46,56 @@ class _Links(msgspec.Struct):
 
 
 def observe_host(
-    socket: Socket, instance: str, wanted: NamespaceState, fast_path: FastPath | None = None
+    socket: Socket, instance: str, desired: NamespaceState, fast_path: FastPath | None = None
 ) -> Iterator[Object]:
     """All of ours in the host's namespace that rtnetlink and sysctls know. Raises OSError."""
-    links = _host_links(socket, alias_prefix(instance), wanted)
+    links = _host_links(socket, alias_prefix(instance), desired)
     yield from links.ours.values()
     for address in _addresses(socket, links):
         # Link-local addresses come from the kernel by themselves, unless the link is told otherwise.
-        if address.key in wanted or not address.address.startswith("fe80:"):
+        if address.key in desired or not address.address.startswith("fe80:"):
             yield address
     yield from _routes(socket, links)
     yield from _neighbours(socket, links)
-    yield from _fdb(socket, links, wanted)
+    yield from _fdb(socket, links, desired)
     queues = _queues(socket, links)
-    yield from _qdiscs(queues, links, wanted)
+    yield from _qdiscs(queues, links, desired)
     yield from _fast_ports(socket, queues, links, fast_path)
     if fast_path is not None:
         yield from fast_path.gates()
         yield from fast_path.targets(links.names)
-    yield from _sysctls(wanted)
+    yield from _sysctls(desired)
 
 
-def observe_sandbox(socket: Socket, instance: str, wanted: NamespaceState) -> Iterator[Object]:
+def observe_sandbox(socket: Socket, instance: str, desired: NamespaceState) -> Iterator[Object]:
     """Of what is in a sandbox, the wanted keys, and all routes of ours. Sysctls are read by `observe_sysctls`, since
     that needs the thread to be inside."""
-    links = _sandbox_links(socket, alias_prefix(instance), wanted)
+    links = _sandbox_links(socket, alias_prefix(instance), desired)
     yield from links.ours.values()
-    kinds = {type(item) for item in wanted.values()}
+    kinds = {type(item) for item in desired.values()}
     if Address in kinds:
-        yield from (item for item in _addresses(socket, links) if item.key in wanted)
+        yield from (item for item in _addresses(socket, links) if item.key in desired)
     yield from _routes(socket, links)
     yield from _rules(socket)
     if Neighbour in kinds:
-        yield from (item for item in _neighbours(socket, links) if item.key in wanted)
+        yield from (item for item in _neighbours(socket, links) if item.key in desired)
     if FdbEntry in kinds:
-        yield from (item for item in _fdb(socket, links, wanted) if item.key in wanted)
+        yield from (item for item in _fdb(socket, links, desired) if item.key in desired)
     if Qdisc in kinds:
-        yield from _qdiscs(_queues(socket, links), links, wanted)
+        yield from _qdiscs(_queues(socket, links), links, desired)
 
 
-def observe_borrowed(paths: Collection[str], wanted: NamespaceState) -> Iterator[Object]:
+def observe_borrowed(paths: Collection[str], desired: NamespaceState) -> Iterator[Object]:
     """Settings of the host's that we have changed, and nothing needs any more. Of links that are gone there are none."""
     for path in paths:
         value = sysctl.read(path)
-        if value is not None and ("sysctl", path) not in wanted:
+        if value is not None and ("sysctl", path) not in desired:
             yield Sysctl(path=path, value=value, borrowed=True)
 
 
-def observe_sysctls(wanted: NamespaceState) -> list[Object]:
+def observe_sysctls(desired: NamespaceState) -> list[Object]:
     """The wanted sysctls that exist, of the namespace that the thread is in."""
-    return list(_sysctls(wanted))
+    return list(_sysctls(desired))
 
 
 def loopback_port(entry: LoopbackEntry) -> LoopbackPort:
@@ -112,32 +112,32 @@ def loopback_port(entry: LoopbackEntry) -> LoopbackPort:
     )
 
 
-def _host_links(socket: Socket, prefix: str, wanted: NamespaceState) -> _Links:
+def _host_links(socket: Socket, prefix: str, desired: NamespaceState) -> _Links:
     # Most links of a busy host may be foreign: looking for our marks anywhere is cheaper than parsing them all.
     # By their names those are found of which somebody took the alias.
     marks = (prefix.encode(), b"sle", b"slb", *(link.group(number) for number in GROUPS))
-    loopback = ("link", "lo") in wanted
+    loopback = ("link", "lo") in desired
     return _links(
         socket,
         () if loopback else marks,
         lambda found: is_ours(found, prefix) or (loopback and isinstance(found.kind, Loopback)),
-        wanted,
+        desired,
     )
 
 
-def _sandbox_links(socket: Socket, prefix: str, wanted: NamespaceState) -> _Links:
+def _sandbox_links(socket: Socket, prefix: str, desired: NamespaceState) -> _Links:
     return _links(
         socket,
         (),
         lambda found: (
-            ("link", found.name) in wanted and (isinstance(found.kind, Loopback) or is_ours(found, prefix))
+            ("link", found.name) in desired and (isinstance(found.kind, Loopback) or is_ours(found, prefix))
         ),
-        wanted,
+        desired,
     )
 
 
 def _links(
-    socket: Socket, marks: tuple[bytes, ...], is_ours: Callable[[link.RawLink], bool], wanted: NamespaceState
+    socket: Socket, marks: tuple[bytes, ...], is_ours: Callable[[link.RawLink], bool], desired: NamespaceState
 ) -> _Links:
     """`marks`: a link without any of them in its bytes need not be parsed; none: all are."""
     names: dict[int, str] = {}
@@ -150,11 +150,13 @@ def _links(
             if not any(mark in data for mark in marks):
                 continue
         candidates.append(link.parse(payload))
-    return _Links(names, {found.index: _link(found, names, wanted) for found in candidates if is_ours(found)})
+    return _Links(
+        names, {found.index: _link(found, names, desired) for found in candidates if is_ours(found)}
+    )
 
 
-def _link(found: link.RawLink, names: dict[int, str], wanted: NamespaceState) -> Link:
-    want = wanted.get(("link", found.name))
+def _link(found: link.RawLink, names: dict[int, str], desired: NamespaceState) -> Link:
+    want = desired.get(("link", found.name))
     if not isinstance(want, Link):
         want = None
     up = bool(found.flags & link.IFF_UP)
@@ -244,7 +246,7 @@ def _neighbours(socket: Socket, links: _Links) -> Iterator[Neighbour]:
                     )
 
 
-def _fdb(socket: Socket, links: _Links, wanted: NamespaceState) -> Iterator[FdbEntry]:
+def _fdb(socket: Socket, links: _Links, desired: NamespaceState) -> Iterator[FdbEntry]:
     """Static entries at ports of ours, and permanent ones of bridges of ours, but for what the kernel gives a bridge that
     needs none. (Permanent ones of ports are their own MACs, which nothing is sent to.)"""
     if not any(item.master or item.kind.has_ports for item in links.ours.values()):
@@ -258,7 +260,7 @@ def _fdb(socket: Socket, links: _Links, wanted: NamespaceState) -> Iterator[FdbE
         if state & (neigh.NUD_PERMANENT if is_own else neigh.NUD_NOARP):
             raw = neigh.parse(payload)
             found = FdbEntry(link=item.name, mac=raw.mac, is_own=is_own)
-            if found.key in wanted:
+            if found.key in desired:
                 # Without VLANs the kernel looks for untagged entries alone: another is none of those that are needed.
                 is_seen = not raw.is_tagged
             else:
@@ -279,12 +281,12 @@ def _queues(socket: Socket, links: _Links) -> _Queues:
     return [item for item in found if item[0] in links.ours]
 
 
-def _qdiscs(queues: _Queues, links: _Links, wanted: NamespaceState) -> Iterator[Qdisc]:
+def _qdiscs(queues: _Queues, links: _Links, desired: NamespaceState) -> Iterator[Qdisc]:
     for index, handle, payload in queues:
         if handle != qdisc.HANDLE:
             continue
         found, name = qdisc.parse(payload), links.names[index]
-        want = wanted.get(("qdisc", name))
+        want = desired.get(("qdisc", name))
         burst = qdisc.burst_of(found, want.burst if isinstance(want, Qdisc) else 0)
         yield Qdisc(link=name, rate=found.rate, burst=burst, limit=found.limit)
 
@@ -303,8 +305,8 @@ def _fast_ports(
                     yield FastPort(link=links.names[index], driver=driver or "")
 
 
-def _sysctls(wanted: NamespaceState) -> Iterator[Object]:
-    for item in wanted.values():
+def _sysctls(desired: NamespaceState) -> Iterator[Object]:
+    for item in desired.values():
         if isinstance(item, Sysctl):
             value = sysctl.read(item.path)
             if value is not None:

@@ -75,10 +75,10 @@ _IFA_FLAGS, _UNREADY = 8, 0x40 | 0x08
 _XFRM_GETPOLICY, _XFRM_GETDEFAULT = 0x15, 0x28
 
 
-def read_path(wanted: Mapping[str, Wanted], refs: Mapping[str, NetnsRef]) -> dict[str, NamespaceReading]:
+def read_path(desired: Mapping[str, Wanted], refs: Mapping[str, NetnsRef]) -> dict[str, NamespaceReading]:
     """The namespaces of a path; one that is gone is left out. For a thread that is in the host's."""
     found = {}
-    for where, what in wanted.items():
+    for where, what in desired.items():
         ref = refs.get(where)
         if where == HOST or ref is not None:
             with suppress(NamespaceGoneError, OSError):
@@ -86,7 +86,7 @@ def read_path(wanted: Mapping[str, Wanted], refs: Mapping[str, NetnsRef]) -> dic
     return found
 
 
-def _read(wanted: Wanted, ref: NetnsRef | None) -> NamespaceReading:
+def _read(desired: Wanted, ref: NetnsRef | None) -> NamespaceReading:
     with ExitStack() as stack:
         descriptor = None
         if ref is not None:
@@ -95,12 +95,12 @@ def _read(wanted: Wanted, ref: NetnsRef | None) -> NamespaceReading:
             stack.enter_context(netns.inside(descriptor))
         route = stack.enter_context(Socket(NETLINK_ROUTE))
         nft = stack.enter_context(Socket(NETLINK_NETFILTER))
-        return _Reader(wanted, route, nft).read(ref)
+        return _Reader(desired, route, nft).read(ref)
 
 
 class _Reader:
-    def __init__(self, wanted: Wanted, route: Socket, nft: Socket) -> None:
-        self._wanted, self._route, self._nft = wanted, route, nft
+    def __init__(self, desired: Wanted, route: Socket, nft: Socket) -> None:
+        self._wanted, self._route, self._nft = desired, route, nft
         self._unread: list[str] = []
 
     def read(self, ref: NetnsRef | None) -> NamespaceReading:
@@ -224,8 +224,8 @@ def _policies() -> int:
     """IPsec policies, and defaults that block. Of this thread's namespace."""
     try:
         with Socket(NETLINK_XFRM) as xfrm:
-            wanted = codec.NLM_F_REQUEST | codec.NLM_F_DUMP
-            count = len(xfrm.dump(codec.message(_XFRM_GETPOLICY, wanted, 0, b"")))
+            desired = codec.NLM_F_REQUEST | codec.NLM_F_DUMP
+            count = len(xfrm.dump(codec.message(_XFRM_GETPOLICY, desired, 0, b"")))
             try:
                 ask = codec.NLM_F_REQUEST | codec.NLM_F_ACK
                 defaults = xfrm.dump(codec.message(_XFRM_GETDEFAULT, ask, 0, bytes(3)))

@@ -151,10 +151,10 @@ class _Volley:
 
     def _next_round(self) -> list[int]:
         batch: list[int] = []
-        asked: dict[int, set[tuple[str, str]]] = {4: set(), 6: set()}
+        request: dict[int, set[tuple[str, str]]] = {4: set(), 6: set()}
         while self._waiting and len(batch) < SOCKETS_MAX:
             probe = self._probes[self._waiting[0]]
-            known = asked[family_of(probe.address)]
+            known = request[family_of(probe.address)]
             known.add((probe.netns, probe.address if probe.is_on_link else ""))
             if len(known) > NEIGHBOURS_MAX:
                 break

@@ -40,18 +40,18 @@ class Shared(NamedTuple):
     """A pidfd, readable once the monitor has ended."""
 
 
-def share(wanted: Collection[Wanted]) -> dict[Wanted, Shared]:
+def share(desired: Collection[Wanted]) -> dict[Wanted, Shared]:
     """Those that are reserved by now. Raises NetlinkError; what may not be looked at is not found."""
-    monitors = reservations.monitors({item.netns for item in wanted})
+    monitors = reservations.monitors({item.netns for item in desired})
     if not monitors:
         return {}
     bound: dict[tuple[Proto, int], list[Bound]] = {}
-    for proto in {item.proto for item in wanted}:
+    for proto in {item.proto for item in desired}:
         for found in sock_diag.bound(proto, *_PORTS):
             bound.setdefault((proto, found.port), []).append(found)
     open_in = {pid: dict(reservations.open_sockets(pid)) for there in monitors.values() for pid in there}
     result: dict[Wanted, Shared] = {}
-    for item in wanted:
+    for item in desired:
         owners = {pid: open_in[pid] for pid in monitors.get(item.netns, ())}
         shared = _first(bound.get((item.proto, item.number), ()), item.address, owners)
         if shared is not None:

@@ -64,7 +64,7 @@ class Work(msgspec.Struct):
     has_waited: bool = False
     configures: bool = False
     """The last step sets what is in `Progress.settings4`, too."""
-    is_idle: bool = False
+    ignore_result: bool = False
     """Sent for a side effect; its result is ignored."""
 
 
@@ -84,7 +84,7 @@ class Session:
         """Operations as messages for one datagram; those that cannot be are failed."""
         return self._composed(operations, self._prepare)
 
-    def foresee(self, operations: Iterable[Operation]) -> list[Work] | None:
+    def compose_ahead(self, operations: Iterable[Operation]) -> list[Work] | None:
         """As `compose`, for operations that are to be sent later: presuming that until then everything succeeds, and
         failing nothing. None: it has to wait."""
         if self._progress.missing or self._progress.faulty:
@@ -104,10 +104,12 @@ class Session:
             work = prepare(operation, name)
             if work is not None and work.steps:
                 if isinstance(item, FastPort) and operation.verb != "delete":
-                    queue.append(Work(operation, [tc_filter.put_ingress(self.index(name))], is_idle=True))
+                    queue.append(
+                        Work(operation, [tc_filter.put_ingress(self.index(name))], ignore_result=True)
+                    )
                 queue.append(work)
                 if joins_ends(operation):
-                    queue.append(Work(operation, [link.get_index(self.index(name))], is_idle=True))
+                    queue.append(Work(operation, [link.get_index(self.index(name))], ignore_result=True))
         return queue
 
     def begin(self, veths: Iterable[Operation]) -> tuple[list[Work], Results]:
@@ -148,7 +150,7 @@ class Session:
     def _is_to_go_on(self, work: Work, error: NetlinkError | None, *, may_wait: bool) -> bool:
         """Whether more of the operation is to be sent, which then stands in its steps. `may_wait`: what it needs may be
         on its way still, as the route that an address brings along."""
-        if work.is_idle:
+        if work.ignore_result:
             return False
         if error is None:
             work.makes = {}

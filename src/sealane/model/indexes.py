@@ -83,11 +83,11 @@ class PortClaims(dict[tuple[str, int], dict[PublishedPort, EndpointId]]):
             if not claims:
                 del self[_key(port)]
 
-    def holder(self, wanted: PublishedPort) -> Claim | None:
-        keys = [(wanted.proto, number) for number in range(wanted.host_first, wanted.host_last + 1)]
+    def holder(self, desired: PublishedPort) -> Claim | None:
+        keys = [(desired.proto, number) for number in range(desired.host_first, desired.host_last + 1)]
         for key in [*keys, _RANGES]:
             for held, endpoint in self.get(key, {}).items():
-                if held.conflicts(wanted):
+                if held.conflicts(desired):
                     return held, endpoint
         return None
 

@@ -110,10 +110,10 @@ class Intent:
         for members in self._owned[kind]:
             members.remove_owner(record.id)
 
-    def port_holder(self, wanted: PublishedPort) -> Claim | None:
-        """Who holds a host port that `wanted` asks for: looks at the wanted ports and at all ranges, not at every
+    def port_holder(self, desired: PublishedPort) -> Claim | None:
+        """Who holds a host port that `desired` asks for: looks at the wanted ports and at all ranges, not at every
         publish."""
-        return self._claims.holder(wanted)
+        return self._claims.holder(desired)
 
     def network_named(self, reference: str) -> Network | None:
         """By name, by id, or by the beginning of an id that only one network has."""

@@ -33,7 +33,7 @@ _PORT = re.compile(r"[0-9]{1,5}")
 
 
 class ParseError(ValueError):
-    """Text that is not what its field asks for. The message names the text and the cure."""
+    """Text that is not what its field asks for. The message names the text and the hint."""
 
 
 def parse_address(text: str) -> Address:

@@ -73,7 +73,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     """Packets within it may go from link to link, past the bridge or the routing code (`compile.fast_path`)."""
     labels: dict[str, str] = {}
     owner: str = ""
-    """The engine that made it through a door and keeps it in its own books (`docker`): it alone removes it."""
+    """The engine that made it through an integration and keeps it in its own books (`docker`): it alone removes it."""
 
     @property
     def _gateway_link(self) -> GatewayLink:

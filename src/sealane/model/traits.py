@@ -1,4 +1,4 @@
-"""The drivers of networks, once, and their traits: questions that doors, engine and explain ask of a network.
+"""The drivers of networks, once, and their traits: questions that integrations, engine and explain ask of a network.
 
 Code asks for a trait, never for a driver's name; what a driver puts into the kernel is in `compile`. A tuple and no
 msgspec record: the command line reads this table at each start.

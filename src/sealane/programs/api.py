@@ -13,12 +13,12 @@ HTTP_ERROR = 400
 
 
 class RefusedError(Exception):
-    """The daemon's answer is an error, and nothing was done. `code`, `field` and `cure` as in `sealane.wire.base`."""
+    """The daemon's answer is an error, and nothing was done. `code`, `field` and `hint` as in `sealane.wire.base`."""
 
     def __init__(self, body: dict[str, Any]) -> None:
         self.code = str(body.get("code", ""))
         self.field = str(body.get("field", ""))
-        self.cure = str(body.get("cure", ""))
+        self.hint = str(body.get("hint", ""))
         said = str(body.get("message", "the daemon refused"))
         self.message = f"{self.field}: {said}" if self.field else said
         super().__init__(self.message)

@@ -13,9 +13,9 @@ CURE_ROOT = "run the container engine as root: without, its networks are its use
 class UnreachableError(Exception):
     """There is no daemon for us, so nothing was done."""
 
-    def __init__(self, message: str, cure: str = CURE) -> None:
+    def __init__(self, message: str, hint: str = CURE) -> None:
         super().__init__(message)
-        self.cure = cure
+        self.hint = hint
 
 
 class LostError(UnreachableError):

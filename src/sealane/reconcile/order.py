@@ -14,11 +14,11 @@ from sealane.kernel.objects import (
     FastPort,
     FastTarget,
     FdbEntry,
+    ForwardRule,
     Key,
     Link,
     LoopbackPort,
     Neighbour,
-    Passage,
     Qdisc,
     Route,
     RoutingRule,
@@ -209,7 +209,7 @@ def _nft(difference: Difference, item: Object, context: _Context) -> Iterable[Pl
     return (("fence", (_FENCE[type(want)],), Operation(verb, netns, want, have)),)
 
 
-def _passage(difference: Difference, item: Object, _: _Context) -> Iterable[Placed]:
+def _forward_rule(difference: Difference, item: Object, _: _Context) -> Iterable[Placed]:
     """Made before the links that need it come up, and taken away once they are gone; our own fence stands in both."""
     netns, have = difference.netns, difference.observed
     if difference.desired is None:
@@ -293,6 +293,6 @@ _PLACES: dict[type, Callable[[Difference, Object, _Context], Iterable[Placed]]] 
     Link: _link,
     **dict.fromkeys((Element, Chain, ObservedChain, Set, Table), _nft),
     **dict.fromkeys((LoopbackPort, FastTarget, FastGate), _leads),
-    Passage: _passage,
+    ForwardRule: _forward_rule,
 }
 """The rest hangs on a link."""

@@ -10,7 +10,7 @@
 | FDB entry | static, at a port of ours; permanent, at a bridge of ours, but for the one that the kernel gives every bridge |
 | nftables | everything in the tables named `sealane` |
 | sysctl | the paths that desired state names: set, never deleted; those of the host's own that we have changed (`linux/borrowed.py`): put back |
-| passage | a rule in iptables' FORWARD whose comment begins with `sealane/INSTANCE/passage` |
+| forward rule | a rule in iptables' FORWARD whose comment begins with `sealane/INSTANCE/forward rule` |
 | fast port | the tc filter of our preference and name at the entrance of a link of ours |
 | fast target, fast gate | the elements of our pinned maps |
 | host-loopback publish | the entries of our pinned map |

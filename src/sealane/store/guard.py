@@ -124,9 +124,9 @@ class Guard:
 
     def _check_unwritten(self, what: str) -> None:
         if self.noted_revision:
-            cure = "restore a copy, or move the directory away to begin from nothing"
+            hint = "restore a copy, or move the directory away to begin from nothing"
             raise StoreError(
-                "corrupt", f"{self.path}/{what}, it was at revision {self.noted_revision} ({cure})"
+                "corrupt", f"{self.path}/{what}, it was at revision {self.noted_revision} ({hint})"
             )
 
     def close(self) -> None:

@@ -72,17 +72,17 @@ def read_all(db: sqlite3.Connection, path: str) -> Snapshot:
     """Everything, with proof that it is what was written. Raises StoreError. To be called inside a transaction."""
     revision, digest = read_revision(db, path)
     records: list[Record] = []
-    wanted: set[Lease] = set()
+    desired: set[Lease] = set()
     for kind, table in TABLES.items():
         for row in db.execute(table.select):
             record = _record(kind, row, path)
             digest -= row[-1]
             records.append(record)
-            wanted.update(leases(record))
+            desired.update(leases(record))
     if digest != 0:
         raise store_error("corrupt", path, "records are missing, or are back from the past")
     kept = db.execute("SELECT network, address, endpoint FROM leases").fetchall()
-    if len(kept) != len(wanted) or set(kept) != wanted:
+    if len(kept) != len(desired) or set(kept) != desired:
         raise store_error("corrupt", path, "the leases are not those of the endpoints")
     for key, value, crc32 in db.execute("SELECT key, value, crc32 FROM meta"):
         if meta_crc(key, value) != crc32:

@@ -1,4 +1,4 @@
-"""The records of the verbs: requests and answers, as the HTTP API and every other door speak them.
+"""The records of the verbs: requests and answers, as the HTTP API and every other integration speak them.
 
 Everything is JSON under `/v1`; an error is `{"error": ErrorBody}` with a status that follows its code. Fields that
 are not known are refused, so that a misspelt one is named and not ignored.
@@ -19,7 +19,7 @@ are not known are refused, so that a misspelt one is named and not ignored.
 | POST /v1/attach | AttachRequest | EndpointView |
 | POST /v1/detach | list of DetachRequest | DetachView |
 | POST /v1/cni | CniRequest | CniView |
-| POST /v1/cni/handed | a call as its runtime made it (doors.cni.handed) | ADD's result, an IPAM plugin's name, or null |
+| POST /v1/cni/forwarded | a call as its runtime made it (integrations.cni.handed) | ADD's result, an IPAM plugin's name, or null |
 | POST /v1/netavark | NetavarkRequest | NetavarkView |
 | POST /v1/oci | OciRequest | OciView |
 | POST /v1/plan, /v1/apply, /v1/delete | Manifest; plan ?delete=1 | PlanView, ApplyView, ApplyView |
@@ -46,7 +46,7 @@ are not known are refused, so that a misspelt one is named and not ignored.
 
 REF is a name, an id, or the beginning of an id (at least 4 characters) that only one object has. An endpoint's REF
 may also be `SANDBOX/NETWORK`. A pod's name is `NAMESPACE/POD`; `POD` will do while no other namespace has it. What may
-mean several objects is a `conflict`, and the cure lists them.
+mean several objects is a `conflict`, and the hint lists them.
 
 A session is asked for by `Upgrade: sealane-frames`; after the answer 101 both sides send frames (`sealane.containers.frames`).
 """

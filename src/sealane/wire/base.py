@@ -23,7 +23,7 @@ class ErrorBody(View, frozen=True, kw_only=True):
     message: str
     field: str = ""
     """Path of the offending field in the request, e.g. `subnets[0].gateway`."""
-    cure: str = ""
+    hint: str = ""
     """What to do about it."""
     problems: list["ErrorBody"] = []
     """All problems, when there are several."""

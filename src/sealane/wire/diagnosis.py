@@ -155,9 +155,9 @@ class TraceRequest(Request, frozen=True, kw_only=True):
 
 
 class TraceView(View, frozen=True, kw_only=True):
-    """One packet (`journey`); or the last line (`end`), which has notes only."""
+    """One packet (`observed_path`); or the last line (`end`), which has notes only."""
 
-    kind: Literal["journey", "end"]
+    kind: Literal["path", "end"]
     passes: bool = False
     agrees: bool | None = False
     """Whether that was predicted; None: nothing was, since foreign rules translate it."""
@@ -166,7 +166,7 @@ class TraceView(View, frozen=True, kw_only=True):
     summary: str = ""
     detailed: str = ""
     observed: msgspec.Raw = msgspec.Raw(b"null")
-    """`sealane.explain.seen.account.Account` as JSON."""
+    """`sealane.explain.traced.result.TraceResult` as JSON."""
     predicted: msgspec.Raw = msgspec.Raw(b"null")
     """`sealane.explain.packet.Trace` as JSON."""
     notes: list[str] = []
@@ -186,7 +186,7 @@ class DoctorFinding(View, frozen=True, kw_only=True):
     subject: str
     """`host`, or the name of a network, a sandbox or an endpoint (`web/front`)."""
     message: str
-    cure: str
+    hint: str
     level: Literal["error", "warning", "note"]
     """`error`: something does not work now; `warning`: it may not, or soon will not; `note`: worth knowing."""
 

@@ -1,4 +1,4 @@
-"""Why a document is no record, in words for who wrote it: msgspec tells of types, and of no cure."""
+"""Why a document is no record, in words for who wrote it: msgspec tells of types, and of no hint."""
 
 import difflib
 import re
@@ -29,7 +29,7 @@ class Wrong(NamedTuple):
     message: str
     field: str
     """Its path, `networks[1].subnet`; empty: the document itself."""
-    cure: str
+    hint: str
 
 
 def wrong(error: msgspec.DecodeError, kind: object, *, within: str = "") -> Wrong:

@@ -19,7 +19,7 @@ class Condition(View, frozen=True, kw_only=True):
     level: Literal["ok", "note", "warning", "error"]
     subject: str
     message: str
-    cure: str = ""
+    hint: str = ""
 
 
 class StatusView(View, frozen=True, kw_only=True):

@@ -1,6 +1,6 @@
 """The images' half of the daemon's double."""
 
-from sealane.engine.errors import HoldError, InvalidError
+from sealane.engine.errors import InvalidError, ReadOnlyError
 from sealane.wire.views import ImageView, PruneView
 
 ROOT = "image:sha256:" + "ab" * 32
@@ -16,8 +16,8 @@ class DoubleImages:
         if request.unpack:
             self.asked.append(request.reference)
         if self.lacking:
-            raise HoldError(
-                f"images need {self.lacking}, which is not installed", cure="install skopeo and umoci"
+            raise ReadOnlyError(
+                f"images need {self.lacking}, which is not installed", hint="install skopeo and umoci"
             )
         if "broken" in request.reference:
             raise InvalidError("there is no index.json", field="reference")

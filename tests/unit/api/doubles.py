@@ -1,4 +1,4 @@
-"""A small engine in memory behind the real API server, for the tests of the doors.
+"""A small engine in memory behind the real API server, for the tests of the integrations.
 
 It keeps names and answers views; it allocates nothing, checks little and has no kernel. Errors are the engine's own.
 """
@@ -60,22 +60,22 @@ class DoubleEngine:
         self.detach_calls = []
         self.feed = ChangeFeed(0)
         self.intent = SimpleNamespace(endpoints={})
-        self.drafts = SimpleNamespace(detach=self._find_detached)
+        self.builder = SimpleNamespace(detach=self._find_detached)
         self.hold, self.is_blind = "", False
-        self.reconciler = SimpleNamespace(unexplained=[])
+        self.reconciler = SimpleNamespace(orphans=[])
 
     def create_network(self, request):
         if request.name == "boom":
             raise RuntimeError("secret of the daemon")
         if "/" in request.name:
-            raise InvalidError(f"{request.name!r} is not a name", field="name", cure="use letters and digits")
+            raise InvalidError(f"{request.name!r} is not a name", field="name", hint="use letters and digits")
         present = self.nets.get(request.name)
         if present is not None:
             if present.driver != request.driver:
                 raise ExistsError(
                     f"network {request.name} exists with another driver",
                     field="driver",
-                    cure=f"`sealane network rm {request.name}` first, or choose another name",
+                    hint=f"`sealane network rm {request.name}` first, or choose another name",
                 )
             return present
         number = len(self.nets)
@@ -110,7 +110,7 @@ class DoubleEngine:
     def network(self, ref):
         if ref not in self.nets:
             raise NotFoundError(
-                f"there is no network {ref!r}", field="network", cure="networks are: none yet"
+                f"there is no network {ref!r}", field="network", hint="networks are: none yet"
             )
         return self.nets[ref]
 
@@ -122,7 +122,7 @@ class DoubleEngine:
         users = [e for e in self.ends.values() if e.network == ref]
         if users and not force:
             raise InUseError(
-                f"network {ref} has {len(users)} endpoints", cure="detach them first, or `--force`"
+                f"network {ref} has {len(users)} endpoints", hint="detach them first, or `--force`"
             )
         del self.nets[ref]
         self.events.emit("network.removed", ref, id=view.id)
@@ -246,7 +246,7 @@ class DoubleContainers:
 
     async def create(self, request, *, is_new=False):
         if is_new and request.name in self.all:
-            raise ExistsError(f"container {request.name} exists", field="name", cure="choose another name")
+            raise ExistsError(f"container {request.name} exists", field="name", hint="choose another name")
         if request.name == "unlaunchable":
             raise NotFoundError("the runtime refused: nope: not found", field="spec.command")
         view = ContainerView(
@@ -276,7 +276,7 @@ class DoubleContainers:
             if ref in (view.name, view.id):
                 return view
         raise NotFoundError(
-            f"there is no container {ref!r}", field="container", cure="see `sealane ps --all`"
+            f"there is no container {ref!r}", field="container", hint="see `sealane ps --all`"
         )
 
     def finish(self, ref, code):
@@ -299,7 +299,7 @@ class DoubleContainers:
         view = self._get(ref)
         if view.status == "running" and not force:
             raise ConflictError(
-                f"container {ref} is running", cure=f"`sealane stop {ref}` first, or `--force`"
+                f"container {ref} is running", hint=f"`sealane stop {ref}` first, or `--force`"
             )
         del self.all[view.name]
         return view
@@ -346,7 +346,7 @@ class DoubleContainers:
 
     async def create_attended(self, request):
         if request.name in self.all:
-            raise ExistsError(f"container {request.name} exists", field="name", cure="choose another name")
+            raise ExistsError(f"container {request.name} exists", field="name", hint="choose another name")
 
         async def take(connection, early):
             mine = connection.dup()
@@ -453,7 +453,7 @@ class DoubleProjects:
 class DoubleServices:
     def __init__(self):
         self.engine = DoubleEngine()
-        self.upkeep = DoubleUpkeep()
+        self.resyncer = DoubleUpkeep()
         self.workloads = DoubleContainers(self.engine.events)
         self.images = DoubleImages()
         self.project = DoubleProjects(self.engine, self.workloads)
@@ -466,7 +466,7 @@ class DoubleServices:
         self.doctors = []
         self.doctored = DoctorView(findings=[], found=0, checks=[], unseen={}, sandboxes=0)
         self.conditions = [
-            Condition(level="warning", subject="sctp", message="the module is missing", cure="modprobe sctp")
+            Condition(level="warning", subject="sctp", message="the module is missing", hint="modprobe sctp")
         ]
 
     async def check(self, request):

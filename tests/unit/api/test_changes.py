@@ -84,7 +84,7 @@ def test_one_that_fell_behind_gets_everything_anew() -> None:
     bench.network("front")
     asyncio.run(follower.read(bench))
     records = [Put(Network(id=f"n{n}", name=f"n{n}", driver="none")) for n in range(FEED_CHANGES_KEPT)]
-    bench.engine.bring(records)
+    bench.engine.commit_then_apply(records)
     bench.network("back")
     asyncio.run(follower.read(bench))
     assert follower.snapshots == 2
@@ -103,7 +103,7 @@ def test_a_revision_of_another_store_gets_everything_anew() -> None:
 def test_a_containers_spec_is_an_object() -> None:
     bench = Bench()
     container = Container(id="c1", name="web", sandbox="s1", spec=msgspec.Raw(b'{"image": "nginx"}'))
-    bench.engine.bring([Put(Sandbox(id="s1", name="web", netns=None)), Put(container)])
+    bench.engine.commit_then_apply([Put(Sandbox(id="s1", name="web", netns=None)), Put(container)])
     follower = Follower()
     asyncio.run(follower.read(bench))
     assert follower.records["container", "c1"]["spec"] == {"image": "nginx"}

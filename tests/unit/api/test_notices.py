@@ -5,7 +5,7 @@ import pytest
 from sealane.api.routes import Routes
 from sealane.cli.main import main
 from sealane.client import ApiError, Client
-from sealane.engine.errors import HoldError
+from sealane.engine.errors import ReadOnlyError
 from sealane.engine.notices import notice
 from unit.api.doubles import DoubleServices, ServerThread
 
@@ -26,10 +26,10 @@ def served(tmp_path):
 def test_a_blind_daemon_says_so_and_nothing_else(method: str, path: str) -> None:
     services = DoubleServices()
     services.engine.is_blind, services.engine.hold = True, LOCKED
-    with pytest.raises(HoldError, match=LOCKED) as refused:
+    with pytest.raises(ReadOnlyError, match=LOCKED) as refused:
         Routes(services).find(method, path)
-    assert "sealane status" in refused.value.cure
-    assert "keep running" in refused.value.cure
+    assert "sealane status" in refused.value.hint
+    assert "keep running" in refused.value.hint
 
 
 @pytest.mark.parametrize("path", ["/v1/status", "/v1/version", "/v1/events?follow=1"])
@@ -40,7 +40,7 @@ def test_of_itself_it_speaks(path: str) -> None:
 
 
 def test_a_notice_goes_with_each_answer_to_a_question(served) -> None:
-    served.services.engine.reconciler.unexplained = ["a", "b", "c"]
+    served.services.engine.reconciler.orphans = ["a", "b", "c"]
     with Client(served.path) as client:
         heard = []
         client.on_notice = heard.append
@@ -52,21 +52,21 @@ def test_a_notice_goes_with_each_answer_to_a_question(served) -> None:
 
 
 def test_what_changes_something_has_none(served) -> None:
-    served.services.engine.reconciler.unexplained = ["a"]
+    served.services.engine.reconciler.orphans = ["a"]
     with Client(served.path) as client:
         client.request("POST", "/v1/networks", {"name": "front"})
         assert client.notice == ""
 
 
 def test_a_refusal_has_it_too(served) -> None:
-    served.services.engine.reconciler.unexplained = ["a"]
+    served.services.engine.reconciler.orphans = ["a"]
     with Client(served.path) as client:
         with pytest.raises(ApiError):
             client.request("GET", "/v1/networks/nothing")
 
 
 def test_the_command_line_says_it_first_and_does_not_end_with_0(served, capsys) -> None:
-    served.services.engine.reconciler.unexplained = ["a", "b", "c"]
+    served.services.engine.reconciler.orphans = ["a", "b", "c"]
     code = main(["--socket", served.path, "network", "ls"])
     heard = capsys.readouterr()
     assert code == 1
@@ -88,5 +88,5 @@ def test_without_one_nothing_is_said(served, capsys) -> None:
 )
 def test_what_there_is_to_say(hold: str, missing: list[str], expected: str) -> None:
     engine = DoubleServices().engine
-    engine.hold, engine.reconciler.unexplained = hold, missing
+    engine.hold, engine.reconciler.orphans = hold, missing
     assert notice(engine) == expected

@@ -71,7 +71,7 @@ def test_what_is_refused_after_that_comes_as_the_end(client):
         "code": "not_found",
         "message": "the runtime refused: nope: not found",
         "field": "spec.command",
-        "cure": "",
+        "hint": "",
         "problems": [],
     }
 

@@ -122,7 +122,7 @@ def test_every_field_that_is_translated_is_one():
 def test_up_and_apply_tell_it(cli, api, path, monkeypatch):
     async def refuse(_manifest):
         raise ConflictError(
-            "host port 8080 is held by nginx (pid 7)", field="containers[2].publish[0]", cure="c"
+            "host port 8080 is held by nginx (pid 7)", field="containers[2].publish[0]", hint="c"
         )
 
     monkeypatch.setattr(api.services.project, "apply", refuse)

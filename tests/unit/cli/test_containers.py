@@ -592,14 +592,14 @@ def test_guests_go_before_their_hosts(cli, api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "cure"),
+    ("words", "hint"),
     [
         (("network", "connect", "a", "b"), "sealane attach CONTAINER NETWORK"),
         (("images",), "sealane image ls"),
         (("run", "--nonsense", "x"), "see `sealane run --help`"),
     ],
 )
-def test_dockers_words_are_told_where_to_go(cli, words, cure) -> None:
+def test_dockers_words_are_told_where_to_go(cli, words, hint) -> None:
     ran = cli(*words)
     assert ran.code == (125 if words[0] == "run" else 2)
-    assert cure in ran.err.splitlines()[-1]
+    assert hint in ran.err.splitlines()[-1]

@@ -105,7 +105,7 @@ def test_what_there_is_one_of_is_told_so(cli, api):
     cli("network", "create", "front")
     cli("sandbox", "create", "lab")
     assert "objects    1 network, 1 sandbox, 0 endpoints, 0 containers\n" in cli("status").out
-    api.services.upkeep.audit = lambda: AuditView(clean=True, findings=[], objects=1)
+    api.services.resyncer.audit = lambda: AuditView(clean=True, findings=[], objects=1)
     assert cli("audit").out == "clean: 1 kernel object matches\n"
-    api.services.upkeep.audit = lambda: AuditView(clean=False, findings=["a"], objects=1)
+    api.services.resyncer.audit = lambda: AuditView(clean=False, findings=["a"], objects=1)
     assert cli("audit").out == "! a\n1 finding in 1 kernel object\n"

@@ -7,10 +7,10 @@ import pytest
 from sealane.wire.diagnosis import DoctorCheck, DoctorFinding, DoctorView
 
 LOST = DoctorFinding(
-    cause="mtu-black-hole", subject="web/front", message="its link is larger", cure="ip link set", level="error"
+    cause="mtu-black-hole", subject="web/front", message="its link is larger", hint="ip link set", level="error"
 )  # fmt: skip
 NOTE = DoctorFinding(
-    cause="legacy-iptables", subject="host", message="it is in use", cure="move it", level="note"
+    cause="legacy-iptables", subject="host", message="it is in use", hint="move it", level="note"
 )
 
 
@@ -43,7 +43,7 @@ def test_without_subjects_everything_is_meant(cli, api):
     assert api.services.doctors[0].subjects == []
 
 
-def test_findings_first_each_with_its_cure(cli, api):
+def test_findings_first_each_with_its_hint(cli, api):
     api.services.doctored = view(LOST, NOTE)
     assert cli("doctor").out == (
         "✗ mtu-black-hole: web/front: its link is larger\n"
@@ -95,4 +95,4 @@ def test_a_subject_that_there_is_not(cli):
 
 def test_json_is_the_view(cli, api):
     api.services.doctored = view(LOST)
-    assert json.loads(cli("doctor", "--json").out)["findings"][0]["cure"] == "ip link set"
+    assert json.loads(cli("doctor", "--json").out)["findings"][0]["hint"] == "ip link set"

@@ -61,7 +61,7 @@ def checked(cli, api):
         (("--name", "a b"), "--name", "'a b' is not 1 to 64 letters"),
     ],
 )
-def test_a_refusal_names_the_flag_and_the_cure_and_starts_nothing(checked, api, words, flag, what):
+def test_a_refusal_names_the_flag_and_the_hint_and_starts_nothing(checked, api, words, flag, what):
     ran = checked("run", "-d", *words, "true")
     assert (ran.code, ran.out, api.services.workloads.requests) == (125, "", {})
     error, field, hint = ran.err.splitlines()
@@ -101,8 +101,8 @@ def typed(*words):
     ],
 )
 def test_a_field_is_the_flag_that_was_typed(field, words, flag):
-    body = as_typed({"code": "invalid", "message": "no", "field": field, "cure": "do"}, typed(*words))
-    assert body == {"code": "invalid", "message": "no", "field": flag, "cure": "do"}
+    body = as_typed({"code": "invalid", "message": "no", "field": field, "hint": "do"}, typed(*words))
+    assert body == {"code": "invalid", "message": "no", "field": flag, "hint": "do"}
 
 
 def test_every_field_that_a_flag_sets_has_its_flag():
@@ -184,7 +184,7 @@ def test_a_family_that_the_network_has_not_is_told_how_to_get_it():
         raise ApiError(400, body)
     for told in (refusal.value.body, as_typed(body, typed("-p", "[::1]:80:80"))):
         assert told["field"] == "--publish"
-        assert told["cure"].startswith(
+        assert told["hint"].startswith(
             "publish at an address of a family that the network has; `sealane network"
         )
 

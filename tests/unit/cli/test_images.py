@@ -27,7 +27,7 @@ def test_one_that_cannot_be_is_refused_with_its_field():
     with pytest.raises(UsageError) as caught:
         image_ref("oci:", "--rootfs")
     assert caught.value.body["field"] == "--rootfs"
-    assert "oci:PATH[:TAG]" in caught.value.body["cure"]
+    assert "oci:PATH[:TAG]" in caught.value.body["hint"]
 
 
 def test_load_says_how_far_it_is_and_prints_what_roots_are_named_by(cli, services):
@@ -209,7 +209,7 @@ HINT = "hint: there are no registries here: an image is oci:PATH[:TAG] or oci-ar
 @pytest.mark.parametrize("flags", [(), ("-d",), ("-i",)])
 def test_a_name_of_a_registrys_image_is_told_that_there_is_none(cli, api, monkeypatch, flags):
     async def refuse(request, **_):
-        raise NotFoundError("the runtime refused: alpine: not found", field="spec.command", cure="look")
+        raise NotFoundError("the runtime refused: alpine: not found", field="spec.command", hint="look")
 
     monkeypatch.setattr(api.services.workloads, "create", refuse)
     ran = cli("run", *flags, "--network", "none", "alpine", "echo", "hi")

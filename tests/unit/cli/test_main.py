@@ -73,7 +73,7 @@ def test_a_wrong_command_line_is_2_and_asks_nothing(run, words):
         (("explain", "a", "b", "-4", "-6"), "-6", "not allowed with argument -4", "sealane explain"),
     ],
 )  # fmt: skip
-def test_a_wrong_command_line_has_its_field_and_a_cure(run, words, field, what, command):
+def test_a_wrong_command_line_has_its_field_and_a_hint(run, words, field, what, command):
     ran = run(*words)
     assert f"\nerror: {what}\nfield: {field}\n" in ran.err
     assert ran.err.startswith(f"usage: {command} [-h]")
@@ -82,7 +82,7 @@ def test_a_wrong_command_line_has_its_field_and_a_cure(run, words, field, what, 
         ran = run(*asked)
         assert (ran.code, ran.out) == (125 if words[0] == "run" else 2, "")
         body = json.loads(ran.err)
-        assert (body["code"], body["cure"]) == ("invalid", f"see `{command} --help`")
+        assert (body["code"], body["hint"]) == ("invalid", f"see `{command} --help`")
         assert (body["message"], body["field"]) == (what, field)
 
 
@@ -188,13 +188,13 @@ def test_every_flag_and_argument_of_more_than_a_name_is_explained():
                 for child in action.choices.values():
                     yield from parsers(child)
 
-    unexplained = [
+    orphans = [
         f"{parser.prog} {action.option_strings}"
         for parser in parsers(build_parser())
         for action in parser._actions
         if action.option_strings and not action.help
     ]
-    assert unexplained == []
+    assert orphans == []
 
 
 def test_commands_are_loaded_only_when_they_are_asked_for():
@@ -244,7 +244,7 @@ def test_an_output_that_cannot_be_written_is_one_line(cli, api, words, form):
     *others, last = ran.stderr.splitlines()
     if form:
         body = json.loads(last)
-        said = (body["message"], body["cure"])
+        said = (body["message"], body["hint"])
     else:
         others, said = others[:-1], (others[-1].removeprefix("error: "), last.removeprefix("hint: "))
     assert said == (

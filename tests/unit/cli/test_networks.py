@@ -261,7 +261,7 @@ def test_endpoints_are_listed(cli):
 def test_detach_says_what_and_the_daemon_finds_it(cli, api, monkeypatch, words, asked):
     seen = []
     monkeypatch.setattr(
-        api.services.engine.drafts, "detach", lambda requests: seen.extend(requests) or ([], [])
+        api.services.engine.builder, "detach", lambda requests: seen.extend(requests) or ([], [])
     )
     assert cli("detach", *words).code == 0
     assert [(r.endpoint, r.sandbox, r.network) for r in seen] == asked

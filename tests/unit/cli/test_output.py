@@ -87,14 +87,14 @@ def test_a_colour_cannot_be_smuggled_in():
     assert out.getvalue() == "\x1b[31m\\x1b[0m\\x1b[2J\x1b[0m\n"
 
 
-def test_an_error_has_its_field_its_cure_and_its_problems():
+def test_an_error_has_its_field_its_hint_and_its_problems():
     printer, out, err = output()
     printer.error(
         {
             "message": "it is wrong\x1b",
             "field": "a.b",
-            "cure": "mend it",
-            "problems": [{"field": "line 3: x", "message": "no", "cure": "yes"}, {"message": "also"}],
+            "hint": "mend it",
+            "problems": [{"field": "line 3: x", "message": "no", "hint": "yes"}, {"message": "also"}],
         }
     )
     assert out.getvalue() == ""

@@ -48,10 +48,10 @@ def test_pairs_keep_everything_after_the_first_equals_sign():
     assert pairs(["a=b=c", "d", "e="], "--x") == {"a": "b=c", "d": "", "e": ""}
 
 
-def test_a_compose_parsers_cure_is_the_hint():
+def test_a_compose_parsers_hint_is_the_hint():
     with pytest.raises(UsageError) as caught:
         parsed(parse_size, "lots", "--memory")
-    assert (caught.value.body["field"], caught.value.body["cure"][:5]) == ("--memory", "write")
+    assert (caught.value.body["field"], caught.value.body["hint"][:5]) == ("--memory", "write")
 
 
 def test_zero_says_something_and_nothing_does_not():

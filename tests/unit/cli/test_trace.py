@@ -8,7 +8,7 @@ import pytest
 from sealane.wire.diagnosis import TraceView
 
 ARRIVED = TraceView(
-    kind="journey",
+    kind="path",
     passes=True,
     agrees=True,
     outcome="delivered",
@@ -111,7 +111,7 @@ def test_json_is_a_line_for_each(cli, api):
     api.services.traced = [ARRIVED, END]
     first, last = map(json.loads, cli("trace", "web", "db:80", "--json").out.splitlines())
     assert (first["kind"], first["observed"], first["predicted"]["disposition"]) == (
-        "journey",
+        "path",
         {"where": "db"},
         "delivered",
     )

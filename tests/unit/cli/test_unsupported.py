@@ -1,4 +1,4 @@
-"""Docker's flags that are none here: taken where they ask for nothing, refused with a cure where they do."""
+"""Docker's flags that are none here: taken where they ask for nothing, refused with a hint where they do."""
 
 import json
 
@@ -52,7 +52,7 @@ def all_of(verb, reasons, *words):
         *all_of("exec", OF_EXEC, "-t"),
     ],
 )
-def test_a_flag_that_is_none_is_refused_with_a_reason_and_a_cure(run, verb, words, name, why):
+def test_a_flag_that_is_none_is_refused_with_a_reason_and_a_hint(run, verb, words, name, why):
     forms = [(name,), (name, "1"), (f"{name}=true",)] if name.startswith("--") else [(name, "1")]
     for form in forms if name.startswith("-") else [("web",), ("web", "db")]:
         ran = run(verb, *words, *form)

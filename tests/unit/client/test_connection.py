@@ -65,7 +65,7 @@ def test_the_daemons_error_comes_with_its_parts(client):
         client.request("POST", "/v1/networks", {"name": "a/b"})
     error = caught.value
     assert (error.status, error.code, error.field) == (400, "invalid", "name")
-    assert error.cure == "use letters and digits"
+    assert error.hint == "use letters and digits"
     assert error.body["message"] == str(error)
     assert client.request("GET", "/v1/version")["api"] == "v1"
 

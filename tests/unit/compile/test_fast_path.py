@@ -104,8 +104,8 @@ def test_gates_are_closed_where_answers_are_translated_back(
     network = msgspec.structs.replace(NETWORK, driver=driver)
     facts = msgspec.structs.replace(FACTS, features=features)
     tracked = {4: "ip" in translators, 6: "ip6" in translators} if hooks or driver == "routed" else {}
-    wanted = {family for family in FAMILIES if not tracked.get(family)}
-    assert {item.family for item in compile_gates([network], facts)} == wanted
+    desired = {family for family in FAMILIES if not tracked.get(family)}
+    assert {item.family for item in compile_gates([network], facts)} == desired
     marked = {
         item.family
         for item in compile_host(Intent([network, BOX, WEB]), facts)[HOST].values()

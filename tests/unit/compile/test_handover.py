@@ -8,7 +8,7 @@ from sealane.compile.facts import Facts, Features
 from sealane.compile.host import compile_host
 from sealane.compile.names import handover_link
 from sealane.compile.presumed import with_presumed
-from sealane.kernel.objects import Address, Link, Passage, Route
+from sealane.kernel.objects import Address, ForwardRule, Link, Route
 from sealane.kernel.state import HOST
 from sealane.model.endpoint import Endpoint, NetnsRef, Sandbox
 from sealane.model.ids import EndpointId, NetworkId, SandboxId
@@ -92,7 +92,7 @@ class TestPassages:
     def of(*networks: Network, drops: tuple[str, ...]) -> list[tuple[str, str]]:
         facts = msgspec.structs.replace(FACTS, features=Features(forward_drops=drops))  # type: ignore[arg-type]
         found = compile_host(Intent(networks), facts)[HOST].values()
-        return [(item.family, item.link) for item in found if isinstance(item, Passage)]
+        return [(item.family, item.link) for item in found if isinstance(item, ForwardRule)]
 
     def test_where_nothing_drops_there_are_none(self) -> None:
         assert self.of(NETWORK, drops=()) == []

@@ -69,8 +69,8 @@ def ports(draw: st.DrawFn) -> PublishedPort:
 @given(st.lists(ports(), max_size=8))
 def test_ranges_cover_the_published_ports_exactly_and_never_meet(published: list[PublishedPort]) -> None:
     merged = published_ranges(published)
-    wanted = {(p.proto, p.port + n) for p in published for n in range(p.host_last - p.host_first + 1)}
-    assert [(proto, n) for proto, first, last in merged for n in range(first, last + 1)] == sorted(wanted)
+    desired = {(p.proto, p.port + n) for p in published for n in range(p.host_last - p.host_first + 1)}
+    assert [(proto, n) for proto, first, last in merged for n in range(first, last + 1)] == sorted(desired)
     for (proto, _, last), (other, first, _) in zip(merged, merged[1:], strict=False):
         assert proto != other or last + 1 < first
 

@@ -98,7 +98,7 @@ def test_networks_are_defined():
     ]
 
 
-def test_a_cure_says_if_nothing_is_defined_and_lists_no_more_than_eight():
+def test_a_hint_says_if_nothing_is_defined_and_lists_no_more_than_eight():
     (problem,) = problems("services: {s: {command: c, networks: [n]}}")
     assert problem.endswith("define it under networks (none is defined)")
     many = ", ".join(f"n{i}: " for i in range(9))
@@ -171,11 +171,11 @@ def test_published_ports_do_not_overlap(first, second, later, earlier):
     if later is None:
         parse(text)
     else:
-        cure = "choose host ports or addresses that are apart"
+        hint = "choose host ports or addresses that are apart"
         (problem,) = problems(text)
         assert (
             problem
-            == f"line 3: services.b.ports[1]: service b publishes {later}, and service a {earlier}; {cure}"
+            == f"line 3: services.b.ports[1]: service b publishes {later}, and service a {earlier}; {hint}"
         )
 
 
@@ -286,10 +286,10 @@ CYCLES = [
 ]
 
 
-@pytest.mark.parametrize(("bodies", "place", "cycle"), CYCLES)
-def test_services_do_not_wait_for_each_other(bodies, place, cycle):
+@pytest.mark.parametrize(("bodies", "cursor", "cycle"), CYCLES)
+def test_services_do_not_wait_for_each_other(bodies, cursor, cycle):
     assert problems(services(*bodies)) == [
-        f"line 2: services.a.{place}: services wait for each other: {cycle}; remove one of these dependencies"
+        f"line 2: services.a.{cursor}: services wait for each other: {cycle}; remove one of these dependencies"
     ]
 
 

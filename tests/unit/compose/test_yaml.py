@@ -97,12 +97,12 @@ REFUSED = [
 
 @both_parsers
 @pytest.mark.parametrize(
-    ("text", "line", "message", "cure"), REFUSED, ids=[ascii(row[0][:20]) for row in REFUSED]
+    ("text", "line", "message", "hint"), REFUSED, ids=[ascii(row[0][:20]) for row in REFUSED]
 )
-def test_a_document_is_refused_with_its_line(text, line, message, cure):
+def test_a_document_is_refused_with_its_line(text, line, message, hint):
     with pytest.raises(YamlError) as caught:
         read_yaml(text)
-    assert (caught.value.line, caught.value.message, caught.value.cure) == (line, message, cure)
+    assert (caught.value.line, caught.value.message, caught.value.hint) == (line, message, hint)
 
 
 @both_parsers

@@ -148,14 +148,14 @@ def test_a_tool_that_fails_is_quoted_and_nothing_is_left(images, reference, tool
 
 
 @pytest.mark.parametrize("program", ["skopeo", "umoci"])
-def test_a_tool_that_is_missing_is_named_with_the_cure(images, reference, tools, program, monkeypatch):
+def test_a_tool_that_is_missing_is_named_with_the_hint(images, reference, tools, program, monkeypatch):
     (tools / program).unlink()
     monkeypatch.setenv("PATH", str(tools))
     monkeypatch.setattr(module, "SYSTEM_FOLDERS", str(tools))
     with pytest.raises(ImageError, match=program) as caught:
         fetch(images, reference)
     assert caught.value.lacks_tools
-    assert "install skopeo and umoci" in caught.value.cure
+    assert "install skopeo and umoci" in caught.value.hint
 
 
 def test_a_path_that_is_not_there(images, tools):

@@ -17,7 +17,7 @@ GROUP = "root:x:0:\nweb:x:34:\nlogs:x:50:web,other\nssl:x:51:web\n"
 
 
 @pytest.mark.parametrize(
-    ("wanted", "user"),
+    ("desired", "user"),
     [
         ("", User(0, 0, (), "/root")),
         ("0", User(0, 0, (), "/root")),
@@ -29,14 +29,14 @@ GROUP = "root:x:0:\nweb:x:34:\nlogs:x:50:web,other\nssl:x:51:web\n"
         ("1234:5678", User(1234, 5678, (), "/")),
     ],
 )
-def test_users_are_resolved_as_docker_does(wanted, user):
-    assert resolve_user(wanted, PASSWD, GROUP) == user
+def test_users_are_resolved_as_docker_does(desired, user):
+    assert resolve_user(desired, PASSWD, GROUP) == user
 
 
-@pytest.mark.parametrize("wanted", ["nosuch", "web:nosuch", "huge", "-1", "99999999999", "٣", "0x0"])
-def test_names_that_do_not_exist_are_refused(wanted):
+@pytest.mark.parametrize("desired", ["nosuch", "web:nosuch", "huge", "-1", "99999999999", "٣", "0x0"])
+def test_names_that_do_not_exist_are_refused(desired):
     with pytest.raises(SpecError, match="^user: "):
-        resolve_user(wanted, PASSWD, GROUP)
+        resolve_user(desired, PASSWD, GROUP)
 
 
 def test_numbers_work_without_account_files():

@@ -67,6 +67,6 @@ def test_who_drops_it_himself_is_not_warned_of():
     [(Limits(pids=5), "pids"), (Limits(cpus=1.0), "cpus"), (Limits(memory_bytes=1 << 30), "memory_bytes")],
 )
 def test_the_limit_that_cannot_be_set_is_named(limits, field):
-    wanted = msgspec.structs.replace(spec(), limits=limits)
-    assert ignored_limits(wanted, host()) == f"limits.{field}: cannot be set here: {REASON}"
-    assert ignored_limits(wanted, host(group="/g")) == ignored_limits(spec(), host()) == ""
+    desired = msgspec.structs.replace(spec(), limits=limits)
+    assert ignored_limits(desired, host()) == f"limits.{field}: cannot be set here: {REASON}"
+    assert ignored_limits(desired, host(group="/g")) == ignored_limits(spec(), host()) == ""

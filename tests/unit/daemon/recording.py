@@ -126,7 +126,7 @@ class RecordingRuntime:
 
 
 class Daemon:
-    """What a daemon is made of, without its doors."""
+    """What a daemon is made of, without its integrations."""
 
     def __init__(self) -> None:
         self.bench = Bench()

@@ -29,8 +29,8 @@ def test_each_lack_has_its_condition(features: dict, subjects: list[str]) -> Non
 def test_br_netfilter_is_not_to_be_switched_off_on_a_node_of_kubernetes() -> None:
     (on_node,) = conditions.of_features(Features(bridge_netfilter=True), is_node=True)
     (elsewhere,) = conditions.of_features(Features(bridge_netfilter=True))
-    assert on_node.cure == "leave it: kubeadm and kube-proxy expect it on a node"
-    assert "bridge-nf-call-iptables=0" in elsewhere.cure
+    assert on_node.hint == "leave it: kubeadm and kube-proxy expect it on a node"
+    assert "bridge-nf-call-iptables=0" in elsewhere.hint
 
 
 def test_a_node_is_told_what_it_does_not_have_from_us() -> None:
@@ -57,7 +57,7 @@ def test_that_containers_have_no_user_namespace_is_told_with_the_reason_and_the_
     told = conditions.no_userns("the sysctl user.max_user_namespaces is 0")
     assert (told.level, told.subject) == ("note", "user namespace")
     assert told.message.endswith("user.max_user_namespaces is 0")
-    assert "NET_ADMIN" in told.cure
+    assert "NET_ADMIN" in told.hint
 
 
 def sandbox(number: int, **netns: str) -> Sandbox:

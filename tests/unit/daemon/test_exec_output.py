@@ -54,10 +54,10 @@ def test_its_input_is_all_of_it(ends, stdin):
             taken.extend(peer.receive())
         peer.send(exit_frame(0))
 
-    attendant = threading.Thread(target=attend)
-    attendant.start()
+    exec_shim = threading.Thread(target=attend)
+    exec_shim.start()
     assert [view.stream for view in views(mine, stdin)] == ["exit"]
-    attendant.join()
+    exec_shim.join()
     assert b"".join(payload for _, payload in taken) == stdin
 
 

@@ -9,7 +9,7 @@ from sealane.containers.errors import ConflictError, ImageError
 from sealane.containers.imageconfig import Image
 from sealane.daemon.images import ImageVerbs, spec_of
 from sealane.engine import errors as engine_errors
-from sealane.engine.errors import HoldError, InvalidError, KernelError, NotFoundError
+from sealane.engine.errors import InvalidError, KernelError, NotFoundError, ReadOnlyError
 from sealane.model.image import root_of_digest
 from sealane.wire.requests import ContainerRequest, ImageRequest
 from unit.daemon.recording import Daemon
@@ -89,10 +89,10 @@ class TestSpecs:
         assert spec_of(request({"command": ["x"]}), None) == {"command": ["x"]}
 
     @pytest.mark.parametrize("images", [None, Images()])
-    def test_one_that_is_not_here_is_told_with_the_cure(self, images):
+    def test_one_that_is_not_here_is_told_with_the_hint(self, images):
         with pytest.raises(NotFoundError) as caught:
             spec_of(request({"rootfs": root_of_digest("cd" * 32)}), images)
-        assert (caught.value.field, "image load" in caught.value.cure) == ("spec.rootfs", True)
+        assert (caught.value.field, "image load" in caught.value.hint) == ("spec.rootfs", True)
 
     def test_one_that_is_not_unpacked_is_told_so(self):
         with pytest.raises(InvalidError) as caught:
@@ -145,7 +145,7 @@ class TestVerbs:
         ("failure", "kind"),
         [
             (ImageError("broken"), InvalidError),
-            (ImageError("no umoci", cure="install it", lacks_tools=True), HoldError),
+            (ImageError("no umoci", hint="install it", lacks_tools=True), ReadOnlyError),
             (ConflictError("busy"), KernelError),
         ],
     )
@@ -158,7 +158,7 @@ class TestVerbs:
     def test_without_a_runtime_there_are_none(self, daemon):
         daemon.images = ImageVerbs(daemon.engine, None, "no OCI runtime")
         for verb in (daemon.images.list, daemon.images.prune):
-            with pytest.raises(HoldError, match="no OCI runtime"):
+            with pytest.raises(ReadOnlyError, match="no OCI runtime"):
                 asyncio.run(verb())
 
 

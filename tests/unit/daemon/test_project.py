@@ -13,9 +13,9 @@ from sealane.daemon.workloads import Workloads
 from sealane.engine.errors import (
     ConflictError,
     ExistsError,
-    HoldError,
     InUseError,
     InvalidError,
+    ReadOnlyError,
     SealaneError,
 )
 from sealane.kernel.state import HOST
@@ -334,7 +334,7 @@ def test_a_port_that_somebody_took_from_an_ended_container_is_found_first(daemon
 
 
 @pytest.mark.parametrize(
-    ("manifest", "field", "cure"),
+    ("manifest", "field", "hint"),
     [
         (Manifest(networks=[NetworkRequest(name="a"), NetworkRequest(name="b", driver="x")]), "networks[1].driver", "one of"),
         (Manifest(containers=[container("a"), container("b", "gone")]), "containers[1].network", "networks are"),
@@ -347,12 +347,12 @@ def test_a_port_that_somebody_took_from_an_ended_container_is_found_first(daemon
     ],
 )  # fmt: skip
 def test_what_is_refused_is_told_with_its_place(
-    daemon: Daemon, manifest: Manifest, field: str, cure: str
+    daemon: Daemon, manifest: Manifest, field: str, hint: str
 ) -> None:
     with pytest.raises(SealaneError) as caught:
         asyncio.run(daemon.projects.apply(manifest))
     assert caught.value.field == field
-    assert caught.value.cure.startswith(cure)
+    assert caught.value.hint.startswith(hint)
 
 
 # --- containers that share a network ----------------------------------------------------------------------------------
@@ -427,7 +427,7 @@ def test_names_are_looked_for_among_what_will_be_there(daemon: Daemon, request_,
 
 def test_without_a_runtime_nothing_is_begun(daemon: Daemon) -> None:
     projects = Projects(daemon.engine, Workloads(daemon.engine, None, "no runc"))
-    with pytest.raises(HoldError, match="no runc"):
+    with pytest.raises(ReadOnlyError, match="no runc"):
         asyncio.run(projects.apply(sharing(8080)))
     assert not list(daemon.engine.intent.records())
 
@@ -598,7 +598,7 @@ def test_a_stranger_among_its_guests_keeps_a_project_whole(daemon: Daemon) -> No
     before, running = list(daemon.engine.intent.records()), set(daemon.runtime.running)
     with pytest.raises(ConflictError, match="lends its network to stranger") as refusal:
         asyncio.run(daemon.projects.delete(sharing(8080)))
-    assert refusal.value.cure == "`sealane rm --force stranger` first"
+    assert refusal.value.hint == "`sealane rm --force stranger` first"
     assert (list(daemon.engine.intent.records()), daemon.runtime.running) == (before, running)
 
 
@@ -609,4 +609,4 @@ def test_a_network_of_somebody_elses_is_told_with_its_owner(daemon: Daemon, labe
     with pytest.raises(ExistsError, match="project other's" if labels else "of no project") as refusal:
         asyncio.run(daemon.projects.apply(Manifest(project="shop", networks=[labelled])))
     assert refusal.value.field == "networks[0].name"
-    assert "external: true" in refusal.value.cure
+    assert "external: true" in refusal.value.hint

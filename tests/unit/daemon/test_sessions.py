@@ -176,4 +176,4 @@ def test_input_is_given_in_one_way(daemon):
 
     with pytest.raises(InvalidError) as caught:
         asyncio.run(lines())
-    assert (caught.value.field, caught.value.cure) == ("terminal", "`Upgrade: sealane-frames`")
+    assert (caught.value.field, caught.value.hint) == ("terminal", "`Upgrade: sealane-frames`")

@@ -29,7 +29,7 @@ def cannot(_):
 
 
 @pytest.mark.parametrize(
-    ("userns", "mode", "missing", "wanted"),
+    ("userns", "mode", "missing", "desired"),
     [
         ("", "", can, True),
         ("private", "", can, True),
@@ -44,8 +44,8 @@ def cannot(_):
         ("host", "container:db", can, False),
     ],
 )
-def test_it_is_the_default_where_the_network_is_its_own(userns, mode, missing, wanted):
-    assert wants_userns(request(userns=userns, mode=mode), missing) is wanted
+def test_it_is_the_default_where_the_network_is_its_own(userns, mode, missing, desired):
+    assert wants_userns(request(userns=userns, mode=mode), missing) is desired
 
 
 @pytest.mark.parametrize("mode", ["host", "container:db"])
@@ -81,8 +81,8 @@ def test_on_the_hosts_network_it_lives_in_the_hosts():
 
 @pytest.mark.parametrize("field", ["netns", "userns"])
 def test_nobody_says_by_path_where_it_lives(field):
-    wanted = msgspec.structs.replace(
+    desired = msgspec.structs.replace(
         request(), spec=msgspec.Raw(json.dumps({"command": ["x"], field: "/proc/1/ns/user"}).encode())
     )
     with pytest.raises(InvalidError, match=f"`{field}` is filled in by the daemon"):
-        runtime_spec(wanted, "c" * 32, None, netns=None, dns=Dns(), hosts=())
+        runtime_spec(desired, "c" * 32, None, netns=None, dns=Dns(), hosts=())

@@ -5,21 +5,21 @@ import threading
 
 import pytest
 
-from sealane.daemon.threads import Waiters, workers
+from sealane.daemon.threads import BlockingCalls, workers
 from sealane.limits import WORKERS_MAX
 from unit.daemon.recording import Daemon, container
 
 
 def test_an_error_is_the_callers() -> None:
     with pytest.raises(ZeroDivisionError):
-        asyncio.run(Waiters().call(lambda: 1 // 0))
+        asyncio.run(BlockingCalls().call(lambda: 1 // 0))
 
 
 def test_who_gives_up_leaves_the_call_to_itself() -> None:
     gate = threading.Event()
 
     async def run() -> None:
-        waiters = Waiters(1)
+        waiters = BlockingCalls(1)
         task = asyncio.create_task(waiters.call(gate.wait, 60))
         await asyncio.sleep(0.05)
         task.cancel()
@@ -36,7 +36,7 @@ def test_a_loop_that_has_ended_is_told_nothing() -> None:
     gate = threading.Event()
 
     async def run() -> None:
-        task = asyncio.create_task(Waiters().call(gate.wait, 60))
+        task = asyncio.create_task(BlockingCalls().call(gate.wait, 60))
         await asyncio.sleep(0.05)
         task.cancel()
 

@@ -11,8 +11,8 @@ import pytest
 
 from sealane.daemon import traces as module
 from sealane.daemon.traces import TRACES_MAX, Traces
-from sealane.engine.errors import FullError, KernelError
-from sealane.linux.tracing.tracer import UntraceableError
+from sealane.engine.errors import ExhaustedError, KernelError
+from sealane.linux.tracing.tracer import TracingUnavailableError
 from sealane.wire.diagnosis import TraceRequest, TraceView
 
 
@@ -21,7 +21,7 @@ class Follower:
 
     open: list[Follower] = []
 
-    def __init__(self, patterns, refs, scout=None):
+    def __init__(self, patterns, refs, signature=None):
         self.lost, self.blind = 0, []
         Follower.open.append(self)
 
@@ -34,20 +34,20 @@ class Follower:
     def wait(self, timeout_s):
         time.sleep(0.005)
 
-    def journeys(self, now_ns):
+    def observed_paths(self, now_ns):
         return iter(range(Prepared.at_once))
 
 
 class Prepared:
-    patterns, refs, probe, probe_refs, scout = (), {}, None, {}, None
+    patterns, refs, probe, probe_refs, signature = (), {}, None, {}, None
     at_once = 0
     agrees = True
 
     def __init__(self, engine, request, inode):
         self.request = request
 
-    def view(self, journey, symbol):
-        return TraceView(kind="journey", minimal=str(journey), agrees=Prepared.agrees)
+    def view(self, observed_path, symbol):
+        return TraceView(kind="path", minimal=str(observed_path), agrees=Prepared.agrees)
 
     def with_drift(self, engine, view):
         return TraceView(kind="end", notes=[*view.notes, "drift"])
@@ -105,7 +105,7 @@ def test_so_many_at_once_and_no_more():
         streams = [traces.trace(request()) for _ in range(TRACES_MAX)]
         waiting = [asyncio.create_task(anext(stream)) for stream in streams]
         await asyncio.to_thread(eventually, lambda: len(Follower.open) == TRACES_MAX)
-        with pytest.raises(FullError, match=f"{TRACES_MAX} traces are running"):
+        with pytest.raises(ExhaustedError, match=f"{TRACES_MAX} traces are running"):
             await anext(traces.trace(request()))
         # One that ends makes room for one.
         waiting[0].cancel()
@@ -138,7 +138,7 @@ def test_a_client_that_leaves_ends_it():
 
 def test_where_packets_cannot_be_followed_it_is_said_and_costs_no_place(monkeypatch):
     def refuse(*_):
-        raise UntraceableError("packets cannot be followed: create map: Operation not permitted")
+        raise TracingUnavailableError("packets cannot be followed: create map: Operation not permitted")
 
     monkeypatch.setattr(module, "Tracer", refuse)
     traces = Traces(SimpleNamespace())

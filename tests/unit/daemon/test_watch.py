@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from harness.engines import Bench
-from sealane.daemon.watch import GATHER_S, LOOK_SHARE, RETRY_S, Watch
+from sealane.daemon.watch import GATHER_S, LOOK_SHARE, RETRY_S, DriftWatcher
 from sealane.engine.errors import StoreFailedError
 from sealane.kernel.objects import Sysctl
 from sealane.kernel.state import HOST
@@ -52,7 +52,7 @@ class Loop:
 class Monitor:
     def __init__(self) -> None:
         self.dirty = Dirty()
-        self.unheeded: tuple[str, ...] = ()
+        self.ignored_families: tuple[str, ...] = ()
 
     def read(self, _: set[str]) -> Dirty:
         return self.dirty
@@ -72,11 +72,13 @@ def loop() -> Loop:
 
 
 @pytest.fixture
-def watch(bench: Bench, loop: Loop) -> Watch:
-    return Watch(bench.engine, bench.upkeep, bench.kernel, Monitor(), loop)  # type: ignore[arg-type]
+def watch(bench: Bench, loop: Loop) -> DriftWatcher:
+    return DriftWatcher(bench.engine, bench.resyncer, bench.kernel, Monitor(), loop)  # type: ignore[arg-type]
 
 
-def test_looks_that_find_nothing_take_a_tenth_of_the_time(bench: Bench, watch: Watch, loop: Loop) -> None:
+def test_looks_that_find_nothing_take_a_tenth_of_the_time(
+    bench: Bench, watch: DriftWatcher, loop: Loop
+) -> None:
     watch._monitor.dirty = Dirty(host="link")
     watch._events()
     assert [seconds for seconds, _ in loop.waiting] == [GATHER_S], "the first is made at once"
@@ -91,7 +93,9 @@ def test_looks_that_find_nothing_take_a_tenth_of_the_time(bench: Bench, watch: W
     assert [seconds for seconds, _ in loop.waiting] == [GATHER_S], "one that repairs is followed at once"
 
 
-def test_what_is_dirty_is_healed_though_facts_cannot_be_read(bench: Bench, watch: Watch, loop: Loop) -> None:
+def test_what_is_dirty_is_healed_though_facts_cannot_be_read(
+    bench: Bench, watch: DriftWatcher, loop: Loop
+) -> None:
     watch._monitor.dirty = Dirty(host="link", facts="route")
     bench.kernel.state[HOST].clear()
     bench.kernel.raise_from("facts", INTERRUPTED)
@@ -101,7 +105,9 @@ def test_what_is_dirty_is_healed_though_facts_cannot_be_read(bench: Bench, watch
     assert bench.is_clean()
 
 
-def test_who_asks_again_and_again_has_one_timer_a_purpose(bench: Bench, watch: Watch, loop: Loop) -> None:
+def test_who_asks_again_and_again_has_one_timer_a_purpose(
+    bench: Bench, watch: DriftWatcher, loop: Loop
+) -> None:
     """Polls go on meanwhile, and each of them fails as well."""
     bench.kernel.raise_from("facts", INTERRUPTED)
     for _ in range(10):
@@ -112,7 +118,7 @@ def test_who_asks_again_and_again_has_one_timer_a_purpose(bench: Bench, watch: W
     assert loop.waiting == []
 
 
-def test_facts_that_cannot_be_read_are_asked_for_again(bench: Bench, watch: Watch, loop: Loop) -> None:
+def test_facts_that_cannot_be_read_are_asked_for_again(bench: Bench, watch: DriftWatcher, loop: Loop) -> None:
     bench.kernel.raise_from("facts", INTERRUPTED)
     watch._refresh_facts()
     assert [(seconds, callback.__name__) for seconds, callback in loop.waiting] == [
@@ -124,35 +130,35 @@ def test_facts_that_cannot_be_read_are_asked_for_again(bench: Bench, watch: Watc
 
 @pytest.mark.parametrize("error", [INTERRUPTED, StoreFailedError("the store is full")])
 def test_verifying_goes_on_after_a_failure(
-    bench: Bench, watch: Watch, loop: Loop, error: Exception, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, watch: DriftWatcher, loop: Loop, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: int) -> bool:
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(bench.upkeep, "verify_some", fail)
+        patched.setattr(bench.resyncer, "verify_some", fail)
         watch._verify()
     assert loop.names() == ["_verify"]
     loop.run()
     assert loop.waiting == []
 
 
-def test_a_sandbox_that_waits_to_be_looked_at_waits_once(bench: Bench, watch: Watch) -> None:
+def test_a_sandbox_that_waits_to_be_looked_at_waits_once(bench: Bench, watch: DriftWatcher) -> None:
     for _ in range(3):
         watch._full_look()
-    assert list(bench.upkeep.unverified) == list(bench.engine.intent.sandboxes)
+    assert list(bench.resyncer.unverified) == list(bench.engine.intent.sandboxes)
 
 
 @pytest.mark.parametrize("answer", [True, False, OSError(errno.EPERM, "Operation not permitted")])
 def test_what_publishes_on_loopback_is_looked_at_and_the_host_after_it(
-    bench: Bench, watch: Watch, monkeypatch: pytest.MonkeyPatch, answer: bool | OSError
+    bench: Bench, watch: DriftWatcher, monkeypatch: pytest.MonkeyPatch, answer: bool | OSError
 ) -> None:
-    def mend() -> bool:
+    def repair() -> bool:
         if isinstance(answer, OSError):
             raise answer
         return answer
 
-    monkeypatch.setattr(bench.kernel, "mend", mend)
+    monkeypatch.setattr(bench.kernel, "repair", repair)
     bench.kernel.state[HOST].clear()
     watch._full_look()
     assert bench.is_clean()
@@ -160,7 +166,7 @@ def test_what_publishes_on_loopback_is_looked_at_and_the_host_after_it(
 
 @pytest.mark.parametrize("failure", [None, OSError(errno.EPERM, "bpf")])
 def test_a_poll_says_that_the_fast_path_is_open_and_goes_on_if_it_cannot(
-    bench: Bench, watch: Watch, monkeypatch: pytest.MonkeyPatch, failure: OSError | None
+    bench: Bench, watch: DriftWatcher, monkeypatch: pytest.MonkeyPatch, failure: OSError | None
 ) -> None:
     said = []
 

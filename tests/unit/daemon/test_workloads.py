@@ -121,22 +121,22 @@ class TestARefusal:
     def test_names_the_container_that_is_not_there(self, daemon: Daemon) -> None:
         with pytest.raises(NotFoundError, match="there is no container 'web'") as caught:
             daemon.workloads.find("web")
-        assert (caught.value.field, caught.value.cure) == ("container", "see `sealane ps --all`")
+        assert (caught.value.field, caught.value.hint) == ("container", "see `sealane ps --all`")
 
-    def test_to_remove_what_runs_names_it_and_the_cure(self, daemon: Daemon) -> None:
+    def test_to_remove_what_runs_names_it_and_the_hint(self, daemon: Daemon) -> None:
         identity = asyncio.run(daemon.workloads.create(container("web", "front"))).id
 
         def refuse(*_: object, **__: object) -> None:
-            cure = f"`sealane stop {identity}` first, or `--force`"
-            raise RuntimeConflict(f"container {identity} is running", cure=cure)
+            hint = f"`sealane stop {identity}` first, or `--force`"
+            raise RuntimeConflict(f"container {identity} is running", hint=hint)
 
         daemon.runtime.remove = refuse
         with pytest.raises(ConflictError) as caught:
             asyncio.run(daemon.workloads.remove("web"))
         assert caught.value.message == "container web is running"
-        assert caught.value.cure == "`sealane stop web` first, or `--force`"
+        assert caught.value.hint == "`sealane stop web` first, or `--force`"
 
-    def test_of_what_does_not_run_names_it_and_the_cure(self, daemon: Daemon) -> None:
+    def test_of_what_does_not_run_names_it_and_the_hint(self, daemon: Daemon) -> None:
         asyncio.run(daemon.workloads.create(container("web", "front")))
 
         def refuse(identity: str, _: str) -> None:
@@ -146,7 +146,7 @@ class TestARefusal:
         with pytest.raises(ConflictError) as caught:
             asyncio.run(daemon.workloads.kill("web", 9))
         assert caught.value.message == "container web is not running (it is exited)"
-        assert "`sealane start web`" in caught.value.cure
+        assert "`sealane start web`" in caught.value.hint
 
 
 def test_logs_that_nobody_reads_any_more_are_not_waited_for(daemon: Daemon) -> None:
@@ -219,14 +219,14 @@ class TestWhatIsKnownOfItsEnd:
     def test_is_told_with_it(self, daemon: Daemon) -> None:
         asyncio.run(daemon.workloads.create(container("a", "front")))
         [identity] = daemon.engine.intent.containers
-        lives = daemon.workloads.lives
-        assert lives is not None
+        container_monitor = daemon.workloads.container_monitor
+        assert container_monitor is not None
         check = {"started_at": 1.0, "finished_at": 2.0, "exit_code": 9, "output": "no db\n"}
         daemon.runtime.told[identity] = {"health": "unhealthy", "health_log": (check,)}
-        lives.look(identity)
+        container_monitor.look(identity)
         daemon.runtime.end(identity, exit_code=137)
         daemon.runtime.told[identity]["oom_killed"] = True
-        lives.look(identity)
+        container_monitor.look(identity)
         ill, ended = (event.detail for event in list(daemon.engine.events.since(0))[-2:])
         assert (ill["exit_code"], ill["output"]) == ("9", "no db")
         assert (ended["exit_code"], ended["oom_killed"]) == ("137", "true")

@@ -6,7 +6,7 @@ import pytest
 from harness.engines import FACTS, Bench, subnets
 from sealane.compile.facts import ForeignRoute
 from sealane.compile.relay import RANGE_MAX, Relays
-from sealane.daemon.watch import Watch
+from sealane.daemon.watch import DriftWatcher
 from sealane.engine.errors import ConflictError, InvalidError
 from sealane.engine.ports import Reserver
 from sealane.kernel.state import HOST
@@ -116,7 +116,7 @@ class TestFamilies:
         bench.network("old", subnets=list(subnets("10.9.0.0/24")))
         view = bench.attach(A, "old", publish=both(""))
         assert len(Relays(bench.engine.intent).ports) == 1
-        bench.engine.rest([bench.engine.intent.endpoints[view.id].sandbox])
+        bench.engine.deactivate([bench.engine.intent.endpoints[view.id].sandbox])
         assert Relays(bench.engine.intent).ports == ()
 
     def test_a_long_range_is_not_relayed(self, bench: Bench) -> None:
@@ -164,12 +164,12 @@ class TestAgreement:
         assert bench.engine.publish(endpoint, both(*addresses)) == endpoint
 
     def test_a_part_of_a_range_is_one_with_it(self, bench: Bench) -> None:
-        wanted = [
+        desired = [
             publish(8000, 9000, host_last=8009),
             publish(8003, 9003),
             publish(8003, 9003, host_address="::"),
         ]
-        assert bench.attach(A, publish=wanted).ports == ["*:8000-8009->9000-9009/tcp"]
+        assert bench.attach(A, publish=desired).ports == ["*:8000-8009->9000-9009/tcp"]
 
     @pytest.mark.parametrize(
         "other",
@@ -191,9 +191,9 @@ class TestAgreement:
             bench.attach(B, publish=both("", "::"))
 
     def test_ports_that_are_left_open_are_as_many_as_asked_for(self, bench: Bench) -> None:
-        wanted = [publish(0, 80), publish(0, 80)]
-        assert len(bench.attach(A, publish=wanted).ports) == 2
-        assert len(bench.attach(A, publish=wanted).ports) == 2
+        desired = [publish(0, 80), publish(0, 80)]
+        assert len(bench.attach(A, publish=desired).ports) == 2
+        assert len(bench.attach(A, publish=desired).ports) == 2
 
     def test_another_request_is_not_the_same_for_being_covered(self, bench: Bench) -> None:
         """Who asks for the loopback alone is not told that it is so while everybody gets in."""
@@ -245,9 +245,9 @@ class TestWhatNobodyKnows:
 
     def test_its_rules_stay_when_the_last_known_network_goes(self, fresh: Bench) -> None:
         before = dict(fresh.kernel.state[HOST])
-        fresh.engine.reconciler.unexplained, known = [], fresh.engine.reconciler.unexplained
+        fresh.engine.reconciler.orphans, known = [], fresh.engine.reconciler.orphans
         fresh.network("new", subnets=list(subnets("10.9.0.0/24")))
-        fresh.engine.reconciler.unexplained = known
+        fresh.engine.reconciler.orphans = known
         fresh.engine.remove_network("new")
         there = fresh.kernel.state[HOST]
         assert {key for key in before if key not in there} == set()
@@ -256,8 +256,8 @@ class TestWhatNobodyKnows:
         with pytest.raises(ConflictError, match="in no record"):
             fresh.network("new")
         assert fresh.engine.networks() == []
-        fresh.upkeep.gc(confirmed=True)
-        fresh.upkeep.gc(confirmed=True)
+        fresh.resyncer.gc(confirmed=True)
+        fresh.resyncer.gc(confirmed=True)
         fresh.network("new")
         fresh.attach(B, "new", publish=[publish(8080, 80)])
         assert fresh.is_clean()
@@ -299,14 +299,14 @@ class TestTheHostsOwnWayOut:
     def test_that_is_learnt_later_too(self, bench: Bench) -> None:
         assert self.accept_ra(bench) is None
         self.facts(bench, "uplink0")
-        watch = Watch(bench.engine, bench.upkeep, bench.kernel, Monitor(), None)  # type: ignore[arg-type]
+        watch = DriftWatcher(bench.engine, bench.resyncer, bench.kernel, Monitor(), None)  # type: ignore[arg-type]
         watch._refresh_facts()
         assert self.accept_ra(bench) == "2"
 
 
 def test_other_ports_are_not_lost_while_something_is_unknown(bench: Bench) -> None:
     view = bench.attach(A, publish=[publish(8080, 80)])
-    bench.engine.reconciler.unexplained = ["sle000000000000"]
+    bench.engine.reconciler.orphans = ["sle000000000000"]
     endpoint = next(iter(bench.engine.intent.endpoints.values()))
     with pytest.raises(ConflictError, match="in no record"):
         bench.engine.publish(endpoint, [publish(8081, 80)])

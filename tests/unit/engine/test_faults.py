@@ -64,7 +64,7 @@ class TestTheKernelCutShort:
         bench.kernel.raise_from("apply", NO_MORE_FILES, after=stages)
         assert bench.engine.detach([DetachRequest(sandbox=A)]).detached == [view.id]
         assert in_store(bench) == in_intent(bench) == before
-        bench.upkeep.resync({HOST})
+        bench.resyncer.resync({HOST})
         assert veths(bench) == []
 
     def test_what_is_no_fault_of_the_kernels_is_taken_back_too(self, bench: Bench) -> None:
@@ -110,14 +110,14 @@ class TestFlowsThatCannotBeForgotten:
 class TestContainersSandboxes:
     def test_are_not_removed_under_them(self, bench: Bench) -> None:
         sandbox = bench.engine.create_sandbox(SandboxRequest(name="web"))
-        bench.engine.bring(
+        bench.engine.commit_then_apply(
             [Put(Container(id="c" * 32, name="shop", sandbox=SandboxId(sandbox.id), spec=msgspec.Raw(b"{}")))]
         )
         bench.attach("web")
         before = in_intent(bench)
         with pytest.raises(InUseError, match="container shop") as caught:
             bench.engine.remove_sandbox("web", force=True)
-        assert caught.value.cure == "`sealane rm shop`"
+        assert caught.value.hint == "`sealane rm shop`"
         assert in_intent(bench) == before
         assert len(veths(bench)) == 1
 
@@ -134,7 +134,7 @@ class TestStandingFailures:
     def lose_all(self, bench: Bench, *, refused: int) -> None:
         bench.kernel.state[HOST].clear()
         bench.kernel.fail_at(refused, forever=True)
-        bench.upkeep.resync({HOST})
+        bench.resyncer.resync({HOST})
         bench.kernel.heal()
 
     def test_are_not_cleared_by_another_object_of_the_same_unit(
@@ -153,7 +153,7 @@ class TestStandingFailures:
         monkeypatch.setattr(bench.kernel, "_one", refuse_addresses)
         # In the rounds after it nothing else is done that could.
         monkeypatch.setattr("sealane.engine.reconciler.RECONCILE_ROUNDS", 1)
-        bench.upkeep.resync({HOST, *bench.engine.intent.sandboxes})
+        bench.resyncer.resync({HOST, *bench.engine.intent.sandboxes})
         assert ("link", view.host_link) in there
         assert "refused" in bench.engine.reconciler.failures["endpoint", view.id]
         assert bench.engine.endpoint(view.id).state == "error"
@@ -164,13 +164,13 @@ class TestStandingFailures:
         self.lose_all(bench, refused=1)
         assert bench.engine.reconciler.failures
         bench.kernel.state[HOST] = dict(before)
-        bench.upkeep.resync({HOST, *bench.engine.intent.sandboxes})
+        bench.resyncer.resync({HOST, *bench.engine.intent.sandboxes})
         assert bench.engine.reconciler.failures == {}
 
     def test_repairs_are_never_less_than_none(self, bench: Bench) -> None:
         bench.attach(A)
         self.lose_all(bench, refused=1)
-        assert bench.upkeep.repairs == 0
+        assert bench.resyncer.repairs == 0
         assert [e for e in bench.engine.events.since(0) if e.kind == "drift.repaired"] == []
 
     def test_a_failed_route_of_the_sandbox_shows_at_its_endpoints(self, bench: Bench) -> None:
@@ -182,7 +182,7 @@ class TestStandingFailures:
 
 class TestDetachingByPid:
     def known(self, bench: Bench, identity: str, name: str, ref: NetnsRef) -> str:
-        bench.engine.bring([Put(Sandbox(id=SandboxId(identity), name=name, netns=ref))])
+        bench.engine.commit_then_apply([Put(Sandbox(id=SandboxId(identity), name=name, netns=ref))])
         return bench.attach(name).id
 
     def test_a_pid_is_not_the_beginning_of_an_id(self, bench: Bench) -> None:
@@ -209,9 +209,9 @@ class TestDetachingByPid:
 
 class TestUpkeep:
     def test_a_removed_sandbox_is_not_unreadable(self, bench: Bench) -> None:
-        bench.upkeep.unreadable = {"gone": "Permission denied", HOST: "Interrupted"}
-        bench.upkeep.resync(set())
-        assert bench.upkeep.unreadable == {HOST: "Interrupted"}
+        bench.resyncer.unreadable = {"gone": "Permission denied", HOST: "Interrupted"}
+        bench.resyncer.resync(set())
+        assert bench.resyncer.unreadable == {HOST: "Interrupted"}
 
     def test_a_sandbox_that_cannot_be_recorded_leaves_no_namespace(
         self, bench: Bench, monkeypatch: pytest.MonkeyPatch
@@ -239,7 +239,7 @@ class TestUpkeep:
             raise StoreError("full", "no space")
 
         monkeypatch.setattr(bench.store, "commit", full)
-        bench.upkeep.resync({HOST, sandbox.id})
+        bench.resyncer.resync({HOST, sandbox.id})
         assert [e.kind for e in bench.engine.events.since(0)][-1] == "release.failed"
 
     def test_namespaces_that_cannot_be_made_again_do_not_end_a_burial(self, bench: Bench) -> None:
@@ -250,7 +250,7 @@ class TestUpkeep:
         bench.kernel.raise_from("create_namespace", NO_MORE_FILES)
         with pytest.raises(NamespaceGoneError):
             bench.kernel.observe(sandbox.id, ref, {})
-        bench.upkeep.resync({HOST, sandbox.id})
+        bench.resyncer.resync({HOST, sandbox.id})
         assert "release.failed" in [e.kind for e in bench.engine.events.since(0)]
 
     @pytest.mark.parametrize("can_have_one", [True, False])
@@ -260,7 +260,7 @@ class TestUpkeep:
         """Its networks do not suffer by it; its container, which is to live in it, is refused."""
         make = bench.kernel.create_namespace
         sandbox = Sandbox(id=SandboxId("c" * 32), name="web", netns=make("c" * 32, with_userns=True))
-        bench.engine.bring([Put(sandbox)])
+        bench.engine.commit_then_apply([Put(sandbox)])
 
         def made(identity: str, *, with_userns: bool = False) -> NetnsRef:
             if with_userns and not can_have_one:
@@ -268,7 +268,7 @@ class TestUpkeep:
             return make(identity, with_userns=with_userns)
 
         monkeypatch.setattr(bench.kernel, "create_namespace", made)
-        bench.upkeep.remake([sandbox.id])
+        bench.resyncer.remake([sandbox.id])
         again = bench.engine.intent.sandboxes[sandbox.id].netns
         assert again is not None
         assert bool(again.userns) is can_have_one
@@ -282,5 +282,5 @@ def test_the_last_addresses_of_networks_that_are_gone_are_forgotten(bench: Bench
         bench.attach(A, f"n{number}")
         bench.engine.remove_network(f"n{number}", force=True)
     bench.attach(B)
-    remembered = bench.engine.drafts._endpoints._addresses._last
+    remembered = bench.engine.builder._endpoints._addresses._last
     assert len(remembered) <= 4 * (len(bench.engine.intent.networks) + 1)

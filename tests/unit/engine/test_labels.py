@@ -3,11 +3,11 @@
 import msgspec
 import pytest
 
-from sealane.doors.cni import config as cni
-from sealane.doors.netavark import config as podman
-from sealane.doors.oci import annotations as oci
 from sealane.engine.errors import InvalidError
 from sealane.engine.labels import OWNED_BY, PROJECT, SERVICE, belonging, check_labels
+from sealane.integrations.cni import config as cni
+from sealane.integrations.netavark import config as podman
+from sealane.integrations.oci import annotations as oci
 from sealane.wire.requests import AttachRequest, ContainerRequest, Manifest, NetworkRequest
 
 DOORS = [cni.CONTAINER, cni.IFNAME, cni.CGROUP, podman.CONTAINER, podman.NETWORK, oci.CONTAINER, oci.PID]
@@ -17,7 +17,7 @@ DOORS = [cni.CONTAINER, cni.IFNAME, cni.CGROUP, podman.CONTAINER, podman.NETWORK
 def test_sealanes_own_are_refused_by_name(label):
     with pytest.raises(InvalidError) as caught:
         check_labels({"tier": "web", label: "1"})
-    assert (caught.value.field, caught.value.cure) == ("labels", "choose another name")
+    assert (caught.value.field, caught.value.hint) == ("labels", "choose another name")
     assert label in caught.value.message
 
 

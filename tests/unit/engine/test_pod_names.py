@@ -59,7 +59,7 @@ def test_without_its_namespace_while_no_other_has_its_name(bench: Bench, referen
     pod(bench, BLOG, "blog")
     with pytest.raises(ConflictError) as caught:
         bench.engine.endpoint(reference)
-    assert caught.value.cure == "one of blog/web-0/pods, shop/web-0/pods"
+    assert caught.value.hint == "one of blog/web-0/pods, shop/web-0/pods"
 
 
 REFUSED: dict[str, Callable[[Bench], object]] = {
@@ -80,7 +80,7 @@ def test_a_name_of_two_pods_is_refused_with_the_choices(
 ) -> None:
     with pytest.raises((ConflictError, InvalidError)) as caught:
         REFUSED[verb](bench)
-    told = f"{caught.value} {caught.value.cure}"
+    told = f"{caught.value} {caught.value.hint}"
     assert "blog/web-0" in told
     assert "shop/web-0" in told
     assert len(bench.engine.intent.endpoints) == 2
@@ -110,7 +110,7 @@ class TestANetworkOfThePodsName:
         on_network = bench.attach(PLAIN, "web-0", name="shop", sandbox_name="shop").id
         with pytest.raises(ConflictError) as caught:
             bench.engine.endpoint("shop/web-0")
-        assert caught.value.cure == f"one of {on_network[:12]} (sandbox shop), shop/web-0/pods"
+        assert caught.value.hint == f"one of {on_network[:12]} (sandbox shop), shop/web-0/pods"
         with pytest.raises(InvalidError) as refusal:
             explained(bench, "shop/web-0", "10.3.0.1:80")
         assert "shop/web-0/pods" in str(refusal.value)

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from harness.engines import Bench, subnets
-from sealane.engine import drafts
+from sealane.engine import builder
 from sealane.engine.errors import ConflictError, ExistsError
 from sealane.model.endpoint import NetnsRef
 from sealane.model.network import Network
@@ -103,8 +103,8 @@ def test_ports_given_in_two_ways_may_be_one(bench: Bench) -> None:
 
 def test_every_field_of_a_network_is_compared() -> None:
     """But for what is chosen for it, compared by itself, or nothing that a request says."""
-    assert drafts.CHOSEN == {"id", "name", "subnets", "host_link", "owner"}
-    assert set(Network.__struct_fields__) > drafts.CHOSEN
+    assert builder.CHOSEN == {"id", "name", "subnets", "host_link", "owner"}
+    assert set(Network.__struct_fields__) > builder.CHOSEN
 
 
 def test_a_network_without_the_fast_path_is_another(bench: Bench) -> None:

@@ -28,8 +28,8 @@ def test_those_of_a_link_are_its_networks_for_it_is_not_there_yet(key):
     with pytest.raises(InvalidError) as caught:
         sandbox_sysctls({key: "1"})
     assert caught.value.field == f"sysctls.{key}"
-    assert "com.docker.network.endpoint.sysctls=net." in caught.value.cure
-    assert "IFNAME" in caught.value.cure
+    assert "com.docker.network.endpoint.sysctls=net." in caught.value.hint
+    assert "IFNAME" in caught.value.hint
 
 
 @pytest.mark.parametrize(("key", "value"), [("kernel.shmmax", "1"), ("net.core.somaxconn", "a;b")])

@@ -38,7 +38,7 @@ def bench() -> Bench:
 
 
 def inode(bench: Bench, name: str) -> int:
-    ref = bench.engine.drafts.find_sandbox(name).netns
+    ref = bench.engine.builder.find_sandbox(name).netns
     assert ref is not None
     return ref.inode
 

@@ -14,7 +14,7 @@ from sealane.explain.checking import Observation
 from sealane.explain.packet import Tuple
 from sealane.wire.diagnosis import TraceRequest, TraceView
 from sealane.wire.requests import NetworkRequest, StagedRequest
-from unit.explain.seen.packets import journey, seen
+from unit.explain.traced.packets import observed_path, seen
 
 HOST, STRANGER = 9, 77
 
@@ -42,11 +42,11 @@ def prepare(bench):
 
 
 def inode(bench, name):
-    return bench.engine.drafts.find_sandbox(name).netns.inode
+    return bench.engine.builder.find_sandbox(name).netns.inode
 
 
 def arrived(bench, source="web", target="api", flow=Tuple("tcp", "10.1.0.2", 1234, "10.1.0.3", 80)):
-    return journey(
+    return observed_path(
         seen(1, "queue", inode(bench, source), flow=flow), seen(2, "receive", HOST, "sle1", flow=flow),
         seen(3, "queue", HOST, "sle2", flow=flow), seen(4, "receive", inode(bench, target), flow=flow),
         seen(5, "consume", inode(bench, target), flow=flow),
@@ -54,7 +54,7 @@ def arrived(bench, source="web", target="api", flow=Tuple("tcp", "10.1.0.2", 123
 
 
 def dropped(bench, netns=HOST, flow=Tuple("tcp", "10.1.0.2", 1234, "10.1.0.3", 80), reason="OTHERHOST"):
-    return journey(
+    return observed_path(
         seen(1, "queue", inode(bench, "web"), flow=flow),
         seen(2, "drop", netns, "sle1", flow=flow, reason=reason),
     )
@@ -139,15 +139,15 @@ def test_bounds_are_within(prepare, fields):
 def test_who_is_not_here_can_be_waited_for(prepare):
     with pytest.raises(InvalidError) as refusal:
         prepare("192.0.2.200", ":8080", mode="inject")
-    assert "--live" in refusal.value.cure
+    assert "--live" in refusal.value.hint
 
 
 # --- what is told ----------------------------------------------------------------------------------------------------
 
 
-def test_a_journey_in_all_its_renderings(bench, prepare):
+def test_a_observed_path_in_all_its_renderings(bench, prepare):
     view = prepare().view(arrived(bench), no_symbol)
-    assert (view.kind, view.passes, view.agrees, view.outcome) == ("journey", True, True, "delivered")
+    assert (view.kind, view.passes, view.agrees, view.outcome) == ("path", True, True, "delivered")
     assert view.minimal == "web -> api:80 tcp: delivered to api, as predicted"
     assert view.summary.startswith(view.minimal)
     assert view.detailed.startswith(view.minimal)
@@ -177,14 +177,15 @@ def test_an_answer_is_held_against_the_answers_way(bench, prepare):
 def test_the_same_addresses_in_other_hands_are_not_told(bench, prepare):
     """Another engine on the machine, with namespaces of its own."""
     flow = Tuple("tcp", "10.1.0.2", 1234, "10.1.0.3", 80)
-    theirs = journey(seen(1, "queue", STRANGER, flow=flow), seen(2, "consume", 0, flow=flow))
+    theirs = observed_path(seen(1, "queue", STRANGER, flow=flow), seen(2, "consume", 0, flow=flow))
     assert prepare().view(theirs, no_symbol) is None
 
 
 def test_a_drop_that_tells_no_namespace_is_told(bench, prepare):
     flow = Tuple("tcp", "10.1.0.2", 1234, "10.1.0.3", 80)
     assert (
-        prepare().view(journey(seen(1, "drop", 0, flow=flow, reason="NETFILTER_DROP")), no_symbol) is not None
+        prepare().view(observed_path(seen(1, "drop", 0, flow=flow, reason="NETFILTER_DROP")), no_symbol)
+        is not None
     )
 
 
@@ -194,7 +195,7 @@ def test_who_has_no_address_is_known_by_where_it_sends(bench, prepare):
     assert str(tracing.patterns[0]) == "anybody → 198.51.100.9:443 tcp"
     for sender, is_told in (("db", True), ("web", False)):
         flow = Tuple("tcp", "10.9.9.9", 1, "198.51.100.9", 443)
-        view = tracing.view(journey(seen(1, "queue", inode(bench, sender), flow=flow)), no_symbol)
+        view = tracing.view(observed_path(seen(1, "queue", inode(bench, sender), flow=flow)), no_symbol)
         assert (view is not None) is is_told
 
 
@@ -279,7 +280,7 @@ def test_what_docker_was_told_to_make_is_presumed(bench, prepare):
 
 def test_what_vanishes_is_not_told_as_dropped(bench, prepare):
     flow = Tuple("tcp", "10.1.0.2", 1234, "10.1.0.3", 80)
-    lost = journey(
+    lost = observed_path(
         seen(1, "queue", inode(bench, "web"), flow=flow), seen(2, "receive", HOST, "sle1", flow=flow)
     )
     assert prepare(mode="dropped").view(lost, no_symbol) is None

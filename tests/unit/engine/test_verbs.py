@@ -7,13 +7,13 @@ from harness.engines import Bench, publish, subnets
 from sealane.compile.names import network_link
 from sealane.engine.errors import (
     ConflictError,
+    ExhaustedError,
     ExistsError,
-    FullError,
-    HoldError,
     InUseError,
     InvalidError,
     KernelError,
     NotFoundError,
+    ReadOnlyError,
     StoreFailedError,
 )
 from sealane.kernel.state import HOST
@@ -118,7 +118,7 @@ class TestNetworks:
         )
         before = bench.kernel.snapshot()
         with pytest.raises(ConflictError, match="both make"):
-            bench.engine.bring([Put(twin)])
+            bench.engine.commit_then_apply([Put(twin)])
         assert bench.kernel.snapshot() == before
         assert list(bench.engine.intent.networks.values()) == [front]
         bench.restart()
@@ -267,7 +267,7 @@ class TestAttach:
             bench.attach(A, "outside")
         assert caught.value.field == "network"
         on_host = Sandbox(id=SandboxId("f" * 32), name="onhost", netns=None)
-        bench.engine.bring([Put(on_host)])
+        bench.engine.commit_then_apply([Put(on_host)])
         with pytest.raises(InvalidError, match="host's own network") as caught:
             bench.attach("onhost")
         assert caught.value.field == "sandbox"
@@ -288,7 +288,7 @@ class TestAttach:
         for number in range(view.available):
             bench.attach(f"/run/netns/more{number}", "small")
         assert bench.engine.network("small").subnets[0].available == 0
-        with pytest.raises(FullError):
+        with pytest.raises(ExhaustedError):
             bench.attach("/run/netns/last", "small")
 
     def test_a_taken_address_names_its_holder(self, bench: Bench) -> None:
@@ -299,30 +299,30 @@ class TestAttach:
     def test_a_full_subnet_says_so(self, bench: Bench) -> None:
         bench.network("tiny", subnets=list(subnets("10.3.0.0/30")))
         bench.attach(A, "tiny")
-        with pytest.raises(FullError, match=r"10\.3\.0\.0/30 is full"):
+        with pytest.raises(ExhaustedError, match=r"10\.3\.0\.0/30 is full"):
             bench.attach(B, "tiny")
 
     def test_a_full_bridge_is_refused_before_the_kernel_hears_of_it(self, bench: Bench) -> None:
         bench.network("wide", subnets=list(subnets("10.16.0.0/20")))
-        wide = bench.engine.drafts.find_network("wide")
+        wide = bench.engine.builder.find_network("wide")
         there = bench.engine.intent.endpoints_by_network[wide.id]
         there.update({f"e{i}": None for i in range(BRIDGE_PORTS_MAX)})  # type: ignore[misc]
         bench.kinds()
-        with pytest.raises(FullError) as caught:
+        with pytest.raises(ExhaustedError) as caught:
             bench.attach(A, "wide")
-        assert "routed" in caught.value.cure
+        assert "routed" in caught.value.hint
         assert bench.kinds() == []
 
     def test_unknown_things_are_named_with_what_there_is(self, bench: Bench) -> None:
         with pytest.raises(NotFoundError, match="network 'frnot' not found") as caught:
             bench.attach(A, "frnot")
-        assert "front" in caught.value.cure
+        assert "front" in caught.value.hint
         with pytest.raises(NotFoundError, match="no endpoint 'nobody'") as caught:
             bench.engine.endpoint("nobody")
-        assert (caught.value.field, caught.value.cure) == ("endpoint", "see `sealane endpoint ls`")
+        assert (caught.value.field, caught.value.hint) == ("endpoint", "see `sealane endpoint ls`")
         with pytest.raises(NotFoundError, match="no sandbox 'nobody'") as caught:
             bench.engine.sandbox("nobody")
-        assert (caught.value.field, caught.value.cure) == ("sandbox", "see `sealane sandbox ls`")
+        assert (caught.value.field, caught.value.hint) == ("sandbox", "see `sealane sandbox ls`")
         with pytest.raises(NotFoundError, match="no sandbox 'nobody'"):
             bench.attach("nobody")
 
@@ -343,13 +343,13 @@ class TestPublish:
     @pytest.mark.parametrize(("first", "count"), [(53, 1), (50, 5)])
     def test_where_names_are_answered_is_in_nobodys_way(self, bench: Bench, where, first, count) -> None:
         gateway = bench.engine.network("front").subnets[0].gateway
-        wanted = publish(first, first, proto="udp", count=count, address=where)
+        desired = publish(first, first, proto="udp", count=count, address=where)
         bench.kernel.port_users["udp", 53] = "systemd-resolved (pid 7)"
         bench.kernel.port_places[53] = ("127.0.0.53", 53)
         with pytest.raises(ConflictError, match="systemd-resolved"):
-            bench.attach(A, publish=[wanted])
+            bench.attach(A, publish=[desired])
         bench.kernel.port_places[53] = (gateway, 53)
-        assert bench.attach(A, publish=[wanted]).ports
+        assert bench.attach(A, publish=[desired]).ports
 
     def test_another_port_of_who_answers_names_is_held(self, bench: Bench) -> None:
         gateway = bench.engine.network("front").subnets[0].gateway
@@ -362,9 +362,9 @@ class TestPublish:
     @pytest.mark.parametrize("proto", ["tcp", "udp"])
     def test_nobody_takes_a_resolvers_place(self, bench: Bench, first, count, proto) -> None:
         gateway = bench.engine.network("front").subnets[0].gateway
-        wanted = publish(first, first, proto=proto, count=count, address=gateway)
+        desired = publish(first, first, proto=proto, count=count, address=gateway)
         with pytest.raises(ConflictError, match="held by the resolver of network front"):
-            bench.attach(A, publish=[wanted])
+            bench.attach(A, publish=[desired])
         bench.attach(A, publish=[publish(54, 54, proto=proto, address=gateway)])
 
     def test_nothing_is_published_at_somebody_elses_address(self, bench: Bench) -> None:
@@ -372,7 +372,7 @@ class TestPublish:
         with pytest.raises(InvalidError, match=r"192\.0\.2\.7 is no address of this host") as caught:
             bench.attach(A, publish=[publish(80, 80), publish(81, 81, address="192.0.2.7")])
         assert caught.value.field == "publish[1].host_address"
-        assert "net.ipv4.ip_nonlocal_bind=1" in caught.value.cure
+        assert "net.ipv4.ip_nonlocal_bind=1" in caught.value.hint
         with pytest.raises(InvalidError):
             bench.attach(A, publish=[publish(80, 80, address="10.1.0.9")])
         gateway = bench.engine.network("front").subnets[0].gateway
@@ -402,7 +402,7 @@ class TestPublish:
         seen = [bench.attach(f"/run/netns/e{i}", publish=[publish(0, 80)]).ports[0] for i in range(9)]
         assert len(set(seen)) == 9
         assert "*:32769->80/tcp" not in seen
-        with pytest.raises(FullError):
+        with pytest.raises(ExhaustedError):
             bench.attach(B, publish=[publish(0, 80)])
 
     def test_nothing_is_published_on_an_internal_network(self, bench: Bench) -> None:
@@ -465,14 +465,14 @@ class TestPublish:
         for number in range(1, 9):
             bench.kernel.fail_at(number)
             try:
-                bench.engine.publish(bench.engine.drafts.find_endpoint(view.id), [publish(8081, 80)])
+                bench.engine.publish(bench.engine.builder.find_endpoint(view.id), [publish(8081, 80)])
             except KernelError:
                 refused += 1
             bench.kernel.heal()
-            bench.upkeep.resync({HOST})
+            bench.resyncer.resync({HOST})
             if bench.engine.endpoint(view.id).ports != ["*:8080->80/tcp"]:
                 assert bench.engine.endpoint(view.id).ports == ["*:8081->80/tcp"], f"after {number}"
-                bench.engine.publish(bench.engine.drafts.find_endpoint(view.id), [publish(8080, 80)])
+                bench.engine.publish(bench.engine.builder.find_endpoint(view.id), [publish(8080, 80)])
             assert held(bench) == before
         assert refused
         assert bench.is_clean()
@@ -505,7 +505,7 @@ class TestFaults:
                 bench.attach(A, publish=[publish(8080, 80)])
             except KernelError:
                 bench.kernel.heal()
-                bench.upkeep.resync({HOST})
+                bench.resyncer.resync({HOST})
                 assert held(bench) == before, f"after a failure at operation {number}"
                 assert not bench.engine.intent.endpoints
                 assert not bench.store.snapshot().records[1:]
@@ -540,8 +540,8 @@ class TestFaults:
     def test_a_holding_engine_changes_nothing(self, bench: Bench) -> None:
         bench.engine.hold = "the store is corrupt"
         before = bench.kernel.snapshot()
-        for verb in (lambda: bench.attach(A), lambda: bench.network("x"), bench.upkeep.gc):
-            with pytest.raises(HoldError, match="corrupt"):
+        for verb in (lambda: bench.attach(A), lambda: bench.network("x"), bench.resyncer.gc):
+            with pytest.raises(ReadOnlyError, match="corrupt"):
                 verb()
         assert bench.kernel.snapshot() == before
 
@@ -560,17 +560,17 @@ class TestUpkeep:
         bench.kinds()
         fresh = Bench(kernel=bench.kernel)
         assert bench.kinds() == []
-        assert len(fresh.engine.reconciler.unexplained) == 1
-        assert fresh.upkeep.gc().kept
+        assert len(fresh.engine.reconciler.orphans) == 1
+        assert fresh.resyncer.gc().kept
         assert bench.kinds() == []
-        fresh.upkeep.gc(confirmed=True)
-        fresh.upkeep.gc(confirmed=True)
+        fresh.resyncer.gc(confirmed=True)
+        fresh.resyncer.gc(confirmed=True)
         assert held(bench) == {}
 
     def test_a_dead_namespace_is_released_with_its_addresses_and_ports(self, bench: Bench) -> None:
         view = bench.attach(A, publish=[publish(8080, 80)], addresses=["10.1.0.9"])
         bench.kernel.kill_namespace(view.sandbox_id, bench.engine.intent.sandboxes[view.sandbox_id].netns)
-        bench.upkeep.resync({HOST})
+        bench.resyncer.resync({HOST})
         assert not bench.engine.intent.endpoints
         bench.attach(B, publish=[publish(8080, 80)], addresses=["10.1.0.9"])
         assert bench.is_clean()
@@ -583,7 +583,7 @@ class TestUpkeep:
         bench.restart()
         assert [e.name for e in bench.engine.endpoints()] == ["mine"]
         assert bench.engine.endpoint(kept.id).addresses == ["10.1.0.50/24"]
-        bench.upkeep.resync({HOST, kept.sandbox_id})
+        bench.resyncer.resync({HOST, kept.sandbox_id})
         assert bench.is_clean()
 
     def test_drift_is_mended_and_told(self, bench: Bench) -> None:
@@ -592,14 +592,14 @@ class TestUpkeep:
         for key in [k for k in there if str(k[0]).startswith("nft")]:
             del there[key]
         bench.kernel._drop_link(HOST, there["link", view.host_link])  # type: ignore[arg-type]
-        bench.upkeep.resync({HOST})
+        bench.resyncer.resync({HOST})
         assert bench.is_clean()
         assert any(e.kind == "drift.repaired" for e in bench.engine.events.since(0))
 
     def test_a_host_side_that_was_moved_away_is_made_anew_with_its_other_end(self, bench: Bench) -> None:
         view = bench.attach(A)
         del bench.kernel.state[HOST]["link", view.host_link]
-        report = bench.upkeep.resync({HOST})
+        report = bench.resyncer.resync({HOST})
         assert not report.failures
         assert bench.is_clean()
 
@@ -612,11 +612,11 @@ class TestUpkeep:
     def test_a_fight_is_slowed_down(self, bench: Bench) -> None:
         waits = []
         for name in ("front", *(f"front{i}" for i in range(24))):
-            waits.append(bench.upkeep.may_heal())
+            waits.append(bench.resyncer.repair_delay())
             key = bench.network(name).link
             del bench.kernel.state[HOST]["link", key]
-            bench.upkeep.resync({HOST})
-        waits.append(bench.upkeep.may_heal())
+            bench.resyncer.resync({HOST})
+        waits.append(bench.resyncer.repair_delay())
         assert waits[0] == 0.0
         assert waits[-1] > 0.0
 

@@ -74,7 +74,7 @@ def test_the_guard_names_what_it_drops(fields: dict, why: str) -> None:
     trace = frame(Town(), **fields)
     assert trace.disposition in {Disposition.SPOOFED, Disposition.DENIED}
     assert whys(trace)[-1] == why
-    assert trace.cure
+    assert trace.hint
 
 
 def test_what_is_true_passes_the_guard() -> None:
@@ -191,7 +191,7 @@ def test_a_bridge_without_its_own_entry_takes_nothing_up() -> None:
         Disposition.LOST,
         True,
     )
-    assert lost.cure == f"bridge fdb add {bridge.mac} dev {bridge.name} self permanent"
+    assert lost.hint == f"bridge fdb add {bridge.mac} dev {bridge.name} self permanent"
 
 
 def test_a_bridge_that_takes_a_ports_mac_for_its_own_takes_its_frames_up() -> None:

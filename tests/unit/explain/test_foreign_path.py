@@ -38,7 +38,7 @@ def ask(found: ForeignRules, source: str, target: str, **fields: object) -> Trac
         Question(source=source, target=target, **fields),  # type: ignore[arg-type]
         town.intent,
         town.compiled,
-        town.surroundings,
+        town.foreign_state,
     )
 
 
@@ -57,7 +57,7 @@ def test_a_destination_that_is_translated_has_no_verdict(source: str, target: st
         "its destination is translated to 10.2.0.12 by rule 4 (a word) of ip table theirs, chain c"
         in trace.reason
     )
-    assert "sealane trace" in trace.cure
+    assert "sealane trace" in trace.hint
 
 
 def test_one_that_may_be_translated_has_none_either() -> None:
@@ -92,7 +92,7 @@ def test_a_rule_that_drops_ends_it_and_is_named() -> None:
     trace = ask(rules("forward", "filter", 0, Decide("drop")), "web", f"{OUTSIDE[4]}:80")
     assert trace.disposition is Disposition.DENIED
     assert trace.reason == "rule 4 (a word) of ip table theirs, chain c, which is not sealane's, drops it"
-    assert trace.cure == "nft -a list chain ip theirs c"
+    assert trace.hint == "nft -a list chain ip theirs c"
 
 
 def test_an_answer_that_is_dropped_is_told_of_the_question() -> None:

@@ -16,7 +16,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def ask(source: str, target: str) -> Trace:
     town = Town()
-    return explain(Question(source=source, target=target), town.intent, town.compiled, town.surroundings)
+    return explain(Question(source=source, target=target), town.intent, town.compiled, town.foreign_state)
 
 
 def texts(document: str) -> list[str]:
@@ -34,7 +34,7 @@ def test_all_that_a_summary_says_is_in_the_picture(source: str, target: str) -> 
     ]
     assert minimal(trace) in shown
     assert trace.reason in shown
-    assert f"→ {trace.cure}" in shown or not trace.cure
+    assert f"→ {trace.hint}" in shown or not trace.hint
     for step in (step for hop in trace.hops for step in hop.steps if not is_passing(step)):
         assert any(step.text in text for text in shown)
 

@@ -54,11 +54,11 @@ def test_whoever_asks_another_address_for_a_port_of_the_loopback_is_told(family:
     only = PublishedPort(host_first=8081, host_last=8081, port=80, host_address=Address(LOOPBACK[family]))
     town = Town(ports=(only, PublishedPort(host_first=8080, host_last=8080, port=80)))
     there = town.send(HOST, HOST_ADDRESS[family], 8081)
-    assert (there.netns, there.cure) == (HOST, "publish it on this address, or on all")
+    assert (there.netns, there.hint) == (HOST, "publish it on this address, or on all")
     assert there.reason.endswith("8081/tcp is published on the loopback only")
     for address, port in (
         (HOST_ADDRESS[family], 8082),
         (LOOPBACK[family], 8082),
         (HOST_ADDRESS[family], 8080),
     ):
-        assert town.send(HOST, address, port).cure == ""
+        assert town.send(HOST, address, port).hint == ""

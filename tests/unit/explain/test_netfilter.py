@@ -4,9 +4,9 @@ import msgspec
 import pytest
 
 from sealane.explain.conntrack import ORIGINAL, REPLY, Tracked
+from sealane.explain.foreign_state import ForeignState
 from sealane.explain.netfilter import JUMPS_MAX, Evaluation, UnknownStatementError
 from sealane.explain.packet import DNAT, SNAT, Flow, Packet, Tuple
-from sealane.explain.surroundings import Surroundings
 from sealane.explain.world import IncompleteStateError, Namespace
 from sealane.kernel import nft
 from sealane.kernel.links import Bridge, Veth
@@ -65,7 +65,7 @@ def evaluate(
     base: Chain, *others: object, packet: Packet = PACKET, ct: Tracked | None = None, oif: str = "out0"
 ):
     state = namespace([base, *others, *LINKS, *ADDRESSES])  # type: ignore[list-item]
-    where = Namespace("host", "host", state, Surroundings())
+    where = Namespace("host", "host", state, ForeignState())
     evaluation = Evaluation(where, "ip", packet, "br0", oif, ct)
     return evaluation.run(base).code, evaluation
 

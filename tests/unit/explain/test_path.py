@@ -82,7 +82,7 @@ def test_steps_name_the_object_and_the_intent() -> None:
 def test_an_end_has_a_reason() -> None:
     with pytest.raises(Ended) as ended:
         Path(Town().world).end(Disposition.LOST, "so", "thus")
-    assert (ended.value.disposition, ended.value.reason, ended.value.cure) == (Disposition.LOST, "so", "thus")
+    assert (ended.value.disposition, ended.value.reason, ended.value.hint) == (Disposition.LOST, "so", "thus")
 
 
 def test_crossing_namespaces_a_packet_forgets_what_was_known_of_it() -> None:
@@ -92,7 +92,7 @@ def test_crossing_namespaces_a_packet_forgets_what_was_known_of_it() -> None:
     assert (skb.tracked, skb.is_untracked) == (None, False)
 
 
-def test_every_trace_ends_in_one_disposition_with_a_reason_and_a_cure_if_it_failed() -> None:
+def test_every_trace_ends_in_one_disposition_with_a_reason_and_a_hint_if_it_failed() -> None:
     town = Town()
     for destination in ("10.1.0.11", "10.2.0.12", "10.1.0.99", OUTSIDE[4], HOST_ADDRESS[4], "127.0.0.1"):
         for origin in ("web", "db", "outside", HOST):
@@ -104,4 +104,4 @@ def test_every_trace_ends_in_one_disposition_with_a_reason_and_a_cure_if_it_fail
             )
             trace = walk(town.world, packet, start_of(origin))
             assert trace.reason
-            assert trace.passes != bool(trace.cure)
+            assert trace.passes != bool(trace.hint)

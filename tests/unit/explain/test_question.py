@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from sealane.explain.foreign_state import ForeignLink, ForeignState, foreign_state_of
 from sealane.explain.packet import CLIENT_PORT, Arrives, Disposition, Packet, Sent, Start
 from sealane.explain.question import (
     Question,
@@ -12,7 +13,6 @@ from sealane.explain.question import (
     parse_target,
     resolve,
 )
-from sealane.explain.surroundings import ForeignLink, Surroundings, surroundings_of
 from sealane.explain.world import World
 from sealane.kernel.objects import Route
 from sealane.kernel.state import HOST
@@ -105,20 +105,20 @@ def test_the_host_is_its_own_loopback_to_itself_and_its_address_to_others() -> N
 
 def test_without_known_addresses_the_host_is_the_senders_gateway() -> None:
     town = Town()
-    town.surroundings = Surroundings()
+    town.foreign_state = ForeignState()
     assert meaning("web", ":8080", town)[2] == "10.1.0.1"
 
 
 def test_an_address_of_the_host_that_is_not_known_must_be_named() -> None:
     town = Town()
-    town.surroundings = Surroundings(links=town.surroundings.links)
+    town.foreign_state = ForeignState(links=town.foreign_state.links)
     with pytest.raises(QuestionError, match="name one"):
         meaning(OUTSIDE[4], ":8080", town)
 
 
 def test_a_host_without_an_uplink_has_no_outside() -> None:
     facts = msgspec.structs.replace(BRIDGED, uplink="")
-    assert surroundings_of(facts, ("192.0.2.7/24",)) == Surroundings(bridge_netfilter=True)
+    assert foreign_state_of(facts, ("192.0.2.7/24",)) == ForeignState(bridge_netfilter=True)
 
 
 def test_icmp_needs_no_port() -> None:
@@ -169,7 +169,7 @@ def test_a_family_that_nobody_has_is_named() -> None:
 @pytest.mark.parametrize("target", ["10.1.0.10:80", ":8080"])
 def test_without_a_link_outside_nobody_comes_from_there(target: str) -> None:
     town = Town()
-    town.surroundings = Surroundings()
+    town.foreign_state = ForeignState()
     with pytest.raises(QuestionError, match="no link") as caught:
         meaning(OUTSIDE[4], target, town)
     assert caught.value.field == "source"
@@ -189,7 +189,7 @@ def test_an_endpoint_without_a_sandbox_sends_nothing() -> None:
 def ask(source: str, target: str, town: Town | None = None, **fields):
     town = town or Town()
     return explain(
-        Question(source=source, target=target, **fields), town.intent, town.compiled, town.surroundings
+        Question(source=source, target=target, **fields), town.intent, town.compiled, town.foreign_state
     )
 
 
@@ -214,7 +214,7 @@ def test_reverse_of_what_does_not_arrive_is_why_it_does_not() -> None:
 def test_there_is_no_way_back_from_nowhere() -> None:
     town = Town(facts=BRIDGED)
     _, back = explain_both(
-        Question(source="web", target="db:80"), town.intent, town.compiled, town.surroundings
+        Question(source="web", target="db:80"), town.intent, town.compiled, town.foreign_state
     )
     assert back is None
 
@@ -231,7 +231,7 @@ def test_an_answer_is_followed_into_the_guard_that_drops_it() -> None:
     """The question arrives; the guard of api's port has forgotten api's address."""
     town = Town()
     question = Question(source="host", target="api:80")
-    assert explain(question, town.intent, town.compiled, town.surroundings).passes
+    assert explain(question, town.intent, town.compiled, town.foreign_state).passes
     address = bytes([10, 1, 0, 11])
     for key in [
         key
@@ -239,7 +239,7 @@ def test_an_answer_is_followed_into_the_guard_that_drops_it() -> None:
         if key[0] == "nft-element" and key[2] == "sources4" and address in key[3]
     ]:
         town.remove(HOST, key)
-    trace = explain(question, town.intent, town.compiled, town.surroundings)
+    trace = explain(question, town.intent, town.compiled, town.foreign_state)
     assert (trace.disposition, trace.passes) == (Disposition.UNANSWERED, False)
     assert "its answer is lost" in trace.reason
     assert trace.netns == "sandbox-api", "it was delivered"
@@ -249,9 +249,9 @@ def test_a_packet_from_outside_comes_in_by_the_link_whose_subnet_it_is_of() -> N
     """Another route to it is for the way back."""
     town = Town()
     around = msgspec.structs.replace(
-        town.surroundings,
-        links=(*town.surroundings.links, ForeignLink(name="other0")),
-        routes=(*town.surroundings.routes, Route(dst=f"{OUTSIDE[4]}/32", link="other0")),
+        town.foreign_state,
+        links=(*town.foreign_state.links, ForeignLink(name="other0")),
+        routes=(*town.foreign_state.routes, Route(dst=f"{OUTSIDE[4]}/32", link="other0")),
     )
     world = World(town.compiled.desired, around)
     _, start = resolve(Question(source=OUTSIDE[4], target=":8080"), town.intent, world)

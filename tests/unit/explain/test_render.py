@@ -17,7 +17,7 @@ from unit.explain.worlds import OUTSIDE, Town
 def ask(source: str, target: str, town: Town | None = None, **fields) -> Trace:
     town = town or Town()
     return explain(
-        Question(source=source, target=target, **fields), town.intent, town.compiled, town.surroundings
+        Question(source=source, target=target, **fields), town.intent, town.compiled, town.foreign_state
     )
 
 
@@ -48,7 +48,7 @@ def test_a_trace_without_a_question_shows_its_packet() -> None:
     assert minimal(trace).startswith(":40000 → 10.1.0.11:80 tcp: ")
 
 
-def test_the_summary_is_a_paragraph_a_hop_the_reason_and_the_cure() -> None:
+def test_the_summary_is_a_paragraph_a_hop_the_reason_and_the_hint() -> None:
     lines = summary(ask("web", "db:80")).splitlines()
     assert lines[0] == "web -> db:80 tcp: denied by network back (isolation)"
     assert lines[1].split()[0] == "web"

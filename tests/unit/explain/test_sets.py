@@ -60,10 +60,10 @@ def test_fields_are_compared_one_by_one_and_not_as_one_number() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 60), st.integers(0, 4)), max_size=12), st.data())
-def test_the_index_answers_as_a_scan_does(wanted: list[tuple[int, int, int]], data: st.DataObject) -> None:
+def test_the_index_answers_as_a_scan_does(desired: list[tuple[int, int, int]], data: st.DataObject) -> None:
     taken: set[tuple[int, int]] = set()
     elements = []
-    for address, first, length in wanted:
+    for address, first, length in desired:
         claimed = {(address, port) for port in range(first, first + length + 1)}
         if not claimed & taken:
             taken |= claimed

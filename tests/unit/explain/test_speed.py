@@ -7,8 +7,8 @@ import pytest
 from harness.effort import calls_of
 from harness.engines import FACTS
 from sealane.compile.host import Compiled
+from sealane.explain.foreign_state import foreign_state_of
 from sealane.explain.question import Question, explain
-from sealane.explain.surroundings import surroundings_of
 from sealane.model.endpoint import Endpoint, NetnsRef, PublishedPort, Sandbox
 from sealane.model.ids import EndpointId, NetworkId, SandboxId
 from sealane.model.intent import Intent
@@ -48,7 +48,7 @@ def ask(request: pytest.FixtureRequest) -> Callable[[str, str], int]:
         )
     intent = Intent(records)
     compiled = Compiled(intent, FACTS)
-    around = surroundings_of(FACTS, ("192.0.2.7/24",))
+    around = foreign_state_of(FACTS, ("192.0.2.7/24",))
 
     def calls(source: str, target: str) -> int:
         return calls_of(lambda: explain(Question(source=source, target=target), intent, compiled, around))

@@ -4,8 +4,8 @@ import msgspec
 import pytest
 
 from sealane.compile.names import endpoint_link, network_link
+from sealane.explain.foreign_state import ForeignLink
 from sealane.explain.packet import Arrives, Disposition, Flow, Packet, Sent, Trace
-from sealane.explain.surroundings import ForeignLink
 from sealane.explain.walk import answer, is_answered, walk
 from sealane.explain.world import UnexplainedError, World
 from sealane.kernel.links import OtherKind, Veth
@@ -250,7 +250,7 @@ def test_a_host_that_does_not_forward(family: int) -> None:
     assert path.replace("/", ".") in trace.reason
 
 
-def test_a_setting_of_the_surroundings_counts_where_sealane_sets_none() -> None:
+def test_a_setting_of_the_foreign_state_counts_where_sealane_sets_none() -> None:
     strict = (Sysctl(path="net/ipv4/conf/all/rp_filter", value="1"),)
     where = Town(
         sysctls=strict,
@@ -264,8 +264,8 @@ def test_a_setting_of_the_surroundings_counts_where_sealane_sets_none() -> None:
     assert "other0" in trace.reason
     loose = Town(
         sysctls=(msgspec.structs.replace(strict[0], value="2"),),
-        routes=where.surroundings.routes,
-        links=where.surroundings.links,
+        routes=where.foreign_state.routes,
+        links=where.foreign_state.links,
     )
     assert walk(loose.world, far, Arrives(HOST, UPLINK)).disposition is Disposition.DELIVERED
 
@@ -502,4 +502,4 @@ def test_that_nothing_runs_there_is_said() -> None:
     trace = where.send("web", API[4])
     assert trace.disposition is Disposition.DELIVERED
     assert "nothing runs: its container has ended" in trace.reason
-    assert trace.cure.startswith("`sealane start ")
+    assert trace.hint.startswith("`sealane start ")

@@ -13,8 +13,8 @@ from harness.engines import FACTS
 from harness.links import changed
 from sealane.compile.facts import Facts, Features
 from sealane.compile.host import Compiled
+from sealane.explain.foreign_state import ForeignState, foreign_state_of
 from sealane.explain.packet import Arrives, Packet, Sent, Start, Trace
-from sealane.explain.surroundings import Surroundings, surroundings_of
 from sealane.explain.walk import walk
 from sealane.explain.world import World
 from sealane.kernel.objects import Key, Link
@@ -89,8 +89,8 @@ class Town:
             [self.front, self.back, web, api, db, self.web, self.api, self.api_back, self.db]
         )
         self.compiled = Compiled(self.intent, facts)
-        given = surroundings_of(facts, (f"{HOST_ADDRESS[4]}/24", f"{HOST_ADDRESS[6]}/64"))
-        self.surroundings: Surroundings = msgspec.structs.replace(given, **around)
+        given = foreign_state_of(facts, (f"{HOST_ADDRESS[4]}/24", f"{HOST_ADDRESS[6]}/64"))
+        self.foreign_state: ForeignState = msgspec.structs.replace(given, **around)
 
     @property
     def world(self) -> World:
@@ -99,7 +99,7 @@ class Town:
 
         return World(
             self.compiled.desired,
-            self.surroundings,
+            self.foreign_state,
             origins=self.compiled.origins,
             title=title,
             idle=self.idle,

@@ -37,8 +37,8 @@ def test_the_path_of_the_wrong_field_is_named(text, field):
 def test_an_unknown_field_comes_with_the_nearest_or_with_the_known_ones():
     error = refusal(NetworkRequest, '{"name": "a", "driverr": "x"}')
     assert error.message == "there is no field 'driverr'"
-    assert error.cure == "write driver if that is meant"
-    assert "driver, internal" in refusal(NetworkRequest, '{"name": "a", "zzz": "x"}').cure
+    assert error.hint == "write driver if that is meant"
+    assert "driver, internal" in refusal(NetworkRequest, '{"name": "a", "zzz": "x"}').hint
 
 
 def test_a_field_inside_a_list_of_records_is_named():
@@ -66,15 +66,15 @@ def test_depth_inside_a_spec_is_refused_too():
         (errors.ExistsError, 409),
         (errors.ConflictError, 409),
         (errors.InUseError, 409),
-        (errors.FullError, 507),
-        (errors.HoldError, 503),
+        (errors.ExhaustedError, 507),
+        (errors.ReadOnlyError, 503),
         (errors.StoreFailedError, 503),
         (errors.KernelError, 500),
     ],
 )
 def test_the_status_follows_the_code(kind, status):
-    error = kind("why", field="f", cure="c")
-    assert failure(error) == (status, ErrorBody(code=kind.code, message="why", field="f", cure="c"))
+    error = kind("why", field="f", hint="c")
+    assert failure(error) == (status, ErrorBody(code=kind.code, message="why", field="f", hint="c"))
 
 
 def test_a_full_disk_has_a_status_of_its_own():

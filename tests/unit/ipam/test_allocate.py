@@ -65,7 +65,7 @@ def test_a_single_address_is_no_subnet(prefix, length):
     with pytest.raises(AddressProblem, match=f"{prefix} has a single address") as caught:
         allocate.default_gateway(prefix)
     assert caught.value.code == "invalid"
-    assert caught.value.cure == f"a prefix of length {length} or shorter"
+    assert caught.value.hint == f"a prefix of length {length} or shorter"
 
 
 def test_addresses_come_in_order_and_never_the_gateway():
@@ -135,7 +135,7 @@ def test_full_is_said_with_counts():
     subnet = Subnet(prefix="10.1.0.0/29", gateway="10.1.0.1", reserved=("10.1.0.2",))
     _, problem = take_all(subnet)
     assert problem.message == "10.1.0.0/29 is full: 4 leased, 2 withheld (gateway, reserved)"
-    assert str(problem) == f"{problem.message}; {problem.cure}"
+    assert str(problem) == f"{problem.message}; {problem.hint}"
     _, problem = take_all(Subnet(prefix="10.1.0.0/24", gateway="10.1.0.1", ip_range="10.1.0.8/31"))
     assert (
         problem.message
@@ -170,7 +170,7 @@ def test_what_is_wrong_with_an_address_is_said(subnet, address, code, message):
     with pytest.raises(AddressProblem) as caught:
         allocate.claim(subnet, address, lambda a: "web" if a == "10.1.0.5" else None)
     assert (caught.value.code, caught.value.message) == (code, message)
-    assert caught.value.cure
+    assert caught.value.hint
 
 
 def test_an_address_outside_says_which_would_do():

@@ -78,7 +78,7 @@ def test_exhaustion_names_what_is_in_the_way_of_each_pool():
         "192.168.0.0/16 is used by network n0 192.168.0.0/24, network n1 192.168.1.0/24, "
         "network n2 192.168.2.0/24 and 253 more"
     )
-    assert caught.value.cure == "name a subnet, or remove networks"
+    assert caught.value.hint == "name a subnet, or remove networks"
 
 
 def test_the_text_of_exhaustion_is_bounded():

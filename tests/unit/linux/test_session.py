@@ -115,10 +115,10 @@ def test_settings_are_known_by_link_and_namespace():
     operations = [
         Operation("create", netns, Sysctl(path=path, value="0")) for netns in "xy" for path in paths
     ]
-    wanted = {"send_redirects": 0, "accept_redirects": 0}
+    desired = {"send_redirects": 0, "accept_redirects": 0}
     progress = Progress("abc")
     progress.expect(operations)
-    assert progress.settings4 == {("x", "a"): wanted, ("y", "a"): wanted}
+    assert progress.settings4 == {("x", "a"): desired, ("y", "a"): desired}
 
 
 @pytest.mark.parametrize(

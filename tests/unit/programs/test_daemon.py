@@ -25,7 +25,7 @@ class Refusing:
 
 def test_status_and_body_come_as_they_are(daemon, tmp_path):
     daemon(None, lambda body: (200, body.decode()))
-    assert exchange(str(tmp_path / "s.sock"), "/v1/cni/handed", b"as it is") == (200, b'"as it is"')
+    assert exchange(str(tmp_path / "s.sock"), "/v1/cni/forwarded", b"as it is") == (200, b'"as it is"')
 
 
 def test_an_answer_that_says_no_is_an_answer(daemon, tmp_path):
@@ -47,7 +47,7 @@ def test_who_is_not_root_is_told_that_it_takes_root(monkeypatch):
     monkeypatch.setattr(module._socket, "socket", Refusing)
     with pytest.raises(UnreachableError, match="only root") as caught:
         exchange("/run/x.sock", "/v1/cni", b"{}")
-    assert "as root" in caught.value.cure
+    assert "as root" in caught.value.hint
     assert "as root" in from_daemon(caught.value).details
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a document is told by its place and with a cure."""
+"""What is wrong with a document is told by its place and with a hint."""
 
 import msgspec
 import pytest
@@ -17,20 +17,20 @@ def told(document, kind=Manifest, within=""):
 
 
 @pytest.mark.parametrize(
-    ("networks", "place", "cure"),
+    ("networks", "place", "hint"),
     [
         ([{"name": "a"}, {"name": "b", "subnet": "x"}], "networks[1].subnet", "write subnets if that is meant"),
         ([{"name": "a", "subnets": [{"prefx": ""}]}], "networks[0].subnets[0].prefx", "write prefix if that is meant"),
         ([{"name": "a", "subnets": [{"zzz": ""}]}], "networks[0].subnets[0].zzz", "known are gateway, ip_range, prefix, reserved"),
     ],
 )  # fmt: skip
-def test_an_unknown_key_comes_with_its_place_and_the_nearest(networks, place, cure):
+def test_an_unknown_key_comes_with_its_place_and_the_nearest(networks, place, hint):
     key = place.rpartition(".")[2]
-    assert told({"networks": networks}) == (f"there is no field {key!r}", place, cure)
+    assert told({"networks": networks}) == (f"there is no field {key!r}", place, hint)
 
 
 @pytest.mark.parametrize(
-    ("spec", "field", "cure"),
+    ("spec", "field", "hint"),
     [
         ({"comand": ["x"]}, "spec.comand", "write command if that is meant"),
         ({"limits": {"memory": 1}}, "spec.limits.memory", "write memory_bytes if that is meant"),
@@ -42,12 +42,12 @@ def test_an_unknown_key_comes_with_its_place_and_the_nearest(networks, place, cu
         ),
     ],
 )
-def test_a_spec_is_known_to_its_depth(spec, field, cure):
-    assert told(SPEC | spec, ContainerSpec, within="spec")[1:] == (field, cure)
+def test_a_spec_is_known_to_its_depth(spec, field, hint):
+    assert told(SPEC | spec, ContainerSpec, within="spec")[1:] == (field, hint)
 
 
 @pytest.mark.parametrize(
-    ("document", "message", "field", "cure"),
+    ("document", "message", "field", "hint"),
     [
         ({"networks": [{}]}, "networks[0].name is missing", "networks[0].name", "add it"),
         ({"networks": {}}, "Expected `array`, got `object`", "networks", "write a list"),
@@ -83,8 +83,8 @@ def test_a_spec_is_known_to_its_depth(spec, field, cure):
         ),
     ],
 )
-def test_a_wrong_value_comes_with_what_is_meant(document, message, field, cure):
-    assert told(document) == (message, field, cure)
+def test_a_wrong_value_comes_with_what_is_meant(document, message, field, hint):
+    assert told(document) == (message, field, hint)
 
 
 def test_a_document_that_is_none_at_all_has_no_place():

@@ -127,7 +127,7 @@ def detach(context: Context, arguments: Namespace) -> int:
     elif arguments.sandbox or not requests or arguments.all:
         raise UsageError(
             "it is not said what to detach",
-            cure="give SANDBOX and NETWORKs, SANDBOX and --all, or --endpoint",
+            hint="give SANDBOX and NETWORKs, SANDBOX and --all, or --endpoint",
         )
     view = context.client.request("POST", "/v1/detach", requests)
     context.output.names(view, "detached")

@@ -83,15 +83,15 @@ def run(context: Context, arguments: Namespace) -> int:
         raise UsageError(
             "refusing to write pcapng to a terminal",
             field="--write",
-            cure="name a file with -w, or pipe it: `sealane capture web | tcpdump -n -r -`",
+            hint="name a file with -w, or pipe it: `sealane capture web | tcpdump -n -r -`",
         )
     if to_stdout and context.output.as_json:
-        raise UsageError("--json requires -w FILE", field="--write", cure="name a file with -w")
+        raise UsageError("--json requires -w FILE", field="--write", hint="name a file with -w")
     if not 1 <= arguments.snaplen <= SNAPLEN_MAX:
         raise UsageError(
             f"{arguments.snaplen} is not from 1 to {SNAPLEN_MAX} bytes",
             field="--snaplen",
-            cure="leave it out for whole frames",
+            hint="leave it out for whole frames",
         )
     endpoints = _endpoints(context, arguments.target)
     # Not before it is known to be asked for: the adapters load a good deal.
@@ -193,7 +193,7 @@ def _endpoints(context: Context, targets: list[str]) -> list[dict[str, Any]]:
         raise UsageError(
             f"{len(found)} endpoints are too many: at most {TAPS_MAX}",
             field="TARGET",
-            cure="name some of them",
+            hint="name some of them",
         )
     paths: dict[str, str] = {}
     for view in found.values():
@@ -217,7 +217,7 @@ def _meant(context: Context, target: str) -> list[dict[str, Any]]:
                 continue
             if not views:
                 raise UsageError(
-                    f"the {key} {target} has no endpoints", field="TARGET", cure="attach it first"
+                    f"the {key} {target} has no endpoints", field="TARGET", hint="attach it first"
                 )
             return views
     try:
@@ -228,7 +228,7 @@ def _meant(context: Context, target: str) -> list[dict[str, Any]]:
         raise UsageError(
             f"there is no sandbox, network or endpoint {target!r}",
             field="TARGET",
-            cure="see `sealane endpoint ls`",
+            hint="see `sealane endpoint ls`",
         ) from error
 
 
@@ -244,14 +244,14 @@ def _file(name: str) -> Iterator[BinaryIO]:
         raise UsageError(
             f"{name}: {error.strerror}",
             field="--write",
-            cure="name a file that you may write, or - for stdout",
+            hint="name a file that you may write, or - for stdout",
         ) from error
     with os.fdopen(descriptor, "wb") as file:
         yield file
 
 
-def _failed(context: Context, message: str, cure: str) -> int:
-    context.output.error({"code": "unavailable", "message": message, "cure": cure})
+def _failed(context: Context, message: str, hint: str) -> int:
+    context.output.error({"code": "unavailable", "message": message, "hint": hint})
     return 1
 
 

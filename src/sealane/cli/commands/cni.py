@@ -57,7 +57,7 @@ def install(context: Context, arguments: Namespace) -> int:
         raise UsageError(
             f"{conflist} is there already, and differs",
             field="--replace",
-            cure="give --replace to write over it, or keep it and leave these options out",
+            hint="give --replace to write over it, or keep it and leave these options out",
         )
     script = program("cni", MARK, context.socket)
     check_ours(executable, MARK, "--bin-dir")

@@ -24,7 +24,7 @@ def configure_status(parser: ArgumentParser) -> None:
     describe(
         parser,
         "ready: all is well. degraded: it works, and something needs attention. hold: the store cannot be used;\n"
-        "traffic goes on and nothing is changed. What is missing or wrong is listed with its cure.",
+        "traffic goes on and nothing is changed. What is missing or wrong is listed with its hint.",
     )
 
 
@@ -44,8 +44,8 @@ def status(context: Context, arguments: Namespace) -> int:
         level = condition["level"]
         style = LEVEL_STYLES.get(level, "")
         output.line((f"  {level:<11}", style), f"{condition['subject']}: {condition['message']}")
-        if condition.get("cure"):
-            output.line((f"  {'':<11}hint: ", "dim"), condition["cure"])
+        if condition.get("hint"):
+            output.line((f"  {'':<11}hint: ", "dim"), condition["hint"])
     return exit_code(view)
 
 

@@ -18,7 +18,7 @@ _MARKS = {"error": ("✗", "red"), "warning": ("!", "yellow"), "note": ("·", "d
 def configure(parser: ArgumentParser) -> None:
     describe(
         parser,
-        "Look for the known causes of trouble, on the host and inside sandboxes, and say how to cure each that is at "
+        "Look for the known causes of trouble, on the host and inside sandboxes, and say how to hint each that is at "
         "work: ✗ something does not work now, ! it may not or soon will not, · worth knowing. Changes nothing; the host's "
         "nameservers are sent a question each. Ends with 0 if nothing but notes was found, 1 if something was, 2 if not "
         "all could be looked at.",
@@ -55,7 +55,7 @@ def _show(context: Context, view: dict[str, Any], *, everything: bool) -> None:
     for finding in view["findings"]:
         mark, style = _MARKS[finding["level"]]
         output.line((mark, style), f" {finding['cause']}: {finding['subject']}: {finding['message']}")
-        output.line(("  → ", "cyan"), finding["cure"])
+        output.line(("  → ", "cyan"), finding["hint"])
     untold = sum(check["findings"] for check in view["checks"]) - len(view["findings"])
     if untold:
         output.line(f"… and {untold} more")
@@ -73,11 +73,11 @@ def _show(context: Context, view: dict[str, Any], *, everything: bool) -> None:
 def _summary(view: dict[str, Any]) -> str:
     fine = sum(not check["findings"] and not check["unseen"] for check in view["checks"])
     notes = sum(check["findings"] for check in view["checks"]) - view["found"]
-    said = (
+    value = (
         f"{len(view['checks'])} checks run on the host and in {counted(view['sandboxes'], 'sandbox', 'es')}"
     )
-    said += f": {fine} fine, {counted(view['found'], 'finding')}"
-    return said + (f", {counted(notes, 'note')}" if notes else "")
+    value += f": {fine} fine, {counted(view['found'], 'finding')}"
+    return value + (f", {counted(notes, 'note')}" if notes else "")
 
 
 VERBS = {"doctor": Verb(configure, run)}

@@ -46,7 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(context: Context, arguments: argparse.Namespace) -> int:
-    from sealane.cli.terminal import Conversation, check_terminal, heard, signals_of
+    from sealane.cli.terminal import StreamClient, check_terminal, heard, signals_of
 
     request = {
         "command": command_words(arguments.command_line),
@@ -61,7 +61,7 @@ def execute(context: Context, arguments: argparse.Namespace) -> int:
     try:
         keys, terminal = arguments.interactive, arguments.tty
         with heard(signals_of(interactive=keys, terminal=terminal, passes_on=False)) as signals:
-            conversation = Conversation(
+            conversation = StreamClient(
                 context, path, request, interactive=keys, terminal=terminal, signals=signals
             )
             code = conversation.hold()
@@ -69,7 +69,7 @@ def execute(context: Context, arguments: argparse.Namespace) -> int:
         body = as_typed(error.body, arguments, OF_NAMES)
         if arguments.workdir and "chdir to" in error.message:
             # The runtime tells it from a program that is not there by these words alone.
-            body |= {"field": "--workdir", "cure": "name a directory that the container has"}
+            body |= {"field": "--workdir", "hint": "name a directory that the container has"}
         context.output.error(body)
         return failed_code(error)
     return codes.FAILED if code is None else code
@@ -79,7 +79,7 @@ def command_words(words: list[str], *, may_be_none: bool = False) -> list[str]:
     """What follows the flags; a `--` in front of it is argparse's."""
     command = words[1:] if words[:1] == ["--"] else words
     if not command and not may_be_none:
-        raise UsageError("no command", field="COMMAND", cure="say what to run, as `sleep 60`")
+        raise UsageError("no command", field="COMMAND", hint="say what to run, as `sleep 60`")
     return command
 
 
@@ -89,7 +89,7 @@ def environment(context: Context, words: list[str]) -> dict[str, str]:
     for word in words:
         key, equals, value = word.partition("=")
         if not key:
-            raise UsageError(f"{word!r} has no name", field="--env", cure="write NAME=VALUE")
+            raise UsageError(f"{word!r} has no name", field="--env", hint="write NAME=VALUE")
         if equals:
             found[key] = value
         elif key in context.environ:

@@ -7,7 +7,7 @@ from sealane.cli.images import fetch, image_ref
 from sealane.cli.options import add_quiet
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
-from sealane.cli.unsupported import add_needless
+from sealane.cli.unsupported import add_ignored
 from sealane.client import path_of
 from sealane.model.image import is_image_ref
 
@@ -71,8 +71,10 @@ def configure_rm(parser: ArgumentParser) -> None:
 
 def rm(context: Context, arguments: Namespace) -> int:
     # All are understood before one goes.
-    wanted = {ref: _absolute(ref) for ref in arguments.image}
-    return context.each(wanted, lambda ref: context.client.request("DELETE", path_of("images", wanted[ref])))
+    desired = {ref: _absolute(ref) for ref in arguments.image}
+    return context.each(
+        desired, lambda ref: context.client.request("DELETE", path_of("images", desired[ref]))
+    )
 
 
 def _absolute(ref: str) -> str:
@@ -81,8 +83,8 @@ def _absolute(ref: str) -> str:
 
 def configure_prune(parser: ArgumentParser) -> None:
     describe(parser, "Removes the images that no container is made of. Prints their names.")
-    add_needless(parser, "-f/--force", "ignored: never prompts")
-    add_needless(parser, "-a/--all", "ignored: all unused images are removed")
+    add_ignored(parser, "-f/--force", "ignored: never prompts")
+    add_ignored(parser, "-a/--all", "ignored: all unused images are removed")
 
 
 def prune(context: Context, arguments: Namespace) -> int:  # noqa: ARG001 (a command's signature)

@@ -8,7 +8,7 @@ from sealane.cli.filters import LABEL, NAME, add_filter, chosen, of_field
 from sealane.cli.options import add_labels, add_quiet, pairs
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
-from sealane.cli.unsupported import add_needless
+from sealane.cli.unsupported import add_ignored
 from sealane.client import path_of
 from sealane.model.traits import DRIVERS, TRAITS
 
@@ -96,7 +96,7 @@ def _subnets(arguments: Namespace) -> list[dict[str, Any]]:
             if getattr(arguments, flag):
                 name = f"--{flag.replace('_', '-')}"
                 raise UsageError(
-                    f"{name} without --subnet", field=name, cure="give the --subnet that it lies in"
+                    f"{name} without --subnet", field=name, hint="give the --subnet that it lies in"
                 )
         return []
     import ipaddress
@@ -106,15 +106,15 @@ def _subnets(arguments: Namespace) -> list[dict[str, Any]]:
         try:
             subnets.append((ipaddress.ip_network(text), {"prefix": text}))
         except ValueError as error:
-            raise UsageError(str(error), field="--subnet", cure="write 10.1.0.0/24 or fd00:1::/64") from error
+            raise UsageError(str(error), field="--subnet", hint="write 10.1.0.0/24 or fd00:1::/64") from error
     for key, flag, text in _parts(arguments):
         within = _home(subnets, text.rpartition("=")[2], flag)
         if key == "reserved" and "=" not in text:
-            raise UsageError(f"{text!r} has no name", field=flag, cure="write NAME=ADDRESS")
+            raise UsageError(f"{text!r} has no name", field=flag, hint="write NAME=ADDRESS")
         if key == "reserved":
             within.setdefault(key, {}).update(pairs([text], flag))
         elif key in within:
-            raise UsageError(f"{within[key]} and {text} for one subnet", field=flag, cure="keep one of them")
+            raise UsageError(f"{within[key]} and {text} for one subnet", field=flag, hint="keep one of them")
         else:
             within[key] = text
     return [subnet for _, subnet in subnets]
@@ -133,14 +133,14 @@ def _home(subnets: list[tuple[Any, dict[str, Any]]], text: str, flag: str) -> di
     import ipaddress
 
     try:
-        wanted = ipaddress.ip_network(text)
+        desired = ipaddress.ip_network(text)
     except ValueError as error:
-        raise UsageError(str(error), field=flag, cure="write an address or prefix of the subnet") from error
+        raise UsageError(str(error), field=flag, hint="write an address or prefix of the subnet") from error
     for prefix, subnet in subnets:
-        if wanted.version == prefix.version and wanted.subnet_of(prefix):
+        if desired.version == prefix.version and desired.subnet_of(prefix):
             return subnet
     listed = ", ".join(str(prefix) for prefix, _ in subnets)
-    raise UsageError(f"{text} is in no subnet", field=flag, cure=f"subnets are {listed}")
+    raise UsageError(f"{text} is in no subnet", field=flag, hint=f"subnets are {listed}")
 
 
 def configure_ls(parser: ArgumentParser) -> None:
@@ -210,7 +210,7 @@ def rm(context: Context, arguments: Namespace) -> int:
 
 def configure_prune(parser: ArgumentParser) -> None:
     describe(parser, "Prints the names of those that are gone.")
-    add_needless(parser, "-f/--force", "ignored: never prompts")
+    add_ignored(parser, "-f/--force", "ignored: never prompts")
 
 
 def prune(context: Context, arguments: Namespace) -> int:

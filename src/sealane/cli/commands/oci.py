@@ -42,7 +42,7 @@ def install(context: Context, arguments: Namespace) -> int:
             raise UsageError(
                 f"{path} is not as `sealane oci install` wrote it",
                 field="--hooks-dir",
-                cure="keep your changes in a file of another name, and remove this one",
+                hint="keep your changes in a file of another name, and remove this one",
             )
     # The executable first: from the moment that a hook is there every container may call it.
     write(context, executable, program("oci", MARK, context.socket), 0o755)

@@ -57,16 +57,16 @@ def port(context: Context, arguments: Namespace) -> int:
     with in_flags(OF_NAMES):
         view = context.client.request("GET", path_of("containers", arguments.container))
     all_ways = list(_ways(context, view))
-    wanted = arguments.port
-    found = [way for way in all_ways if wanted in (None, (way.port, way.proto))]
-    if wanted and not found:
+    desired = arguments.port
+    found = [way for way in all_ways if desired in (None, (way.port, way.proto))]
+    if desired and not found:
         others = ", ".join(dict.fromkeys(f"{way.port}/{way.proto}" for way in all_ways))
         context.output.error(
             {
                 "code": "not_found",
-                "message": f"container {view['name']} does not publish {wanted[0]}/{wanted[1]}",
+                "message": f"container {view['name']} does not publish {desired[0]}/{desired[1]}",
                 "field": "PORT",
-                "cure": f"it publishes {others or 'nothing; see `--publish` of `sealane run`'}",
+                "hint": f"it publishes {others or 'nothing; see `--publish` of `sealane run`'}",
             }
         )
         return FAILED
@@ -74,7 +74,7 @@ def port(context: Context, arguments: Namespace) -> int:
         context.output.document([way._asdict() for way in found])
         return 0
     for way in found:
-        inner = "" if wanted else f"{way.port}/{way.proto} -> "
+        inner = "" if desired else f"{way.port}/{way.proto} -> "
         context.output.line(f"{inner}{way.host_address}:{way.host_port}")
     return 0
 
@@ -86,7 +86,7 @@ def _ways(context: Context, container: dict[str, Any]) -> Iterator[Way]:
         is_six = [":" in address for address in endpoint["addresses"]]
         every = [*(["0.0.0.0"] if False in is_six else []), *(["[::]"] if True in is_six else [])]
         for text in endpoint["ports"]:
-            # A door's own ports, as podman's, may be told otherwise.
+            # An integration's own ports, as podman's, may be told otherwise.
             if match := _PUBLISHED.fullmatch(text):
                 yield from _ways_of(match, every)
 

@@ -16,7 +16,7 @@ from sealane.cli.flags import as_typed
 from sealane.cli.images import fetch, image_ref
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
-from sealane.cli.terminal import Conversation, check_terminal, heard, signals_of
+from sealane.cli.terminal import StreamClient, check_terminal, heard, signals_of
 from sealane.cli.unsupported import add_unsupported
 from sealane.client import ApiError, Client, ClientError, UnreachableError, path_of
 from sealane.containers import codes
@@ -64,7 +64,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
     if arguments.rm and arguments.restart not in (None, "", "no"):
-        raise UsageError("--rm conflicts with --restart", field="--restart", cure="leave out one of them")
+        raise UsageError("--rm conflicts with --restart", field="--restart", hint="leave out one of them")
     if arguments.tty and not arguments.detach:
         check_terminal(interactive=arguments.interactive)
     _take_image(arguments)
@@ -79,7 +79,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         if reference is not None:
             arguments.rootfs = fetch(context, reference)["rootfs"]
             request = container_request(context, arguments, name, command)
-        with _default_network(context.client, wanted=not arguments.network):
+        with _default_network(context.client, desired=not arguments.network):
             if arguments.detach:
                 _print(context, _created(context.client, request))
                 return 0
@@ -87,7 +87,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     except ApiError as error:
         code = failed_code(error)
         hint = _image_hint(arguments, command) if code == codes.NOT_FOUND else ""
-        context.output.error(as_typed({**error.body, "cure": hint or error.cure}, arguments))
+        context.output.error(as_typed({**error.body, "hint": hint or error.hint}, arguments))
         return code
 
 
@@ -127,9 +127,9 @@ def _created(client: Client, request: ContainerRequest) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _default_network(client: Client, *, wanted: bool) -> Iterator[None]:
+def _default_network(client: Client, *, desired: bool) -> Iterator[None]:
     """There is one inside; one that was made for nothing goes again."""
-    made = wanted and _make_default_network(client)
+    made = desired and _make_default_network(client)
     try:
         yield
     except ApiError:
@@ -158,7 +158,7 @@ def _converse(context: Context, request: ContainerRequest, arguments: argparse.N
     code: int | None
     # From before it is asked for: a ^C that came in between would leave a container that nobody is at.
     with heard(signals_of(interactive=keys, terminal=terminal, passes_on=True)) as signals:
-        conversation = Conversation(
+        conversation = StreamClient(
             context, path_of("containers"), body, interactive=keys, terminal=terminal, signals=signals
         )
         identity = conversation.identity()

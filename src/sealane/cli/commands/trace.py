@@ -78,7 +78,7 @@ def run(context: Context, arguments: Namespace) -> int:
         else:
             for line in view[how].rstrip("\n").split("\n"):
                 context.output.line(line)
-        if view["kind"] == "journey":
+        if view["kind"] == "path":
             seen.append(view["passes"])
     if not seen:
         return EXIT_UNSEEN

@@ -14,7 +14,7 @@ from sealane.cli.context import Context, UsageError
 from sealane.cli.options import OneFile, compose_file
 from sealane.cli.parser import describe
 from sealane.cli.registry import Verb
-from sealane.cli.unsupported import Reasons, add_needless, add_unsupported
+from sealane.cli.unsupported import Reasons, add_ignored, add_unsupported
 from sealane.client import ClientError, path_of
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def configure_up(parser: ArgumentParser) -> None:
     )
     _add_project(parser)
     parser.add_argument("-d", "--detach", action="store_true", help="return when everything is started")
-    add_needless(parser, "--remove-orphans", "ignored: orphans are always removed")
+    add_ignored(parser, "--remove-orphans", "ignored: orphans are always removed")
     add_unsupported(parser, UP_UNSUPPORTED)
 
 
@@ -110,7 +110,7 @@ def _make_source(source: str) -> None:
         raise UsageError(
             f"{source} cannot be made: {error.strerror}",
             field="volumes",
-            cure="make it, or bind another place",
+            hint="make it, or bind another place",
         ) from error
 
 
@@ -191,8 +191,8 @@ def configure_down(parser: ArgumentParser) -> None:
         ["sealane down", "sealane down -f examples/shop/compose.yaml", "sealane down -p shop"],
     )
     _add_project(parser)
-    add_needless(parser, "--remove-orphans", "ignored: the whole project is removed")
-    add_needless(parser, "-v/--volumes", "there are no volumes to remove; directories that are bound stay")
+    add_ignored(parser, "--remove-orphans", "ignored: the whole project is removed")
+    add_ignored(parser, "-v/--volumes", "there are no volumes to remove; directories that are bound stay")
     add_unsupported(parser, DOWN_UNSUPPORTED)
 
 

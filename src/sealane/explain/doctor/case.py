@@ -26,7 +26,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
     """`host`, a network's, sandbox's or endpoint's name."""
     message: str
-    cure: str
+    hint: str
     level: Level
 
 
@@ -36,7 +36,7 @@ class Publish(NamedTuple):
     port: PublishedPort
 
 
-class Case(msgspec.Struct, frozen=True, kw_only=True):
+class DiagnosisInput(msgspec.Struct, frozen=True, kw_only=True):
     """A snapshot: what becomes of the engine meanwhile does not change it."""
 
     networks: Mapping[NetworkId, Network]
@@ -101,7 +101,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         return f"{endpoint.name}/{self.networks[endpoint.network].name}"
 
 
-Check = Callable[[Case], Iterator[Finding]]
+Check = Callable[[DiagnosisInput], Iterator[Finding]]
 
 
 def families_of(endpoint: Endpoint) -> tuple[Family, ...]:

@@ -1,4 +1,4 @@
-"""The table of causes: each one's name, what it looks at, its cure, its function."""
+"""The table of causes: each one's name, what it looks at, its hint, its function."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 import msgspec
 
 from sealane.explain.doctor import capacity, firewall, kubernetes, links, memory, routing, services
-from sealane.explain.doctor.case import Case, Check, Finding
+from sealane.explain.doctor.case import Check, DiagnosisInput, Finding
 
 SANDBOXES = "sandboxes"
 
@@ -17,7 +17,7 @@ class Cause(NamedTuple):
     needs: tuple[str, ...]
     """Pieces of evidence: `evidence.PIECES`, or SANDBOXES."""
     looks_at: str
-    cure: str
+    hint: str
     """In short; a finding's own is about its very case."""
 
 
@@ -165,7 +165,7 @@ CAUSES = (
 """In the order in which they are told."""
 
 
-def diagnose(case: Case) -> Iterator[Finding]:
+def diagnose(case: DiagnosisInput) -> Iterator[Finding]:
     """What every cause finds, in the order of the table."""
     for cause in CAUSES:
         for finding in cause.check(case):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 
 from sealane.compile.names import BRIDGE_PREFIX, ENDPOINT_PREFIX, network_link
-from sealane.explain.doctor.case import HOST_SUBJECT, Case, Finding, Level, Publish
+from sealane.explain.doctor.case import HOST_SUBJECT, DiagnosisInput, Finding, Level, Publish
 from sealane.explain.doctor.evidence import BaseChain, ForeignTable, Listener, PortRule
 from sealane.model.net import FAMILIES, WILDCARDS, Family, family_of, is_wildcard, overlaps, prefix_length
 from sealane.model.network import RESOLVER_PORT, Network
@@ -24,7 +24,7 @@ _TELLING_TABLES = (_FIREWALLD,)
 _PROBED_LINK = f"{ENDPOINT_PREFIX}000000000000"
 
 
-def foreign_drop(case: Case) -> Iterator[Finding]:
+def foreign_drop(case: DiagnosisInput) -> Iterator[Finding]:
     for table in case.host.tables:
         networks = _forwarded(case, table)
         left = [n for n in networks if not _is_let(table, n)]
@@ -34,12 +34,12 @@ def foreign_drop(case: Case) -> Iterator[Finding]:
                     subject=HOST_SUBJECT,
                     message=f"{_place(table, chain)} drops what it has not accepted{_counted(chain)}: packets of "
                     f"{_named(left)} are forwarded and meet it",
-                    cure=_let_forward(table, chain, left),
+                    hint=_let_forward(table, chain, left),
                     level=_level(chain),
                 )
 
 
-def bridge_netfilter(case: Case) -> Iterator[Finding]:
+def bridge_netfilter(case: DiagnosisInput) -> Iterator[Finding]:
     bridged = [n for n in case.planes if n.traits.has_bridge]
     for table in case.host.tables:
         left = [n for n in bridged if not _is_let(table, n) and _reaches_bridged(case, table, n)]
@@ -57,12 +57,12 @@ def bridge_netfilter(case: Case) -> Iterator[Finding]:
                     subject=HOST_SUBJECT,
                     message=f"{_place(table, chain)} drops what it has not accepted{_counted(chain)}: {why}, those of "
                     f"{_named(left)} too",
-                    cure=("" if is_needed else off) + _let_forward(table, chain, left),
+                    hint=("" if is_needed else off) + _let_forward(table, chain, left),
                     level=_level(chain),
                 )
 
 
-def foreign_input(case: Case) -> Iterator[Finding]:
+def foreign_input(case: DiagnosisInput) -> Iterator[Finding]:
     resolving = [n for n in case.planes if _resolver_listens(case, n)]
     for table in case.host.tables:
         left = [
@@ -76,12 +76,12 @@ def foreign_input(case: Case) -> Iterator[Finding]:
                     subject=HOST_SUBJECT,
                     message=f"{_place(table, chain)} drops what it has not accepted{_counted(chain)}: questions of "
                     f"{_named(left)} to the resolver on the host meet it",
-                    cure=_let_input(table, chain, left),
+                    hint=_let_input(table, chain, left),
                     level=_level(chain),
                 )
 
 
-def sandbox_firewall(case: Case) -> Iterator[Finding]:
+def sandbox_firewall(case: DiagnosisInput) -> Iterator[Finding]:
     for sandbox, seen in case.seen():
         for table in seen.tables:
             for chain in table.chains:
@@ -89,23 +89,23 @@ def sandbox_firewall(case: Case) -> Iterator[Finding]:
                     yield Finding(
                         subject=sandbox.name,
                         message=f"inside it {_place(table, chain)} drops what it has not accepted{_counted(chain)}",
-                        cure="take it away with whatever made it there, or have it accept what is to pass",
+                        hint="take it away with whatever made it there, or have it accept what is to pass",
                         level="warning",
                     )
 
 
-def legacy_iptables(case: Case) -> Iterator[Finding]:
+def legacy_iptables(case: DiagnosisInput) -> Iterator[Finding]:
     if case.host.legacy_tables:
         yield Finding(
             subject=HOST_SUBJECT,
             message=f"the old iptables is in use ({', '.join(case.host.legacy_tables)}): its rules cannot be looked at",
-            cure="see `iptables-legacy -S FORWARD`; move its rules to nftables with iptables-legacy-save | "
+            hint="see `iptables-legacy -S FORWARD`; move its rules to nftables with iptables-legacy-save | "
             "iptables-nft-restore",
             level="note",
         )
 
 
-def port_taken(case: Case) -> Iterator[Finding]:
+def port_taken(case: DiagnosisInput) -> Iterator[Finding]:
     for publish in case.publishes():
         for listener in case.host.listeners:
             if not _is_harmless(listener, publish) and _holds(listener, publish):
@@ -113,7 +113,7 @@ def port_taken(case: Case) -> Iterator[Finding]:
                     subject=case.name_of(publish.endpoint),
                     message=f"{publish.port} is published, and {listener.process or 'a process'} of the host listens "
                     f"at {listener.address} port {listener.port} too: it is not reached any more",
-                    cure="let that process listen elsewhere, or publish another port",
+                    hint="let that process listen elsewhere, or publish another port",
                     level="warning",
                 )
         for table in case.host.tables:
@@ -123,20 +123,20 @@ def port_taken(case: Case) -> Iterator[Finding]:
                         subject=case.name_of(publish.endpoint),
                         message=f"{publish.port} is published, and a rule of chain {rule.chain} in table "
                         f"{table.family} {table.name} sends that port elsewhere: only one of the two is asked",
-                        cure=f"nft -a list chain {table.family} {table.name} {rule.chain}, and delete the rule; or "
+                        hint=f"nft -a list chain {table.family} {table.name} {rule.chain}, and delete the rule; or "
                         "publish another port",
                         level="error",
                     )
 
 
-def firewall_reload(case: Case) -> Iterator[Finding]:
+def firewall_reload(case: DiagnosisInput) -> Iterator[Finding]:
     managers = case.host.managers
     for path in managers.flushes:
         yield Finding(
             subject=HOST_SUBJECT,
             message=f"{path} is loaded by a service and begins by deleting every table: until the daemon has repaired "
             "them (some ms), nothing is translated or guarded",
-            cure=f"in {path} delete your own tables by name instead of `flush ruleset`",
+            hint=f"in {path} delete your own tables by name instead of `flush ruleset`",
             level="warning",
         )
     here = [name for name in _TELLING_TABLES if any(table.name == name for table in case.host.tables)]
@@ -144,7 +144,7 @@ def firewall_reload(case: Case) -> Iterator[Finding]:
         yield Finding(
             subject=HOST_SUBJECT,
             message=f"{name} looks after this host's firewall: a reload of it may wipe or overrule foreign rules",
-            cure="nothing: sealane keeps its networks' links in firewalld's zone trusted, and puts them back after a reload"
+            hint="nothing: sealane keeps its networks' links in firewalld's zone trusted, and puts them back after a reload"
             if name == _FIREWALLD
             else "nothing, as long as it does not drop what passes here: sealane's tables are its own, and are "
             "repaired when they are deleted",
@@ -155,12 +155,12 @@ def firewall_reload(case: Case) -> Iterator[Finding]:
 # --- who is met -----------------------------------------------------------------------------------------------------
 
 
-def _forwarded(case: Case, table: ForeignTable) -> list[Network]:
+def _forwarded(case: DiagnosisInput, table: ForeignTable) -> list[Network]:
     found = {n.id: n for family in FAMILIES if table.covers(family) for n in case.forwarded(family)}
     return list(found.values())
 
 
-def _reaches_bridged(case: Case, table: ForeignTable, network: Network) -> bool:
+def _reaches_bridged(case: DiagnosisInput, table: ForeignTable, network: Network) -> bool:
     if table.family == "bridge":
         return True
     names: dict[Family, str] = {4: "iptables", 6: "ip6tables"}
@@ -172,7 +172,7 @@ def _reaches_bridged(case: Case, table: ForeignTable, network: Network) -> bool:
     )
 
 
-def _resolver_listens(case: Case, network: Network) -> bool:
+def _resolver_listens(case: DiagnosisInput, network: Network) -> bool:
     gateways = {subnet.gateway for subnet in network.subnets}
     return any(
         item.ours and item.port == RESOLVER_PORT and item.address in gateways for item in case.host.listeners

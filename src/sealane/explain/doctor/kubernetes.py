@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from sealane.explain.doctor.case import HOST_SUBJECT, Case, Finding
+from sealane.explain.doctor.case import HOST_SUBJECT, DiagnosisInput, Finding
 
 PROXY = "kube-proxy"
 """Its process, and its table in nftables mode (pkg/proxy/nftables/proxier.go)."""
@@ -10,17 +10,17 @@ IPTABLES_TABLES = frozenset({"nat", "filter", "mangle"})
 """Of its iptables mode, in which it notices by itself that they are gone (pkg/util/iptables/monitor.go)."""
 
 
-def network_policies(case: Case) -> Iterator[Finding]:
+def network_policies(case: DiagnosisInput) -> Iterator[Finding]:
     if case.is_node:
         yield Finding(
             subject=HOST_SUBJECT,
             message="this is a node of Kubernetes, and sealane does not enforce NetworkPolicies",
-            cure="run a policy engine beside it, for instance kube-network-policies, if the cluster has any",
+            hint="run a policy engine beside it, for instance kube-network-policies, if the cluster has any",
             level="note",
         )
 
 
-def kube_proxy_rules(case: Case) -> Iterator[Finding]:
+def kube_proxy_rules(case: DiagnosisInput) -> Iterator[Finding]:
     if {"sockets", "nftables"} & case.evidence.unseen.keys() or case.host.legacy_tables:
         return
     process = next((p for item in case.host.listeners if (p := item.process).startswith(f"{PROXY} (")), "")
@@ -30,6 +30,6 @@ def kube_proxy_rules(case: Case) -> Iterator[Finding]:
             subject=HOST_SUBJECT,
             message=f"{process} runs and its rules are gone, as after `nft flush ruleset`: no Service is answered on this "
             "node",
-            cure="restart it: `kubectl -n kube-system rollout restart daemonset kube-proxy`, or its service",
+            hint="restart it: `kubectl -n kube-system rollout restart daemonset kube-proxy`, or its service",
             level="error",
         )

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from sealane.compile.names import BRIDGE_PREFIX, ENDPOINT_PREFIX, network_link
-from sealane.explain.doctor.case import HOST_SUBJECT, Case, Finding
+from sealane.explain.doctor.case import HOST_SUBJECT, DiagnosisInput, Finding
 from sealane.explain.doctor.evidence import ConfigFile
 
 Section = Mapping[str, list[str]]
@@ -29,7 +29,7 @@ KINDS = (
 PATTERNS = f"{ENDPOINT_PREFIX}* {BRIDGE_PREFIX}*"
 
 
-def bridge_deaf(case: Case) -> Iterator[Finding]:
+def bridge_deaf(case: DiagnosisInput) -> Iterator[Finding]:
     """`bridge fdb flush` takes it, and the kernel makes no other. Of our own bridges the daemon puts it back."""
     deaf = {link.name: link.mac for link in case.host.links if link.is_deaf}
     for network in case.planes:
@@ -39,12 +39,12 @@ def bridge_deaf(case: Case) -> Iterator[Finding]:
                 subject=network.name,
                 message=f"its bridge {name} does not know its own MAC {deaf[name]}: nothing goes up to the host, so there is "
                 "no way out, no name is answered, and no published port",
-                cure=f"bridge fdb add {deaf[name]} dev {name} self permanent",
+                hint=f"bridge fdb add {deaf[name]} dev {name} self permanent",
                 level="error",
             )
 
 
-def link_grabbed(case: Case) -> Iterator[Finding]:
+def link_grabbed(case: DiagnosisInput) -> Iterator[Finding]:
     managers = case.host.managers
     for kind in KINDS:
         found = next((file for file in managers.networkd if _networkd_matches(file.text, kind)), None)
@@ -53,7 +53,7 @@ def link_grabbed(case: Case) -> Iterator[Finding]:
                 subject=HOST_SUBJECT,
                 message=f"systemd-networkd takes links such as {kind.link[:3]}… for its own: {found.path} matches them, "
                 "so it sets their addresses and routes",
-                cure=f"/etc/systemd/network/00-sealane.network with [Match] Name={PATTERNS} and [Link] Unmanaged=yes, "
+                hint=f"/etc/systemd/network/00-sealane.network with [Match] Name={PATTERNS} and [Link] Unmanaged=yes, "
                 "then networkctl reload",
                 level="warning",
             )
@@ -64,7 +64,7 @@ def link_grabbed(case: Case) -> Iterator[Finding]:
             yield Finding(
                 subject=HOST_SUBJECT,
                 message=f"NetworkManager is not told to leave {' and '.join(f'{k.link[:3]}…' for k in left)} alone",
-                cure="/etc/NetworkManager/conf.d/sealane.conf with [keyfile] unmanaged-devices="
+                hint="/etc/NetworkManager/conf.d/sealane.conf with [keyfile] unmanaged-devices="
                 f"interface-name:{ENDPOINT_PREFIX}*;interface-name:{BRIDGE_PREFIX}*, then nmcli general reload",
                 level="note",
             )
@@ -113,7 +113,7 @@ def _spares(word: str, kind: Kind) -> bool:
     return what == "interface-name" and fnmatchcase(kind.link, pattern.removeprefix("~"))
 
 
-def _section(text: str, wanted: str) -> Section | None:
+def _section(text: str, desired: str) -> Section | None:
     """A section's words by key; an empty value takes back what was given before. None: there is no such section."""
     found: dict[str, list[str]] | None = None
     current = ""
@@ -121,9 +121,9 @@ def _section(text: str, wanted: str) -> Section | None:
         line = raw.strip()
         if line.startswith("[") and line.endswith("]"):
             current = line[1:-1].strip()
-            if current == wanted and found is None:
+            if current == desired and found is None:
                 found = {}
-        elif current == wanted and found is not None and "=" in line and line[0] not in "#;":
+        elif current == desired and found is not None and "=" in line and line[0] not in "#;":
             key, _, value = line.partition("=")
             words = value.split()
             found[key.strip()] = [*found.get(key.strip(), []), *words] if words else []

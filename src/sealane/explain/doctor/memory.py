@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from sealane.explain.doctor.case import HOST_SUBJECT, Case, Finding
+from sealane.explain.doctor.case import HOST_SUBJECT, DiagnosisInput, Finding
 from sealane.explain.doctor.evidence import Listener, SandboxEvidence
 from sealane.model.endpoint import Sandbox
 from sealane.model.ids import namespace_of
@@ -14,7 +14,7 @@ _DOCKERS = "127.0.0.11"
 """Where Docker's own resolver answers inside its containers (moby libnetwork/sandbox_dns_unix.go)."""
 
 
-def stale_flow(case: Case) -> Iterator[Finding]:
+def stale_flow(case: DiagnosisInput) -> Iterator[Finding]:
     """Flows of UDP only: a TCP client whose peer is gone gives up and connects anew, and is then translated anew."""
     dead = Counter(
         backend
@@ -27,12 +27,12 @@ def stale_flow(case: Case) -> Iterator[Finding]:
             subject=network.name if network else HOST_SUBJECT,
             message=f"{count} tracked UDP flow{'s' if count > 1 else ''} lead to {backend}, which nobody has any more: "
             "whoever goes on talking that way is not heard",
-            cure=f"conntrack -D -p udp --reply-src {backend}",
+            hint=f"conntrack -D -p udp --reply-src {backend}",
             level="error",
         )
 
 
-def _network_of(case: Case, address: str) -> Network | None:
+def _network_of(case: DiagnosisInput, address: str) -> Network | None:
     for network in case.planes:
         for subnet in network.subnets:
             if contains(subnet.prefix, address) and address != subnet.gateway:
@@ -43,7 +43,7 @@ def _network_of(case: Case, address: str) -> Network | None:
 # --- names ----------------------------------------------------------------------------------------------------------
 
 
-def wrong_resolver(case: Case) -> Iterator[Finding]:
+def wrong_resolver(case: DiagnosisInput) -> Iterator[Finding]:
     served = {item.address for item in case.host.listeners if item.ours and item.port == RESOLVER_PORT}
     for sandbox, seen in case.seen():
         if namespace_of(sandbox.name):
@@ -60,20 +60,20 @@ def wrong_resolver(case: Case) -> Iterator[Finding]:
                 subject=sandbox.name,
                 message=f"its resolv.conf asks {', '.join(seen.nameservers)}, where dockerd does not answer: no name is "
                 "resolved",
-                cure="start dockerd, which resolves its containers' names",
+                hint="start dockerd, which resolves its containers' names",
                 level="error",
             )
 
 
-def _astray(case: Case, sandbox: Sandbox, seen: SandboxEvidence, wanted: str) -> Finding:
+def _astray(case: DiagnosisInput, sandbox: Sandbox, seen: SandboxEvidence, desired: str) -> Finding:
     servers = seen.nameservers or ("127.0.0.1",)
     shown = ", ".join(servers)
-    cure = f"`nameserver {wanted}` in the /etc/resolv.conf that its processes see"
+    hint = f"`nameserver {desired}` in the /etc/resolv.conf that its processes see"
     if all(_is_dead_loopback(server, seen) for server in servers):
         return Finding(
             subject=sandbox.name,
             message=f"its resolv.conf asks {shown}, where nobody listens in the sandbox: no name is resolved",
-            cure=cure,
+            hint=hint,
             level="error",
         )
     others = [
@@ -85,13 +85,13 @@ def _astray(case: Case, sandbox: Sandbox, seen: SandboxEvidence, wanted: str) ->
         return Finding(
             subject=sandbox.name,
             message=f"its resolv.conf asks {shown}, the resolver of network {others[0]}, on which it is not (any more)",
-            cure=cure,
+            hint=hint,
             level="error",
         )
     return Finding(
         subject=sandbox.name,
         message=f"its resolv.conf asks {shown}: names of other sandboxes are not known there",
-        cure=cure,
+        hint=hint,
         level="note",
     )
 
@@ -116,13 +116,13 @@ def _hears(item: Listener, server: str) -> bool:
     return item.is_wild or item.address == server
 
 
-def silent_upstream(case: Case) -> Iterator[Finding]:
+def silent_upstream(case: DiagnosisInput) -> Iterator[Finding]:
     for upstream in case.host.upstreams:
         if upstream.problem:
             yield Finding(
                 subject=HOST_SUBJECT,
                 message=f"the nameserver {upstream.address} of the host's /etc/resolv.conf does not answer "
                 f"({upstream.problem}): names of the outside are resolved late or not at all",
-                cure="mend the host's /etc/resolv.conf: the resolver follows it",
+                hint="mend the host's /etc/resolv.conf: the resolver follows it",
                 level="error" if all(other.problem for other in case.host.upstreams) else "warning",
             )

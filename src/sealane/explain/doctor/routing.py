@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from sealane.compile.names import network_link
 from sealane.compile.sandbox import DEFAULT_ROUTE, MAIN_TABLE
-from sealane.explain.doctor.case import HOST_SUBJECT, Case, Finding
+from sealane.explain.doctor.case import HOST_SUBJECT, DiagnosisInput, Finding
 from sealane.explain.doctor.evidence import ForeignTable, HostRoute, SandboxEvidence
 from sealane.kernel.objects import Route, Sysctl
 from sealane.kernel.state import HOST
@@ -15,7 +15,7 @@ STRICT = "1"
 _FORWARDING = {"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"}
 
 
-def forwarding_off(case: Case) -> Iterator[Finding]:
+def forwarding_off(case: DiagnosisInput) -> Iterator[Finding]:
     for item in case.desired.get(HOST, {}).values():
         if isinstance(item, Sysctl) and item.path in _FORWARDING:
             found = case.host.sysctls.get(item.path)
@@ -34,12 +34,12 @@ def _not_forwarding(path: str, effect: str) -> Finding:
     return Finding(
         subject=HOST_SUBJECT,
         message=f"{name} is 0: {effect}",
-        cure=f"sysctl -w {name}=1, and find in /etc/sysctl.d who sets it",
+        hint=f"sysctl -w {name}=1, and find in /etc/sysctl.d who sets it",
         level="error",
     )
 
 
-def no_default_route(case: Case) -> Iterator[Finding]:
+def no_default_route(case: DiagnosisInput) -> Iterator[Finding]:
     """Of IPv4: a host without a way out over IPv6 is common, and misses nothing."""
     is_needed = any(not network.internal for network in case.forwarded(4))
     is_there = any(route.dst == DEFAULT_ROUTE[4] for route in case.host.routes)
@@ -47,29 +47,29 @@ def no_default_route(case: Case) -> Iterator[Finding]:
         yield Finding(
             subject=HOST_SUBJECT,
             message="the host has no default route: what leaves its networks goes nowhere",
-            cure="ip route add default via GATEWAY, or mark the networks --internal",
+            hint="ip route add default via GATEWAY, or mark the networks --internal",
             level="warning",
         )
 
 
-def wrong_default_route(case: Case) -> Iterator[Finding]:
+def wrong_default_route(case: DiagnosisInput) -> Iterator[Finding]:
     for sandbox, seen in case.seen():
         if handed := case.handed_over(sandbox):
             yield from _dockers_default_route(case, sandbox, seen, handed)
             continue
-        wanted = {
+        desired = {
             item.dst: item
             for item in case.desired.get(sandbox.id, {}).values()
             if isinstance(item, Route) and item.table == MAIN_TABLE and item.dst in DEFAULT_ROUTE.values()
         }
         for family in FAMILIES:
-            finding = _default_route(case, sandbox, seen, family, wanted.get(DEFAULT_ROUTE[family]))
+            finding = _default_route(case, sandbox, seen, family, desired.get(DEFAULT_ROUTE[family]))
             if finding is not None:
                 yield finding
 
 
 def _dockers_default_route(
-    case: Case, sandbox: Sandbox, seen: SandboxEvidence, handed: tuple[Endpoint, ...]
+    case: DiagnosisInput, sandbox: Sandbox, seen: SandboxEvidence, handed: tuple[Endpoint, ...]
 ) -> Iterator[Finding]:
     """Docker chooses among the gateways that it was given (by name, or by its own gateway priority): any of them is
     right, and only a missing route is wrong. Its chosen network gives the routes of both families, so that IPv6 may
@@ -82,32 +82,32 @@ def _dockers_default_route(
             yield Finding(
                 subject=sandbox.name,
                 message=f"it has no default route of IPv{family}, though Docker was given a gateway on {names}",
-                cure="`docker restart` the container: Docker sets its routes",
+                hint="`docker restart` the container: Docker sets its routes",
                 level="error",
             )
 
 
 def _default_route(
-    case: Case, sandbox: Sandbox, seen: SandboxEvidence, family: Family, wanted: Route | None
+    case: DiagnosisInput, sandbox: Sandbox, seen: SandboxEvidence, family: Family, desired: Route | None
 ) -> Finding | None:
     there = [route for route in seen.defaults if route.dst == DEFAULT_ROUTE[family]]
     best = min(there, key=lambda route: route.metric, default=None)
     own = {endpoint.ifname for endpoint in case.endpoints_of(sandbox)}
-    if wanted is None:
+    if desired is None:
         if best is None or best.link not in own:
             return None
-        said, cure = "it is on internal networks alone", f"ip route del {best} there"
+        said, hint = "it is on internal networks alone", f"ip route del {best} there"
     elif best is None:
-        said, cure = f"it should leave by {_told(wanted)}", f"ip route add {_told(wanted)} there"
-    elif (best.link, best.gateway) != (wanted.link, wanted.gateway):
-        said, cure = f"it should leave by {_told(wanted)}", f"ip route replace {_told(wanted)} there"
+        said, hint = f"it should leave by {_told(desired)}", f"ip route add {_told(desired)} there"
+    elif (best.link, best.gateway) != (desired.link, desired.gateway):
+        said, hint = f"it should leave by {_told(desired)}", f"ip route replace {_told(desired)} there"
     else:
         return None
     found = f"its default route is {best}" if best else f"it has no default route of IPv{family}"
     return Finding(
         subject=sandbox.name,
         message=f"{found}, {said}",
-        cure=f"{cure}; by which network it leaves is chosen by `sealane attach --gw-priority`",
+        hint=f"{hint}; by which network it leaves is chosen by `sealane attach --gw-priority`",
         level="error",
     )
 
@@ -119,7 +119,7 @@ def _told(route: Route) -> str:
 # --- sizes ----------------------------------------------------------------------------------------------------------
 
 
-def mtu_black_hole(case: Case) -> Iterator[Finding]:
+def mtu_black_hole(case: DiagnosisInput) -> Iterator[Finding]:
     yield from _links_too_big(case)
     for network in case.planes:
         if network.internal:
@@ -136,13 +136,13 @@ def mtu_black_hole(case: Case) -> Iterator[Finding]:
                         subject=network.name,
                         message=f"its packets have up to {size} bytes, and the host's route {route} carries {carried}"
                         + (f"; {blind} drops the messages that would say so" if blind else ""),
-                        cure=f"make the network with -o mtu={carried}"
+                        hint=f"make the network with -o mtu={carried}"
                         + (", and let ICMP pass (destination-unreachable, packet-too-big)" if blind else ""),
                         level="error" if blind else "warning",
                     )
 
 
-def _links_too_big(case: Case) -> Iterator[Finding]:
+def _links_too_big(case: DiagnosisInput) -> Iterator[Finding]:
     for sandbox, seen in case.seen():
         links = {link.name: link for link in seen.links}
         for endpoint in case.endpoints_of(sandbox):
@@ -153,16 +153,16 @@ def _links_too_big(case: Case) -> Iterator[Finding]:
                     subject=case.name_of(endpoint),
                     message=f"its link {link.name} has an MTU of {link.mtu}, the network of {size}: larger frames are "
                     "dropped without a word",
-                    cure=f"ip link set {link.name} mtu {size} in the sandbox, or make the network with -o mtu={link.mtu}",
+                    hint=f"ip link set {link.name} mtu {size} in the sandbox, or make the network with -o mtu={link.mtu}",
                     level="error",
                 )
 
 
-def _ways(case: Case, family: Family) -> list[HostRoute]:
+def _ways(case: DiagnosisInput, family: Family) -> list[HostRoute]:
     return [r for r in case.host.routes if (":" in r.dst) == (family == 6) and (r.gateway or r.is_default)]
 
 
-def _carries(case: Case, route: HostRoute) -> int:
+def _carries(case: DiagnosisInput, route: HostRoute) -> int:
     link = next((link for link in case.host.links if link.name == route.link), None)
     sizes = [size for size in (route.mtu, link.mtu if link else 0) if size]
     return min(sizes, default=0)
@@ -185,7 +185,7 @@ def _is_way_out(route: HostRoute) -> bool:
     return route.is_default or prefix_length(route.dst) < DEFAULTISH_LENGTH
 
 
-def subnet_overlap(case: Case) -> Iterator[Finding]:
+def subnet_overlap(case: DiagnosisInput) -> Iterator[Finding]:
     for network in case.planes:
         bridge = network_link(network)
         for subnet in network.subnets:
@@ -203,12 +203,12 @@ def subnet_overlap(case: Case) -> Iterator[Finding]:
                 yield Finding(
                     subject=network.name,
                     message=f"its subnet {subnet.prefix} overlaps the host's route {route}: {effect}",
-                    cure="make the network anew with another --subnet, or none: one is chosen that is free",
+                    hint="make the network anew with another --subnet, or none: one is chosen that is free",
                     level="error" if is_inside else "warning",
                 )
 
 
-def rp_filter(case: Case) -> Iterator[Finding]:
+def rp_filter(case: DiagnosisInput) -> Iterator[Finding]:
     """A link by which packets come that the host would answer by another one: a second way out. Destination
     translation comes before the check (net/ipv4/fib_frontend.c, fib_validate_source), so routing rules by the host's
     own address do not help a published port."""
@@ -221,7 +221,7 @@ def rp_filter(case: Case) -> Iterator[Finding]:
                 subject=HOST_SUBJECT,
                 message=f"net.ipv4.conf.{link}.rp_filter is strict, and the host's first way out is {used}: what comes "
                 f"from afar by {link} to a published port is dropped{_dropped(drops)}",
-                cure=f"sysctl -w net.ipv4.conf.{link}.rp_filter=2",
+                hint=f"sysctl -w net.ipv4.conf.{link}.rp_filter=2",
                 level="error" if drops else "warning",
             )
     for sandbox, seen in case.seen():
@@ -230,7 +230,7 @@ def rp_filter(case: Case) -> Iterator[Finding]:
                 subject=sandbox.name,
                 message=f"inside it rp_filter is strict on {', '.join(seen.strict)}: what comes by a link by which its "
                 f"routes would not answer is dropped{_dropped(seen.reverse_path_drops)}",
-                cure="sysctl -w net.ipv4.conf.all.rp_filter=2 there, or mend its routes",
+                hint="sysctl -w net.ipv4.conf.all.rp_filter=2 there, or mend its routes",
                 level="error",
             )
 
@@ -243,7 +243,7 @@ def _preference(route: HostRoute) -> tuple[bool, int]:
     return route.table != MAIN_TABLE, route.metric
 
 
-def _is_strict(case: Case, link: str) -> bool:
+def _is_strict(case: DiagnosisInput, link: str) -> bool:
     """The higher one of `all` and the link's own is in force (ip-sysctl.rst)."""
     values = [case.host.sysctls.get(f"net/ipv4/conf/{name}/rp_filter", "0") for name in ("all", link)]
     return max(values) == STRICT

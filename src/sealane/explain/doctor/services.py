@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from sealane.explain.doctor.case import Case, Finding, Publish, families_of
+from sealane.explain.doctor.case import DiagnosisInput, Finding, Publish, families_of
 from sealane.explain.doctor.evidence import Listener
 from sealane.model.endpoint import Endpoint
 from sealane.model.net import Family
@@ -10,7 +10,7 @@ from sealane.model.net import Family
 _SEEN_PROTOS = ("tcp", "udp")
 
 
-def bound_to_loopback(case: Case) -> Iterator[Finding]:
+def bound_to_loopback(case: DiagnosisInput) -> Iterator[Finding]:
     for publish, first, listeners in _published(case):
         lonely = [item for item in listeners if item.is_loopback]
         if lonely and len(lonely) == len(listeners):
@@ -18,18 +18,18 @@ def bound_to_loopback(case: Case) -> Iterator[Finding]:
                 subject=case.name_of(publish.endpoint),
                 message=f"{publish.port} is published, but {_who(lonely[0])} listens at {lonely[0].address} alone: only "
                 "the sandbox itself reaches it",
-                cure=f"let it listen at 0.0.0.0 or {_wanted(publish.endpoint)} port {first}",
+                hint=f"let it listen at 0.0.0.0 or {_wanted(publish.endpoint)} port {first}",
                 level="error",
             )
 
 
-def nobody_listens(case: Case) -> Iterator[Finding]:
+def nobody_listens(case: DiagnosisInput) -> Iterator[Finding]:
     for publish, first, listeners in _published(case):
         if not listeners:
             yield Finding(
                 subject=case.name_of(publish.endpoint),
                 message=f"{publish.port} is published, and nobody in the sandbox listens at port {first}",
-                cure=f"start the service, or publish the port that it listens at: `sealane sockets "
+                hint=f"start the service, or publish the port that it listens at: `sealane sockets "
                 f"{publish.sandbox.name} --listening`",
                 level="warning",
             )
@@ -40,12 +40,12 @@ def nobody_listens(case: Case) -> Iterator[Finding]:
                     subject=case.name_of(publish.endpoint),
                     message=f"{publish.port} is published, but {_who(others[0])} listens at {others[0].address}, which "
                     "is no address of the endpoint",
-                    cure=f"let it listen at {_wanted(publish.endpoint)} or every address",
+                    hint=f"let it listen at {_wanted(publish.endpoint)} or every address",
                     level="error",
                 )
 
 
-def wrong_family(case: Case) -> Iterator[Finding]:
+def wrong_family(case: DiagnosisInput) -> Iterator[Finding]:
     for sandbox, seen in case.seen():
         for endpoint in case.endpoints_of(sandbox):
             families = families_of(endpoint)
@@ -59,7 +59,9 @@ def wrong_family(case: Case) -> Iterator[Finding]:
                     yield _half(case, endpoint, port, missing[0], here[0])
 
 
-def _half(case: Case, endpoint: Endpoint, port: int, missing: Family, listener: Listener) -> Finding:
+def _half(
+    case: DiagnosisInput, endpoint: Endpoint, port: int, missing: Family, listener: Listener
+) -> Finding:
     is_published = any(
         p.proto == "tcp" and p.port <= port <= p.port + p.host_last - p.host_first for p in endpoint.published
     )
@@ -68,13 +70,13 @@ def _half(case: Case, endpoint: Endpoint, port: int, missing: Family, listener: 
         subject=case.name_of(endpoint),
         message=f"its name has an {record} record, but {_who(listener)} does not listen at port {port} over "
         f"IPv{missing}: who tries that family first is refused",
-        cure=f"let it listen at {'[::]' if missing == 6 else '0.0.0.0'} too, or put the sandbox on a network without "
+        hint=f"let it listen at {'[::]' if missing == 6 else '0.0.0.0'} too, or put the sandbox on a network without "
         f"IPv{missing}",
         level="warning" if is_published else "note",
     )
 
 
-def backlog_full(case: Case) -> Iterator[Finding]:
+def backlog_full(case: DiagnosisInput) -> Iterator[Finding]:
     for sandbox, seen in case.seen():
         for item in seen.listeners:
             # The kernel takes one more than the backlog (sk_acceptq_is_full, include/net/sock.h).
@@ -83,7 +85,7 @@ def backlog_full(case: Case) -> Iterator[Finding]:
                     subject=sandbox.name,
                     message=f"{_who(item)} at port {item.port} does not accept: {item.waiting} connections wait, and no "
                     "more are taken",
-                    cure="see what the process is doing; a larger backlog (net.core.somaxconn) only makes them wait "
+                    hint="see what the process is doing; a larger backlog (net.core.somaxconn) only makes them wait "
                     "longer",
                     level="error",
                 )
@@ -92,7 +94,7 @@ def backlog_full(case: Case) -> Iterator[Finding]:
 # --- who listens where ----------------------------------------------------------------------------------------------
 
 
-def _published(case: Case) -> Iterator[tuple[Publish, int, list[Listener]]]:
+def _published(case: DiagnosisInput) -> Iterator[tuple[Publish, int, list[Listener]]]:
     """Publishes whose sandbox could be looked at, the port inside, and who listens there: of a range of ports, anywhere
     in it."""
     for publish in case.publishes():

@@ -398,11 +398,11 @@ def _compare(operation: Compare, registers: Bits) -> bool | None:
     return {"<": found < bound, "<=": found <= bound, ">": found > bound, ">=": found >= bound}[operation.op]
 
 
-def _equals(value: Bits, wanted: bytes) -> bool | None:
-    pairs = list(zip(value, wanted, strict=False))
+def _equals(value: Bits, desired: bytes) -> bool | None:
+    pairs = list(zip(value, desired, strict=False))
     if any(octet is not None and octet != other for octet, other in pairs):
         return False
-    return None if len(pairs) < len(wanted) or any(octet is None for octet, _ in pairs) else True
+    return None if len(pairs) < len(desired) or any(octet is None for octet, _ in pairs) else True
 
 
 def _between(value: Bits, operation: Between) -> bool | None:

@@ -5,8 +5,8 @@ from sealane.explain import headers
 from sealane.explain.conntrack import Tracked
 from sealane.explain.foreign.judge import Sight
 from sealane.explain.foreign.rules import Bits, Load
+from sealane.explain.foreign_state import ForeignLink
 from sealane.explain.packet import CLIENT_PORT, Packet
-from sealane.explain.surroundings import ForeignLink
 from sealane.explain.world import Namespace
 from sealane.kernel.nft import FIB_LOCAL
 

@@ -20,7 +20,7 @@ LISTED_MAX = 50
 """Findings, and what was not read: more help nobody."""
 
 
-def wanted(traces: Sequence[Trace]) -> dict[str, Wanted]:
+def desired(traces: Sequence[Trace]) -> dict[str, Wanted]:
     """What is to be read, by namespace."""
     links: dict[str, set[str]] = {hop.netns: set() for trace in traces for hop in trace.hops}
     lookups: dict[str, dict[Lookup, None]] = {}
@@ -46,7 +46,7 @@ class Comparison:
         self, world: World, traces: Sequence[Trace], readings: Mapping[str, NamespaceReading]
     ) -> None:
         self._world, self._traces, self._readings = world, traces, readings
-        self._wanted = wanted(traces)
+        self._wanted = desired(traces)
         packet = traces[0].sent
         self._family, self._proto = packet.family, packet.proto
 

@@ -123,7 +123,7 @@ class LoopbackPublisher:
             self._retire_leftovers()
         return tuple(made)
 
-    def mend(self) -> bool:
+    def repair(self) -> bool:
         return bool(self.open())
 
     def entries(self) -> frozenset[LoopbackEntry]:

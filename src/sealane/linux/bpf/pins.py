@@ -36,8 +36,8 @@ def open_map(path: str, spec: MapSpec, made: list[str]) -> int:
     fd = syscall.open_pinned(path)
     if fd is not None:
         info = syscall.map_info(fd)
-        wanted = (spec.type, spec.key_size, spec.value_size, spec.max_entries)
-        if (info.type, info.key_size, info.value_size, info.max_entries) == wanted:
+        desired = (spec.type, spec.key_size, spec.value_size, spec.max_entries)
+        if (info.type, info.key_size, info.value_size, info.max_entries) == desired:
             return fd
         os.close(fd)
         os.unlink(path)

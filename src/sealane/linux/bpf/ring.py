@@ -13,7 +13,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from sealane.linux.bpf.syscall import MapSpec, MapType, map_create
-from sealane.linux.closing import Closing
+from sealane.linux.closeable import Closeable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,7 @@ _HEADER: Final = struct.Struct("=II")
 _BUSY, _DISCARDED = 1 << 31, 1 << 30
 
 
-class Ring(Closing):
+class Ring(Closeable):
     """Raises BpfError. What is not read in time is refused to its writer, who may count it."""
 
     def __init__(self, name: str, size: int) -> None:

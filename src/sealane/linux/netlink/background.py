@@ -12,13 +12,13 @@ import select
 import threading
 from contextlib import suppress
 
-from sealane.linux.closing import Closing
+from sealane.linux.closeable import Closeable
 
 DATAGRAM_BYTES_MAX = select.PIPE_BUF
 """What a pipe takes as one piece, and gives as one: before 6.5 splice sends each page as a datagram of its own."""
 
 
-class Background(Closing):
+class Background(Closeable):
     """The thread behind one socket. What is sent is one datagram at a time: its answers are read before the next."""
 
     def __init__(self, socket: int) -> None:

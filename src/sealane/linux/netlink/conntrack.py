@@ -147,11 +147,11 @@ def delete_flows(socket: Socket, matches: Sequence[FlowMatch]) -> int:
     """
     found: dict[bytes, Flow] = {}
     for family in _AF:
-        wanted = [match for match in matches if match.family == family]
-        filters = {match.filter() for match in wanted}
+        desired = [match for match in matches if match.family == family]
+        filters = {match.filter() for match in desired}
         for attrs in filters if len(filters) <= FILTERED_DUMPS_MAX else {b""}:
             for flow in _dump(socket, family, attrs):
-                if any(match.matches(flow) for match in wanted):
+                if any(match.matches(flow) for match in desired):
                     found[flow.identity] = flow
     requests = [_message(_DELETE, flow.family, codec.NLM_F_ACK, flow.identity) for flow in found.values()]
     errors = [error for error in socket.request(requests) if error is not None]

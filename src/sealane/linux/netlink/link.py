@@ -113,8 +113,8 @@ def dump() -> bytes:
 
 
 def get(name: str) -> bytes:
-    wanted = codec.string(_IFLA_IFNAME, name) + _SKIP_STATS
-    return codec.message(RTM_GETLINK, _ACKED, 0, _IFINFO.pack(0, 0, 0, 0, 0) + wanted)
+    desired = codec.string(_IFLA_IFNAME, name) + _SKIP_STATS
+    return codec.message(RTM_GETLINK, _ACKED, 0, _IFINFO.pack(0, 0, 0, 0, 0) + desired)
 
 
 def get_index(index: int) -> bytes:

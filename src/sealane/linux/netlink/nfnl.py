@@ -185,42 +185,42 @@ def number(payload: memoryview | None) -> int:
     return 0 if payload is None else int.from_bytes(payload, "big")
 
 
-def new_set(wanted: Set, number: int) -> bytes:
+def new_set(desired: Set, number: int) -> bytes:
     """`number` tells new sets of one transaction apart. A set that exists with another shape answers EEXIST."""
-    flags = (SET_INTERVAL if wanted.interval else 0) | (SET_MAP if wanted.data else 0)
+    flags = (SET_INTERVAL if desired.interval else 0) | (SET_MAP if desired.data else 0)
     description = b""
-    if wanted.interval and len(wanted.type) > 1:
+    if desired.interval and len(desired.type) > 1:
         flags |= SET_CONCAT
-        widths = [nested(1, be32(1, TYPE_BYTES[kind])) for kind in wanted.type]
+        widths = [nested(1, be32(1, TYPE_BYTES[kind])) for kind in desired.type]
         description = nested(9, nested(2, *widths))
     attrs = (
         _OUR_TABLE
-        + string(2, wanted.name)
+        + string(2, desired.name)
         + be32(3, flags)
-        + be32(4, type_id(wanted.type))
-        + be32(5, type_bytes(wanted.type))
-        + _data_type(wanted)
+        + be32(4, type_id(desired.type))
+        + be32(5, type_bytes(desired.type))
+        + _data_type(desired)
         + description
         + be32(10, number)
-        + codec.attr(13, _byte_orders(wanted))
+        + codec.attr(13, _byte_orders(desired))
     )
-    return request(NEWSET, wanted.family, attrs, codec.NLM_F_CREATE)
+    return request(NEWSET, desired.family, attrs, codec.NLM_F_CREATE)
 
 
-def _data_type(wanted: Set) -> bytes:
-    if not wanted.data:
+def _data_type(desired: Set) -> bytes:
+    if not desired.data:
         return b""
-    if wanted.data == ("verdict",):
+    if desired.data == ("verdict",):
         return be32(6, DATA_VERDICT) + be32(7, 0)
-    return be32(6, type_id(wanted.data)) + be32(7, type_bytes(wanted.data))
+    return be32(6, type_id(desired.data)) + be32(7, type_bytes(desired.data))
 
 
-def _byte_orders(wanted: Set) -> bytes:
+def _byte_orders(desired: Set) -> bytes:
     """User data by which nft knows how to print; the kernel does not look at it."""
-    key = _UDATA.pack(_UDATA_KEY_BYTEORDER, 4, _byte_order(wanted.type))
-    if wanted.type in TYPEOF and not wanted.data:
-        return key + typeof(TYPEOF[wanted.type])
-    return key + (_UDATA.pack(_UDATA_DATA_BYTEORDER, 4, _byte_order(wanted.data)) if wanted.data else b"")
+    key = _UDATA.pack(_UDATA_KEY_BYTEORDER, 4, _byte_order(desired.type))
+    if desired.type in TYPEOF and not desired.data:
+        return key + typeof(TYPEOF[desired.type])
+    return key + (_UDATA.pack(_UDATA_DATA_BYTEORDER, 4, _byte_order(desired.data)) if desired.data else b"")
 
 
 _UDATA = struct.Struct("=BBI")

@@ -114,8 +114,8 @@ def _load(load: Load, register: int = _REG) -> bytes:
         case Ct(key=key):
             return _expr("ct", be32(2, _CT_KEYS[key]), be32(1, register))
         case Fib(of_source=of_source):
-            asked = _FIB_F_SADDR if of_source else _FIB_F_DADDR
-            return _expr("fib", be32(3, asked), be32(2, _FIB_RESULT_ADDRTYPE), be32(1, register))
+            request = _FIB_F_SADDR if of_source else _FIB_F_DADDR
+            return _expr("fib", be32(3, request), be32(2, _FIB_RESULT_ADDRTYPE), be32(1, register))
         case Concat(loads=loads):
             return _load_concat(loads, register)
 

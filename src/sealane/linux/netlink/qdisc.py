@@ -93,11 +93,11 @@ def parse(payload: memoryview) -> RawQdisc:
     return RawQdisc(index, handle, kind, rate, limit, buffer)
 
 
-def burst_of(found: RawQdisc, wanted: int) -> int:
+def burst_of(found: RawQdisc, desired: int) -> int:
     """The bucket in bytes: the wanted size if that is what the kernel made these ticks of, which rounds twice."""
     at_least = found.buffer_ticks * _TICK_NS * found.rate // 10**9
     slack = _TICK_NS * found.rate // 10**9 + at_least // 1000 + 2
-    return wanted if abs(at_least - wanted) <= slack else at_least
+    return desired if abs(at_least - desired) <= slack else at_least
 
 
 _EMPTY = memoryview(b"")

@@ -250,17 +250,17 @@ def holder(inode: int) -> Process | None:
 
 def holders(inodes: Collection[int]) -> dict[int, Process]:
     """A process for each socket that one has open: the first by pid. Ends early when all are found."""
-    wanted = {f"socket:[{inode}]": inode for inode in inodes}
+    desired = {f"socket:[{inode}]": inode for inode in inodes}
     found: dict[int, Process] = {}
     looks = 0
     for pid in pids():
         with suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
             for entry in entries:
                 looks += 1
-                if not wanted or looks > DESCRIPTORS_MAX:
+                if not desired or looks > DESCRIPTORS_MAX:
                     return found
                 with suppress(OSError):
-                    inode = wanted.pop(os.readlink(entry.path), None)
+                    inode = desired.pop(os.readlink(entry.path), None)
                     if inode is not None:
                         found[inode] = Process(pid, command(pid))
     return found

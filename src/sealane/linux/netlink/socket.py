@@ -27,7 +27,7 @@ from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
-from sealane.linux.closing import Closing
+from sealane.linux.closeable import Closeable
 from sealane.linux.netlink import codec
 from sealane.linux.netlink.background import DATAGRAM_BYTES_MAX, Background
 
@@ -120,7 +120,7 @@ class _Flight:
         return self._outcome
 
 
-class Socket(Closing):
+class Socket(Closeable):
     """One netlink socket of the namespace that it is made in, subscribed to `groups`."""
 
     def __init__(
@@ -343,7 +343,7 @@ class Socket(Closing):
 
     def _dump(self, message: bytes) -> list[tuple[int, memoryview]] | None:
         """One attempt; None: it was interrupted."""
-        buffer, wanted = self._frame([message])
+        buffer, desired = self._frame([message])
         self._socket.send(buffer)
         found: list[tuple[int, memoryview]] = []
         interrupted = False
@@ -361,7 +361,7 @@ class Socket(Closing):
                 self._drain()
                 raise NetlinkError(errno.EMSGSIZE, f"a dump of more than {DUMP_BYTES_MAX} bytes")
             for kind, flags, sequence, _, payload in _messages(data):
-                if sequence != wanted & 0xFFFFFFFF:
+                if sequence != desired & 0xFFFFFFFF:
                     continue
                 interrupted = interrupted or bool(flags & codec.NLM_F_DUMP_INTR)
                 if kind in {codec.NLMSG_ERROR, codec.NLMSG_DONE}:

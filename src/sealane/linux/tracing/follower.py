@@ -6,7 +6,7 @@ import os
 import struct
 from typing import TYPE_CHECKING, Final
 
-from sealane.explain.seen.sighting import Pattern, Point, Sighting, parse_headers
+from sealane.explain.traced.event import Pattern, Point, TraceEvent, parse_headers
 from sealane.linux.bpf.ring import Ring
 from sealane.linux.bpf.syscall import (
     TRACE_RAW_TP,
@@ -16,7 +16,7 @@ from sealane.linux.bpf.syscall import (
     map_lookup,
     prog_load,
 )
-from sealane.linux.closing import Closing
+from sealane.linux.closeable import Closeable
 from sealane.linux.tracing.programs import (
     ANY,
     CODES,
@@ -41,7 +41,7 @@ _POINTS: Final[dict[int, Point]] = {code: point for point, code in CODES.items()
 _REASON_PREFIXES: Final = ("SKB_DROP_REASON_", "SKB_")
 
 
-class Follower(Closing):
+class Follower(Closeable):
     """Follows packets that fit one of `patterns`, on the whole machine. Raises BtfError, BpfError."""
 
     def __init__(self, patterns: Sequence[Pattern], btf: Btf) -> None:
@@ -78,7 +78,7 @@ class Follower(Closing):
         """Whether there is something to read, at the latest after `timeout_s`."""
         return self._ring.wait(timeout_s)
 
-    def read(self) -> Iterator[Sighting]:
+    def read(self) -> Iterator[TraceEvent]:
         """What was seen since, oldest first. What is no IP any more is left out."""
         for record in self._ring.read():
             time_ns, skb, location, code, reason, netns, ifindex, _, link, packet = RECORD.unpack(record)
@@ -86,7 +86,7 @@ class Follower(Closing):
             if headers is None:
                 continue
             point = _POINTS[code]
-            yield Sighting(
+            yield TraceEvent(
                 time_ns=time_ns,
                 skb=skb,
                 point=point,

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from sealane.explain.seen.sighting import HEADER_BYTES, Pattern, Point
+from sealane.explain.traced.event import HEADER_BYTES, Pattern, Point
 from sealane.linux.bpf.insn import Assembler, Helper, Reg, Size
 from sealane.linux.bpf.syscall import MapSpec, MapType
 

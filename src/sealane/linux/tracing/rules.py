@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from sealane.explain.seen.sighting import Headers, Pattern, RuleSighting, parse_headers
+from sealane.explain.traced.event import Headers, Pattern, RuleTraceEvent, parse_headers
 from sealane.kernel.nft import (
     DPORT,
     IP6_DADDR,
@@ -30,7 +30,7 @@ from sealane.kernel.nft import (
     NftFamily,
     Rule,
 )
-from sealane.linux.closing import Closing
+from sealane.linux.closeable import Closeable
 from sealane.linux.marks import TRACE_TABLES
 from sealane.linux.netlink import codec, nfnl
 from sealane.linux.netlink.codec import be32, nested, string
@@ -88,7 +88,7 @@ class _First(NamedTuple):
     oif: int
 
 
-class RuleTrace(Closing):
+class RuleTrace(Closeable):
     """Marks packets that fit `patterns`, and tells what became of them in this namespace. Raises OSError."""
 
     def __init__(self, netns: int, descriptor: int | None, patterns: Sequence[Pattern]) -> None:
@@ -119,7 +119,7 @@ class RuleTrace(Closing):
             if error is not None:
                 raise error
 
-    def read(self) -> Iterator[RuleSighting]:
+    def read(self) -> Iterator[RuleTraceEvent]:
         try:
             for event in self._events.receive():
                 if event.kind == _TRACE:
@@ -129,7 +129,7 @@ class RuleTrace(Closing):
         except LostEventsError:
             self.lost += 1
 
-    def _parse(self, attrs: dict[int, memoryview], family: int) -> RuleSighting | None:
+    def _parse(self, attrs: dict[int, memoryview], family: int) -> RuleTraceEvent | None:
         identity, kind, handle = (
             nfnl.number(attrs.get(6)),
             nfnl.number(attrs.get(4)),
@@ -143,7 +143,7 @@ class RuleTrace(Closing):
         first, table = self._first.get(identity), codec.text(attrs[1])
         if first is None or table.startswith(TABLE) or not (kind == _POLICY or (kind == _RULE and handle)):
             return None
-        return RuleSighting(
+        return RuleTraceEvent(
             netns=self._netns,
             family=_FAMILIES.get(family, str(family)),
             table=table,
@@ -155,10 +155,10 @@ class RuleTrace(Closing):
             headers=first.headers,
         )
 
-    def named(self, sightings: Sequence[RuleSighting]) -> list[RuleSighting]:
+    def named(self, trace_events: Sequence[RuleTraceEvent]) -> list[RuleTraceEvent]:
         """With the comments of their rules. A handle is given once in a table's life, so rules are asked for only when
         one is seen that is not known."""
-        unknown = {_where(one) for one in sightings if one.handle} - self._comments.keys()
+        unknown = {_where(one) for one in trace_events if one.handle} - self._comments.keys()
         if len(self._comments) + len(unknown) > COMMENTS_MAX:
             self._comments.clear()
         # A rule that is gone already has no comment, and is not asked for again.
@@ -170,7 +170,7 @@ class RuleTrace(Closing):
                 if found in unknown:
                     self._comments[found] = nfnl.comment_of(rule.get(7))
         return [
-            msgspec.structs.replace(one, comment=self._comments.get(_where(one), "")) for one in sightings
+            msgspec.structs.replace(one, comment=self._comments.get(_where(one), "")) for one in trace_events
         ]
 
 
@@ -187,8 +187,8 @@ def _sockets(descriptor: int | None) -> tuple[Socket, Socket]:
         raise
 
 
-def _where(sighting: RuleSighting) -> _Where:
-    return sighting.family, sighting.table, sighting.chain, sighting.handle
+def _where(trace_event: RuleTraceEvent) -> _Where:
+    return trace_event.family, trace_event.table, trace_event.chain, trace_event.handle
 
 
 def _family(pattern: Pattern) -> NftFamily:

@@ -16,13 +16,13 @@ import select
 from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sealane.explain.seen.sighting import Point, Sighting
-from sealane.linux.closing import Closing
+from sealane.explain.traced.event import Point, TraceEvent
+from sealane.linux.closeable import Closeable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sealane.explain.seen.scout import Scout
+    from sealane.explain.traced.signature import ProbeSignature
 
 ROOTS: Final = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 PREFIX: Final = "sealane-"
@@ -57,16 +57,16 @@ class _Event(NamedTuple):
     reason: str
 
 
-class TracefsFollower(Closing):
-    """Follows the packet that `scout` tells of. Raises OSError where there is no tracefs, or it is not ours to use."""
+class TracefsFollower(Closeable):
+    """Follows the packet that `signature` tells of. Raises OSError where there is no tracefs, or it is not ours to use."""
 
     lost = 0
 
-    def __init__(self, scout: Scout) -> None:
-        self._scout = scout
+    def __init__(self, signature: ProbeSignature) -> None:
+        self._signature = signature
         self._seen: deque[_Event] = deque(maxlen=KEPT_EVENTS)
         self._skb = 0
-        self._here, self._link = scout.sender, ""
+        self._here, self._link = signature.sender, ""
         self._rest = ""
         sweep()
         self._path = f"{_root()}/instances/{PREFIX}{os.getpid()}-{id(self):x}"
@@ -101,16 +101,16 @@ class TracefsFollower(Closing):
         """Whether there is something to read, at the latest after `timeout_s`."""
         return bool(select.select([self._pipe], [], [], timeout_s)[0])
 
-    def read(self) -> Iterator[Sighting]:
+    def read(self) -> Iterator[TraceEvent]:
         """What was seen of the packet since, oldest first."""
         for event in self._events():
             if not self._skb:
                 self._seen.append(event)
                 if self._is_ours(event):
                     self._skb = event.skb
-                    yield from [self._sighting(one) for one in self._of(event.skb)]
+                    yield from [self._trace_event(one) for one in self._of(event.skb)]
             elif event.skb == self._skb:
-                yield self._sighting(event)
+                yield self._trace_event(event)
                 if event.point in {"drop", "consume"}:
                     # The address may come back under another packet.
                     self._skb = -1
@@ -118,9 +118,9 @@ class TracefsFollower(Closing):
     def _is_ours(self, event: _Event) -> bool:
         """By link and length; and by its protocol, which is told where it was sent."""
         length = event.length - (0 if event.point == "receive" else _ETHERNET_BYTES)
-        if event.link != self._scout.link or length not in self._scout.sizes:
+        if event.link != self._signature.link or length not in self._signature.sizes:
             return False
-        return any(one.protocol == self._scout.ethertype for one in self._of(event.skb))
+        return any(one.protocol == self._signature.ethertype for one in self._of(event.skb))
 
     def _of(self, skb: int) -> list[_Event]:
         """What was seen of a packet, since the address was last given back."""
@@ -132,20 +132,20 @@ class TracefsFollower(Closing):
                     found.clear()
         return found
 
-    def _sighting(self, event: _Event) -> Sighting:
-        if event.link in self._scout.peers:
-            self._here = self._scout.host
+    def _trace_event(self, event: _Event) -> TraceEvent:
+        if event.link in self._signature.peers:
+            self._here = self._signature.host
         elif event.point == "receive":
-            self._here = self._scout.peers.get(self._link, 0)
+            self._here = self._signature.peers.get(self._link, 0)
         self._link = event.link or self._link
-        return Sighting(
+        return TraceEvent(
             time_ns=event.time_ns,
             skb=event.skb,
             point=event.point,
             netns=self._here,
             ifindex=0,
             link=self._link,
-            headers=self._scout.headers,
+            headers=self._signature.headers,
             reason=event.reason,
         )
 

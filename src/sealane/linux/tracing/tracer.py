@@ -11,10 +11,10 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING, Final
 
 from sealane.engine.ports import NamespaceGoneError
-from sealane.explain.seen.journey import Collector
+from sealane.explain.traced.observed_path import Collector
 from sealane.linux.bpf import btf
 from sealane.linux.bpf.syscall import BpfError
-from sealane.linux.closing import Closing
+from sealane.linux.closeable import Closeable
 from sealane.linux.netns import open_ref, own_inode
 from sealane.linux.tracing.follower import Follower
 from sealane.linux.tracing.rules import RuleTrace
@@ -23,9 +23,9 @@ from sealane.linux.tracing.tracefs import TracefsFollower
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from sealane.explain.seen.journey import Journey
-    from sealane.explain.seen.scout import Scout
-    from sealane.explain.seen.sighting import Pattern, RuleSighting
+    from sealane.explain.traced.event import Pattern, RuleTraceEvent
+    from sealane.explain.traced.observed_path import ObservedPath
+    from sealane.explain.traced.signature import ProbeSignature
     from sealane.model.endpoint import NetnsRef
 
 SYMBOLS: Final = "/proc/kallsyms"
@@ -35,22 +35,25 @@ SETTLE_NS: Final = 100_000_000
 """A packet of which nothing was seen for so long has ended: in a queue of a socket, or nowhere."""
 
 
-class UntraceableError(OSError):
+class TracingUnavailableError(OSError):
     """This kernel, or these privileges, do not allow to follow packets. The message says what is missing."""
 
 
-class Tracer(Closing):
+class Tracer(Closeable):
     """Follows packets that fit `patterns`; in the namespaces of `refs` and the host's it knows the rules, too. Raises
-    UntraceableError. Everything is switched off when its descriptors are closed, by us or by the kernel."""
+    TracingUnavailableError. Everything is switched off when its descriptors are closed, by us or by the kernel."""
 
     def __init__(
-        self, patterns: Sequence[Pattern], refs: Mapping[str, NetnsRef], scout: Scout | None = None
+        self,
+        patterns: Sequence[Pattern],
+        refs: Mapping[str, NetnsRef],
+        signature: ProbeSignature | None = None,
     ) -> None:
-        """`scout` tells of the packet that will be sent, if we send it: then it can be followed without eBPF."""
+        """`signature` tells of the packet that will be sent, if we send it: then it can be followed without eBPF."""
         self.blind: list[str] = []
         """What it cannot see, in words."""
         self._collector = Collector(patterns)
-        self._follower = self._follow(patterns, scout)
+        self._follower = self._follow(patterns, signature)
         self._rules: list[RuleTrace] = []
         try:
             self._listen("the host", None, own_inode(), patterns)
@@ -60,19 +63,21 @@ class Tracer(Closing):
             self.close()
             raise
 
-    def _follow(self, patterns: Sequence[Pattern], scout: Scout | None) -> Follower | TracefsFollower:
+    def _follow(
+        self, patterns: Sequence[Pattern], signature: ProbeSignature | None
+    ) -> Follower | TracefsFollower:
         try:
             return Follower(patterns, btf.read())
         except BpfError as error:
             reason = error.strerror or str(error)
         except (btf.BtfError, OSError) as error:
             reason = str(error)
-        if scout is None:
-            raise UntraceableError(f"packets cannot be followed: {reason}")
+        if signature is None:
+            raise TracingUnavailableError(f"packets cannot be followed: {reason}")
         try:
-            follower = TracefsFollower(scout)
+            follower = TracefsFollower(signature)
         except OSError as error:
-            raise UntraceableError(
+            raise TracingUnavailableError(
                 f"packets cannot be followed: {reason}; nor by tracefs: {error}"
             ) from error
         self.blind.append(f"addresses, and so translations: eBPF is not to be had ({reason})")
@@ -104,12 +109,12 @@ class Tracer(Closing):
         """Until a packet was seen, or `timeout_s` have passed."""
         self._follower.wait(timeout_s)
 
-    def journeys(self, now_ns: int) -> Iterator[Journey]:
+    def observed_paths(self, now_ns: int) -> Iterator[ObservedPath]:
         """Those that have ended. `now_ns` is CLOCK_MONOTONIC."""
-        for sighting in self._follower.read():
-            self._collector.add(sighting)
+        for trace_event in self._follower.read():
+            self._collector.add(trace_event)
         for rules in self._rules:
-            found: list[RuleSighting] = list(rules.read())
+            found: list[RuleTraceEvent] = list(rules.read())
             self._collector.add_rules(rules.named(found))
         yield from self._collector.take(now_ns - SETTLE_NS)
 

@@ -57,8 +57,8 @@ def forward(request: Request) -> None:
 
 def _refusal(name: str, status: int, output: bytes) -> CniError:
     try:
-        said = text.loads(output)
-        message, code, details = str(said["msg"]), int(said["code"]), str(said.get("details", ""))
+        value = text.loads(output)
+        message, code, details = str(value["msg"]), int(value["code"]), str(value.get("details", ""))
     except (ValueError, KeyError, TypeError, AttributeError):
         shown = output.decode(errors="replace").strip() or f"exit status {status}, and no output"
         return CniError(IO, f"IPAM plugin {name} failed: {shown}")

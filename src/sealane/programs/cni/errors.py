@@ -66,8 +66,8 @@ def from_daemon(error: UnreachableError | RefusedError) -> CniError:
     """In CNI's terms."""
     if isinstance(error, UnreachableError):
         kind = LostError if isinstance(error, daemon.LostError) else CniError
-        return kind(TRY_LATER, str(error), f"{error.cure}; the runtime will try again")
+        return kind(TRY_LATER, str(error), f"{error.hint}; the runtime will try again")
     code = _BY_DAEMONS.get(error.code, INTERNAL)
     if error.code in _OF_A_REQUEST:
         code = _BY_FIELD.get(error.field, code)
-    return CniError(code, error.message, error.cure)
+    return CniError(code, error.message, error.hint)

@@ -1,7 +1,7 @@
 """The executable that container runtimes call. It hands the call to the daemon as it came and prints what comes back.
 
 Starting Python is most of what a call costs. So the way of nearly every ADD and DEL imports two files and knows neither
-JSON nor CNI: the daemon reads the call (`sealane.doors.cni.handed`). All else (another verb, an error, a daemon that
+JSON nor CNI: the daemon reads the call (`sealane.integrations.cni.forwarded`). All else (another verb, an error, a daemon that
 is not there or does not know this) is done from the beginning by `whole`, for every verb may be repeated.
 """
 
@@ -11,7 +11,7 @@ from sealane.programs import SOCKET, daemon, daemon_socket, read_all, write_all
 from sealane.programs.cni import CONFIG_BYTES_MAX, VERSIONS
 
 HANDED_OVER = (b"ADD", b"DEL")
-TARGET = "/v1/cni/handed"
+TARGET = "/v1/cni/forwarded"
 OK = 200
 ABOUT = f"CNI plugin sealane: networks of the sealane daemon\nCNI protocol versions supported: {', '.join(VERSIONS)}\n"
 

@@ -1,1 +1,1 @@
-"""The netavark front end: podman takes it for netavark. `sealane.doors.netavark` answers it."""
+"""The netavark front end: podman takes it for netavark. `sealane.integrations.netavark` answers it."""

@@ -87,10 +87,10 @@ def main(socket: str = SOCKET) -> int:
     try:
         answer = _do(Call(arguments), daemon_socket(socket))
     except (NetavarkError, daemon.UnreachableError) as error:
-        cure = f": {error.cure}" if isinstance(error, daemon.UnreachableError) else ""
-        return _fail(f"{error}{cure}")
+        hint = f": {error.hint}" if isinstance(error, daemon.UnreachableError) else ""
+        return _fail(f"{error}{hint}")
     except api.RefusedError as error:
-        return _fail(f"{error.message}: {error.cure}" if error.cure else error.message)
+        return _fail(f"{error.message}: {error.hint}" if error.hint else error.message)
     except Exception as error:  # Whatever it is, podman reads JSON.
         return _fail(f"{type(error).__name__}: {error}")
     return _print(f"{text.dumps(answer)}\n") if answer is not None else 0
@@ -120,8 +120,8 @@ def _do(call: Call, socket: str) -> Any:
 
 
 def _setup(call: Call, socket: str) -> Any:
-    asked = {"verb": "setup", "netns": call.only("namespace path"), "container": _input(call)}
-    return _ask(socket, asked)["status"]
+    request = {"verb": "setup", "netns": call.only("namespace path"), "container": _input(call)}
+    return _ask(socket, request)["status"]
 
 
 def _teardown(call: Call, socket: str) -> None:

@@ -1,1 +1,1 @@
-"""The executable that OCI runtimes call as a hook: `sealane.doors.oci` answers it."""
+"""The executable that OCI runtimes call as a hook: `sealane.integrations.oci` answers it."""

@@ -28,9 +28,9 @@ def main(socket: str = SOCKET) -> int:
     try:
         _do(_stage(sys.argv[1:]), _read_state(), daemon_socket(socket))
     except api.RefusedError as error:
-        _say(f"{error.message} ({error.cure})" if error.cure else error.message)
+        _say(f"{error.message} ({error.hint})" if error.hint else error.message)
     except daemon.UnreachableError as error:
-        _say(f"{error} ({error.cure})")
+        _say(f"{error} ({error.hint})")
     except StateError as error:
         _say(str(error))
     except Exception as error:  # Whatever it is, a runtime shows one line.
@@ -55,11 +55,11 @@ def _do(stage: str, state: dict[str, Any], socket: str) -> None:
     ours = {key: value for key, value in annotations.items() if key.startswith(PREFIX)}
     if not ours:
         return
-    asked = {"stage": stage, "id": state.get("id"), "annotations": ours}
+    request = {"stage": stage, "id": state.get("id"), "annotations": ours}
     if stage == "createRuntime":
         # A container that has ended has none, whatever a runtime says of it.
-        asked["pid"] = state.get("pid", 0)
-    api.ask(socket, "/v1/oci", asked)
+        request["pid"] = state.get("pid", 0)
+    api.ask(socket, "/v1/oci", request)
 
 
 def _read_state() -> dict[str, Any]:

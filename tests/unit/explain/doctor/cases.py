@@ -10,7 +10,7 @@ import msgspec
 from harness.engines import FACTS
 from sealane.compile.facts import Facts
 from sealane.compile.names import network_link
-from sealane.explain.doctor.case import Case, Finding
+from sealane.explain.doctor.case import DiagnosisInput, Finding
 from sealane.explain.doctor.causes import diagnose
 from sealane.explain.doctor.evidence import (
     BaseChain,
@@ -109,9 +109,9 @@ class Patient:
         return self
 
     @property
-    def case(self) -> Case:
+    def case(self) -> DiagnosisInput:
         intent = self.town.intent
-        return Case(
+        return DiagnosisInput(
             networks=dict(intent.networks),
             sandboxes=tuple(intent.sandboxes.values()),
             endpoints={

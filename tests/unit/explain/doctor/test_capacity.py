@@ -28,7 +28,7 @@ def test_permanent_neighbours_do_not_count() -> None:
 def test_how_often_it_was_full_is_told() -> None:
     patient = Patient().host(neighbours=(NeighbourTable(family=4, entries=2000, limit=1024, overflows=9),))
     (finding,) = patient.findings()
-    assert ("was full 9 times" in finding.message, "gc_thresh3=4096" in finding.cure) == (True, True)
+    assert ("was full 9 times" in finding.message, "gc_thresh3=4096" in finding.hint) == (True, True)
 
 
 @pytest.mark.parametrize(("entries", "level"), [(89, ""), (90, "warning"), (100, "error")])

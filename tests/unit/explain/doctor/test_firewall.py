@@ -62,7 +62,7 @@ def test_a_table_that_lets_one_network_pass_is_told_of_the_other() -> None:
     lets = (network_link(patient.town.front),)
     (finding,) = patient.host(tables=(table(gate(), lets=lets),)).findings("foreign-drop")
     assert "network back" in finding.message
-    assert network_link(patient.town.back) in finding.cure
+    assert network_link(patient.town.back) in finding.hint
 
 
 @pytest.mark.parametrize("lets", [("eth0",), ("10.3.0.0/24",), ("10.1.0.9/32",), ("sl",)])
@@ -78,7 +78,7 @@ def test_an_internal_network_is_not_forwarded() -> None:
 def test_a_routed_network_is_forwarded_even_inside() -> None:
     patient = Patient(front={"internal": True, "driver": "routed"}, back={"internal": True})
     (finding,) = patient.host(tables=(table(gate()),)).findings("foreign-drop")
-    assert ("network front" in finding.message, "'iifname \"sle*\" accept'" in finding.cure) == (True, True)
+    assert ("network front" in finding.message, "'iifname \"sle*\" accept'" in finding.hint) == (True, True)
 
 
 def filtering(family: str, chain: str, hook: str) -> ForeignTable:
@@ -90,14 +90,14 @@ def filtering(family: str, chain: str, hook: str) -> ForeignTable:
 @pytest.mark.parametrize(("family", "tool"), [("ip", "iptables"), ("ip6", "ip6tables")])
 def test_a_table_of_iptables_is_cured_by_iptables(family, tool) -> None:
     (finding,) = Patient().host(tables=(filtering(family, "FORWARD", "forward"),)).findings("foreign-drop")
-    assert finding.cure == (f"{tool} -I FORWARD -i slb+ -j ACCEPT; {tool} -I FORWARD -o slb+ -j ACCEPT")
+    assert finding.hint == (f"{tool} -I FORWARD -i slb+ -j ACCEPT; {tool} -I FORWARD -o slb+ -j ACCEPT")
     (finding,) = Patient().host(tables=(filtering(family, "INPUT", "input"),)).findings("foreign-input")
-    assert finding.cure.startswith(f"{tool} -I INPUT -i slb+ -p udp --dport 53 -j ACCEPT; ")
+    assert finding.hint.startswith(f"{tool} -I INPUT -i slb+ -p udp --dport 53 -j ACCEPT; ")
 
 
 def test_a_link_with_a_name_of_its_own_is_named() -> None:
     patient = Patient(front={"host_link": GatewayLink(name="br0", adopted=True)})
-    assert 'iifname "br0"' in patient.host(tables=(table(gate()),)).findings("foreign-drop")[0].cure
+    assert 'iifname "br0"' in patient.host(tables=(table(gate()),)).findings("foreign-drop")[0].hint
 
 
 # --- frames of one bridge -------------------------------------------------------------------------------------------
@@ -124,9 +124,9 @@ def test_without_br_netfilter_bridged_frames_meet_nobody() -> None:
     assert Patient().host(tables=(table(gate()),)).findings("bridge-netfilter") == []
 
 
-def test_a_bridge_tables_cure_speaks_of_ports() -> None:
+def test_a_bridge_tables_hint_speaks_of_ports() -> None:
     (finding,) = Patient().host(tables=(table(gate(), family="bridge"),)).findings()
-    assert ('iifname "sle*" accept' in finding.cure, "sysctl" in finding.cure) == (True, False)
+    assert ('iifname "sle*" accept' in finding.hint, "sysctl" in finding.hint) == (True, False)
     assert Patient().host(tables=(table(gate(), family="bridge", lets=("sle*",)),)).findings() == []
     assert len(Patient().host(tables=(table(gate(), lets=("sle*",)),)).findings("foreign-drop")) == 1
 
@@ -136,7 +136,7 @@ def test_a_bridge_tables_cure_speaks_of_ports() -> None:
 
 def test_a_drop_of_input_hits_the_resolver() -> None:
     (finding,) = Patient().host(tables=(table(gate("input")),)).findings()
-    assert (finding.cause, "dport 53 accept" in finding.cure) == ("foreign-input", True)
+    assert (finding.cause, "dport 53 accept" in finding.hint) == ("foreign-input", True)
 
 
 def test_without_a_resolver_input_is_nobodys_concern() -> None:
@@ -169,7 +169,7 @@ def test_firewalld_is_told_by_its_own_words(hook, cause) -> None:
     firewalld = msgspec.structs.replace(table(gate(hook, "rule", rules=9)), name="firewalld")
     (finding,) = Patient().host(tables=(firewalld,)).findings(cause)
     front, back = (network_link(network) for network in (Patient().town.front, Patient().town.back))
-    assert finding.cure == (
+    assert finding.hint == (
         f"firewall-cmd --permanent --zone=trusted --change-interface={front}; "
         f"firewall-cmd --permanent --zone=trusted --change-interface={back}; firewall-cmd --reload"
     )

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from sealane.explain.doctor.case import Case, Finding
+from sealane.explain.doctor.case import DiagnosisInput, Finding
 from sealane.explain.doctor.causes import diagnose
 from sealane.explain.doctor.evidence import BaseChain, ForeignTable, Listener
 from unit.explain.doctor.cases import WEB, Patient
@@ -12,7 +12,7 @@ PROXY = Listener(proto="tcp", address="::", port=10256, process="kube-proxy (pid
 TABLE = ForeignTable(family="ip", name="kube-proxy")
 
 
-def node(patient: Patient) -> Case:
+def node(patient: Patient) -> DiagnosisInput:
     """The same with `web` as a pod of namespace shop."""
     case = patient.case
     boxes = tuple(
@@ -51,7 +51,7 @@ def test_rules_of_a_running_kube_proxy_that_are_gone() -> None:
     (finding, _) = findings(with_proxy())
     assert (finding.cause, finding.level) == ("kube-proxy-rules", "error")
     assert "kube-proxy (pid 163)" in finding.message
-    assert "restart" in finding.cure
+    assert "restart" in finding.hint
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,6 @@ def test_br_netfilter_is_not_to_be_switched_off_on_a_node() -> None:
     patient = Patient().host(tables=(gate,), sysctls=sysctls)
     (here,) = [f for f in findings(patient) if f.cause == "bridge-netfilter"]
     (elsewhere,) = patient.findings("bridge-netfilter")
-    assert "bridge-nf-call-iptables=0" in elsewhere.cure
-    assert "bridge-nf-call" not in here.cure
-    assert "nft insert rule" in here.cure
+    assert "bridge-nf-call-iptables=0" in elsewhere.hint
+    assert "bridge-nf-call" not in here.hint
+    assert "nft insert rule" in here.hint

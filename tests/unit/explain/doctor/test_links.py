@@ -92,5 +92,5 @@ def test_a_bridge_that_does_not_know_its_own_mac(driver, told) -> None:
         for link in patient.evidence.host.links
     ]
     assert patient.host(links=tuple(links)).told("bridge-deaf") == told
-    cure = f"bridge fdb add 02:00:00:00:00:07 dev {name} self permanent"
-    assert {f.cure for f in patient.findings("bridge-deaf")} == ({cure} if told else set())
+    hint = f"bridge fdb add 02:00:00:00:00:07 dev {name} self permanent"
+    assert {f.hint for f in patient.findings("bridge-deaf")} == ({hint} if told else set())

@@ -12,7 +12,7 @@ def test_flows_to_nobody(backend) -> None:
     patient = Patient().host(backends=(backend, backend))
     (finding,) = patient.findings()
     assert (finding.cause, finding.subject, finding.level) == ("stale-flow", "front", "error")
-    assert ("2 tracked UDP flows" in finding.message, f"--reply-src {backend}" in finding.cure) == (
+    assert ("2 tracked UDP flows" in finding.message, f"--reply-src {backend}" in finding.hint) == (
         True,
         True,
     )
@@ -33,7 +33,7 @@ def asks(*servers: str, sandbox: str = WEB) -> Patient:
 def test_a_loopback_where_nobody_listens() -> None:
     (finding,) = asks("127.0.0.53").findings()
     assert (finding.cause, finding.subject, finding.level) == ("wrong-resolver", "web", "error")
-    assert "`nameserver 10.1.0.1`" in finding.cure
+    assert "`nameserver 10.1.0.1`" in finding.hint
 
 
 def test_no_server_at_all_is_the_loopback() -> None:
@@ -67,7 +67,7 @@ def test_dockers_own_resolver_is_right_in_a_container_of_dockers(port) -> None:
 def test_dockers_own_resolver_is_gone(other) -> None:
     (finding,) = asks("127.0.0.11", sandbox=API).inside(API, listeners=other).handed_over(API).findings()
     assert (finding.cause, finding.level) == ("wrong-resolver", "error")
-    assert finding.cure.startswith("start dockerd")
+    assert finding.hint.startswith("start dockerd")
 
 
 def test_servers_that_docker_was_told_of_are_none_of_ours_to_judge() -> None:
@@ -108,4 +108,4 @@ def test_upstreams(problems, levels) -> None:
 def test_findings_are_told_once_a_cause() -> None:
     found = asks("127.0.0.53").host(backends=("10.1.0.99",)).findings()
     assert [f.cause for f in found] == ["stale-flow", "wrong-resolver"]
-    assert all(msgspec.structs.asdict(f)["cure"] for f in found)
+    assert all(msgspec.structs.asdict(f)["hint"] for f in found)

@@ -17,7 +17,7 @@ def test_forwarding_that_is_off(path) -> None:
     patient.host(sysctls={**patient.evidence.host.sysctls, path: "0"})
     (finding,) = patient.findings()
     assert (finding.cause, finding.level) == ("forwarding-off", "error")
-    assert f"sysctl -w {path.replace('/', '.')}=1" in finding.cure
+    assert f"sysctl -w {path.replace('/', '.')}=1" in finding.hint
 
 
 def test_forwarding_that_nobody_needs() -> None:
@@ -104,7 +104,7 @@ def test_a_container_of_dockers_without_a_way_out() -> None:
     patient = other(Patient(), API).handed_over(API)
     (finding,) = patient.findings()
     assert (finding.cause, finding.subject, finding.level) == ("wrong-default-route", "api", "error")
-    assert ("back, front" in finding.message, "docker restart" in finding.cure) == (True, True)
+    assert ("back, front" in finding.message, "docker restart" in finding.hint) == (True, True)
     internal = Patient(front={"internal": True}, back={"internal": True})
     assert other(internal, API).handed_over(API).told("wrong-default-route") == []
 
@@ -128,7 +128,7 @@ def test_dockers_chosen_network_may_be_without_ipv6() -> None:
 def test_a_link_larger_than_its_network() -> None:
     (finding,) = Patient().inside(WEB, links=(SandboxLink(name="eth0", mtu=1500),)).findings()
     assert (finding.cause, finding.subject, finding.level) == ("mtu-black-hole", "web/front", "error")
-    assert "ip link set eth0 mtu 1400" in finding.cure
+    assert "ip link set eth0 mtu 1400" in finding.hint
     assert Patient().inside(WEB, links=(SandboxLink(name="eth0", mtu=1280),)).findings() == []
 
 
@@ -146,7 +146,7 @@ def test_a_network_made_larger_than_the_uplink() -> None:
     patient = Patient(front={"mtu": 9000}).inside(WEB, links=()).inside(API, links=())
     (finding, again) = patient.findings("mtu-black-hole")
     assert (finding.subject, again.subject) == ("front", "front")
-    assert "-o mtu=1400" in finding.cure
+    assert "-o mtu=1400" in finding.hint
     internal = Patient(front={"mtu": 9000, "internal": True})
     assert internal.findings("mtu-black-hole") == []
 

@@ -21,7 +21,7 @@ def test_a_published_port_bound_to_loopback(address) -> None:
     (finding,) = patient.findings()
     assert (finding.cause, finding.subject, finding.level) == ("bound-to-loopback", "web/front", "error")
     assert "flask (pid 9) listens at" in finding.message
-    assert "10.1.0.10 and fd00:1::10 port 80" in finding.cure
+    assert "10.1.0.10 and fd00:1::10 port 80" in finding.hint
 
 
 def test_loopback_beside_a_real_address_is_fine() -> None:
@@ -31,7 +31,7 @@ def test_loopback_beside_a_real_address_is_fine() -> None:
 def test_nobody_listens() -> None:
     (finding,) = served().findings()
     assert (finding.cause, finding.level) == ("nobody-listens", "warning")
-    assert "`sealane sockets web --listening`" in finding.cure
+    assert "`sealane sockets web --listening`" in finding.hint
 
 
 @pytest.mark.parametrize("other", [listener("0.0.0.0", 81), listener("0.0.0.0", proto="udp")])

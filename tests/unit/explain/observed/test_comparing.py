@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from sealane.explain.observed import settings
-from sealane.explain.observed.comparing import LISTED_MAX, Comparison, wanted
+from sealane.explain.observed.comparing import LISTED_MAX, Comparison, desired
 from sealane.explain.observed.reading import (
     LinkReading,
     NamespaceReading,
@@ -42,7 +42,7 @@ class Case:
     def __init__(self, origin: str = "web", target: str = API[4], **fields: Any) -> None:
         self.town = Town()
         self.legs = legs(self.town, origin, target, **fields)
-        self.readings = {netns: untouched(what) for netns, what in wanted(self.legs).items()}
+        self.readings = {netns: untouched(what) for netns, what in desired(self.legs).items()}
 
     def change(self, netns: str, **fields: Any) -> None:
         self.readings[netns] = msgspec.structs.replace(self.readings[netns], **fields)
@@ -86,7 +86,7 @@ def test_where_nothing_differs_nothing_is_said(origin: str, target: str) -> None
 @pytest.mark.parametrize(("origin", "target"), CASES)
 def test_what_rests_on_the_kernel_is_asked_for_in_each_namespace(origin: str, target: str) -> None:
     case = Case(origin, target, **({"port": 8080} if origin == "outside" else {}))
-    asked = wanted(case.legs)
+    asked = desired(case.legs)
     assert set(asked) == {hop.netns for leg in case.legs for hop in leg.hops}
     for netns in {leg.hops[0].netns for leg in case.legs}:
         assert asked[netns].links
@@ -117,9 +117,9 @@ def test_a_route_that_the_verdict_says_is_not_there_may_be_refused_in_any_way() 
     there = town.send("db", OUTSIDE[4], port=443)
     found = [there] if not there.passes else []
     for trace in found:
-        (netns,) = wanted([trace])
-        (lookup,) = wanted([trace])[netns].lookups
-        reading = untouched(wanted([trace])[netns])
+        (netns,) = desired([trace])
+        (lookup,) = desired([trace])[netns].lookups
+        reading = untouched(desired([trace])[netns])
         refused = msgspec.structs.replace(reading, routes={lookup: RouteReading(error="ENETUNREACH")})
         led = msgspec.structs.replace(reading, routes={lookup: RouteReading(kind="unicast", link="eth0")})
         assert Comparison(town.world, [trace], {netns: refused}).findings() == []

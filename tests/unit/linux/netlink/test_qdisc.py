@@ -59,7 +59,7 @@ def test_a_bucket_is_the_wanted_one_after_the_kernels_rounding(rate, burst):
     assert qdisc.burst_of(found, burst) == burst
 
 
-@pytest.mark.parametrize("wanted", [0, 10_000, 30_000])
-def test_a_bucket_of_another_size_is_another(wanted):
+@pytest.mark.parametrize("desired", [0, 10_000, 30_000])
+def test_a_bucket_of_another_size_is_another(desired):
     found = RawQdisc(1, qdisc.HANDLE, "tbf", 1_000_000, 0, 20_000 * 1000 // 64)
-    assert qdisc.burst_of(found, wanted) == 20_000
+    assert qdisc.burst_of(found, desired) == 20_000

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealane.explain.seen.sighting import HEADER_BYTES, Pattern, parse_headers
+from sealane.explain.traced.event import HEADER_BYTES, Pattern, parse_headers
 from sealane.linux.tracing.programs import CODES, POINTS, RECORD, program
-from unit.explain.seen.packets import echo, ipv4, ipv6, tcp, udp
+from unit.explain.traced.packets import echo, ipv4, ipv6, tcp, udp
 from unit.linux.tracing.machine import FLAG, LAYOUT, MAPS, SKB, STACK, VALUE, Machine
 
 ETHERTYPE = {4: 0x0800, 6: 0x86DD}
@@ -186,7 +186,7 @@ def test_a_program_and_a_pattern_agree(family, proto, source, destination, one, 
     packet = make(payload, f"{net}{source}", f"{net}{destination}", proto=proto)
     fields = dict(source=f"{net}1", destination=f"{net}2", source_port=1, destination_port=2)
     asked_for = {
-        name: value for (name, value), wanted in zip(fields.items(), given_fields, strict=True) if wanted
+        name: value for (name, value), desired in zip(fields.items(), given_fields, strict=True) if desired
     }
     pattern = Pattern(proto=asked, family=family, **asked_for)
     on = machine("queue", pattern)

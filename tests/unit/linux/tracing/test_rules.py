@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from sealane.explain.seen.sighting import Pattern
+from sealane.explain.traced.event import Pattern
 from sealane.linux.netlink import codec, nfnl
 from sealane.linux.netlink.codec import be32, nested, string
 from sealane.linux.netlink.socket import Event, LostEventsError
 from sealane.linux.tracing import rules as module
 from sealane.linux.tracing.rules import COMMENTS_MAX, KEPT_MAX, TABLE, RuleTrace
-from unit.explain.seen.packets import ipv4, ipv6, ruled, tcp
+from unit.explain.traced.packets import ipv4, ipv6, ruled, tcp
 
 TRACE, NETNS = 0x0A11, 77
 POLICY, RETURN, RULE = 1, 2, 3
@@ -306,7 +306,7 @@ def test_a_rule_looks_at_what_the_pattern_names(pattern, statements):
     assert len(module._rule(pattern).statements) == statements
 
 
-def test_a_named_sighting_is_else_the_same(traced):
+def test_a_named_trace_event_is_else_the_same(traced):
     before = ruled(table="fw", handle=4)
     (after,) = traced.named([before])
     assert msgspec.structs.replace(after, comment="") == before

@@ -7,14 +7,14 @@ import os
 import pytest
 
 from sealane.explain.packet import Tuple
-from sealane.explain.seen.scout import Scout
-from sealane.explain.seen.sighting import Headers
+from sealane.explain.traced.event import Headers
+from sealane.explain.traced.signature import ProbeSignature
 from sealane.linux.tracing import tracefs
 from sealane.linux.tracing.tracefs import KEPT_EVENTS, TracefsFollower, parse_line
 
 WEB, HOST, API = 11, 1, 12
 FLOW = Tuple("tcp", "10.1.0.2", 40000, "10.1.0.3", 80)
-SCOUT = Scout(
+SCOUT = ProbeSignature(
     headers=Headers(flow=FLOW, ttl=64, size=60, mark=()),
     ethertype=0x0800,
     sizes=frozenset({52, 60}),

@@ -125,7 +125,7 @@ def test_an_error_goes_to_the_output_as_json_of_the_version_asked_for(plugin, da
     daemon(
         lambda _: (
             409,
-            {"error": {"code": "conflict", "message": "taken", "field": "publish[0]", "cure": "other"}},
+            {"error": {"code": "conflict", "message": "taken", "field": "publish[0]", "hint": "other"}},
         )
     )
     done = plugin("ADD", {**CONFIG, "cniVersion": "0.4.0"})

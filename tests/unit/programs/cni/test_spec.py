@@ -222,5 +222,5 @@ def test_a_refusal_of_the_daemon_has_a_code_that_runtimes_know(body, code):
 
 
 def test_an_error_is_a_document():
-    error = from_daemon(RefusedError({"code": "invalid", "field": "mtu", "message": "no", "cure": "yes"}))
+    error = from_daemon(RefusedError({"code": "invalid", "field": "mtu", "message": "no", "hint": "yes"}))
     assert error.document("0.4.0") == {"cniVersion": "0.4.0", "code": 7, "msg": "mtu: no", "details": "yes"}

@@ -152,8 +152,8 @@ def test_without_a_daemon_it_says_what_to_start(netavark):
     assert "start `sealane daemon`" in told
 
 
-def test_a_refusal_comes_with_field_and_cure(netavark, daemon):
-    refused = {"code": "conflict", "field": "publish[0]", "message": "is held", "cure": "choose another"}
+def test_a_refusal_comes_with_field_and_hint(netavark, daemon):
+    refused = {"code": "conflict", "field": "publish[0]", "message": "is held", "hint": "choose another"}
     daemon(lambda _: (409, {"error": refused}))
     assert error_of(netavark("setup", "/a", stdin=CONTAINER)) == "publish[0]: is held: choose another"
 

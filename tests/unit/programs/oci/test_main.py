@@ -101,12 +101,12 @@ def test_an_annotation_that_is_misspelt_is_asked_about(daemon, hook):
     assert server.asked[0]["annotations"] == {"sealane.network": "front"}
 
 
-def test_a_refusal_is_one_line_with_field_and_cure(daemon, hook):
+def test_a_refusal_is_one_line_with_field_and_hint(daemon, hook):
     error = {
         "code": "not_found",
         "message": "there is no network 'frnt'\nx",
         "field": "sealane.networks",
-        "cure": "y",
+        "hint": "y",
     }
     daemon(lambda _: (404, {"error": error}))
     assert said(hook("createRuntime")) == "sealane.networks: there is no network 'frnt' x (y)"

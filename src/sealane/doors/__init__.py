@@ -1,1 +1,0 @@
-"""Other people's plugin protocols, spoken to the engine: each door translates a request and does nothing else."""

@@ -1,1 +1,0 @@
-"""Docker's door: sealane as its remote network and IPAM driver (CNM). Docker's words stay in here."""
