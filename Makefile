@@ -32,7 +32,7 @@ debian13:        ## A root of Debian 13 in /var/tmp for its engines, where it ca
 	-@scripts/test-debian13 --prepare
 
 test: setup tools debian13 ## All tests, in private namespaces, on all processors.
-	scripts/in-namespaces $(PYTEST) -m "not slow" $(TESTS) $(ARGS)
+	$(PYTHON) scripts/test-twice $(WORKERS) -m "not slow" $(TESTS) $(ARGS)
 
 test-debian13:   ## With the engines and the Python of Debian 13: tests of the integrations, and all units.
 	scripts/test-debian13 $(ARGS)
