@@ -107,7 +107,10 @@ def test_containers_reach_each_other_and_the_world_and_are_reached(
         assert lan.ext.reaches(server, machine.address(6 if ":" in address else 4), 8080)
         server.close()
     for name in ("www", "web"):
-        assert "10.92.0.2" in client.sh("dig", "+short", name, "@10.92.0.1")
+        # Names come in force a moment after the hook has answered.
+        eventually(
+            lambda name=name: "10.92.0.2" in client.run("dig", "+short", name, "@10.92.0.1").stdout, what=name
+        )
     assert client.run("ping", "-c1", "-W2", EXT4).returncode == 0
     assert "default via 10.93.0.1" in client.ip("route")
 

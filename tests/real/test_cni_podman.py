@@ -73,7 +73,7 @@ def test_a_container_has_its_address_its_name_and_its_port(lan: Lan, machine: Ho
     assert networks["pods"]["IPAddress"] == endpoint["addresses"][0].partition("/")[0]
     assert networks["pods"]["MacAddress"] == endpoint["mac"]
     url = f"http://{machine.address(4)}:8080/hostname"
-    assert eventually(lambda: lan.ext.run("curl", "-s", "-m2", url), 5).stdout.strip()
+    assert eventually(lambda: lan.ext.run("curl", "-s", "-m2", url).stdout.strip(), what=url)
     podman.run("client")
     assert endpoint["addresses"][0].partition("/")[0] in podman(
         "exec", "client", "nslookup", "web", endpoint["dns"][0]

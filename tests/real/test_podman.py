@@ -124,7 +124,7 @@ def test_networks_are_connected_and_disconnected(podman: Podman, machine: Host, 
     # The ports that the first network had are the second's now.
     assert endpoints(machine)["web/two"]["ports"] == ["*:8080->80/tcp"]
     url = f"http://{machine.address(4)}:8080/hostname"
-    assert eventually(lambda: lan.ext.run("curl", "-s", "-m2", url), 5).stdout.strip()
+    assert eventually(lambda: lan.ext.run("curl", "-s", "-m2", url).stdout.strip(), what=url)
     assert [n["name"] for n in machine.api.get("/networks")] == ["two"]
 
 
@@ -215,7 +215,7 @@ def test_a_pod_is_one_sandbox(podman: Podman, machine: Host, lan: Lan) -> None:
     assert endpoint["ports"] == ["*:8080->80/tcp"]
     assert reaches(podman, "client", "127.0.0.1")
     url = f"http://{machine.address(4)}:8080/hostname"
-    assert eventually(lambda: lan.ext.run("curl", "-s", "-m2", url), 5).stdout.strip()
+    assert eventually(lambda: lan.ext.run("curl", "-s", "-m2", url).stdout.strip(), what=url)
     podman("pod", "restart", "shop")
     assert len(endpoints(machine)) == 1
 

@@ -43,9 +43,7 @@ class Suite:
         note = folder / "in-namespaces"
         note.write_text(f'#!/bin/sh\necho "$*" >>{self.calls}\nexec "$@"\n', encoding="ascii")
         note.chmod(0o755)
-        (folder / "pytest.ini").write_text(
-            "[pytest]\nmarkers = slow\naddopts = -p xdist\n", encoding="ascii"
-        )
+        (folder / "pytest.ini").write_text("[pytest]\nmarkers = slow\naddopts = -p xdist\n", encoding="ascii")
 
     def write(self, **modules: str) -> None:
         for name, text in modules.items():
