@@ -11,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from examples.kit import acts
 from examples.kit.screen import Cell
 from examples.kit.show import Stage, perform
 from examples.kit.trouble import DemoError
@@ -62,6 +63,8 @@ def play(stage: Stage) -> None:
     docker.make_network()
     for integration in integrations:
         integration.open()
+    for integration in integrations:
+        acts.listen(stage, f"{stage.address}:{integration.port}")
     screen.gap()
     stage.sealane.show("endpoint", "ls", "--network", NETWORK)
 

@@ -3,6 +3,7 @@
 import shutil
 import socket
 import subprocess
+import time
 
 from examples.kit import processes
 from examples.kit.layout import Layout
@@ -10,26 +11,43 @@ from examples.kit.matrix import Matrix, Reach
 from examples.kit.show import Stage
 from examples.kit.trouble import DemoError
 
+PORT = 8080
+"""Of the host, that leads to a demo's page."""
+
+LISTENS_WITHIN_S = 30.0
+
 
 def up(stage: Stage, project: str, file: str) -> Layout:
     stage.screen.heading("Up")
-    seconds = stage.sealane.watch("up", "-d", "-f", file)
+    begun = time.monotonic()
+    stage.sealane.watch("up", "-d", "-f", file)
+    listen(stage, f"{stage.address}:{PORT}")
+    seconds = time.monotonic() - begun
     layout = Layout(stage.sealane, project)
     stage.screen.gap()
     stage.screen.verdict(
-        f"{len(layout.networks)} networks and {len(layout.pids)} containers, healthy, in {seconds * 1000:.0f} ms"
+        f"{len(layout.networks)} networks and {len(layout.pids)} containers, port {PORT} answers, in {seconds * 1000:.0f} ms"
     )
     return layout
+
+
+def listen(stage: Stage, target: str) -> None:
+    """Wait until it is answered: that a container runs does not mean that its program listens already."""
+    deadline = time.monotonic() + LISTENS_WITHIN_S
+    while not all(stage.visitor.ask("open_ports", [target])):
+        if time.monotonic() > deadline:
+            raise DemoError(f"nothing listens at {target} after {LISTENS_WITHIN_S:.0f} s")
+        time.sleep(0.01)
 
 
 def draw(stage: Stage, layout: Layout) -> None:
     """Who is on which network, from outside to inside."""
     screen = stage.screen
     if stage.has_outside:
-        outsider = stage.visitor.ask("page", f"{stage.address}:8080")["source"]
+        outsider = stage.visitor.ask("page", f"{stage.address}:{PORT}")["source"]
         screen.line("  visitor ", (outsider, "cyan"))
         screen.line("     │")
-    screen.line("  host    ", (stage.address, "cyan"), "  port 8080 is published")
+    screen.line("  host    ", (stage.address, "cyan"), f"  port {PORT} is published")
     for network in sorted(layout.networks, key=layout.is_internal):
         note = "internal: no way in, no way out" if layout.is_internal(network) else ""
         screen.line("" if note else "     │")

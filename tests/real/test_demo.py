@@ -232,6 +232,24 @@ def test_what_is_not_as_expected_ends_it_with_a_reason(run):
     assert "flushes the ruleset" not in output
 
 
+def test_a_page_is_asked_for_when_its_server_listens(run, tmp_path):
+    """`up -d` waits for no server: on a busy machine the visitor was refused."""
+    shutil.copytree(os.path.join(ROOT, "examples/shop"), tmp_path / "shop")
+    file = tmp_path / "shop/compose.yaml"
+    late = file.read_text().replace("[python3, /app/web.py]", 'sh -c "sleep 1; exec python3 /app/web.py"')
+    assert late != file.read_text()
+    file.write_text(late)
+    program = (
+        "import sys; from examples.shop import demo; "
+        f"play = lambda stage: demo.request(stage, demo.acts.up(stage, 'shop', {str(file)!r})); "
+        "sys.exit(demo.perform(play, 'shop', ''))"
+    )
+    code, output = run(IN_NAMESPACES, sys.executable, "-c", program)
+    assert code == 0, output
+    assert "port 8080 answers" in output
+    assert "HTTP 200" in output
+
+
 def hiding(*programs):
     """A command prefix: these are not installed. The namespaces are made here, since `ip` may be one of them."""
     places = [shutil.which(name, path=folder) for name in programs for folder in SYSTEM_PATH.split(":")]
