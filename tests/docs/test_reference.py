@@ -123,7 +123,8 @@ def test_every_library_has_its_reason() -> None:
     records = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs" / "adr").glob("0*.md"))]
     decisions = [section(record, "## Decision") for record in records if "\n| library |" in record]
     reasons = {row[0] for decision in decisions for row in table_rows(decision)}
-    assert reasons == {re.split(r"[<>=~!]", text)[0] for text in PROJECT["dependencies"]}
+    needed = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["cluster"]]
+    assert reasons == {re.split(r"[<>=~!]", text)[0] for text in needed}
 
 
 def test_requirements_are_those_of_the_code() -> None:
