@@ -9,10 +9,11 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -22,7 +23,10 @@ from harness.patience import PATIENCE_S
 CLIENT_PORT, PEER_PORT = 2379, 2380
 TABLE = "etcdtest"
 
-_open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+
+def _opener(context: ssl.SSLContext | None = None) -> Callable[..., Any]:
+    handlers = [urllib.request.ProxyHandler({})]
+    return urllib.request.build_opener(*handlers, urllib.request.HTTPSHandler(context=context)).open
 
 
 def why_not() -> str:
@@ -89,17 +93,17 @@ class Member:
         stats = [path.read_text() for path in Path(f"/proc/{self.process.pid}/task").glob("*/stat")]
         return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
 
-    def ask(self, path: str, **body: Any) -> dict[str, Any]:
+    def ask(self, path: str, context: ssl.SSLContext | None = None, **body: Any) -> dict[str, Any]:
         """By the JSON gateway, which shares no code with our client."""
         request = urllib.request.Request(f"{self.url}/v3/{path}", json.dumps(body).encode())
-        with _open(request, timeout=PATIENCE_S) as answer:
+        with _opener(context)(request, timeout=PATIENCE_S) as answer:
             return json.load(answer)
 
     def is_healthy(self) -> bool:
         """It has a leader and could commit."""
         self.check()
         try:
-            with _open(f"{self.url}/health", timeout=5.0) as answer:
+            with _opener()(f"{self.url}/health", timeout=5.0) as answer:
                 return json.load(answer)["health"] == "true"
         except (OSError, urllib.error.HTTPError, ValueError):
             return False
@@ -200,8 +204,8 @@ def _nft(text: str) -> None:
 class Users:
     """Turns authentication on: `root`, and users that read a prefix and write below another."""
 
-    def __init__(self, member: Member) -> None:
-        self._member = member
+    def __init__(self, member: Member, context: ssl.SSLContext | None = None) -> None:
+        self._member, self._context = member, context
         self._ask("auth/user/add", name="root", password="root")
         self._ask("auth/role/add", name="root")
         self._ask("auth/user/grant", user="root", role="root")
@@ -219,7 +223,7 @@ class Users:
         self._ask("auth/enable")
 
     def _ask(self, path: str, **body: Any) -> None:
-        self._member.ask(path, **body)
+        self._member.ask(path, self._context, **body)
 
 
 def _base64(key: bytes) -> str:
@@ -264,6 +268,12 @@ class Authority:
             *("-CAcreateserial", "-out", certificate, "-days", "2", "-extfile", extensions),
         )
         return certificate, key
+
+    def context(self, certificate: str, key: str) -> ssl.SSLContext:
+        """For the JSON gateway."""
+        context = ssl.create_default_context(cafile=self.ca_file)
+        context.load_cert_chain(certificate, key)
+        return context
 
     def server_options(self, addresses: list[str]) -> list[str]:
         names = ",".join([f"DNS:{self.SERVER_NAME}", *(f"IP:{address}" for address in addresses)])

@@ -50,6 +50,10 @@ def is_stale_token(text: str) -> bool:
     return any(known in text for known in STALE_TOKENS)
 
 
+def is_denial(text: str) -> bool:
+    return any(known in text for known in DENIALS)
+
+
 def was_never_applied(text: str) -> bool:
     """Proof that a write that failed as unavailable was not even proposed: it may be sent again."""
     return any(known in text for known in (*NEVER_SENT, *REFUSED_AT_ONCE))
@@ -75,7 +79,7 @@ def _refusal(code: grpc.StatusCode, text: str) -> EtcdError | None:
         return FullError(f"etcd is full ({text}): compact, defragment, and disarm the alarm")
     if "has been compacted" in text:
         return CompactedError(text)
-    if code in _DENIED_CODES or any(known in text for known in DENIALS):
+    if code in _DENIED_CODES or is_denial(text):
         return DeniedError(f"etcd refused access ({text})")
     if code in _INVALID_CODES:
         return InvalidError(f"etcd refused the request ({text})")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from sealane.etcd import etcd_pb2 as pb
 from sealane.etcd.errors import CompactedError, DeniedError, EtcdError, InvalidError, UnavailableError
+from sealane.etcd.failures import is_denial, is_stale_token
 from sealane.etcd.messages import events_of, watch_request
 from sealane.etcd.records import Event
 from sealane.etcd.rpc import WATCH, Backoff, Rpc, Stream
@@ -138,7 +139,7 @@ class Watcher:
                 f"revision {self._position.next_revision} is compacted up to {answer.compact_revision}",
                 answer.compact_revision,
             )
-        if "permission denied" in reason or "invalid auth token" in reason:
+        if is_stale_token(reason) or is_denial(reason):
             if self._rpc.has_user() and not self._has_renewed:
                 self._has_renewed = True
                 self._rpc.forget_token()

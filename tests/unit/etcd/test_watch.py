@@ -212,8 +212,12 @@ def test_compaction_in_the_first_answer_is_reported_too() -> None:
 REFUSED = answer(canceled=True, cancel_reason="rpc error: code = PermissionDenied desc = permission denied")
 
 
-def test_without_a_user_a_refused_watch_ends() -> None:
-    scripted = ScriptedRpc([REFUSED])
+NAMELESS = answer(canceled=True, cancel_reason="rpc error: code = InvalidArgument desc = user name is empty")
+
+
+@pytest.mark.parametrize("refusal", [REFUSED, NAMELESS])
+def test_without_a_user_a_refused_watch_ends(refusal: pb.WatchResponse) -> None:
+    scripted = ScriptedRpc([refusal])
     [error] = run(scripted).ends
     assert isinstance(error, DeniedError)
     assert scripted.forgotten == 0
