@@ -5,8 +5,8 @@ PYTHON := .venv/bin/python
 PACKAGES := src/sealane
 TESTS ?= tests
 ARGS ?=
-# One for each processor, at most eight; 0: all in one process, as debuggers need it.
-WORKERS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
+# Two for each processor, since tests wait more than they compute; at most eight. 0: all in one process, as debuggers need it.
+WORKERS ?= $(shell n=$$((2 * $$(nproc))); echo $$((n < 8 ? n : 8)))
 PYTEST := $(PYTHON) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # What a module was compiled to is kept: tests start thousands of processes.
@@ -38,7 +38,7 @@ test-debian13:   ## With the engines and the Python of Debian 13: tests of the i
 	scripts/test-debian13 $(ARGS)
 
 test-long: setup tools ## The slow ones too: the whole crash sweep, long property runs, 14,000 packets explained and sent.
-	HYPOTHESIS_PROFILE=long SEALANE_DIFFERENTIAL_SEEDS=8 SEALANE_TESTS_FORK=0 scripts/in-namespaces $(PYTEST) $(TESTS) $(ARGS)
+	HYPOTHESIS_PROFILE=long SEALANE_DIFFERENTIAL_SEEDS=8 SEALANE_TESTS_FORK=0 scripts/in-namespaces scripts/no-survivors $(PYTEST) $(TESTS) $(ARGS)
 
 check: lint types layers docs test ## Everything that must hold for a commit.
 

@@ -12,9 +12,13 @@ from typing import Any
 
 import pytest
 
-SCRIPT = os.path.join(
-    os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "scripts/in-namespaces"
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+WRAPPER = (
+    os.path.join(ROOT, "scripts", "in-namespaces"),
+    *(sys.executable, "-I", "-S", os.path.join(ROOT, "scripts", "no-survivors")),
 )
+"""Namespaces; and what a worker that is killed has started goes with it."""
+
 LONG = ("tests/real", "tests/kernel", "tests/faults", "tests/property")
 """Where single tests take seconds."""
 
@@ -22,7 +26,7 @@ LONG = ("tests/real", "tests/kernel", "tests/faults", "tests/property")
 def put_into_namespaces(specs: Iterable[Any]) -> None:
     """execnet starts a worker by this command line instead of its own Python alone."""
     for spec in specs:
-        spec.python = shlex.join([SCRIPT, sys.executable])
+        spec.python = shlex.join([*WRAPPER, sys.executable])
 
 
 def long_ones_first(items: list[pytest.Item]) -> None:

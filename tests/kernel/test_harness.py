@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +34,56 @@ def test_a_harmless_test(number: int) -> None:
     print("namespaces", *(os.readlink(f"/proc/self/ns/{kind}") for kind in ("net", "mnt")))
     said = subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True, check=True).stdout
     print(*(line for line in said.splitlines() if line.startswith(("SigBlk", "SigIgn", "Umask"))), sep="\n")
+
+
+KILLED_ENV = "SEALANE_TESTS_KILLED"
+
+
+def test_a_daemon_and_an_orphan(lan: Lan) -> None:
+    """For the tests below, which have it killed here: SIGNALLED-PID FILE in the environment."""
+    with Host(lan, number=9).start() as host:
+        sleeper = subprocess.run(
+            ["sh", "-c", "setsid sleep 300 >/dev/null 2>&1 & echo $!"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        pids = [host.pid, host.ns.pid, int(sleeper.stdout), os.getpid()]
+        if KILLED_ENV in os.environ:
+            whom, path = os.environ[KILLED_ENV].split()
+            with open(f"{path}.new", "w", encoding="ascii") as file:
+                file.write(" ".join(map(str, [*pids, os.getppid()])))
+            os.rename(f"{path}.new", path)
+            os.kill(os.getpid() if whom == "worker" else controller(), signal.SIGKILL)
+            signal.pause()
+        os.kill(pids[2], signal.SIGKILL)
+
+
+def controller() -> int:
+    """The process that we are a worker of."""
+    pid = os.getppid()
+    while not command_of(pid)[1].endswith("/test-twice"):
+        pid = parent_of(pid)
+    return pid
+
+
+@pytest.mark.parametrize("whom", ["worker", "pytest"])
+def test_what_a_killed_one_has_started_ends_with_it(whom: str, tmp_path: Path) -> None:
+    path = tmp_path / "pids"
+    done = subprocess.run(
+        [sys.executable, f"{ROOT}/scripts/test-twice", "2", "-q", f"{__file__}::test_a_daemon_and_an_orphan"],
+        cwd=ROOT,
+        env={**os.environ, KILLED_ENV: f"{whom} {path}"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == {"worker": 1, "pytest": 137}[whom], done.stdout + done.stderr
+    assert "once more" not in done.stdout
+    pids = [int(word) for word in path.read_text().split()]
+    assert len(pids) == 5
+    assert [pid for pid in pids if os.path.exists(f"/proc/{pid}")] == []
 
 
 def pytest_run(*before: str, options: tuple[str, ...] = (), **given: Any) -> subprocess.CompletedProcess[str]:

@@ -38,7 +38,8 @@ class Suite:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.calls = folder, folder / "calls"
-        shutil.copy(ROOT / "scripts/test-twice", folder)
+        for name in ("test-twice", "no-survivors"):
+            shutil.copy(ROOT / "scripts" / name, folder)
         self.script = folder / "test-twice"
         note = folder / "in-namespaces"
         note.write_text(f'#!/bin/sh\necho "$*" >>{self.calls}\nexec "$@"\n', encoding="ascii")
