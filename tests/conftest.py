@@ -11,6 +11,7 @@ from harness.plugin import (  # noqa: E402, F401
     bites,
     family,
     host,
+    lab,
     lan,
     pytest_collection_modifyitems,
     pytest_runtest_makereport,

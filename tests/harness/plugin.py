@@ -12,6 +12,7 @@ from harness.foreign import changes, foreign
 from harness.forked import WarmParent
 from harness.host import Host, Lan
 from harness.inherited import inherit_nothing
+from harness.lab import labs_of_a_module
 from harness.netns import Netns
 from harness.scene import Bites, GuardedScene, guarded
 from harness.workers import long_ones_first, put_into_namespaces
@@ -143,3 +144,10 @@ def scene(request: pytest.FixtureRequest, lan: Lan) -> Iterator[GuardedScene]:
     with Host(lan, number=3).start() as machine:
         yield from guarded(machine, request.param)
         assert audit(machine) == []
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Any]:
+    """Brings real labs up: `lab(hosts=3, etcd=1, underlay="segment")`; they go down with the module."""
+    with labs_of_a_module() as bring:
+        yield bring

@@ -14,6 +14,8 @@ LISTS = {
     "ENDPOINT": "sealane endpoint ls -q",
     "CONTAINER": "sealane ps -aq",
     "IMAGE": "sealane image ls -q",
+    "NODE": "sealane lab status -q",
+    "LAB": "sealane lab ls -q",
 }
 """What completes a word of this metavar."""
 PATHS = frozenset({"FILE", "DIR", "PATH", "PROGRAM"})

@@ -37,11 +37,11 @@ _WORDS = {"true": True, "false": False}
 def load_project(path: str, name: str | None) -> Project:
     """A compose file, or the directory that holds one; `-` is stdin. Raises UsageError with all of its problems."""
     if path == STDIN:
-        return _project_of(_read(path), name)
+        return _project_of(read_named(path), name)
     try:
         return load(path, name=name)
     except ComposeError as error:
-        raise _compose_error(error) from error
+        raise compose_usage_error(error) from error
 
 
 def project_manifest(project: Project) -> Manifest:
@@ -56,7 +56,7 @@ def load_manifest(path: str, name: str | None) -> tuple[Manifest, tuple[str, ...
     if path != STDIN and os.path.isdir(path):
         project = load_project(path, name)
         return project_manifest(project), project.warnings
-    text = _read(path)
+    text = read_named(path)
     try:
         root = read_yaml(text)
     except YamlError as error:
@@ -76,14 +76,15 @@ def _project_of(text: str, name: str | None) -> Project:
             text, name=name or _directory_name(directory), environ=os.environ, directory=directory
         )
     except ComposeError as error:
-        raise _compose_error(error) from error
+        raise compose_usage_error(error) from error
 
 
 def _directory_name(directory: str) -> str:
     return re.sub(r"[^a-z0-9_-]", "", os.path.basename(directory).lower()).lstrip("_-")[:63] or "default"
 
 
-def _read(path: str) -> str:
+def read_named(path: str, *, field: str = "--file") -> str:
+    """Text of a file, or with `-` of stdin. Raises UsageError."""
     try:
         if path != STDIN:
             return read_text(path)
@@ -93,13 +94,14 @@ def _read(path: str) -> str:
         return data.decode()
     except OSError as error:
         raise UsageError(
-            f"{path} cannot be read: {error.strerror}", field="--file", hint="name a readable file"
+            f"{path} cannot be read: {error.strerror}", field=field, hint="name a readable file"
         ) from error
     except ValueError as error:
-        raise UsageError(f"{path} is no text: {error}", field="--file", hint="save it as UTF-8") from error
+        raise UsageError(f"{path} is no text: {error}", field=field, hint="save it as UTF-8") from error
 
 
-def _compose_error(error: ComposeError) -> UsageError:
+def compose_usage_error(error: ComposeError) -> UsageError:
+    """With all problems of the file, each at its line and field."""
     problems = [
         {
             "code": "invalid",

@@ -37,6 +37,7 @@ GROUPS = {
     "cni": "Be a network plugin of Kubernetes, containerd and podman",
     "podman": "Replace netavark as podman's network backend",
     "image": "Unpack, show and remove images that containers are made of",
+    "lab": "Run a cluster of hosts on this machine, made of namespaces",
     "oci": "Be a hook of OCI runtimes: runc, crun, podman, CRI-O",
 }
 
@@ -96,5 +97,17 @@ COMMANDS = (
     Command(("oci", "install"), "Put the OCI hook in place", "oci"),
     Command(("oci", "uninstall"), "Remove it", "oci"),
     Command(("oci", "hooks"), "Print the hooks that a config.json needs", "oci"),
+    Command(("lab", "up"), "Start the hosts and etcd of a lab file", "lab"),
+    Command(("lab", "down"), "End a lab and remove everything of it", "lab"),
+    Command(("lab", "ls"), "List labs", "lab"),
+    Command(("lab", "status"), "Show the hosts, etcd members and cuts of a lab", "lab"),
+    Command(("lab", "exec"), "Run a command on a host of a lab", "lab_exec"),
+    Command(("lab", "shell"), "Open a shell on a host of a lab", "lab_exec"),
+    Command(("lab", "cut"), "Drop all packets of a host or between two", "lab"),
+    Command(("lab", "heal"), "Let packets through again", "lab"),
+    Command(("lab", "kill"), "Send a signal to a host's daemon or an etcd member", "lab"),
+    Command(("lab", "start"), "Start daemons and etcd members that have ended", "lab"),
+    Command(("lab", "pause"), "Stop the clock of daemons and etcd members (SIGSTOP)", "lab"),
+    Command(("lab", "resume"), "Let paused daemons and etcd members go on", "lab"),
     Command(("completion",), "Print a completion script for a shell", "completion"),
 )
