@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from harness.netns import Netns, join
+from harness.netns import Netns, eventually, join
 from kernel.nft_support import create, observed, operations, with_table
 from sealane.kernel.nft import (
     ACCEPT,
@@ -64,6 +64,7 @@ SERVER = {4: "10.2.0.2", 6: "fd02::2"}
 LENGTH = {4: 24, 6: 64}
 PORT = 7000
 REFUSED_S = 0.15
+DAD_S = 10.0
 FORWARD = Hook("filter", "forward", 0)
 PROTO_PORT = ("inet_proto", "inet_service")
 TO_US = Cmp(Fib(), "==", FIB_LOCAL.to_bytes(4, "little"), "local")
@@ -102,6 +103,9 @@ class Road:
             where.ip("addr", "add", f"{address[family]}/{LENGTH[family]}", "dev", link, *nodad)
         for where, gateway in ((self.client, HOST), (self.server, HOST_INSIDE)):
             where.ip("route", "add", "default", "via", gateway[family])
+        if family == 6:
+            # Who asks for neighbours from a link-local address that is tentative gets no answer, for two seconds.
+            eventually(lambda: "tentative" not in self.host.ip("-6", "addr", "show"), DAD_S)
 
     def ask(self, family, proto="udp", port=PORT, *, to=SERVER, **options):
         """Whether the server, and no other, answers the client."""

@@ -227,7 +227,7 @@ def test_a_bridges_own_fdb_entry_is_missed_where_it_is_needed():
     with rig(BOX) as it:
         it.make(endpoint())
         own = FdbEntry(link=BRIDGE, mac=BRIDGE_MAC, is_own=True)
-        assert own in it.observed(wanted=[own])
+        assert own in it.observed(desired=[own])
         assert own not in it.observed(), "the kernel gives one to every bridge"
         run("bridge", "fdb", "flush", "dev", BRIDGE)
         assert {d.key for d in it.drift(endpoint())} == {own.key, ("fdb", PORT, BOX_MAC)}
@@ -277,27 +277,27 @@ def test_link_local_addresses_of_the_kernel_are_left_out_unless_wanted():
         )
         item = Address(link=BRIDGE, address=f"{own}/64")
         assert item not in it.observed()
-        assert item in it.observed(wanted=[item])
+        assert item in it.observed(desired=[item])
 
 
 def test_sysctls_are_read_as_wanted_whatever_their_blanks():
     with rig(BOX) as it:
         item = Sysctl(path="net/ipv4/ip_local_port_range", value="20000 30000")
         assert it.do(("create", HOST, item)) == []
-        assert it.observed(wanted=[item]) == [item]
+        assert it.observed(desired=[item]) == [item]
         with open("/proc/sys/net/ipv4/ip_local_port_range", "w") as file:
             file.write("20001 30000")
-        assert it.observed(wanted=[item]) == [Sysctl(path=item.path, value="20001 30000")]
-        assert it.observed(wanted=[Sysctl(path="net/ipv4/conf/none/forwarding", value="1")]) == []
+        assert it.observed(desired=[item]) == [Sysctl(path=item.path, value="20001 30000")]
+        assert it.observed(desired=[Sysctl(path="net/ipv4/conf/none/forwarding", value="1")]) == []
 
 
 def test_sysctls_of_a_sandbox_are_its_own():
     with rig(BOX) as it:
         item = Sysctl(path="net/ipv4/ip_forward", value="1")
-        before = it.observed(wanted=[item])
+        before = it.observed(desired=[item])
         it.make({BOX: [item]})
         assert it.observed(BOX, [item]) == [item]
-        assert it.observed(wanted=[item]) == before
+        assert it.observed(desired=[item]) == before
 
 
 def test_a_dead_namespace_is_told_as_such():

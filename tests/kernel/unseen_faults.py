@@ -174,7 +174,7 @@ ROUTES: tuple[Unseen, ...] = (
     fault("a prohibit rule in the sender", "web", "ip rule add to {api4} prohibit priority 100", "ip rule del priority 100", IN, names="the route to"),
     fault("an unreachable route of IPv6 in the sender", "web", "ip -6 route add unreachable {api6}/128", "ip -6 route del unreachable {api6}/128", IN6, names="the route to"),
     fault("the local route of the receiver's address is gone", "api", "ip route del local {api4} dev eth0 table local", "ip route add local {api4} dev eth0 table local src {api4}", IN, names="the route to"),
-    fault("a route that encapsulates", "host", "ip -6 route add {ext6}/128 encap seg6 mode encap segs fd00:dead::1 dev eth0", "ip -6 route del {ext6}/128", OUT6),
+    fault("a route that encapsulates", "host", ("ip link add vx0 type vxlan external dstport 4789", "ip link set vx0 up", "ip -6 route add {ext6}/128 encap ip6 id 5 dst fd00:dead::1 dev vx0"), "ip link del vx0", OUT6),
     fault("a route with a tiny MTU of its own", "web", "ip route add {api4}/32 dev eth0 mtu lock 68", "ip route del {api4}/32", IN, dies=False, names="carries 68 bytes at most"),
     fault("the receiver's default route leads back wrongly", "web", "ip route add {ext}/32 via 10.71.0.77 onlink dev eth0", "ip route del {ext}/32", PUBLISHED, names="the route to"),
     fault("strict rp_filter, and the way back goes elsewhere", "host", ("ip link add d0 type veth peer name d1", "ip link set d1 up", "ip link set d0 up", "ip route add {ext}/32 dev d0", "sysctl -qw net.ipv4.conf.all.rp_filter=1"), ("sysctl -qw net.ipv4.conf.all.rp_filter=0", "ip link del d0"), PUBLISHED),
