@@ -362,7 +362,7 @@ def test_a_first_process_that_is_not_handed_over_is_an_error_not_a_hang(containe
 def test_a_first_process_that_is_handed_over_late_is_waited_for(container):
     """crun leaves before a process of its own does that the first process is a child of."""
     with open(os.path.join(container.paths.run_folder, "late"), "w", encoding="ascii"):
-        pid = container.start("sleep 60")
+        pid = container.start("exec sleep 60")
     assert container.status["pid"] == pid
     container.stop(5)
     assert container.ended()["exit_code"] == 128 + signal.SIGTERM
