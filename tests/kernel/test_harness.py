@@ -4,6 +4,7 @@ import importlib.util
 import os
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,7 +53,7 @@ def test_a_daemon_and_an_orphan(lan: Lan) -> None:
         if KILLED_ENV in os.environ:
             whom, path = os.environ[KILLED_ENV].split()
             with open(f"{path}.new", "w", encoding="ascii") as file:
-                file.write(" ".join(map(str, [*pids, os.getppid()])))
+                file.write(" ".join(map(str, [host.dir, *pids, os.getppid()])))
             os.rename(f"{path}.new", path)
             os.kill(os.getpid() if whom == "worker" else controller(), signal.SIGKILL)
             signal.pause()
@@ -81,7 +82,9 @@ def test_what_a_killed_one_has_started_ends_with_it(whom: str, tmp_path: Path) -
     )
     assert done.returncode == {"worker": 1, "pytest": 137}[whom], done.stdout + done.stderr
     assert "once more" not in done.stdout
-    pids = [int(word) for word in path.read_text().split()]
+    folder, *words = path.read_text().split()
+    shutil.rmtree(folder)
+    pids = list(map(int, words))
     assert len(pids) == 5
     assert [pid for pid in pids if os.path.exists(f"/proc/{pid}")] == []
 
